@@ -1,0 +1,59 @@
+# `make serve` and `make test` need Python >= 3.11 and make; everything else goes into .venv.
+
+PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(python) -c 'import sys; print("$(python)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
+UV ?= uv
+
+SERVING := .venv/serving.stamp
+DEV := .venv/dev.stamp
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
+
+export BENTOML_DO_NOT_TRACK := True
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: serve test lint lock clean help
+
+serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo where there is none
+	@.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
+		|| echo "serving all the same: not ready until the registry has a model"
+	@exec .venv/bin/bentoml serve -p "$${PORT:-3000}"
+
+test: $(DEV)  ## run the tests (ARGS="-k name" for some of them)
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: $(DEV)  ## check rules, format and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy --strict service.py preprocessing.py serving scripts
+
+lock:  ## write requirements/*.txt anew from *.in (LOCK_ARGS=--upgrade for newer versions)
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
+	$(LOCK) requirements/serving.in -o requirements/serving.txt
+	$(LOCK) requirements/dev.in -o requirements/dev.txt
+
+clean:  ## remove .venv and caches; the registry (mlflow.db, mlruns/) stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 8
+
+# A stamp says that the requirements are installed as they stand; an install that breaks off leaves none.
+# dev.txt holds all of serving.txt at the same versions, so the second stamp comes with the first.
+
+$(SERVING): requirements/serving.txt
+	$(call install,$<)
+	@touch $@
+
+$(DEV): requirements/dev.txt requirements/serving.txt
+	$(call install,$<)
+	@touch $(SERVING) $@
+
+define install
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and python3 here is older or missing"; exit 1; }
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@echo "installing $(1) into .venv (a few minutes the first time)"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1)
+endef
