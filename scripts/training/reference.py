@@ -1,0 +1,32 @@
+"""The rows that stay with a model: what its inputs looked like when it was trained."""
+
+from typing import Any
+
+import pandas as pd
+
+MAX_REFERENCE_ROWS = 1_000
+N_EXAMPLE_ROWS = 5
+
+
+def reference_instances(inputs: pd.DataFrame, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """Draws up to `MAX_REFERENCE_ROWS` raw rows of the training part, in the form of a request.
+
+    Returns:
+        `{"instances": [{column: value, …}, …]}` of JSON's own types; a missing value is None.
+    """
+    drawn = inputs.sample(n=min(MAX_REFERENCE_ROWS, len(inputs)), random_state=seed)
+    columns = [
+        [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
+        for _, column in drawn.items()
+    ]
+    names = [str(name) for name in drawn]
+    return {"instances": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]}
+
+
+def example_rows(inputs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the first rows that show a request: complete ones, where there are any.
+
+    Source: MLflow writes a missing value into `input_example.json` as the token NaN, which is not JSON.
+    """
+    complete = inputs.dropna()
+    return (inputs if complete.empty else complete).head(N_EXAMPLE_ROWS)

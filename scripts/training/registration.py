@@ -1,0 +1,233 @@
+"""Everything that talks to the MLflow registry: is a model there, and put this one in."""
+
+import json
+import logging
+import os
+import re
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from scripts.training import TrainingError
+from serving.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+    from sklearn.pipeline import Pipeline
+
+REFERENCE_FILE = "reference.json"
+"""The reference sample's name among the model's artifacts, beside `MLmodel`."""
+
+MODEL_PACKAGES = ("mlflow-skinny", "numpy", "pandas", "scikit-learn", "skops")
+"""What loading the model takes. Left to itself MLflow loads the model in a new process to find out, for
+seconds, and adds what that happens to import."""
+
+SQLITE_PREFIX = "sqlite:///"
+
+COUNT_VERSIONS = """
+    SELECT count(*) FROM model_versions WHERE name = ? AND current_stage <> 'Deleted_Internal'
+"""
+
+
+class Trained(NamedTuple):
+    """What a training run has to show for itself."""
+
+    pipeline: "Pipeline"
+    signature: "ModelSignature"
+    input_example: "pd.DataFrame"
+    reference: dict[str, Any]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+def has_version(uri: str, name: str, timeout_seconds: int) -> bool:
+    """True where the registry holds a model of that name with at least one version.
+
+    Raises:
+        TrainingError: the registry does not answer.
+    """
+    return sqlite_has_version(uri, name) or _client_has_version(uri, name, timeout_seconds)
+
+
+def sqlite_has_version(uri: str, name: str) -> bool:
+    """True where a sqlite registry surely holds a version; False is "ask MLflow".
+
+    Importing MLflow takes seconds, and this is asked at each start. Source: the table of
+    `mlflow.store.model_registry.dbmodels.models.SqlModelVersion`.
+    """
+    file = Path(uri.removeprefix(SQLITE_PREFIX))
+    if not uri.startswith(SQLITE_PREFIX) or not file.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            return bool(database.execute(COUNT_VERSIONS, (name,)).fetchone()[0])
+    except sqlite3.Error:
+        return False
+
+
+def _client_has_version(uri: str, name: str, timeout_seconds: int) -> bool:
+    quote = '"' if "'" in name else "'"
+    client = connect(uri, timeout_seconds)
+    return bool(client.search_model_versions(f"name={quote}{name}{quote}", max_results=1))
+
+
+def check_names(name: str, alias: str | None) -> None:
+    """Checks what MLflow would only refuse once the training is done.
+
+    Raises:
+        TrainingError: the name or the alias cannot be given. Source: `mlflow.utils.validation`.
+    """
+    if not name.strip() or "/" in name or ":" in name:
+        raise TrainingError(f"{name!r} cannot be a model's name: it is empty, or has a slash or a colon")
+    if alias is None:
+        return
+    if not re.fullmatch(r"[\w-]{1,255}", alias, re.ASCII):
+        raise TrainingError(f"{alias!r} cannot be an alias: letters, digits, _ and - only")
+    if re.fullmatch(r"latest|v[0-9]+", alias, re.IGNORECASE):
+        raise TrainingError(f"{alias!r} cannot be an alias: MLflow keeps it for versions")
+
+
+def connect(uri: str, timeout_seconds: int) -> "MlflowClient":
+    """Returns a client of a registry that has answered once, within seconds.
+
+    Raises:
+        TrainingError: it has not answered, or refused; names the URI without its password.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read as mlflow is imported
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    quiet_mlflow()
+    mlflow.set_tracking_uri(uri)
+    try:
+        with short_requests(timeout_seconds):
+            client = mlflow.MlflowClient()
+            client.search_registered_models(max_results=1)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrainingError(
+            f"the registry {without_password(uri)} does not answer: {reason(error)}"
+        ) from None
+    return client
+
+
+def register(client: "MlflowClient", name: str, trained: Trained, alias: str | None) -> int:
+    """Logs the model with all that belongs to it, registers it, and sets the alias if there is one.
+
+    The version appears, and the alias moves, only once every file is in its place.
+
+    Returns:
+        The number of the new version.
+
+    Raises:
+        TrainingError: the registry does not take the model.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        if not os.environ.get("MLFLOW_EXPERIMENT_NAME") and not os.environ.get("MLFLOW_EXPERIMENT_ID"):
+            mlflow.set_experiment(name)
+        with mlflow.start_run(tags=trained.tags) as run:
+            mlflow.log_params(trained.tags)
+            mlflow.log_metrics(trained.metrics)
+            model_id = log_model(client, trained)
+        number = create_version(client, name, model_id, run.info.run_id, trained.tags)
+        if alias:
+            client.set_registered_model_alias(name, alias, str(number))
+        return number
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrainingError(f"the registry did not take the model: {reason(error)}") from None
+
+
+def log_model(client: "MlflowClient", trained: Trained) -> str:
+    """Logs the pipeline with signature, example, preprocessing.py and reference; returns the model's id."""
+    import mlflow.sklearn
+    from skops import io
+
+    model = mlflow.sklearn.log_model(
+        trained.pipeline,
+        name="model",
+        signature=trained.signature,
+        input_example=trained.input_example,
+        code_paths=[str(PREPROCESSING_FILE)],
+        metadata={DIGEST_KEY: preprocessing_digest()},
+        pip_requirements=[f"{package}=={version(package)}" for package in MODEL_PACKAGES],
+        skops_trusted_types=io.get_untrusted_types(data=io.dumps(trained.pipeline)),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, REFERENCE_FILE)
+        file.write_text(json.dumps(trained.reference, allow_nan=False))
+        client.log_model_artifact(model.model_id, str(file))
+    return str(model.model_id)
+
+
+def create_version(
+    client: "MlflowClient", name: str, model_id: str, run_id: str, tags: dict[str, str]
+) -> int:
+    """Registers a logged model under a name, which is made if need be; returns the version's number."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    created = client.create_model_version(
+        name, f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
+    )
+    return int(created.version)
+
+
+@contextmanager
+def short_requests(timeout_seconds: int) -> Iterator[None]:
+    """Bounds MLflow's HTTP requests to seconds, where the user has not set bounds of his own.
+
+    Source: MLflow's defaults are 120 s and 7 retries with growing pauses.
+    """
+    bounds = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_seconds),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    }
+    ours = {name: value for name, value in bounds.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for variable in ours:
+            del os.environ[variable]
+
+
+def quiet_mlflow() -> None:
+    """Keeps MLflow, alembic and their warnings off the terminal; errors still come as exceptions."""
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"mlflow|skops|sklearn")
+
+
+def without_password(uri: str) -> str:
+    """Returns the URI as it may be printed."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    return uri.replace(f":{parts.password}@", ":…@")
+
+
+def reason(error: BaseException) -> str:
+    """Returns why a request failed, in one line: the socket's own words where it was the network."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and type(cause).__module__ in ("builtins", "socket"):
+            return cause.strerror or str(cause) or type(cause).__name__
+        cause = cause.__cause__ or cause.__context__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

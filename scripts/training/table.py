@@ -1,0 +1,90 @@
+"""From a CSV file to the rows and the target that a model is fitted on."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+
+from scripts.training import TrainingError
+
+MAX_LONG = 2**63 - 1
+
+MIN_ROWS = 20
+"""Fewer rows leave nothing to hold out."""
+
+
+class Table(NamedTuple):
+    """Raw inputs, the target beside them, and how many rows were left out for want of a target."""
+
+    inputs: pd.DataFrame
+    target: pd.Series
+    n_without_target: int
+
+
+def read_csv(file: Path) -> pd.DataFrame:
+    """Reads a CSV file; in text columns only an empty cell is missing.
+
+    pandas also takes "NA", "None" and their like for missing. In a column of numbers that is what they
+    mean; in a column of text they are values, which a client will send as such.
+
+    Raises:
+        TrainingError: the file cannot be read, or is no CSV with a header.
+    """
+    try:
+        rows = pd.read_csv(file, low_memory=False)
+        texts = [
+            str(name) for name, column in rows.items() if types.is_string_dtype(column) or column.isna().all()
+        ]
+        if texts:
+            as_written = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
+            rows[texts] = as_written[texts]
+    except OSError as error:
+        raise TrainingError(f"{file}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise TrainingError(f"{file}: not a CSV file in UTF-8 ({str(error).strip()})") from None
+    return to_numpy_dtypes(rows)
+
+
+def to_numpy_dtypes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Replaces pandas' nullable dtypes by NumPy's; integers that may be missing become float64.
+
+    Source: with nullable dtypes MLflow logs a model without its signature, and does not say so
+    (mlflow#25593).
+    """
+    changed: dict[str, pd.Series] = {}
+    for name, column in rows.items():
+        if types.is_integer_dtype(column.dtype):
+            fits = not column.isna().any() and column.max() <= MAX_LONG
+            changed[str(name)] = column.astype("int64" if fits else "float64")
+        elif types.is_float_dtype(column.dtype):
+            changed[str(name)] = column.astype("float64")
+        elif isinstance(column.dtype, pd.BooleanDtype):
+            changed[str(name)] = column.astype("object" if column.isna().any() else "bool")
+        elif isinstance(column.dtype, pd.StringDtype):
+            changed[str(name)] = column.astype("str")
+    return rows.assign(**changed)
+
+
+def split_target(rows: pd.DataFrame, target: str) -> Table:
+    """Takes the target out of the rows, and leaves out the rows that have none.
+
+    Raises:
+        TrainingError: no such column, no other column, too few rows, or an infinite number.
+    """
+    if target not in rows:
+        raise TrainingError(f"no column {target!r}; the columns are: {', '.join(map(str, rows.columns))}")
+    if len(rows.columns) < 2:
+        raise TrainingError(f"{target!r} is the only column; there is nothing to predict it from")
+    known = rows[target].notna()
+    rows, n_without = rows[known].reset_index(drop=True), int((~known).sum())
+    if len(rows) < MIN_ROWS:
+        raise TrainingError(f"{len(rows)} rows with a value in {target!r}; at least {MIN_ROWS} are needed")
+    for name, column in rows.items():
+        if types.is_float_dtype(column.dtype) and np.isinf(column).any():
+            raise TrainingError(f"column {name!r} has infinite numbers; leave them empty or correct them")
+    labels = rows[target]
+    if n_without and types.is_float_dtype(labels.dtype) and (labels % 1 == 0).all():
+        labels = labels.astype("int64")  # pandas made floats of them only because some were missing
+    return Table(rows.drop(columns=target), labels, n_without)
