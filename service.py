@@ -1,0 +1,117 @@
+"""The BentoML service: endpoints, probes, life cycle. Wiring only; the parts are in `serving/`."""
+
+import asyncio
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+# BentoML's and MLflow's usage reports: nothing leaves the machine unless somebody asks for it.
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from serving.settings import (
+    RUN_DIRECTORY_VARIABLE,
+    SettingsError,
+    load_settings,
+    unknown_variables,
+)
+
+try:
+    settings = load_settings()
+except SettingsError as error:
+    sys.exit(f"error: {error}")
+
+RUN_DIRECTORY = os.environ.get(RUN_DIRECTORY_VARIABLE)
+if RUN_DIRECTORY is not None:
+    # A folder of this service's own: BentoML's default is shared by, and emptied by, every service of a user.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(Path(RUN_DIRECTORY) / "metrics")
+
+import bentoml  # noqa: E402  # after the settings, so that a mistake in them is the first line
+import msgspec  # noqa: E402
+import numpy as np  # noqa: E402
+from bentoml import server_context  # noqa: E402
+
+from serving.gateway import App, Gateway  # noqa: E402
+from serving.greeting import greeting  # noqa: E402
+from serving.logs import configure_logging  # noqa: E402
+from serving.prepare.sync import start_sync  # noqa: E402
+from serving.protocols import v1  # noqa: E402
+from serving.router import Router  # noqa: E402
+
+configure_logging()
+
+
+def new_run_directory() -> Path:
+    """Returns a new folder for what the processes of one running service share."""
+    folder = Path(tempfile.mkdtemp(prefix="serving-"))
+    (folder / "metrics").mkdir()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+class GatewayService(bentoml.Service[Any]):
+    """A BentoML service whose requests meet our gateway before BentoML's own application."""
+
+    def to_asgi(self, is_main: bool = True) -> App:
+        """Returns the application that BentoML's worker runs."""
+        bentoml_app: App = super().to_asgi(is_main)
+        return Gateway(router, bentoml_app, settings.max_body_bytes)
+
+
+router = Router(Path(RUN_DIRECTORY or "."), settings)
+
+
+@bentoml.service(
+    name="model_server",
+    service_class=GatewayService,
+    workers=settings.workers,
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
+class ModelServer:
+    """Serves the Production model of an MLflow registry."""
+
+    @bentoml.on_deployment
+    def start_syncing() -> None:  # type: ignore[misc]  # BentoML calls it on the class, once, in the parent
+        """Starts the sync process; the workers find its outcome through the environment."""
+        folder = new_run_directory()
+        os.environ[RUN_DIRECTORY_VARIABLE] = str(folder)
+        for name, near in unknown_variables().items():
+            hint = f"; did you mean {near}?" if near else ""
+            print(f"warning: no setting reads {name}{hint}", file=sys.stderr)
+        start_sync(folder)
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Starts watching for the model, in each worker."""
+        router.start()
+        if server_context.worker_index == 1:  # one worker speaks for all
+            self.greeting = asyncio.create_task(self.greet())
+
+    async def greet(self) -> None:
+        """Prints where the service listens once the first model answers."""
+        await router.loaded.wait()
+        print(greeting(router.model, ModelServer.url or "http://localhost:3000"), flush=True)
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        """Stops watching."""
+        await router.stop()
+
+    @bentoml.api
+    async def predict(self, instances: list[Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Predictions for rows."""
+        body = msgspec.json.encode({"instances": instances, "params": params}, enc_hook=v1.encode_hook)
+        answer, _ = await v1.predict(router, body, v1.JSON, "")
+        return dict(msgspec.json.decode(answer))
+
+    @bentoml.api
+    async def predict_batch(self, rows: np.ndarray, /) -> np.ndarray:
+        """The array of probabilities (or values) for an array of rows."""
+        body = msgspec.json.encode(rows, enc_hook=v1.encode_hook)
+        answer, _ = await v1.predict_batch(router, body, v1.JSON, "")
+        return np.array(msgspec.json.decode(answer))

@@ -1,0 +1,153 @@
+"""The error tree.
+
+    ServingError
+    ├── RequestError             the caller's mistake
+    │   ├── MalformedBody        400  not JSON, not .npy, not Arrow
+    │   ├── RouteNotFound        404
+    │   ├── MethodNotAllowed     405
+    │   ├── PayloadTooLarge      413  too many bytes or rows
+    │   ├── UnsupportedMedia     415
+    │   ├── InvalidInput         422  does not fit the model's signature
+    │   └── ModelRefusedInput    422  fits the signature, and the model raised
+    ├── ModelNotReady            503
+    ├── InternalError            500  a mistake of ours
+    └── PrepareError                  no HTTP status: why no model could be made ready
+        ├── RegistryUnreachable
+        ├── ModelNotFound
+        ├── ModelRefused              found, and must not be served
+        └── StorageError              the disk is full or not writable
+
+The HTTP status sits on the class, so one handler turns any of them into an answer. No message holds a
+value that a caller sent.
+"""
+
+from typing import ClassVar
+
+import msgspec
+
+MAX_DETAILS = 20
+"""How many problems of one request are reported."""
+
+
+class Detail(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that is wrong in a request: where, what was expected, and what type was there instead."""
+
+    expected: str
+    got: str
+    row: int | None = None
+    column: str | None = None
+
+
+class ServingError(Exception):
+    """What goes wrong while serving. `str()` is the line shown to people."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, details: list[Detail] | None = None) -> None:
+        super().__init__(message)
+        self.details = details or []
+        self.headers: list[tuple[bytes, bytes]] = []
+
+
+class InternalError(ServingError):
+    """A mistake of ours; the log has the trace."""
+
+
+class RequestError(ServingError):
+    """The caller's mistake."""
+
+    status = 400
+
+
+class MalformedBody(RequestError):
+    """The body is not what its media type says."""
+
+    code = "malformed_body"
+
+
+class RouteNotFound(RequestError):
+    """No such endpoint."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The endpoint exists, for another method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"this endpoint answers {allowed} only")
+        self.headers = [(b"allow", allowed.encode())]
+
+
+class PayloadTooLarge(RequestError):
+    """The body has too many bytes or rows."""
+
+    status = 413
+    code = "payload_too_large"
+
+
+class UnsupportedMedia(RequestError):
+    """The Content-Type is none that the endpoint reads."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class InvalidInput(RequestError):
+    """The body can be read and does not fit the model's signature."""
+
+    status = 422
+    code = "invalid_input"
+
+
+class ModelRefusedInput(RequestError):
+    """The rows fit the signature, and the model raised on them."""
+
+    status = 422
+    code = "model_refused_input"
+
+
+class ModelNotReady(ServingError):
+    """No model is loaded."""
+
+    status = 503
+    code = "model_not_ready"
+
+    def __init__(self, message: str, retry_after_seconds: int = 5) -> None:
+        super().__init__(message)
+        self.headers = [(b"retry-after", str(retry_after_seconds).encode())]
+
+
+class PrepareError(ServingError):
+    """Why no model could be made ready; shown by `/readyz` and in the log."""
+
+    code = "prepare_failed"
+
+
+class RegistryUnreachable(PrepareError):
+    """The tracking server or the artifact store does not answer."""
+
+    code = "registry_unreachable"
+
+
+class ModelNotFound(PrepareError):
+    """No such model, version, alias or artifact."""
+
+    code = "model_not_found"
+
+
+class ModelRefused(PrepareError):
+    """The version was found and must not be served."""
+
+    code = "model_refused"
+
+
+class StorageError(PrepareError):
+    """The prepared model cannot be written."""
+
+    code = "storage_error"

@@ -1,0 +1,260 @@
+"""The outermost ASGI application: our endpoints, without a framework in between.
+
+BentoML's own application stands behind it and answers what is left: the Swagger assets and the schema that
+its Python client reads.
+"""
+
+import logging
+import re
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from serving.errors import (
+    InternalError,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    RouteNotFound,
+    ServingError,
+)
+from serving.monitoring import metrics
+from serving.openapi import openapi_document
+from serving.protocols import v1
+from serving.router import Router
+from serving.schema import Column, Schema
+from serving.swagger import SWAGGER_PAGE
+
+log = logging.getLogger("serving.gateway")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BENTOML_PATHS = ("/static_content/", "/schema.json")
+
+_REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was complete; there is nobody to answer."""
+
+
+class Gateway:
+    """Routes, reads bodies within the limit, and turns every error into its answer."""
+
+    def __init__(self, router: Router, bentoml_app: App, max_body_bytes: int) -> None:
+        self._router = router
+        self._bentoml_app = bentoml_app
+        self._max_body_bytes = max_body_bytes
+        self._predictions = {
+            f"{prefix}{path}": handler
+            for prefix in ("/v1", "")
+            for path, handler in (("/predict", v1.predict), ("/predict_batch", v1.predict_batch))
+        }
+        self._pages: dict[str, Callable[[], tuple[int, bytes, bytes]]] = {
+            "/": lambda: (200, b"text/html; charset=utf-8", SWAGGER_PAGE),
+            "/docs.json": self._openapi,
+            "/livez": lambda: (200, b"application/json", b'{"status":"alive"}'),
+            "/readyz": self._readyz,
+            "/healthz": self._readyz,
+            "/v1/models": self._models,
+            "/metrics": self._metrics,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self._bentoml_app(scope, receive, send)
+            return
+        path = scope["path"]
+        handler = self._predictions.get(path)
+        if handler is not None:
+            await self._predict(handler, scope, receive, send)
+        elif path.startswith(BENTOML_PATHS):
+            await self._bentoml_app(scope, receive, send)
+        else:
+            await self._page(path, scope, send)
+
+    async def _predict(self, handler: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id, content_type, length = _read_headers(scope["headers"])
+        metrics.active_requests.inc()
+        try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed("POST")
+            body = await self._read_body(receive, length)
+            answer, media_type = await handler(self._router, body, content_type, request_id)
+        except ClientGone:
+            return
+        except ServingError as error:
+            self._count(error)
+            await _send_error(send, error, request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            mistake = InternalError("the service made a mistake; its log has the trace")
+            self._count(mistake)
+            await _send_error(send, mistake, request_id)
+        else:
+            await _send(send, 200, media_type.encode(), answer, [(b"x-request-id", request_id.encode())])
+        finally:
+            metrics.active_requests.dec()
+
+    def _count(self, error: ServingError) -> None:
+        manifest = self._router.current.manifest if self._router.current else None
+        metrics.count_error(
+            manifest.name if manifest else "", manifest.version if manifest else "", error.code
+        )
+
+    async def _read_body(self, receive: Receive, length: int | None) -> bytes:
+        limit = self._max_body_bytes
+        if length is not None and length > limit:
+            raise _too_large(limit)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            if len(body) > limit:
+                raise _too_large(limit)
+            return body
+        parts, total = [body], len(body)
+        while message.get("more_body", False):
+            if total > limit:
+                raise _too_large(limit)
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            parts.append(part)
+            total += len(part)
+        if total > limit:
+            raise _too_large(limit)
+        return b"".join(parts)
+
+    async def _page(self, path: str, scope: Scope, send: Send) -> None:
+        request_id, _, _ = _read_headers(scope["headers"])
+        page = self._pages.get(path)
+        try:
+            if page is None:
+                endpoints = ", ".join(sorted({*self._predictions, *self._pages}))
+                raise RouteNotFound(f"there is no such endpoint; there are {endpoints}")
+            if scope["method"] not in ("GET", "HEAD"):
+                raise MethodNotAllowed("GET, HEAD")
+            status, media_type, body = page()
+        except ServingError as error:
+            await _send_error(send, error, request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            await _send_error(send, InternalError("the service made a mistake; its log has the trace"), request_id)
+        else:
+            await _send(send, status, media_type, body, [(b"x-request-id", request_id.encode())])
+
+    def _readyz(self) -> tuple[int, bytes, bytes]:
+        manifest = self._router.model.manifest
+        return 200, b"application/json", msgspec.json.encode(
+            {"status": "ready", "model": {"name": manifest.name, "version": manifest.version}}
+        )
+
+    def _openapi(self) -> tuple[int, bytes, bytes]:
+        model = self._router.current
+        document = model.openapi if model else msgspec.json.encode(openapi_document(None, None, None))
+        return 200, b"application/json", document
+
+    def _metrics(self) -> tuple[int, bytes, bytes]:
+        return 200, b"text/plain; version=0.0.4; charset=utf-8", metrics.exposition()
+
+    def _models(self) -> tuple[int, bytes, bytes]:
+        return 200, b"application/json", msgspec.json.encode(describe_models(self._router))
+
+
+def describe_models(router: Router) -> dict[str, Any]:
+    """Returns the answer of `GET /v1/models`."""
+    model = router.current
+    if model is None:
+        return {"ready": False, "reason": router.reason, "models": []}
+    manifest = model.manifest
+    return {
+        "ready": True,
+        "models": [
+            {
+                "name": manifest.name,
+                "version": manifest.version,
+                "run_id": manifest.run_id,
+                "digest": manifest.digest,
+                "task": manifest.task,
+                "classes": manifest.classes,
+                "flavors": manifest.flavors,
+                "runtime": manifest.runtime,
+                "native_reason": manifest.native_reason,
+                "preprocessing_sha256": manifest.preprocessing_sha256,
+                "libraries": manifest.libraries,
+                "prepared_at": manifest.prepared_at,
+                "loaded_at": np.datetime64(int(model.since), "s").item().isoformat() + "+00:00",
+                "signature": describe_schema(model.schema),
+            }
+        ],
+    }
+
+
+def describe_schema(schema: Schema) -> dict[str, Any]:
+    """Returns the signature in words that need no MLflow."""
+
+    def column(spec: Column) -> dict[str, Any]:
+        return {"name": spec.name, "type": str(spec.type), "required": spec.required}
+
+    return {
+        "form": schema.form.value,
+        "inputs": [column(spec) for spec in schema.columns],
+        "params": [
+            {"name": p.name, "type": str(p.type), "default": p.default, "list": p.is_list} for p in schema.params
+        ],
+    }
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    error = PayloadTooLarge(f"the body is larger than the limit of {limit} bytes (SERVING_MAX_BODY_MB)")
+    # What was not read of the body cannot be told from the next request on this connection.
+    error.headers = [(b"connection", b"close")]
+    return error
+
+
+def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, str, int | None]:
+    """Returns the request id (the caller's, or a new one), the media type and the body's length."""
+    request_id, content_type, length = "", "", None
+    for name, value in headers:
+        if name == b"content-type":
+            content_type = value.partition(b";")[0].strip().lower().decode("latin-1")
+        elif name == b"content-length" and value.isdigit():
+            length = int(value)
+        elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            request_id = value.decode()
+    return request_id or uuid.uuid4().hex, content_type, length
+
+
+async def _send(
+    send: Send, status: int, media_type: bytes, body: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", media_type),
+                (b"content-length", str(len(body)).encode()),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_error(send: Send, error: ServingError, request_id: str) -> None:
+    answer = {
+        "error": {"code": error.code, "message": str(error), "details": error.details},
+        "request_id": request_id,
+    }
+    headers = [*error.headers, (b"x-request-id", request_id.encode())]
+    await _send(send, error.status, b"application/json", msgspec.json.encode(answer), headers)

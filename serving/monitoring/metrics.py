@@ -1,0 +1,114 @@
+"""The Prometheus metrics. Their labels are bounded: names, versions and classes of models, error codes.
+
+Import this after `PROMETHEUS_MULTIPROC_DIR` is set: prometheus_client decides when it is first imported
+whether the values of several workers are added up.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+from serving.prepared import Manifest
+from serving.runtime import Output
+
+MAX_CLASS_LABELS = 50
+"""Classes beyond this many are counted as `other`: one time series per class and version is kept."""
+
+LATENCY_BUCKETS_SECONDS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+)  # fmt: skip
+
+_MODEL = ("model", "version")
+
+predictions_total = Counter("model_predictions_total", "Rows predicted.", _MODEL)
+errors_total = Counter(
+    "model_prediction_errors_total", "Requests for predictions answered with an error.", (*_MODEL, "type")
+)
+latency_seconds = Histogram(
+    "model_prediction_latency_seconds",
+    "Seconds from a request's last byte to the answer, of requests for predictions that succeeded.",
+    _MODEL,
+    buckets=LATENCY_BUCKETS_SECONDS,
+)
+predicted_class_total = Counter(
+    "model_predicted_class_total", "Rows by predicted class; classifiers only.", (*_MODEL, "predicted_class")
+)
+active_requests = Gauge(
+    "model_active_requests", "Requests for predictions being answered.", multiprocess_mode="livesum"
+)
+model_info = Gauge(
+    "model_info",
+    "1 for each model that is loaded.",
+    (*_MODEL, "runtime", "task", "run_id", "digest"),
+    multiprocess_mode="livemax",
+)
+model_ready = Gauge(
+    "model_ready", "1 when every worker has a model that answers.", multiprocess_mode="livemin"
+)
+
+
+class ModelMetrics:
+    """The metrics of one loaded model, looked up once."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._labels = (manifest.name, manifest.version)
+        self._predictions = predictions_total.labels(*self._labels)
+        self._latency = latency_seconds.labels(*self._labels)
+        classes = manifest.classes or []
+        self._classes: dict[Any, Counter] = {
+            label: predicted_class_total.labels(*self._labels, _class_name(label))
+            for label in classes[:MAX_CLASS_LABELS]
+        }
+        self._other = (
+            predicted_class_total.labels(*self._labels, "other") if len(classes) > MAX_CLASS_LABELS else None
+        )
+        self._info = model_info.labels(
+            *self._labels, manifest.runtime, manifest.task, manifest.run_id or "", manifest.digest[:12]
+        )
+        self._info.set(1)
+
+    def observe(self, output: Output, n_rows: int, started: float) -> None:
+        """Counts a request that succeeded; `started` is of `time.perf_counter`."""
+        self._predictions.inc(n_rows)
+        self._latency.observe(time.perf_counter() - started)
+        if self._classes and output.labels is not None and output.labels.ndim == 1:
+            counts: dict[Any, int] = {}
+            for label in output.labels.tolist():
+                counts[label] = counts.get(label, 0) + 1
+            for label, count in counts.items():
+                counter = self._classes.get(label, self._other)
+                if counter is not None:
+                    counter.inc(count)
+
+
+def _class_name(label: Any) -> str:
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
+def count_error(name: str, version: str, code: str) -> None:
+    """Counts a request for predictions that was answered with an error."""
+    errors_total.labels(name, version, code).inc()
+
+
+def forget_dead_workers() -> None:
+    """Removes the gauges of workers that are gone; counters and histograms of the dead still count."""
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if directory is None:
+        return
+    for file in Path(directory).glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        if not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+def exposition() -> bytes:
+    """Returns the metrics of all workers in Prometheus' text format."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR") is None:
+        return generate_latest()
+    forget_dead_workers()
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

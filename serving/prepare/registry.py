@@ -1,0 +1,165 @@
+"""Which version is to be served: asks the MLflow registry."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from serving.errors import ModelNotFound, PrepareError, RegistryUnreachable
+from serving.settings import Settings
+
+log = logging.getLogger("serving.registry")
+
+STAGES = ("Production", "Staging", "Archived")
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A version as the registry describes it."""
+
+    name: str
+    version: str
+    run_id: str | None
+    source_key: str
+    because: str
+    """Why this one, for the log."""
+
+
+def resolve(settings: Settings) -> Resolved:
+    """Returns the version to serve: the pinned one, else the stage if one is set, else the alias.
+
+    Where the alias is not set on the model, its namesake among the legacy stages is taken.
+
+    Raises:
+        RegistryUnreachable: no answer, or a refused log-in.
+        ModelNotFound: no such model, version, alias or stage. MLflow keeps prompts in the same tables and does
+            not give them out as models.
+    """
+    _refuse_missing_database(settings.tracking_uri)
+    try:
+        client = MlflowClient(settings.tracking_uri, registry_uri=settings.tracking_uri)
+        return _resolve(client, settings)
+    except PrepareError:
+        raise
+    except MlflowException as error:
+        raise _from_mlflow(error, settings) from error
+    except Exception as error:  # a driver's own exception: of a database, of a cloud's client
+        raise RegistryUnreachable(
+            f"the registry {redact(settings.tracking_uri)} cannot be read: {type(error).__name__}"
+        ) from error
+
+
+def _resolve(client: MlflowClient, settings: Settings) -> Resolved:
+    name = settings.model_name
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise _no_such_model(client, settings) from None
+    if settings.model_version is not None:
+        version, because = str(settings.model_version), "pinned by SERVING_MODEL_VERSION"
+    elif settings.model_stage is not None:
+        version, because = _by_stage(client, settings, settings.model_stage)
+    elif settings.model_alias in model.aliases:
+        version, because = str(model.aliases[settings.model_alias]), f"alias {settings.model_alias!r}"
+    else:
+        stage = settings.model_alias.capitalize()
+        if stage not in STAGES or not _in_stage(client, name, stage):
+            aliases = ", ".join(sorted(model.aliases)) or "none"
+            raise ModelNotFound(
+                f"no version of model {name!r} has the alias {settings.model_alias!r} "
+                f"(aliases set: {aliases}); set it, or choose with SERVING_MODEL_ALIAS"
+            )
+        version, because = _by_stage(client, settings, stage)
+    try:
+        found = client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise ModelNotFound(f"model {name!r} has no version {version} ({because})") from None
+    # What a version number means in this registry: the same number of another registry, or of a model that
+    # was deleted and registered anew, differs in one of these.
+    identity = f"{found.name}\0{found.version}\0{found.source}\0{found.run_id}\0{found.creation_timestamp}"
+    return Resolved(
+        name, str(found.version), found.run_id, hashlib.sha256(identity.encode()).hexdigest(), because
+    )
+
+
+def _in_stage(client: MlflowClient, name: str, stage: str) -> list[Any]:
+    quoted = name.replace("'", "''")
+    versions, token = [], None
+    while True:
+        page = client.search_model_versions(f"name = '{quoted}'", page_token=token)
+        versions += [v for v in page if str(v.current_stage).lower() == stage.lower()]
+        token = page.token
+        if not token:
+            return versions
+
+
+def _by_stage(client: MlflowClient, settings: Settings, stage: str) -> tuple[str, str]:
+    versions = _in_stage(client, settings.model_name, stage)
+    if not versions:
+        raise ModelNotFound(
+            f"no version of model {settings.model_name!r} is in the stage {stage!r} (SERVING_MODEL_STAGE)"
+        )
+    chosen = latest_moved(versions)
+    because = f"stage {stage!r}"
+    if len(versions) > 1:
+        others = ", ".join(sorted(str(v.version) for v in versions if v is not chosen))
+        because += f", the last of several to be changed; also there: {others}"
+    return str(chosen.version), because
+
+
+def latest_moved(versions: Sequence[Any]) -> Any:
+    """Returns the version that changed last, of those in one stage.
+
+    `models:/name/Production` would give the highest number, so that moving an older version back would not
+    bring it back. The registry keeps no time of the transition itself; a changed description counts too.
+    """
+    return max(versions, key=lambda version: (version.last_updated_timestamp or 0, int(version.version)))
+
+
+def _no_such_model(client: MlflowClient, settings: Settings) -> ModelNotFound:
+    names = [model.name for model in client.search_registered_models(max_results=1000)]
+    near = get_close_matches(settings.model_name, names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ModelNotFound(
+        f"no model {settings.model_name!r} in the registry {redact(settings.tracking_uri)}"
+        f" (SERVING_MODEL_NAME){hint}"
+    )
+
+
+def _refuse_missing_database(uri: str) -> None:
+    """MLflow would make an empty database of a mistyped path."""
+    if uri.startswith("sqlite:///"):
+        file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        if not file.exists():
+            raise ModelNotFound(
+                f"there is no registry at {redact(uri)} (seen from {Path.cwd()}); register a model there "
+                "or set MLFLOW_TRACKING_URI"
+            )
+
+
+def _from_mlflow(error: MlflowException, settings: Settings) -> PrepareError:
+    where = redact(settings.tracking_uri)
+    if error.get_http_status_code() in (401, 403) or error.error_code in (
+        "UNAUTHENTICATED",
+        "PERMISSION_DENIED",
+    ):
+        return RegistryUnreachable(
+            f"the registry {where} refuses the log-in or the request; check MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, and the permissions on the model"
+        )
+    return RegistryUnreachable(f"the registry {where} does not answer as one (MLFLOW_TRACKING_URI)")
+
+
+def redact(uri: str) -> str:
+    """Returns a URI without user name and password."""
+    return re.sub(r"//[^/@]*@", "//", uri)

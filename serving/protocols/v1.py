@@ -1,0 +1,143 @@
+"""The native protocol: `predict` and `predict_batch`, JSON, `.npy` and Arrow."""
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from serving.arrays import array_to_arrow, array_to_npy, arrow_to_inputs, npy_to_inputs
+from serving.errors import UnsupportedMedia
+from serving.openapi import ARROW, NPY
+from serving.prepared import Manifest
+from serving.router import LoadedModel, Router
+from serving.runtime import Output
+from serving.schema import Inputs
+
+JSON = "application/json"
+
+LARGE_BODY_BYTES = 64_000
+"""From here on a body is decoded in a thread, so that other requests need not wait for it."""
+
+
+def encode_hook(value: Any) -> Any:
+    """What JSON has no word for, from a model's own objects."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=encode_hook)
+
+
+async def predict(router: Router, body: bytes, content_type: str, request_id: str) -> tuple[bytes, str]:
+    """Answers `POST /v1/predict`; returns the body and its media type.
+
+    Raises:
+        ServingError: with the status to answer with.
+    """
+    started = time.perf_counter()
+    model = router.model
+    if content_type not in ("", JSON):
+        raise UnsupportedMedia(f"predict takes {JSON}, not {_media_name(content_type)}")
+    inputs, params = await _off_loop(body, model.decoder.predict)
+    output = await router.predict(model, inputs, params)
+    answer = {
+        "model": {"name": model.manifest.name, "version": model.manifest.version},
+        "request_id": request_id,
+        "predictions": predictions(output, model.manifest),
+    }
+    encoded = _encoder.encode(answer)
+    model.metrics.observe(output, inputs.n_rows, started)
+    return encoded, JSON
+
+
+async def predict_batch(router: Router, body: bytes, content_type: str, request_id: str) -> tuple[bytes, str]:
+    """Answers `POST /v1/predict_batch` in the media type of the request.
+
+    Raises:
+        ServingError: with the status to answer with.
+    """
+    started = time.perf_counter()
+    model = router.model
+    inputs = await _off_loop(body, lambda data: _decode_batch(data, content_type, model))
+    output = await router.predict(model, inputs, {})
+    encoded = encode_batch(output, model.manifest, content_type)
+    model.metrics.observe(output, inputs.n_rows, started)
+    return encoded, content_type or JSON
+
+
+async def _off_loop(body: bytes, decode: Any) -> Any:
+    return decode(body) if len(body) < LARGE_BODY_BYTES else await asyncio.to_thread(decode, body)
+
+
+def _decode_batch(body: bytes, content_type: str, model: LoadedModel) -> Inputs:
+    match content_type:
+        case "" | "application/json":
+            return model.decoder.batch(body)
+        case "application/x-npy":
+            return npy_to_inputs(body, model.schema, model.max_rows)
+        case "application/vnd.apache.arrow.stream":
+            return arrow_to_inputs(body, model.schema, model.max_rows)
+        case _:
+            raise UnsupportedMedia(f"predict_batch takes {JSON}, {NPY} or {ARROW}, not {_media_name(content_type)}")
+
+
+def _media_name(content_type: str) -> str:
+    return content_type if len(content_type) <= 60 and content_type.isascii() else "that"
+
+
+def predictions(output: Output, manifest: Manifest) -> list[dict[str, Any]]:
+    """Returns one entry per row: `label` (and `probabilities` by class), or `value`."""
+    if output.labels is None:
+        assert output.values is not None
+        return [{"value": value} for value in output.values.tolist()]
+    labels = output.labels.tolist()
+    if output.probabilities is None or manifest.classes is None:
+        return [{"label": label} for label in labels]
+    names = class_names(manifest.classes)
+    return [
+        {"label": label, "probabilities": dict(zip(names, row, strict=True))}
+        for label, row in zip(labels, output.probabilities.tolist(), strict=True)
+    ]
+
+
+def class_names(classes: list[Any]) -> list[str]:
+    """Returns the classes as JSON keys: text as it is, everything else as JSON writes it."""
+    return [label if isinstance(label, str) else msgspec.json.encode(label).decode() for label in classes]
+
+
+def batch_array(output: Output) -> npt.NDArray[Any]:
+    """Returns the array that `predict_batch` answers: probabilities, else labels, else values."""
+    for array in (output.probabilities, output.labels, output.values):
+        if array is not None:
+            return array
+    raise ValueError("the output is empty")
+
+
+def encode_batch(output: Output, manifest: Manifest, content_type: str) -> bytes:
+    """Encodes the array in the media type of the request.
+
+    Raises:
+        UnsupportedMedia: the model's outputs are objects, which only JSON can carry.
+    """
+    array = batch_array(output)
+    if content_type in ("", JSON):
+        return _encoder.encode(array.tolist())
+    is_text = array.dtype == object and all(isinstance(value, str) for value in array.flat)
+    if array.dtype == object and not is_text:
+        raise UnsupportedMedia(f"this model's outputs are not an array of numbers or text; ask for {JSON}")
+    if content_type == NPY:
+        return array_to_npy(array)
+    if output.probabilities is not None and manifest.classes is not None:
+        names = class_names(manifest.classes)
+    elif array.ndim == 1:
+        names = ["label" if output.labels is not None else "value"]
+    else:
+        array = array.reshape(len(array), -1)
+        names = [str(position) for position in range(array.shape[1])]
+    return array_to_arrow(array, names)

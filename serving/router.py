@@ -1,0 +1,143 @@
+"""Which model answers: watches the sync process' outcome, loads what it names, swaps it in."""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from serving.decoding import JsonDecoder
+from serving.errors import InternalError, ModelNotReady, ModelRefusedInput
+from serving.monitoring import metrics
+from serving.openapi import openapi_document
+from serving.prepare.sync import outcome_path, read_outcome
+from serving.prepared import Prepared, open_prepared
+from serving.runtime import Output, load_runtime
+from serving.schema import Inputs
+from serving.settings import Settings
+
+log = logging.getLogger("serving.router")
+
+WATCH_SECONDS = 0.2
+"""How often a worker looks at the outcome file: one `stat` each."""
+
+
+class LoadedModel:
+    """A prepared model in memory that has answered its own example."""
+
+    def __init__(self, prepared: Prepared, settings: Settings) -> None:
+        """Loads it and predicts its example.
+
+        Raises:
+            Exception: whatever the model raises.
+        """
+        self.manifest = prepared.manifest
+        self.schema = prepared.schema
+        self.examples = prepared.examples
+        self.decoder = JsonDecoder(self.schema, settings.max_rows)
+        self.max_rows = settings.max_rows
+        self._runtime = load_runtime(self.manifest.runtime, prepared.folder, self.schema)
+        self._runtime.predict(*self.decoder.predict(self.examples))
+        self.metrics = metrics.ModelMetrics(self.manifest)
+        self.since = time.time()
+        self.openapi = msgspec.json.encode(openapi_document(self.manifest, self.schema, self.examples))
+
+    def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:
+        """Returns what the model says.
+
+        Raises:
+            ModelRefusedInput: the model raised.
+        """
+        try:
+            return self._runtime.predict(inputs, params)
+        except MemoryError as error:
+            raise InternalError("the model ran out of memory") from error
+        except Exception as error:
+            log.exception(
+                "%s version %s raised on %d row(s)", self.manifest.name, self.manifest.version, inputs.n_rows
+            )
+            raise ModelRefusedInput(
+                f"the rows fit the signature, and the model refused them with {type(error).__name__}; "
+                "the log of the service has the trace"
+            ) from error
+
+
+class Router:
+    """Holds the model that answers in this worker."""
+
+    def __init__(self, run_directory: Path, settings: Settings) -> None:
+        self._run_directory = run_directory
+        self._settings = settings
+        self._tag: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        # One thread: not every model may be called from two at once.
+        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.current: LoadedModel | None = None
+        self.reason = "the model is being prepared"
+        self.loaded = asyncio.Event()
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model that answers.
+
+        Raises:
+            ModelNotReady: there is none; says why.
+        """
+        if self.current is None:
+            raise ModelNotReady(f"no model is ready: {self.reason}")
+        return self.current
+
+    async def predict(self, model: LoadedModel, inputs: Inputs, params: dict[str, Any]) -> Output:
+        """Predicts in the model's thread, so that the event loop stays free."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._model_thread, model.predict, inputs, params
+        )
+
+    def start(self) -> None:
+        """Starts watching, in the running event loop."""
+        metrics.model_ready.set(0)
+        self._task = asyncio.create_task(self._watch(), name="router")
+
+    async def stop(self) -> None:
+        """Stops watching."""
+        if self._task is not None:
+            self._task.cancel()
+        self._model_thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _watch(self) -> None:
+        file = outcome_path(self._run_directory)
+        seen = 0
+        while True:
+            try:
+                changed = file.stat().st_mtime_ns
+            except OSError:
+                changed = seen
+            if changed != seen:
+                seen = changed
+                await self._follow(file)
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _follow(self, file: Path) -> None:
+        outcome = read_outcome(file)
+        if outcome is None:
+            return
+        if outcome.tag is None:
+            self.reason = outcome.message
+            return
+        if outcome.tag == self._tag:
+            return
+        try:
+            model = await asyncio.to_thread(self._load, outcome.tag)
+        except Exception as error:
+            log.exception("%s cannot be loaded", outcome.tag)
+            self.reason = f"{outcome.tag} cannot be loaded: {type(error).__name__}; the log has the trace"
+            return
+        self._tag, self.current = outcome.tag, model
+        metrics.model_ready.set(1)
+        self.loaded.set()
+
+    def _load(self, tag: str) -> LoadedModel:
+        return LoadedModel(open_prepared(tag), self._settings)

@@ -1,0 +1,256 @@
+"""The native runtime: the model in the library that trained it. Every flavor comes through here.
+
+scikit-learn, XGBoost and LightGBM models are called themselves, because `mlflow.pyfunc` offers no
+probabilities; every other flavor is called through `mlflow.pyfunc`.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import yaml
+
+from serving.errors import ModelRefused
+from serving.runtime import Description, Output
+from serving.schema import Form, Inputs, Kind, Schema
+
+Frame = pd.DataFrame | npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
+
+
+class _Adapter(Protocol):
+    """One way of calling a model."""
+
+    description: Description
+
+    def predict(self, frame: Frame, params: dict[str, Any]) -> Output: ...
+
+
+class NativeRuntime:
+    """A model in its own library; see `serving.runtime.Runtime`."""
+
+    def __init__(self, adapter: _Adapter, schema: Schema) -> None:
+        self._adapter = adapter
+        self._schema = schema
+        self.description = adapter.description
+
+    def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:
+        """Returns what the model says of the rows; raises whatever the model raises."""
+        frame = inputs_to_frame(inputs, self._schema)
+        with warnings.catch_warnings():
+            # The signature decides whether there are names, not what the model was fitted with.
+            warnings.filterwarnings("ignore", message="X (has|does not have valid) feature names")
+            return self._adapter.predict(frame, params)
+
+
+def load_native(folder: Path, schema: Schema) -> NativeRuntime:
+    """Loads an MLflow model from a local folder.
+
+    Raises:
+        ModelRefused: it has no way to predict.
+        Exception: whatever the library raises while loading.
+    """
+    flavors = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]
+    # Two versions may bring different code under the same module name; the one loaded now must get its own.
+    sys.modules.pop("preprocessing", None)
+    return NativeRuntime(_load_adapter(folder, flavors, schema), schema)
+
+
+def _load_adapter(folder: Path, flavors: dict[str, Any], schema: Schema) -> _Adapter:
+    path = str(folder)
+    if "sklearn" in flavors:
+        import mlflow.sklearn
+
+        return _Estimator(mlflow.sklearn.load_model(path))
+    if "xgboost" in flavors:
+        import mlflow.xgboost
+
+        model = mlflow.xgboost.load_model(path)
+        return _XgboostBooster(model) if type(model).__name__ == "Booster" else _Estimator(model)
+    if "lightgbm" in flavors:
+        import mlflow.lightgbm
+
+        model = mlflow.lightgbm.load_model(path)
+        return _LightgbmBooster(model) if type(model).__name__ == "Booster" else _Estimator(model)
+    if "python_function" in flavors:
+        import mlflow.pyfunc
+
+        return _Pyfunc(mlflow.pyfunc.load_model(path), schema)
+    raise ModelRefused(f"the model has no flavor that can predict; it has {', '.join(flavors)}")
+
+
+def inputs_to_frame(inputs: Inputs, schema: Schema) -> Frame:
+    """Returns what a model of the signature is called with.
+
+    A DataFrame for columns (text as pandas' `str`, a missing value as NaN), an array of shape
+    `(n_rows, *shape)` for one tensor, a dict of arrays for several.
+    """
+    if any(column.type.kind is Kind.TENSOR for column in schema.columns):
+        if schema.form is Form.BARE:
+            return inputs.columns[0]
+        return dict(zip(schema.names, inputs.columns, strict=True))
+    frame = pd.DataFrame(
+        {
+            # Text is what pandas makes of text on reading a file: a missing value is NaN, not None, which
+            # scikit-learn's encoders would take for two different categories.
+            column.name: pd.Series(values, dtype="str") if column.type.kind is Kind.STRING else values
+            for column, values in zip(schema.columns, inputs.columns, strict=True)
+        },
+        copy=False,
+    )
+    if schema.form is not Form.RECORD:
+        frame.columns = pd.RangeIndex(len(schema.columns))
+    return frame
+
+
+def to_json_scalars(values: npt.NDArray[Any]) -> list[Any]:
+    """Returns an array's elements as JSON values: numbers, booleans, text."""
+    return [v if isinstance(v, (int, float, bool, str)) else str(v) for v in np.asarray(values).tolist()]
+
+
+class _Estimator:
+    """Anything with scikit-learn's interface."""
+
+    def __init__(self, model: Any) -> None:
+        from sklearn.base import is_classifier, is_regressor
+
+        if not hasattr(model, "predict"):
+            raise ModelRefused(f"a {type(model).__name__} cannot predict")
+        self._model = model
+        classes = getattr(model, "classes_", None)
+        # Of a multi-output classifier `classes_` is a list with an array per output.
+        single = isinstance(classes, np.ndarray) and classes.ndim == 1
+        self._is_classifier = is_classifier(model)
+        self._has_probabilities = self._is_classifier and single and hasattr(model, "predict_proba")
+        task = "regression" if is_regressor(model) else "other"
+        self.description = Description(
+            "classification" if self._is_classifier else task,
+            to_json_scalars(classes) if self._is_classifier and single and classes is not None else None,
+            self._has_probabilities,
+        )
+
+    def predict(self, frame: Frame, params: dict[str, Any]) -> Output:
+        predicted = np.asarray(self._model.predict(frame))
+        if not self._is_classifier:
+            return Output(values=predicted)
+        if not self._has_probabilities:
+            return Output(labels=predicted)
+        # The label is the model's own: argmax of the probabilities is not always what `predict` says
+        # (tuned thresholds, SVC, ties).
+        return Output(labels=predicted, probabilities=np.asarray(self._model.predict_proba(frame)))
+
+
+def _probability_output(raw: npt.NDArray[Any]) -> Output:
+    """A booster's own output: the probability of class 1, or one column per class."""
+    if raw.ndim == 1:
+        labels = (raw > 0.5).astype(np.int64)
+        return Output(labels=labels, probabilities=np.column_stack([1 - raw, raw]))
+    return Output(labels=raw.argmax(axis=1), probabilities=raw)
+
+
+class _XgboostBooster:
+    """An XGBoost model of the learning API."""
+
+    def __init__(self, model: Any) -> None:
+        import json
+
+        learner = json.loads(model.save_config())["learner"]
+        objective = learner["learner_train_param"]["objective"]
+        n_classes = int(learner["learner_model_param"]["num_class"])
+        self._model = model
+        # binary:logitraw and multi:softmax do not give probabilities: their output is passed on as it is.
+        # Source: XGBoost's parameter reference, "Learning Task Parameters".
+        self._is_classifier = objective in ("binary:logistic", "multi:softprob")
+        classes = list(range(max(n_classes, 2)))
+        is_regression = objective.startswith(("reg:", "count:", "survival:"))
+        self.description = (
+            Description("classification", classes, True)
+            if self._is_classifier
+            else Description("regression" if is_regression else "other")
+        )
+
+    def predict(self, frame: Frame, params: dict[str, Any]) -> Output:
+        import xgboost
+
+        raw = self._model.predict(xgboost.DMatrix(frame))
+        return _probability_output(raw) if self._is_classifier else Output(values=raw)
+
+
+class _LightgbmBooster:
+    """A LightGBM model of the training API."""
+
+    def __init__(self, model: Any) -> None:
+        objective = str(model.dump_model(num_iteration=1).get("objective", "")).split(" ")[0]
+        self._model = model
+        # Source: LightGBM's parameter reference, "objective".
+        self._is_classifier = objective in ("binary", "multiclass", "multiclassova")
+        classes = list(range(max(int(model.num_model_per_iteration()), 2)))
+        regression = ("regression", "regression_l1", "huber", "fair", "poisson", "quantile", "mape", "gamma", "tweedie")
+        self.description = (
+            Description("classification", classes, True)
+            if self._is_classifier
+            else Description("regression" if objective in regression else "other")
+        )
+
+    def predict(self, frame: Frame, params: dict[str, Any]) -> Output:
+        raw = np.asarray(self._model.predict(frame))
+        return _probability_output(raw) if self._is_classifier else Output(values=raw)
+
+
+class _Pyfunc:
+    """Any flavor, through `mlflow.pyfunc`, with the parameters of the request."""
+
+    description = Description("other")
+
+    def __init__(self, model: Any, schema: Schema) -> None:
+        self._model = model
+        self._optional = [column.name for column in schema.columns if not column.required]
+
+    def predict(self, frame: Frame, params: dict[str, Any]) -> Output:
+        if isinstance(frame, pd.DataFrame) and self._optional:
+            # An optional column without any value is left out, as a caller of pyfunc would leave it out:
+            # its own check accepts that, and not a column of nulls where integers belong.
+            empty = [name for name in self._optional if name in frame and frame[name].isna().all()]
+            frame = frame.drop(columns=empty)
+        return Output(values=_rows_of(self._model.predict(frame, params=params or None), len_of(frame)))
+
+
+def len_of(frame: Frame) -> int:
+    """Returns the number of rows."""
+    return len(next(iter(frame.values()))) if isinstance(frame, dict) else len(frame)
+
+
+def _rows_of(result: Any, n_rows: int) -> npt.NDArray[Any]:
+    """What a pyfunc returned, one element per row: arrays stay arrays, a wide DataFrame becomes records."""
+    if isinstance(result, pd.DataFrame):
+        if result.shape[1] == 1:
+            rows = result.iloc[:, 0].to_numpy()
+        else:
+            rows = _objects(result.to_dict("records"))
+    elif isinstance(result, pd.Series):
+        rows = result.to_numpy()
+    elif isinstance(result, np.ndarray):
+        rows = result
+    elif isinstance(result, (list, tuple)):
+        rows = _objects(list(result))
+    elif isinstance(result, dict):
+        named = {key: np.asarray(value) for key, value in result.items()}
+        if any(value.ndim == 0 or len(value) != n_rows for value in named.values()):
+            raise TypeError(f"the model returned a dict whose values do not have one element for each of {n_rows} rows")
+        rows = _objects([{k: v[i].tolist() for k, v in named.items()} for i in range(n_rows)])
+    elif n_rows == 1:
+        rows = _objects([result])
+    else:
+        raise TypeError(f"the model returned one {type(result).__name__} for {n_rows} rows")
+    if rows.ndim == 0 or len(rows) != n_rows:
+        raise TypeError(f"the model returned {rows.size} results for {n_rows} rows")
+    return rows
+
+
+def _objects(items: list[Any]) -> npt.NDArray[Any]:
+    out = np.empty(len(items), dtype=object)
+    out[:] = items
+    return out

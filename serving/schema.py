@@ -1,0 +1,187 @@
+"""The MLflow signature as the contract of a model: which columns, of which types, may be missing where.
+
+Read from the JSON that an MLmodel file holds, so that no worker needs mlflow to understand it.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from serving.errors import ModelRefused
+
+
+class Kind(StrEnum):
+    """MLflow's column types, and `tensor`.
+
+    Source: mlflow.types.DataType and mlflow.types.schema (Array, Object, Map, AnyType).
+    """
+
+    BOOLEAN = "boolean"
+    INTEGER = "integer"
+    LONG = "long"
+    FLOAT = "float"
+    DOUBLE = "double"
+    STRING = "string"
+    BINARY = "binary"
+    DATETIME = "datetime"
+    ARRAY = "array"
+    OBJECT = "object"
+    MAP = "map"
+    ANY = "any"
+    TENSOR = "tensor"
+
+
+MAY_BE_MISSING = frozenset({Kind.FLOAT, Kind.DOUBLE, Kind.STRING, Kind.DATETIME, Kind.ANY})
+"""Kinds that have a value of their own for "missing", so that null is allowed in a required column."""
+
+DTYPES: dict[Kind, npt.DTypeLike] = {
+    Kind.BOOLEAN: np.bool_,
+    Kind.INTEGER: np.int32,
+    Kind.LONG: np.int64,
+    Kind.FLOAT: np.float32,
+    Kind.DOUBLE: np.float64,
+    # MLflow hands datetimes to a model in nanoseconds (mlflow.types.DataType.datetime.to_pandas).
+    Kind.DATETIME: "datetime64[ns]",
+}
+"""What a model gets for a kind; the kinds that are not here travel as Python objects."""
+
+
+class Type(msgspec.Struct, frozen=True):
+    """A type of the signature, nested where it is an array, an object or a map."""
+
+    kind: Kind
+    items: "Type | None" = None
+    """Of an array's elements, or of a map's values."""
+    properties: tuple["Column", ...] = ()
+    """Of an object, in the order of the signature."""
+    dtype: str = ""
+    """Of a tensor: NumPy's name."""
+    shape: tuple[int, ...] = ()
+    """Of a tensor, for ONE row: the signature's shape without its first dimension; -1 is any length."""
+
+    def __str__(self) -> str:
+        match self.kind:
+            case Kind.ARRAY:
+                return f"array of {self.items}"
+            case Kind.MAP:
+                return f"map of {self.items}"
+            case Kind.OBJECT:
+                inner = ", ".join(f"{p.name}: {p.type}{'' if p.required else '?'}" for p in self.properties)
+                return f"object {{{inner}}}"
+            case Kind.TENSOR:
+                return f"{self.dtype} tensor of shape ({', '.join(map(str, self.shape))})"
+            case kind:
+                return str(kind.value)
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One input of the model."""
+
+    name: str
+    type: Type
+    required: bool = True
+
+    @property
+    def may_be_missing(self) -> bool:
+        """Whether null is a value of this column."""
+        return not self.required or self.type.kind in MAY_BE_MISSING
+
+
+class Form(StrEnum):
+    """What one instance looks like in JSON."""
+
+    RECORD = "record"
+    """`{"tenure": 1, …}`: the columns have names."""
+    ARRAY = "array"
+    """`[1, …]`: they have none."""
+    BARE = "bare"
+    """The value itself: the signature is one tensor, or one column without a name."""
+
+
+class Param(msgspec.Struct, frozen=True):
+    """A parameter of `predict` that a request may set."""
+
+    name: str
+    type: Type
+    default: Any = None
+    is_list: bool = False
+
+
+class Schema(msgspec.Struct, frozen=True):
+    """The inputs of a model."""
+
+    columns: tuple[Column, ...]
+    form: Form
+    params: tuple[Param, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The columns' names, in the order of the signature."""
+        return [column.name for column in self.columns]
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    """Rows that fit a schema: one array per column, in the order of the signature.
+
+    Each array has shape `(n_rows,)`, or `(n_rows, *shape)` for a tensor, and the dtype of `DTYPES`; a
+    missing value is NaN, NaT or None. Integers and booleans with missing values come as float64 and
+    object.
+    """
+
+    columns: tuple[npt.NDArray[Any], ...]
+    n_rows: int
+
+
+def parse_schema(inputs: str, params: str | None = None) -> Schema:
+    """Reads the `inputs` and `params` of an MLmodel file's signature.
+
+    Raises:
+        ModelRefused: the signature has a type that is not known here, or no inputs.
+    """
+    specs = msgspec.json.decode(inputs, type=list[dict[str, Any]])
+    if not specs:
+        raise ModelRefused("the model's signature has no inputs")
+    columns = tuple(_column(spec, str(position)) for position, spec in enumerate(specs))
+    if len({column.name for column in columns}) != len(columns):
+        raise ModelRefused("the model's signature names a column twice")
+    if all("name" in spec for spec in specs):
+        form = Form.RECORD
+    else:
+        form = Form.BARE if len(specs) == 1 else Form.ARRAY
+    parsed = [_param(spec) for spec in msgspec.json.decode(params or "[]", type=list[dict[str, Any]])]
+    return Schema(columns, form, tuple(parsed))
+
+
+def _column(spec: dict[str, Any], default_name: str) -> Column:
+    return Column(spec.get("name", default_name), _type(spec), spec.get("required", True))
+
+
+def _param(spec: dict[str, Any]) -> Param:
+    is_list = bool(spec.get("shape"))
+    return Param(spec["name"], _type(spec), spec.get("default"), is_list)
+
+
+def _type(spec: dict[str, Any]) -> Type:
+    try:
+        kind = Kind(spec["type"])
+        match kind:
+            case Kind.ARRAY:
+                return Type(kind, items=_type(spec["items"]))
+            case Kind.MAP:
+                return Type(kind, items=_type(spec["values"]))
+            case Kind.OBJECT:
+                properties = sorted(spec["properties"].items())
+                return Type(kind, properties=tuple(_column(p | {"name": n}, n) for n, p in properties))
+            case Kind.TENSOR:
+                tensor = spec["tensor-spec"]
+                dtype = "str" if tensor["dtype"] in ("str", "object") else np.dtype(tensor["dtype"]).name
+                if dtype != "str" and np.dtype(dtype).kind not in "biuf":
+                    raise ValueError(dtype)
+                return Type(kind, dtype=dtype, shape=tuple(tensor["shape"][1:]))
+            case _:
+                return Type(kind)
+    except (ValueError, KeyError, TypeError):
+        raise ModelRefused(f"the model's signature has a type that is not supported: {spec}") from None

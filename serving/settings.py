@@ -1,0 +1,106 @@
+"""Every knob of the service, read from the environment once.
+
+Inner code takes arguments; only `service.py`, the sync process and the scripts call `load_settings`.
+"""
+
+import difflib
+import os
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "SERVING_"
+
+
+class Settings(BaseSettings):
+    """The settings, with their defaults, limits and meaning."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
+
+    tracking_uri: str = Field(
+        "sqlite:///mlflow.db",
+        validation_alias="MLFLOW_TRACKING_URI",
+        description="The MLflow registry; `MLFLOW_TRACKING_USERNAME`, `_PASSWORD` and `_TOKEN` log in.",
+    )
+    model_name: str = Field("churn", min_length=1, description="The registered model.")
+    model_alias: str = Field(
+        "production",
+        min_length=1,
+        description="The alias that is served; where it is not set, the legacy stage of the same name.",
+    )
+    model_stage: str | None = Field(
+        None, description="A legacy stage (`Production`) to serve instead of the alias."
+    )
+    model_version: int | None = Field(None, ge=1, description="Pins one version; alias and stage are not asked.")
+    sync_seconds: float = Field(
+        10, gt=0, le=86_400, description="Seconds between two attempts to get a model from the registry."
+    )
+    registry_timeout_seconds: int = Field(
+        5, ge=1, le=600, description="Seconds that one request to the tracking server may take."
+    )
+    prepare_timeout_seconds: float = Field(
+        900, gt=0, description="Seconds that pulling, checking and preparing one version may take."
+    )
+    preprocessing_mismatch: Literal["refuse", "warn"] = Field(
+        "refuse",
+        description="What to do with a model that was trained with another `preprocessing.py`.",
+    )
+    workers: int = Field(1, ge=1, le=256, description="Worker processes; each holds the model.")
+    max_body_mb: float = Field(
+        100, gt=0, description="Megabytes (10^6 bytes) that a request body may have; larger is 413."
+    )
+    max_rows: int = Field(100_000, ge=1, description="Rows that one request may have; more is 413.")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The body limit in bytes."""
+        return int(self.max_body_mb * 1_000_000)
+
+
+def environment_name(field: str) -> str:
+    """Returns the environment variable that sets a field of `Settings`."""
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else PREFIX + field.upper()
+
+
+class SettingsError(Exception):
+    """A setting has a value that cannot be used; the message names variable and expectation."""
+
+
+def load_settings() -> Settings:
+    """Reads the settings from the environment.
+
+    Raises:
+        SettingsError: a variable has a value that cannot be used.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]  # all fields come from the environment
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            variable = environment_name(name) if name in Settings.model_fields else name
+            lines.append(f"{variable}: {problem['msg'].lower()}, got {problem['input']!r}")
+        raise SettingsError("; ".join(lines)) from None
+
+
+def unknown_variables(environment: dict[str, str] | None = None) -> dict[str, str | None]:
+    """Returns the `SERVING_*` variables that no setting reads, each with the nearest known name.
+
+    Kubernetes itself sets `SERVING_SERVICE_HOST`, `SERVING_PORT` and the like in every pod where a
+    Service is called `serving`, so an unknown variable is worth a warning, not a refusal.
+    """
+    names = os.environ if environment is None else environment
+    known = {environment_name(field) for field in Settings.model_fields} | {RUN_DIRECTORY_VARIABLE}
+    injected = (f"{PREFIX}SERVICE_", f"{PREFIX}PORT")
+    unknown = sorted(
+        name
+        for name in names
+        if name.startswith(PREFIX) and name not in known and not name.startswith(injected)
+    )
+    return {name: next(iter(difflib.get_close_matches(name, known, 1)), None) for name in unknown}
+
+
+RUN_DIRECTORY_VARIABLE = "SERVING_RUN_DIRECTORY"
+"""Set by the service for its own workers, not by users: where they find the state of the sync process."""

@@ -1,0 +1,173 @@
+"""The real parts that the tests share: an MLflow store with models in it, and running services."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TELCO = ROOT.parent / "shared" / "data" / "telco-customer-churn.csv"
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+sys.path.insert(0, str(ROOT))
+
+
+def free_port() -> int:
+    """Returns a TCP port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(claim: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Returns the first true value of the claim; fails the test where there is none in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = claim()
+        if value:
+            return value
+        time.sleep(0.1)
+    pytest.fail(f"not within {seconds} s: {what}")
+
+
+class Service:
+    """A real `bentoml serve` of this checkout."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self._log_file = log_file
+        self.http = httpx.Client(base_url=self.url, timeout=60)
+
+    @property
+    def log(self) -> str:
+        """What it printed so far."""
+        return self._log_file.read_text(errors="replace")
+
+    def answers(self, path: str, status: int) -> httpx.Response | None:
+        """The response, where it has the status."""
+        try:
+            response = self.http.get(path)
+        except httpx.TransportError:
+            return None
+        return response if response.status_code == status else None
+
+    def wait_ready(self, seconds: float = 60) -> "Service":
+        """Waits until a model answers."""
+        try:
+            wait_until(lambda: self.answers("/readyz", 200), seconds, "/readyz says 200")
+        except BaseException:
+            print(self.log)
+            raise
+        return self
+
+    def wait_reason(self, part: str, seconds: float = 60) -> str:
+        """Waits until /readyz gives a reason with this part in it; returns the whole reason."""
+
+        def reason() -> str:
+            response = self.answers("/readyz", 503)
+            message = response.json()["error"]["message"] if response else ""
+            return message if part in message else ""
+
+        try:
+            return str(wait_until(reason, seconds, f"/readyz says {part!r}"))
+        except BaseException:
+            print(self.log)
+            raise
+
+    def predict(self, instances: Any, **more: Any) -> dict[str, Any]:
+        """The answer to `POST /v1/predict`."""
+        response = self.http.post("/v1/predict", json={"instances": instances, **more})
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+
+def _start(folder: Path, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], int, Path]:
+    port = free_port()
+    log_file = folder / f"service-{port}.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve", "--port", str(port), "--host", "127.0.0.1"],
+            cwd=ROOT,
+            env=env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return process, port, log_file
+
+
+def _is_listening(process: subprocess.Popen[bytes], port: int) -> bool:
+    while process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return True
+        time.sleep(0.1)
+    return False
+
+
+@contextlib.contextmanager
+def running_service(folder: Path, **environment: str) -> Iterator[Service]:
+    """Runs `bentoml serve` with a model store in `folder`; stops it as Kubernetes would."""
+    folder.mkdir(parents=True, exist_ok=True)
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SERVING_", "MLFLOW_TRACKING", "PROMETHEUS_"))
+    }
+    env = clean | {"BENTOML_HOME": str(folder / "bentoml"), "SERVING_SYNC_SECONDS": "1"} | environment
+    # BentoML looks for free ports for its process manager and binds them a little later: where another
+    # process was quicker, it gives up, and starting again is the remedy.
+    for _ in range(3):
+        process, port, log_file = _start(folder, env)
+        if _is_listening(process, port):
+            break
+    service = Service(process, port, log_file)
+    try:
+        yield service
+    finally:
+        service.http.close()
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a real MLflow store that holds the models of `tests/models.py`."""
+    from tests.models import fill_registry
+
+    folder = tmp_path_factory.mktemp("registry")
+    return fill_registry(folder)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the BentoML model store of the session's services."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Starts services that end with the test."""
+    with contextlib.ExitStack() as stack:
+        count = iter(range(100))
+
+        def start(**environment: str) -> Service:
+            return stack.enter_context(running_service(tmp_path / f"service-{next(count)}", **environment))
+
+        yield start

@@ -1,0 +1,185 @@
+"""Which version is served, asked of a real MLflow store; and a real tracking server with authentication."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from serving.errors import ModelNotFound
+from serving.prepare.registry import latest_moved, redact, resolve
+from serving.settings import Settings
+from tests.conftest import Service, free_port, wait_until
+from tests.models import frame, register, wine
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry with three versions of `wine`: alias on 2, stages moved about."""
+    folder = tmp_path_factory.mktemp("aliases")
+    before = mlflow.get_tracking_uri()
+    uri = f"sqlite:///{folder}/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("x", (folder / "artifacts").as_uri()))
+    for _ in range(3):
+        register("wine", wine, alias=None)
+    register("only-stages", wine, alias=None)
+    register("only-stages", wine, alias=None)
+    client = MlflowClient()
+    client.set_registered_model_alias("wine", "production", "2")
+    client.register_prompt("greeting", "hello {{name}}")
+    with pytest.warns(FutureWarning):  # stages are deprecated, and in use
+        client.transition_model_version_stage("only-stages", "2", "Production")
+        time.sleep(0.01)
+        client.transition_model_version_stage("only-stages", "1", "Production")
+        client.transition_model_version_stage("wine", "3", "Staging")
+    yield uri
+    mlflow.set_tracking_uri(before)
+
+
+def settings(uri: str, **more: Any) -> Settings:
+    return Settings(MLFLOW_TRACKING_URI=uri, **({"model_name": "wine"} | more))
+
+
+def test_alias_is_the_default(uri: str) -> None:
+    resolved = resolve(settings(uri))
+    assert resolved.version == "2"
+    assert "alias 'production'" in resolved.because
+
+
+def test_pinned_version_beats_the_alias(uri: str) -> None:
+    assert resolve(settings(uri, model_version=1)).version == "1"
+
+
+def test_stage_that_is_set_beats_the_alias(uri: str) -> None:
+    assert resolve(settings(uri, model_stage="staging")).version == "3"
+
+
+def test_version_moved_last_wins_in_a_stage_not_the_highest(uri: str) -> None:
+    resolved = resolve(settings(uri, model_name="only-stages", model_stage="Production"))
+    assert resolved.version == "1"
+    assert "also there: 2" in resolved.because
+    # What MLflow's own URI would have given, which is why it is not used.
+    with pytest.warns(FutureWarning):
+        assert MlflowClient(uri).get_latest_versions("only-stages", ["Production"])[0].version == 2
+
+
+def test_stage_of_the_same_name_is_the_fallback_of_an_unset_alias(uri: str) -> None:
+    assert resolve(settings(uri, model_name="only-stages")).version == "1"
+
+
+def test_unset_alias_lists_those_that_are_set(uri: str) -> None:
+    with pytest.raises(ModelNotFound, match=r"'blue' \(aliases set: production\)"):
+        resolve(settings(uri, model_alias="blue"))
+
+
+def test_empty_stage(uri: str) -> None:
+    with pytest.raises(ModelNotFound, match="'Archived'"):
+        resolve(settings(uri, model_stage="Archived"))
+
+
+def test_prompt_is_not_a_model(uri: str) -> None:
+    with pytest.raises(ModelNotFound, match="no model 'greeting'"):
+        resolve(settings(uri, model_name="greeting"))
+
+
+def test_same_number_of_another_registry_is_another_model(uri: str, registry: str) -> None:
+    here = resolve(settings(uri, model_version=1))
+    there = resolve(settings(registry, model_version=1))
+    assert (here.name, here.version) == (there.name, there.version)
+    assert here.source_key != there.source_key
+
+
+def test_latest_moved_breaks_ties_by_the_higher_number() -> None:
+    versions = [SimpleNamespace(version=str(v), last_updated_timestamp=t) for v, t in ((9, 5), (10, 5), (11, 4))]
+    assert latest_moved(versions).version == "10"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("https://me:secret@host/x", "https://host/x"),
+        ("postgresql://u:p@db:5432/mlflow", "postgresql://db:5432/mlflow"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+    ],
+)
+def test_redact_takes_out_what_logs_in(given: str, shown: str) -> None:
+    assert redact(given) == shown
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real `mlflow server` with basic authentication, and the URI it answers on."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "auth.ini").write_text(
+        "[mlflow]\ndefault_permission = READ\n"
+        f"database_uri = sqlite:///{folder}/auth.db\n"
+        "admin_username = admin\nadmin_password = password1234\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    port = free_port()
+    command = ["server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    environment = os.environ | {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "a key for tests",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{url}/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait_until(answers, 90, f"the tracking server: {(folder / 'server.log').read_text()[-2000:]}")
+        yield url
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(20)
+
+
+def test_server_with_authentication(server: str, serve: Callable[..., Service], monkeypatch: Any) -> None:
+    login = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "password1234"}
+    for name, value in login.items():
+        monkeypatch.setenv(name, value)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(server)
+    try:
+        mlflow.set_experiment("remote")
+        register("wine", wine)
+        own = mlflow.sklearn.load_model("models:/wine@production")
+    finally:
+        mlflow.set_tracking_uri(before)
+
+    refused = serve(
+        MLFLOW_TRACKING_URI=server, SERVING_MODEL_NAME="wine", **(login | {"MLFLOW_TRACKING_PASSWORD": "wrong"})
+    )
+    assert "MLFLOW_TRACKING_PASSWORD" in refused.wait_reason("refuses the log-in")
+    assert "Traceback" not in refused.log
+
+    service = serve(MLFLOW_TRACKING_URI=server, SERVING_MODEL_NAME="wine", **login).wait_ready()
+    rows = frame("wine")
+    answer = service.predict(rows.to_dict("records"))
+    got = [list(entry["probabilities"].values()) for entry in answer["predictions"]]
+    np.testing.assert_allclose(got, own.predict_proba(rows), rtol=0, atol=1e-12)
+    assert "password1234" not in service.log
