@@ -75,8 +75,10 @@ router = Router(Path(RUN_DIRECTORY or "."), settings)
 class ModelServer:
     """Serves the Production model of an MLflow registry."""
 
+    bento_service: bentoml.Service[Any]  # BentoML sets it
+
     @bentoml.on_deployment
-    def start_syncing() -> None:  # type: ignore[misc]  # BentoML calls it on the class, once, in the parent
+    def start_syncing() -> None:  # BentoML calls it on the class, once, in the parent
         """Starts the sync process; the workers find its outcome through the environment."""
         folder = new_run_directory()
         os.environ[RUN_DIRECTORY_VARIABLE] = str(folder)
@@ -95,7 +97,7 @@ class ModelServer:
     async def greet(self) -> None:
         """Prints where the service listens once the first model answers."""
         await router.loaded.wait()
-        print(greeting(router.model, ModelServer.url or "http://localhost:3000"), flush=True)
+        print(greeting(router.model, self.bento_service.url or "http://localhost:3000"), flush=True)
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""`.npy` and Arrow streams → `Inputs`, and results back into them, without a detour through Python lists."""
+"""`.npy` → `Inputs` and back, without a detour through Python lists; and the casts that Arrow shares."""
 
 import io
 from typing import Any
@@ -14,6 +14,7 @@ from serving.casting import (
     cast_cell,
     cells_to_column,
     expected_name,
+    is_changed,
     is_unicode,
     short,
 )
@@ -23,10 +24,6 @@ from serving.schema import Column, Inputs, Kind, Schema
 
 NPY_HEADER_LIMIT = 10_000
 """Characters of a .npy header that are parsed at most. Source: numpy.lib.format.read_array_header_*."""
-
-
-VIEWED_LIMIT_BYTES = 2**28
-"""Bytes of text in a column of Arrow views, which may show the same bytes of the body many times."""
 
 
 def npy_to_inputs(body: bytes, schema: Schema, max_rows: int) -> Inputs:
@@ -44,14 +41,14 @@ def npy_to_inputs(body: bytes, schema: Schema, max_rows: int) -> Inputs:
         raise InvalidInput("the array has no rows", [Detail("array of rows", "scalar")])
     check_row_count(len(array), max_rows)
     if array.dtype.names is not None:
-        return _named_to_inputs({name: array[name] for name in array.dtype.names}, len(array), schema)
+        return named_to_inputs({name: array[name] for name in array.dtype.names}, len(array), schema)
     if len(schema.columns) == 1 and schema.columns[0].type.kind is Kind.TENSOR:
-        return Inputs((_cast_tensor(array, schema.columns[0]),), len(array))
+        return Inputs((cast_tensor(array, schema.columns[0]),), len(array))
     if array.ndim != 2 or array.shape[1] != len(schema.columns):
         expected = f"array of shape (n, {len(schema.columns)})"
         refuse([Detail(expected, f"array of shape {array.shape}")])
     named = {column.name: array[:, position] for position, column in enumerate(schema.columns)}
-    return _named_to_inputs(named, len(array), schema)
+    return named_to_inputs(named, len(array), schema)
 
 
 def _read_npy(body: bytes) -> npt.NDArray[Any]:
@@ -82,7 +79,14 @@ def _read_npy(body: bytes) -> npt.NDArray[Any]:
         raise MalformedBody("the .npy file's header does not fit its data") from None
 
 
-def _cast_tensor(array: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
+def cast_tensor(  # noqa: PLR0912  # one branch per pair of kinds
+    array: npt.NDArray[Any], column: Column
+) -> npt.NDArray[Any]:
+    """Returns an array of shape `(n_rows, *shape)` with the dtype of the tensor, or refuses the rows that change.
+
+    Raises:
+        InvalidInput: another shape or kind, or a number that the dtype cannot hold.
+    """
     type_ = column.type
     fits = array.ndim == len(type_.shape) + 1 and all(
         want in (-1, got) for want, got in zip(type_.shape, array.shape[1:], strict=True)
@@ -100,10 +104,14 @@ def _cast_tensor(array: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
     if array.dtype.kind == dtype.kind and np.can_cast(array.dtype, dtype, "safe"):
         out = array.astype(dtype, copy=False)
     elif array.dtype.kind in "iuf" and dtype.kind in "iuf":
+        if array.dtype.itemsize == 2 and array.dtype.kind == "f":
+            array = array.astype(np.float32)  # float16 has no 2^31 to compare with
         with np.errstate(invalid="ignore", over="ignore"):
             out = array.astype(dtype)
             if array.dtype.kind == "f" and dtype.kind == "f":
                 lossy = np.isinf(out) & ~np.isinf(array)
+            elif dtype.kind == "f":
+                lossy = is_changed(array, out)
             else:
                 # Back again: a cast that lost something does not return. Outside the target's range the
                 # forth is undefined, so that is asked for first.
@@ -118,11 +126,6 @@ def _cast_tensor(array: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
 
 
 def _out_of_range(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[np.bool_]:
-    if dtype.kind == "f":
-        # Only 64-bit integers reach this; the largest of them round up to a power of two when they go back.
-        return (
-            np.asarray(array > 2**63 - 1024) if array.dtype.kind in "iu" else np.zeros(array.shape, np.bool_)
-        )
     limits = np.iinfo(dtype)
     if array.dtype.kind == "f":
         return np.asarray(~((array >= float(limits.min)) & (array < float(limits.max) + 1)))
@@ -139,115 +142,7 @@ def _tensor_type_mismatch(array: npt.NDArray[Any], expected: str) -> InvalidInpu
     return InvalidInput(f"the model takes {expected}, got an array of {got}", [Detail(expected, got)])
 
 
-def arrow_to_inputs(body: bytes, schema: Schema, max_rows: int) -> Inputs:
-    """Reads an Arrow IPC stream whose columns have the names of the signature, in any order.
-
-    For a tensor signature the columns are the tensor's own, in order.
-
-    Raises:
-        MalformedBody: not an Arrow stream, or truncated.
-        InvalidInput: columns are missing, unknown or of another type.
-        PayloadTooLarge: too many rows.
-    """
-    # Imported by the first Arrow request: 34 MB of a worker's memory that most never need. Of the readers
-    # tried on damaged streams, pyarrow with full validation is the one that always answers with an error;
-    # nanoarrow 0.9 and arro3 0.9 can be made to crash the process.
-    import pyarrow as pa
-
-    if not body:
-        raise MalformedBody("the body is empty; expected an Arrow IPC stream")
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
-            table = reader.read_all()
-        table.validate(full=True)
-        check_row_count(table.num_rows, max_rows)
-        if len(set(table.column_names)) != table.num_columns:
-            raise MalformedBody("the Arrow stream names a column twice")
-        _refuse_hollow_types(table)
-        values = {name: _arrow_column(table[name]) for name in table.column_names}
-    except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
-        raise MalformedBody("the body is not a complete Arrow IPC stream that can be read") from error
-    if len(schema.columns) == 1 and schema.columns[0].type.kind is Kind.TENSOR:
-        return Inputs((_cast_tensor(_columns_to_matrix(values), schema.columns[0]),), table.num_rows)
-    return _named_to_inputs(values, table.num_rows, schema)
-
-
-def _refuse_hollow_types(table: Any) -> None:
-    """Refuses types by which a few bytes stand for any number of values, each of them a Python object here."""
-    details = [
-        Detail(
-            "column of a plain type", "a type that can stand for more than it holds", None, short(field.name)
-        )
-        for field in table.schema
-        if _is_hollow(field.type, is_nested=False)
-    ]
-    if details:
-        refuse(details)
-
-
-def _is_hollow(kind: Any, is_nested: bool) -> bool:
-    import pyarrow as pa
-    from pyarrow import types
-
-    if types.is_dictionary(kind):
-        return is_nested or _is_hollow(kind.value_type, is_nested=True)
-    if types.is_null(kind):
-        return is_nested
-    if types.is_fixed_size_list(kind) and kind.list_size == 0:
-        return True
-    if types.is_list_view(kind) or types.is_large_list_view(kind) or types.is_union(kind):
-        return True
-    if types.is_nested(kind):
-        inner = [kind.field(i).type for i in range(kind.num_fields)]
-        return not inner or any(_is_hollow(type_, is_nested=True) for type_ in inner)
-    if types.is_fixed_size_binary(kind):
-        return bool(kind.byte_width == 0)
-    if types.is_string_view(kind) or types.is_binary_view(kind):
-        return is_nested  # `_check_views` looks at the others
-    return types.is_run_end_encoded(kind) or isinstance(kind, pa.BaseExtensionType)
-
-
-def _check_views(column: Any) -> None:
-    """Refuses texts that lie over each other so often that they would not fit into memory.
-
-    Raises:
-        ValueError: they have more than `VIEWED_LIMIT_BYTES`.
-    """
-    n_bytes = 0
-    for chunk in column.chunks:
-        lengths = np.frombuffer(chunk.buffers()[1], dtype=np.int32)[::4]
-        n_bytes += int(lengths[chunk.offset : chunk.offset + len(chunk)].clip(0).sum(dtype=np.int64))
-    if n_bytes > VIEWED_LIMIT_BYTES:
-        raise ValueError("too much text")
-
-
-def _columns_to_matrix(values: dict[str, Any]) -> npt.NDArray[Any]:
-    columns = list(values.values())
-    if not columns or not all(isinstance(c, np.ndarray) and c.dtype.kind in "biuf" for c in columns):
-        refuse([Detail("columns of numbers without missing values", "other columns")])
-    return np.column_stack(columns)
-
-
-def _arrow_column(column: Any) -> npt.NDArray[Any] | list[Any]:
-    """An array without objects where the column is fixed-width and NumPy can say "missing", else a list."""
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_floating(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return np.asarray(column.to_numpy())
-    if column.null_count == 0 and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        return np.asarray(column.to_numpy())
-    if pa.types.is_dictionary(kind):
-        words = [[*chunk.dictionary.to_pylist(maps_as_pydicts="strict"), None] for chunk in column.chunks]
-        rows = [chunk.indices.to_pylist() for chunk in column.chunks]
-        return [w[-1 if i is None else i] for w, r in zip(words, rows, strict=True) for i in r]
-    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
-        _check_views(column)
-    values: list[Any] = column.to_pylist(maps_as_pydicts="strict")
-    return values
-
-
-def _named_to_inputs(values: dict[str, Any], n_rows: int, schema: Schema) -> Inputs:
+def named_to_inputs(values: dict[str, Any], n_rows: int, schema: Schema) -> Inputs:
     """Columns by name, each an array or a list of Python values, to `Inputs`."""
     known = set(schema.names)
     details = [Detail("no such column", "a column", None, short(n)) for n in values if n not in known]
@@ -271,7 +166,7 @@ def _named_to_inputs(values: dict[str, Any], n_rows: int, schema: Schema) -> Inp
 def _cast_column(values: Any, column: Column) -> npt.NDArray[Any]:
     if isinstance(values, np.ndarray):
         if column.type.kind is Kind.TENSOR:
-            return _cast_tensor(values, column)
+            return cast_tensor(values, column)
         if column.type.kind is not Kind.ANY or values.dtype.kind not in "biuf":
             return cast_array(values, column)
         values = values.tolist()
@@ -300,20 +195,3 @@ def array_to_npy(array: npt.NDArray[Any]) -> bytes:
     out = io.BytesIO()
     np.lib.format.write_array(out, array, allow_pickle=False)
     return out.getvalue()
-
-
-def array_to_arrow(array: npt.NDArray[Any], names: list[str]) -> bytes:
-    """Writes an Arrow IPC stream of one record batch, one column per name.
-
-    Args:
-        array: shape `(n_rows,)` for one name, else `(n_rows, len(names))`.
-        names: the columns' names.
-    """
-    import pyarrow as pa
-
-    columns = [array] if array.ndim == 1 else list(array.T)
-    batch = pa.record_batch([pa.array(np.ascontiguousarray(column)) for column in columns], names=names)
-    out = pa.BufferOutputStream()
-    with pa.ipc.new_stream(out, batch.schema) as writer:
-        writer.write_batch(batch)
-    return bytes(out.getvalue())

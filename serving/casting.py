@@ -191,8 +191,10 @@ def _anything(value: Any) -> Any:
 def _exact_float(value: float, dtype: np.dtype[Any]) -> float | None:
     """The nearest float of the type; None where an integer would change, or a number become infinite."""
     try:
-        with np.errstate(over="ignore"):
-            number = float(dtype.type(value))
+        number = float(value)
+        if dtype.itemsize < 8:
+            with np.errstate(over="ignore"):
+                number = float(dtype.type(value))
     except OverflowError:
         return None
     if math.isnan(value):
@@ -392,11 +394,17 @@ def _array_to_floats(
         (values > exact_below) | (values < -exact_below) if values.dtype.kind == "i" else values > exact_below
     )
     if large.any():
-        # What rounded up to the power of two above the integer type would not come back.
-        changed = out >= 2.0 ** np.iinfo(values.dtype).bits / (2 if values.dtype.kind == "i" else 1)
-        changed[~changed] = out[~changed].astype(values.dtype) != values[~changed]
-        _refuse(changed, column, "integer that it cannot hold exactly")
+        _refuse(is_changed(values, out), column, "integer that it cannot hold exactly")
     return out
+
+
+def is_changed(integers: npt.NDArray[Any], floats: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Returns which integers are others as floats."""
+    # What was rounded up to the power of two above the integer type cannot be cast back.
+    above = np.float64(np.iinfo(integers.dtype).max + 1)
+    changed = (floats >= above) | ~np.isfinite(floats)
+    changed[~changed] = floats[~changed].astype(integers.dtype) != integers[~changed]
+    return np.asarray(changed)
 
 
 def _array_to_integers(values: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:

@@ -204,7 +204,7 @@ def refuse(details: list[Detail]) -> None:
     )
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     raise InvalidInput(
-        f"the input does not fit the model's signature: {where}: "
+        f"the input does not fit the model's signature: {where}{': ' if where else ''}"
         f"expected {first.expected}, got {first.got}{more}",
         details,
     )

@@ -148,14 +148,20 @@ class Gateway:
             await _send_error(send, error, request_id)
         except Exception:
             log.exception("request %s failed", request_id)
-            await _send_error(send, InternalError("the service made a mistake; its log has the trace"), request_id)
+            await _send_error(
+                send, InternalError("the service made a mistake; its log has the trace"), request_id
+            )
         else:
             await _send(send, status, media_type, body, [(b"x-request-id", request_id.encode())])
 
     def _readyz(self) -> tuple[int, bytes, bytes]:
         manifest = self._router.model.manifest
-        return 200, b"application/json", msgspec.json.encode(
-            {"status": "ready", "model": {"name": manifest.name, "version": manifest.version}}
+        return (
+            200,
+            b"application/json",
+            msgspec.json.encode(
+                {"status": "ready", "model": {"name": manifest.name, "version": manifest.version}}
+            ),
         )
 
     def _openapi(self) -> tuple[int, bytes, bytes]:
@@ -209,7 +215,8 @@ def describe_schema(schema: Schema) -> dict[str, Any]:
         "form": schema.form.value,
         "inputs": [column(spec) for spec in schema.columns],
         "params": [
-            {"name": p.name, "type": str(p.type), "default": p.default, "list": p.is_list} for p in schema.params
+            {"name": p.name, "type": str(p.type), "default": p.default, "list": p.is_list}
+            for p in schema.params
         ],
     }
 

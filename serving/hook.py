@@ -14,9 +14,9 @@ DIGEST_KEY = "preprocessing_sha256"
 
 
 def preprocessing_digest(file: Path = PREPROCESSING_FILE) -> str:
-    """Returns the SHA-256 of the hook's text as 64 hexadecimal digits.
+    r"""Returns the SHA-256 of the hook's text as 64 hexadecimal digits.
 
-    Line endings are folded to `\\n`, so that a checkout on another system has the same digest.
+    Line endings are folded to `\n`, so that a checkout on another system has the same digest.
 
     Raises:
         FileNotFoundError: the file is not there.

@@ -63,7 +63,8 @@ def type_to_json_schema(type_: Type) -> dict[str, Any]:
         case Kind.TENSOR:
             kind = "U" if type_.dtype == "str" else np.dtype(type_.dtype).kind
             json_type = {"U": "string", "b": "boolean", "f": "number"}.get(kind, "integer")
-            schema: dict[str, Any] = {"type": json_type}
+            # A float of a tensor may be null, which is NaN.
+            schema: dict[str, Any] = {"type": ["number", "null"] if json_type == "number" else json_type}
             for length in reversed(type_.shape):
                 schema = {"type": "array", "items": schema}
                 if length != -1:

@@ -143,9 +143,9 @@ def preparing(model_name: str) -> Iterator[Path]:
     aside.mkdir(parents=True, exist_ok=True)
     with (aside / f"{store_name(model_name)}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for left_over in aside.glob(f"{store_name(model_name)}.*.tmp"):
+        for left_over in aside.glob(f"{store_name(model_name)}@*.tmp"):
             shutil.rmtree(left_over, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{store_name(model_name)}.", suffix=".tmp", dir=aside))
+        folder = Path(tempfile.mkdtemp(prefix=f"{store_name(model_name)}@", suffix=".tmp", dir=aside))
         try:
             yield folder
         finally:
@@ -160,21 +160,24 @@ def publish(folder: Path, manifest: Manifest) -> Prepared:
     """
     name, version = store_name(manifest.name), store_version(manifest.version, manifest.digest)
     (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
-    (folder / "model.yaml").write_text(yaml.safe_dump(_bentoml_info(name, version, manifest), sort_keys=False))
+    (folder / "model.yaml").write_text(
+        yaml.safe_dump(_bentoml_info(name, version, manifest), sort_keys=False)
+    )
     for file in sorted(folder.rglob("*")):
         _flush(file)
+    folder.chmod(0o755)  # mkdtemp lets nobody else in, such as the user of a container
     target = bentoml_home() / "models" / name / version
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():  # the same artifacts, registered once more under this version
-        retired = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".tmp", dir=folder.parent))
-        target.rename(retired / "old")
-    folder.rename(target)
+    if (target / "manifest.json").exists():
+        # The same artifacts, registered once more under this version: what differs is the manifest.
+        (folder / "manifest.json").replace(target / "manifest.json")
+    else:
+        folder.rename(target)
     _flush(target.parent)
-    # What BentoML calls latest; it makes the file anew where it is missing.
-    latest = target.parent / "latest"
-    aside = target.parent / f".latest-{os.getpid()}"
-    aside.write_text(version)
-    aside.replace(latest)
+    with contextlib.suppress(OSError):  # BentoML makes it anew where it is missing
+        aside = target.parent / f".latest-{os.getpid()}"
+        aside.write_text(version)
+        aside.replace(target.parent / "latest")
     return Prepared(target, manifest)
 
 

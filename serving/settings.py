@@ -32,7 +32,9 @@ class Settings(BaseSettings):
     model_stage: str | None = Field(
         None, description="A legacy stage (`Production`) to serve instead of the alias."
     )
-    model_version: int | None = Field(None, ge=1, description="Pins one version; alias and stage are not asked.")
+    model_version: int | None = Field(
+        None, ge=1, description="Pins one version; alias and stage are not asked."
+    )
     sync_seconds: float = Field(
         10, gt=0, le=86_400, description="Seconds between two attempts to get a model from the registry."
     )

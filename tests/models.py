@@ -58,7 +58,8 @@ def cancer(name: str) -> Any:
     return mlflow.sklearn.log_model(
         model,
         name=name,
-        registered_model_name=name, **REQUIREMENTS,
+        registered_model_name=name,
+        **REQUIREMENTS,
         signature=infer_signature(X, model.predict(X)),
         input_example=X.head(3),
         skops_trusted_types=TREE,
@@ -69,7 +70,11 @@ def wine(name: str) -> Any:
     X, y = load_wine(return_X_y=True, as_frame=True)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(X, y)
     return mlflow.sklearn.log_model(
-        model, name=name, registered_model_name=name, **REQUIREMENTS, signature=infer_signature(X, model.predict(X))
+        model,
+        name=name,
+        registered_model_name=name,
+        **REQUIREMENTS,
+        signature=infer_signature(X, model.predict(X)),
     )
 
 
@@ -80,7 +85,8 @@ def iris(name: str) -> Any:
     return mlflow.sklearn.log_model(
         model,
         name=name,
-        registered_model_name=name, **REQUIREMENTS,
+        registered_model_name=name,
+        **REQUIREMENTS,
         signature=infer_signature(data.data, model.predict(data.data)),
         input_example=data.data.head(2),
         skops_trusted_types=[*TREE, "_loss.CyHalfMultinomialLoss", "sklearn._loss.link.Interval"],
@@ -94,7 +100,8 @@ def digits(name: str) -> Any:
     return mlflow.sklearn.log_model(
         model,
         name=name,
-        registered_model_name=name, **REQUIREMENTS,
+        registered_model_name=name,
+        **REQUIREMENTS,
         signature=infer_signature(X, model.predict(X)),
         input_example=X[:2],
         skops_trusted_types=TREE,
@@ -107,7 +114,8 @@ def diabetes(name: str) -> Any:
     return mlflow.sklearn.log_model(
         model,
         name=name,
-        registered_model_name=name, **REQUIREMENTS,
+        registered_model_name=name,
+        **REQUIREMENTS,
         signature=infer_signature(X, model.predict(X)),
         input_example=X.head(2),
         skops_trusted_types=TREE,
@@ -119,15 +127,25 @@ def multi_regression(name: str) -> Any:
     targets = np.column_stack([y, -y, y**2])
     model = LinearRegression().fit(X, targets)
     return mlflow.sklearn.log_model(
-        model, name=name, registered_model_name=name, **REQUIREMENTS, signature=infer_signature(X, model.predict(X))
+        model,
+        name=name,
+        registered_model_name=name,
+        **REQUIREMENTS,
+        signature=infer_signature(X, model.predict(X)),
     )
 
 
 def multi_classification(name: str) -> Any:
     X, y = load_wine(return_X_y=True, as_frame=True)
-    model = MultiOutputClassifier(LogisticRegression(max_iter=50)).fit(X, np.column_stack([y, y % 2]))
+    model = make_pipeline(StandardScaler(), MultiOutputClassifier(LogisticRegression())).fit(
+        X, np.column_stack([y, y % 2])
+    )
     return mlflow.sklearn.log_model(
-        model, name=name, registered_model_name=name, **REQUIREMENTS, signature=infer_signature(X, model.predict(X))
+        model,
+        name=name,
+        registered_model_name=name,
+        **REQUIREMENTS,
+        signature=infer_signature(X, model.predict(X)),
     )
 
 
@@ -135,7 +153,11 @@ def no_probabilities(name: str) -> Any:
     X, y = load_wine(return_X_y=True, as_frame=True)
     model = make_pipeline(StandardScaler(), LinearSVC()).fit(X, y)
     return mlflow.sklearn.log_model(
-        model, name=name, registered_model_name=name, **REQUIREMENTS, signature=infer_signature(X, model.predict(X))
+        model,
+        name=name,
+        registered_model_name=name,
+        **REQUIREMENTS,
+        signature=infer_signature(X, model.predict(X)),
     )
 
 
@@ -143,7 +165,11 @@ def clusters(name: str) -> Any:
     X, _ = load_wine(return_X_y=True, as_frame=True)
     model = KMeans(3, n_init=1, random_state=0).fit(X)
     return mlflow.sklearn.log_model(
-        model, name=name, registered_model_name=name, **REQUIREMENTS, signature=infer_signature(X, model.predict(X))
+        model,
+        name=name,
+        registered_model_name=name,
+        **REQUIREMENTS,
+        signature=infer_signature(X, model.predict(X)),
     )
 
 
@@ -157,7 +183,8 @@ def strict_categories(name: str) -> Any:
     return mlflow.sklearn.log_model(
         model,
         name=name,
-        registered_model_name=name, **REQUIREMENTS,
+        registered_model_name=name,
+        **REQUIREMENTS,
         signature=infer_signature(X, model.predict(X)),
         input_example=X.head(2),
     )
@@ -171,7 +198,8 @@ def xgboost_estimator(name: str) -> Any:
     return mlflow.xgboost.log_model(
         model,
         name=name,
-        registered_model_name=name, **REQUIREMENTS,
+        registered_model_name=name,
+        **REQUIREMENTS,
         signature=infer_signature(X, model.predict(X)),
         model_format="json",
     )
@@ -185,7 +213,8 @@ def xgboost_booster(name: str) -> Any:
     return mlflow.xgboost.log_model(
         model,
         name=name,
-        registered_model_name=name, **REQUIREMENTS,
+        registered_model_name=name,
+        **REQUIREMENTS,
         signature=infer_signature(X, model.predict(xgboost.DMatrix(X))),
         model_format="json",
     )
@@ -197,7 +226,11 @@ def lightgbm_estimator(name: str) -> Any:
     X, y = load_diabetes(return_X_y=True, as_frame=True)
     model = lightgbm.LGBMRegressor(n_estimators=10, n_jobs=1, verbose=-1).fit(X, y)
     return mlflow.lightgbm.log_model(
-        model, name=name, registered_model_name=name, **REQUIREMENTS, signature=infer_signature(X, model.predict(X))
+        model,
+        name=name,
+        registered_model_name=name,
+        **REQUIREMENTS,
+        signature=infer_signature(X, model.predict(X)),
     )
 
 
@@ -209,14 +242,20 @@ def lightgbm_booster(name: str) -> Any:
     parameters = {"objective": "multiclass", "num_class": 3, "verbose": -1, "num_threads": 1}
     model = lightgbm.train(parameters, data, 10)
     return mlflow.lightgbm.log_model(
-        model, name=name, registered_model_name=name, **REQUIREMENTS, signature=infer_signature(X, model.predict(X))
+        model,
+        name=name,
+        registered_model_name=name,
+        **REQUIREMENTS,
+        signature=infer_signature(X, model.predict(X)),
     )
 
 
 class Scaled(mlflow.pyfunc.PythonModel):
     """A custom model with a parameter, an optional column, and a DataFrame as its answer."""
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         factor = (params or {}).get("factor", 1.0)
         bonus = model_input["bonus"].fillna(0) if "bonus" in model_input else 0
         total = (model_input["a"] + model_input["b"] + bonus) * factor
@@ -237,7 +276,9 @@ def custom_pyfunc(name: str) -> Any:
 
 def no_signature(name: str) -> Any:
     X, y = load_wine(return_X_y=True)
-    return mlflow.sklearn.log_model(LogisticRegression(max_iter=20).fit(X, y), name=name, registered_model_name=name, **REQUIREMENTS)
+    return mlflow.sklearn.log_model(
+        LinearRegression().fit(X, y), name=name, registered_model_name=name, **REQUIREMENTS
+    )
 
 
 MODELS: dict[str, Callable[[str], Any]] = {

@@ -1,6 +1,8 @@
 """`.npy` and Arrow bodies, written by NumPy and pyarrow, and read back by them."""
 
+import contextlib
 import io
+import os
 import pickle
 import random
 
@@ -8,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from serving.arrays import array_to_arrow, array_to_npy, arrow_to_inputs, npy_to_inputs
+from serving.arrays import array_to_npy, npy_to_inputs
+from serving.arrow import array_to_arrow, arrow_to_inputs
 from serving.errors import InvalidInput, MalformedBody, PayloadTooLarge, RequestError
 from serving.schema import Column, Form, Kind, Schema, Type
 
@@ -76,7 +79,9 @@ def test_the_fields_of_a_structured_array_may_be_tensors():
     array = np.array([([1, 2],), ([3, 4],)], dtype=[("a", "f8", (2,))])
     schema = one(Type(Kind.TENSOR, dtype="float64", shape=(2,)))
     np.testing.assert_array_equal(
-        column_of(npy_to_inputs(npy(array), schema, MAX_ROWS)), np.array([[1.0, 2.0], [3.0, 4.0]]), strict=True
+        column_of(npy_to_inputs(npy(array), schema, MAX_ROWS)),
+        np.array([[1.0, 2.0], [3.0, 4.0]]),
+        strict=True,
     )
 
 
@@ -111,7 +116,9 @@ def test_an_array_that_does_not_fit_the_signature_is_invalid(array):
 
 @pytest.mark.parametrize("value", [2**53, 2**53 + 2, -(2**63), 2**62])
 def test_an_integer_that_a_double_holds_is_the_same_double(value):
-    assert column_of(npy_to_inputs(npy(np.array([[value]])), one(DOUBLE), MAX_ROWS)).tolist() == [float(value)]
+    assert column_of(npy_to_inputs(npy(np.array([[value]])), one(DOUBLE), MAX_ROWS)).tolist() == [
+        float(value)
+    ]
 
 
 def test_an_integer_that_no_double_holds_is_refused_with_its_row_and_column():
@@ -136,7 +143,7 @@ class Payload:
         self.path = path
 
     def __reduce__(self):
-        return (open, (str(self.path), "w"))
+        return (os.mkdir, (self.path,))
 
 
 def test_a_pickle_is_refused_and_not_executed(tmp_path):
@@ -171,7 +178,6 @@ def header(shape: str, descr: str = "'<f8'") -> str:
     return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # NumPy's, on headers that look like Python 2
 @pytest.mark.parametrize(
     "text",
     [
@@ -182,7 +188,6 @@ def header(shape: str, descr: str = "'<f8'") -> str:
         header("(-1, -2)"),
         header("(-1, 2)"),
         header("(1, 2"),
-        header("(1L, 2)"),
         header("(1.0, 2)"),
         header("(1, 2)", "()"),
         header("(1, 2)", "[()]"),
@@ -214,14 +219,12 @@ def test_a_damaged_npy_file_is_read_or_refused():
     array = np.zeros(3, dtype=[("a", "<f8"), ("b", "<M8[s]"), ("c", "<U2")])
     schema = Schema((Column("a", DOUBLE), Column("b", Type(Kind.DATETIME)), Column("c", STRING)), Form.RECORD)
     original = npy(array)
-    for _ in range(2_000):
+    for _ in range(1_000):
         body = bytearray(original)
         for _ in range(chance.randint(1, 4)):
             body[chance.randrange(6, len(body))] = chance.randrange(256)
-        try:
+        with contextlib.suppress(RequestError):
             npy_to_inputs(bytes(body), schema, MAX_ROWS)
-        except RequestError:
-            pass
 
 
 @pytest.mark.parametrize("point", [0xD800, 0x110000, 0x7FFFFFFF])
@@ -311,7 +314,11 @@ EPOCH = "2024-02-29T12:30:15"
         (pa.array(["a", None, "é"]), Kind.STRING, np.array(["a", None, "é"], object)),
         (pa.array(["a"], pa.large_string()), Kind.STRING, np.array(["a"], object)),
         (pa.array(["a", None], pa.string_view()), Kind.STRING, np.array(["a", None], object)),
-        (pa.array(["b", "a", None, "b"]).dictionary_encode(), Kind.STRING, np.array(["b", "a", None, "b"], object)),
+        (
+            pa.array(["b", "a", None, "b"]).dictionary_encode(),
+            Kind.STRING,
+            np.array(["b", "a", None, "b"], object),
+        ),
         (pa.nulls(2), Kind.DOUBLE, np.array([np.nan, np.nan])),
         (pa.array([b"\x00\xff"]), Kind.BINARY, np.array([b"\x00\xff"], object)),
         (pa.array([b"\x00\xff"], pa.large_binary()), Kind.BINARY, np.array([b"\x00\xff"], object)),
@@ -321,7 +328,11 @@ EPOCH = "2024-02-29T12:30:15"
         (pa.array([1, 2]), Kind.ANY, np.array([1, 2], object)),
         (pa.array(["x", None]), Kind.ANY, np.array(["x", None], object)),
         *[
-            (pa.array(np.array([EPOCH, "NaT"], f"M8[{unit}]")).cast(pa.timestamp(unit, zone)), Kind.DATETIME, np.array([EPOCH, "NaT"], "M8[ns]"))
+            (
+                pa.array(np.array([EPOCH, "NaT"], f"M8[{unit}]")).cast(pa.timestamp(unit, zone)),
+                Kind.DATETIME,
+                np.array([EPOCH, "NaT"], "M8[ns]"),
+            )
             for unit in ("s", "ms", "us", "ns")
             for zone in (None, "UTC", "America/New_York")
         ],
@@ -344,7 +355,11 @@ def test_columns_become_the_arrays_of_their_kinds(values, kind, want):
             Type(Kind.OBJECT, properties=(Column("x", DOUBLE), Column("y", STRING))),
             [{"x": 1.0, "y": None}],
         ),
-        (pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int64())), Type(Kind.MAP, items=LONG), [{"k": 1}, {}]),
+        (
+            pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int64())),
+            Type(Kind.MAP, items=LONG),
+            [{"k": 1}, {}],
+        ),
     ],
     ids=lambda value: str(value.type) if isinstance(value, pa.Array) else None,
 )
@@ -435,11 +450,13 @@ def test_batches_are_joined_and_columns_found_by_name():
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
-def test_compressed_buffers_are_read(codec):
-    plain = arrow_to_inputs(arrow([mixed_batch()] * 50), MIXED, MAX_ROWS)
-    packed = arrow_to_inputs(arrow([mixed_batch()] * 50, compression=codec), MIXED, MAX_ROWS)
-    for got, want in zip(packed.columns, plain.columns, strict=True):
-        np.testing.assert_array_equal(got, want, strict=True)
+def test_compressed_buffers_are_refused_before_they_are_unpacked(codec):
+    with pytest.raises(MalformedBody, match="without compression"):
+        arrow_to_inputs(arrow([mixed_batch()] * 50, compression=codec), MIXED, MAX_ROWS)
+    words = pa.array(["a" * 10_000, "b"] * 5).dictionary_encode()
+    packed = arrow({"a": words, "b": [1.0] * 10}, compression=codec)
+    with pytest.raises(MalformedBody, match="without compression"):
+        arrow_to_inputs(packed, TWO_DOUBLES, MAX_ROWS)
 
 
 def test_unknown_and_missing_columns_are_named():
@@ -472,20 +489,19 @@ def test_a_truncated_stream_is_malformed_or_ends_with_a_whole_batch():
             inputs = arrow_to_inputs(body[:length], MIXED, MAX_ROWS)
         except MalformedBody:
             outcomes.add("malformed")
-        except InvalidInput as error:
-            assert "at least one row" in str(error)
+        except InvalidInput as error:  # between the schema and the first batch
+            outcomes.add(str(error))
         else:
             outcomes.add(inputs.n_rows)
             assert inputs.columns[0].tolist() == whole[: inputs.n_rows]
-    assert {"malformed", 6} <= outcomes <= {"malformed", 3, 6}
+    assert {"malformed", 6} <= outcomes <= {"malformed", "there must be at least one row", 3, 6}
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "lz4"}, {"compression": "zstd"}], ids=str)
-def test_a_damaged_stream_is_read_or_refused(options):
+def test_a_damaged_stream_is_read_or_refused():
     chance = random.Random(2024)
-    original = arrow([mixed_batch(), mixed_batch(3)], **options)
+    original = arrow([mixed_batch(), mixed_batch(3)])
     refused = 0
-    for _ in range(2_000 if not options else 500):
+    for _ in range(2_000):
         body = bytearray(original)
         for _ in range(chance.randint(1, 4)):
             body[chance.randrange(len(body))] = chance.randrange(256)
@@ -551,7 +567,7 @@ def test_no_error_tells_a_value_that_was_sent(kind):
         try:
             arrow_to_inputs(arrow({"a": values}), one(nested), MAX_ROWS)
         except RequestError as error:
-            assert MARKER not in f"{error} {error.details}"
+            assert MARKER not in f"{error} {error.details}"  # some of them fit
     with pytest.raises(RequestError) as caught:
         npy_to_inputs(npy(np.array([[float(MARKER) + 0.25]], np.complex128)), one(nested), MAX_ROWS)
     assert MARKER not in f"{caught.value} {caught.value.details}"
@@ -562,11 +578,18 @@ def test_no_error_tells_a_value_that_was_sent(kind):
 
 @pytest.mark.parametrize(
     "array",
-    [np.array([[0.1, 0.9], [0.5, 0.5]]), np.array([1, 2]), np.array([True]), np.asfortranarray([[1, 2], [3, 4]], np.float32)],
+    [
+        np.array([[0.1, 0.9], [0.5, 0.5]]),
+        np.array([1, 2]),
+        np.array([True]),
+        np.asfortranarray([[1, 2], [3, 4]], np.float32),
+    ],
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
 def test_a_result_is_read_back_equal_from_npy_and_from_arrow(array):
-    np.testing.assert_array_equal(np.load(io.BytesIO(array_to_npy(array)), allow_pickle=False), array, strict=True)
+    np.testing.assert_array_equal(
+        np.load(io.BytesIO(array_to_npy(array)), allow_pickle=False), array, strict=True
+    )
     names = [f"c{i}" for i in range(array.shape[1])] if array.ndim == 2 else ["value"]
     table = pa.ipc.open_stream(array_to_arrow(array, names)).read_all()
     assert table.column_names == names
@@ -577,4 +600,7 @@ def test_a_result_is_read_back_equal_from_npy_and_from_arrow(array):
 def test_labels_are_read_back_without_a_pickle():
     labels = np.array(["yes", "nö"], dtype=object)
     assert np.load(io.BytesIO(array_to_npy(labels)), allow_pickle=False).tolist() == ["yes", "nö"]
-    assert pa.ipc.open_stream(array_to_arrow(labels, ["label"])).read_all()["label"].to_pylist() == ["yes", "nö"]
+    assert pa.ipc.open_stream(array_to_arrow(labels, ["label"])).read_all()["label"].to_pylist() == [
+        "yes",
+        "nö",
+    ]

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -53,15 +54,17 @@ EVERY_TYPE = [
     Type(Kind.TENSOR, dtype="str", shape=(-1,)),
 ]
 
-BORDERS = [sign * (2**bits + d) for sign in (1, -1) for bits in (8, 11, 24, 31, 53, 63, 64) for d in (-1, 0, 1)]
+BORDERS = [
+    sign * (2**bits + d) for sign in (1, -1) for bits in (8, 11, 24, 31, 53, 63, 64) for d in (-1, 0, 1)
+]
 NUMBERS = (
     st.sampled_from([*BORDERS, *map(float, BORDERS), -0.0, 5.0, 5.5, 1e300, 3.5e38, 1e-320, 10**400])
     | st.integers(-9, 9)
     | st.floats(allow_nan=True)
 )
-TEXTS = st.sampled_from(["", "5", "é", "YQ==", "2024-02-29T12:30:00.1234567Z", "2024-01-01", "\ud800"]) | st.text(
-    max_size=3
-)
+TEXTS = st.sampled_from(
+    ["", "5", "é", "YQ==", "2024-02-29T12:30:00.1234567Z", "2024-01-01", "\ud800"]
+) | st.text(max_size=3)
 ANYTHING = st.recursive(
     NUMBERS | TEXTS | st.none() | st.booleans(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=2),
@@ -104,8 +107,14 @@ def values_of(type_: Type) -> st.SearchStrategy:
 @st.composite
 def schemas_and_rows(draw):
     """A schema, and rows that often fit it."""
-    names = draw(st.lists(st.sampled_from(["a", "b b", "é", '"q"', "", "back\\slash"]), min_size=1, max_size=3, unique=True))
-    form = draw(st.sampled_from(Form)) if len(names) == 1 else draw(st.sampled_from([Form.RECORD, Form.ARRAY]))
+    names = draw(
+        st.lists(
+            st.sampled_from(["a", "b b", "é", '"q"', "", "back\\slash"]), min_size=1, max_size=3, unique=True
+        )
+    )
+    form = (
+        draw(st.sampled_from(Form)) if len(names) == 1 else draw(st.sampled_from([Form.RECORD, Form.ARRAY]))
+    )
     types = [draw(st.sampled_from(EVERY_TYPE)) for _ in names]
     # MLflow has no optional tensors.
     columns = [
@@ -131,7 +140,9 @@ def test_what_the_fast_way_accepts_the_thorough_way_reads_the_same(drawn):
     instances = {
         Form.BARE: [row[0] for row in rows],
         Form.ARRAY: rows,
-        Form.RECORD: [{n: v for n, v in zip(schema.names, row, strict=True) if n != leave_out} for row in rows],
+        Form.RECORD: [
+            {n: v for n, v in zip(schema.names, row, strict=True) if n != leave_out} for row in rows
+        ],
     }[schema.form]
     batch_form = Form.BARE if schema.form is Form.BARE else Form.ARRAY
     batch_rows = instances if schema.form is Form.BARE else rows
@@ -146,9 +157,8 @@ def test_what_the_fast_way_accepts_the_thorough_way_reads_the_same(drawn):
         try:
             want = read_rows(plain, schema, form, MAX_ROWS)
         except RequestError as error:
-            with pytest.raises(type(error)) as caught:
+            with pytest.raises(type(error), match=f"^{re.escape(str(error))}$"):
                 decode()
-            assert str(caught.value) == str(error)
         else:
             assert_same(decode(), want)
 
@@ -175,7 +185,11 @@ def test_the_fast_way_takes_what_well_behaved_clients_send(row, columns, monkeyp
 
 
 FUZZ_SCHEMA = schema_of(
-    *[Column(f"c{i}", type_, required=False) for i, type_ in enumerate(EVERY_TYPE) if type_.kind is not Kind.TENSOR],
+    *[
+        Column(f"c{i}", type_, required=False)
+        for i, type_ in enumerate(EVERY_TYPE)
+        if type_.kind is not Kind.TENSOR
+    ],
     params=(Param("p", Type(Kind.LONG)),),
 )
 
@@ -196,11 +210,15 @@ def test_any_bytes_are_read_or_refused(body):
     only_request_errors(body)
 
 
-GOOD = b'{"instances": [{"c0": true, "c1": 1, "c5": "\\u00e9\xc3\xa9", "c8": {"a": [1e5]}}], "params": {"p": 1}}'
+GOOD = (
+    b'{"instances": [{"c0": true, "c1": 1, "c5": "\\u00e9\xc3\xa9", "c8": {"a": [1e5]}}], "params": {"p": 1}}'
+)
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=4), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=4), st.integers(0, 99)
+)
 def test_a_mutated_or_truncated_body_is_read_or_refused(changes, cut):
     body = bytearray(GOOD)
     for position, byte in changes:
@@ -254,7 +272,8 @@ def test_an_integer_that_no_double_holds_is_refused(value):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [('say "x"', 1.5), ("back\\slash", 2.5), ("new\nline", 3.5), ("", 4.5), ("\u2028é", 5.5)]
+    ("name", "value"),
+    [('say "x"', 1.5), ("back\\slash", 2.5), ("new\nline", 3.5), ("", 4.5), ("\u2028é", 5.5)],
 )
 def test_a_column_may_have_any_name(name, value):
     assert predict(schema_of(column(Kind.DOUBLE, name)), {name: value}).columns[0].tolist() == [value]
@@ -263,7 +282,9 @@ def test_a_column_may_have_any_name(name, value):
 
 
 def test_columns_come_in_the_order_of_the_signature():
-    schema = schema_of(column(Kind.LONG, "b"), column(Kind.STRING, "a"), column(Kind.DOUBLE, "c", required=False))
+    schema = schema_of(
+        column(Kind.LONG, "b"), column(Kind.STRING, "a"), column(Kind.DOUBLE, "c", required=False)
+    )
     rows = predict(schema, {"a": "x", "b": 1}, {"c": 2.5, "b": 2, "a": "y"})
     b, a, c = rows.columns
     assert (b.tolist(), a.tolist()) == ([1, 2], ["x", "y"])
@@ -317,14 +338,19 @@ MARKER = "4242424242"
 
 
 @pytest.mark.parametrize("type_", EVERY_TYPE, ids=str)
-@pytest.mark.parametrize("value", [f'"{MARKER}"', f"-{MARKER}.5", MARKER * 3, f'["{MARKER}"]', f'{{"k": "{MARKER}"}}'])
+@pytest.mark.parametrize(
+    "value", [f'"{MARKER}"', f"-{MARKER}.5", MARKER * 3, f'["{MARKER}"]', f'{{"k": "{MARKER}"}}']
+)
 def test_no_error_tells_a_value_that_was_sent(type_, value):
     schema = schema_of(Column("a", type_), column(Kind.BOOLEAN, "b"), params=(Param("p", type_),))
     decoder = JsonDecoder(schema, MAX_ROWS)
     for decode, body in (
         (decoder.predict, f'{{"instances": [{{"a": {value}, "b": {value}}}, {value}]}}'),
         (decoder.predict, f'{{"instances": [{{"c": {value}}}], "params": {value}}}'),
-        (decoder.predict, f'{{"instances": [{{"a": {value}, "b": true}}], "params": {{"p": {value}, "q": {value}}}}}'),
+        (
+            decoder.predict,
+            f'{{"instances": [{{"a": {value}, "b": true}}], "params": {{"p": {value}, "q": {value}}}}}',
+        ),
         (decoder.predict, f'{{"instances": {value}}}'),
         (decoder.predict, f'{{"instances": [], "key": {value}}}'),
         (decoder.predict, value),
@@ -353,7 +379,9 @@ def test_what_is_not_json_is_malformed(body):
             decode(body)
 
 
-@pytest.mark.parametrize("document", [[], 1, None, "text", {}, {"instances": 1}, {"instances": None}, {"rows": []}])
+@pytest.mark.parametrize(
+    "document", [[], 1, None, "text", {}, {"instances": 1}, {"instances": None}, {"rows": []}]
+)
 def test_json_of_another_shape_is_invalid(document):
     with pytest.raises(InvalidInput):
         JsonDecoder(schema_of(column(Kind.LONG)), MAX_ROWS).predict(json.dumps(document).encode())
@@ -383,7 +411,11 @@ def test_no_rows_are_invalid_and_too_many_too_large():
     ("inputs", "body", "want"),
     [
         ([{"type": "double", "required": True}], [1, None, 2.5], [1.0, math.nan, 2.5]),
-        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}], [[1, 2], [3, 4]], [[1, 2], [3, 4]]),
+        (
+            [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}],
+            [[1, 2], [3, 4]],
+            [[1, 2], [3, 4]],
+        ),
         ([{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}], [1, 2], [1, 2]),
     ],
 )

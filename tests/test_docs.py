@@ -27,7 +27,7 @@ def test_every_setting_is_in_the_readme_as_the_code_has_it(field: str) -> None:
 
 
 def test_readme_has_no_setting_that_the_code_does_not_have() -> None:
-    named = {name: "" for name in re.findall(r"`(SERVING_\w+)", README)}
+    named = dict.fromkeys(re.findall(r"`(SERVING_\w+)", README), "")
     assert unknown_variables(named) == {}
 
 

@@ -36,7 +36,9 @@ def load(registry: str, store: Path) -> Callable[[str], LoadedModel]:
         yield load
 
 
-def served(model: LoadedModel, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def served(
+    model: LoadedModel, rows: pd.DataFrame, params: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """What the model answers to rows that came as JSON."""
     body = msgspec.json.encode({"instances": rows.to_dict("records"), "params": params})
     return predictions(model.predict(*model.decoder.predict(body)), model.manifest)

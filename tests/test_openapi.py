@@ -13,6 +13,7 @@ from mlflow.types.schema import AnyType, Array, Map, Object, Property
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from serving.decoding import JsonDecoder
+from serving.errors import RequestError
 from serving.openapi import example_instance, instance_to_row, openapi_document
 from serving.prepared import Manifest
 from serving.schema import parse_schema
@@ -84,7 +85,7 @@ def is_described(body, document, path) -> bool:
 def is_read(body, decode) -> bool:
     try:
         decode(json.dumps(body).encode())
-    except Exception:
+    except RequestError:
         return False
     return True
 
@@ -120,12 +121,14 @@ def test_null_is_described_exactly_where_it_is_read(described):
     schema, document = described
     decoder = JsonDecoder(schema, 10)
     row = instance_to_row(example_instance(schema), schema)
-    changed = [None] if schema.form == "bare" else [row[:i] + [None] + row[i + 1 :] for i in range(len(row))]
+    changed = [None] if schema.form == "bare" else [[*row[:i], None, *row[i + 1 :]] for i in range(len(row))]
     for values in changed:
         instance = dict(zip(schema.names, values, strict=True)) if schema.form == "record" else values
         body = {"instances": [instance]}
         assert is_described(body, document, "/v1/predict") == is_read(body, decoder.predict), values
-        assert is_described([values], document, "/v1/predict_batch") == is_read([values], decoder.batch), values
+        assert is_described([values], document, "/v1/predict_batch") == is_read([values], decoder.batch), (
+            values
+        )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,7 @@ def test_null_is_described_exactly_where_it_is_read(described):
         {},
         {"instances": []},
         {"instances": [{}]},
-        {"instances": [[]]},
+        {"instances": [[{}]]},
         {"instances": [[[1, 2]]]},
         {"instances": [[0.5, 1]]},
         {"instances": [[0.5, 1, "x", 2]]},

@@ -1,17 +1,18 @@
 """Prepared models on disk: named so that BentoML takes them, whole or not there at all."""
 
+import contextlib
 import errno
 import hashlib
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-import bentoml
 import msgspec
 import pytest
-from bentoml import Tag
 
 from serving import prepared
 from serving.prepared import (
@@ -24,7 +25,7 @@ from serving.prepared import (
     store_version,
 )
 
-spawn = multiprocessing.get_context("spawn")
+processes = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture(autouse=True)
@@ -96,8 +97,11 @@ ODD_NAMES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # BentoML's own, as it is imported
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_store_name_is_a_valid_bentoml_tag(name):
+    from bentoml import Tag
+
     tag = Tag.from_str(f"{store_name(name)}:{store_version('3', 'd' * 64)}")
     assert tag.name == store_name(name)
     assert tag.version == store_version("3", "d" * 64)
@@ -132,23 +136,39 @@ def test_what_was_published_is_opened_again():
     assert (opened.folder / "mlflow" / "model.bin").read_text() == "weights"
 
 
-def test_bentoml_reads_what_was_published(home):
-    published = prepare(manifest_of("Kündigung/v1"))
-    store = bentoml.models.list()
-    assert [str(model.tag) for model in store] == [published.tag]
-    model = bentoml.models.get(published.tag)
-    assert Path(model.path) == published.folder
-    assert model.info.labels["mlflow.name"] == "Kündigung/v1"
-    assert model.info.labels["mlflow.version"] == "3"
-    assert model.info.metadata["task"] == "classification"
-    assert model.info.creation_time.isoformat() == "2024-01-01T00:00:00+00:00"
-    assert Path(model.path_of("mlflow/model.bin")).read_text() == "weights"
+READ_BY_BENTOML = """
+import bentoml, json, sys
+model, latest = bentoml.models.get(sys.argv[1]), bentoml.models.get(sys.argv[2] + ":latest")
+print(json.dumps({
+    "tags": sorted(str(model.tag) for model in bentoml.models.list()),
+    "latest": str(latest.tag),
+    "path": model.path,
+    "labels": model.info.labels,
+    "metadata": model.info.metadata,
+    "created": model.info.creation_time.isoformat(),
+}))
+"""
 
 
-def test_the_last_published_is_bentomls_latest():
-    prepare(manifest_of(version="9"))
-    last = prepare(manifest_of(version="10"))
-    assert str(bentoml.models.get("churn:latest").tag) == last.tag
+def test_bentoml_reads_what_was_published():
+    """In a process of its own, since BentoML remembers its home."""
+    first = prepare(manifest_of("Kündigung/v1", version="9"))
+    last = prepare(manifest_of("Kündigung/v1", version="10"))
+    command = [sys.executable, "-c", READ_BY_BENTOML, first.tag, store_name("Kündigung/v1")]
+    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert said == {
+        "tags": sorted([first.tag, last.tag]),
+        "latest": last.tag,
+        "path": str(first.folder),
+        "labels": {
+            "mlflow.name": "Kündigung/v1",
+            "mlflow.version": "9",
+            "mlflow.run_id": "r1",
+            "digest": "d" * 64,
+        },
+        "metadata": {"task": "classification", "runtime": "native", "flavors": ["sklearn"]},
+        "created": "2024-01-01T00:00:00+00:00",
+    }
 
 
 def test_a_version_is_found_by_what_the_registry_says_of_it():
@@ -173,11 +193,11 @@ def test_what_is_damaged_or_of_another_format_is_not_found():
     assert find_prepared("churn", "3", "key") is None
 
 
-def test_publishing_the_same_digest_again_replaces_it(home):
+def test_publishing_the_same_digest_again_replaces_the_manifest(home):
     first = prepare(manifest_of(), "old")
     second = prepare(manifest_of(source_key="of another registry"), "new")
     assert first.folder == second.folder
-    assert (second.folder / "mlflow" / "model.bin").read_text() == "new"
+    assert (second.folder / "mlflow" / "model.bin").read_text() == "old"  # of one digest, so the same
     assert open_prepared(second.tag).manifest.source_key == "of another registry"
     with preparing("churn") as folder:
         assert list((home / "preparing").glob("*.tmp")) == [folder]
@@ -198,37 +218,38 @@ def test_a_full_disk_leaves_nothing_in_the_store(home, monkeypatch, call):
 
 
 def test_what_is_not_published_is_gone_afterwards(home):
-    with pytest.raises(RuntimeError), preparing("churn") as folder:
+    with contextlib.suppress(RuntimeError), preparing("churn") as folder:
         fill(folder)
         raise RuntimeError
     assert not folder.exists()
     assert not (home / "models").exists()
 
 
-def hold(home: str, name: str, entered, leave) -> None:
+def hold(home: str, name: str, said, leave: Path) -> None:
     """In another process: prepares until told to leave."""
     os.environ["BENTOML_HOME"] = home
     with preparing(name) as folder:
         (folder / "half").write_text("written")
-        entered.put(str(folder))
-        leave.wait(30)
-        entered.put((folder / "half").exists())
+        said.put(str(folder))
+        while not leave.exists():
+            time.sleep(0.02)
+        said.put((folder / "half").exists())
 
 
 @pytest.fixture
 def holder(home):
-    """Starts a process that prepares a model; yields a function that does, and the event that ends it."""
-    started, leave = [], spawn.Event()
+    """Returns what starts a process that prepares a model, and the file that ends it."""
+    started, leave = [], home / "leave"
 
     def start(name: str):
-        queue = spawn.Queue()
-        process = spawn.Process(target=hold, args=(str(home), name, queue, leave), daemon=True)
+        said = processes.Queue()
+        process = processes.Process(target=hold, args=(str(home), name, said, leave), daemon=True)
         process.start()
         started.append(process)
-        return process, queue
+        return process, said
 
     yield start, leave
-    leave.set()
+    leave.touch()
     for process in started:
         process.join(10)
 
@@ -241,7 +262,7 @@ def test_a_second_process_waits_until_the_first_is_done(holder):
     time.sleep(2.5)
     assert second.empty()
     assert folder.exists()
-    leave.set()
+    leave.touch()
     assert first.get(timeout=10) is True
     assert second.get(timeout=10) != str(folder)
 
@@ -264,7 +285,7 @@ def test_another_model_is_prepared_at_the_same_time_undisturbed(holder, name):
     folder = Path(queue.get(timeout=20))
     with preparing("churn"):
         assert (folder / "half").exists()
-    leave.set()
+    leave.touch()
     assert queue.get(timeout=10) is True
 
 

@@ -99,7 +99,9 @@ def test_same_number_of_another_registry_is_another_model(uri: str, registry: st
 
 
 def test_latest_moved_breaks_ties_by_the_higher_number() -> None:
-    versions = [SimpleNamespace(version=str(v), last_updated_timestamp=t) for v, t in ((9, 5), (10, 5), (11, 4))]
+    versions = [
+        SimpleNamespace(version=str(v), last_updated_timestamp=t) for v, t in ((9, 5), (10, 5), (11, 4))
+    ]
     assert latest_moved(versions).version == "10"
 
 
@@ -126,7 +128,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     port = free_port()
-    command = ["server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [
+        "server",
+        "--app-name",
+        "basic-auth",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     environment = os.environ | {
@@ -172,7 +184,9 @@ def test_server_with_authentication(server: str, serve: Callable[..., Service], 
         mlflow.set_tracking_uri(before)
 
     refused = serve(
-        MLFLOW_TRACKING_URI=server, SERVING_MODEL_NAME="wine", **(login | {"MLFLOW_TRACKING_PASSWORD": "wrong"})
+        MLFLOW_TRACKING_URI=server,
+        SERVING_MODEL_NAME="wine",
+        **(login | {"MLFLOW_TRACKING_PASSWORD": "wrong"}),
     )
     assert "MLFLOW_TRACKING_PASSWORD" in refused.wait_reason("refuses the log-in")
     assert "Traceback" not in refused.log

@@ -1,16 +1,13 @@
 """What a start looks like when something is missing: one clear line, up and not ready, and recovery."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import mlflow
 import pytest
 
@@ -107,7 +104,9 @@ def test_dead_tracking_server_is_told_within_seconds(serve: Callable[..., Servic
             server.wait()
 
 
-def test_missing_artifact_and_its_return(serve: Callable[..., Service], own_registry: str, tmp_path: Path) -> None:
+def test_missing_artifact_and_its_return(
+    serve: Callable[..., Service], own_registry: str, tmp_path: Path
+) -> None:
     mlflow.MlflowClient().set_registered_model_alias("wine", "production", "1")
     artifacts, away = tmp_path / "own", tmp_path / "away"
     artifacts.rename(away)
@@ -117,7 +116,9 @@ def test_missing_artifact_and_its_return(serve: Callable[..., Service], own_regi
     service.wait_ready()
 
 
-def test_damaged_model_file_is_refused(serve: Callable[..., Service], own_registry: str, tmp_path: Path) -> None:
+def test_damaged_model_file_is_refused(
+    serve: Callable[..., Service], own_registry: str, tmp_path: Path
+) -> None:
     mlflow.MlflowClient().set_registered_model_alias("wine", "production", "1")
     (model_file,) = (tmp_path / "own").rglob("model.*")
     model_file.write_bytes(model_file.read_bytes()[:100])
@@ -133,7 +134,10 @@ def test_full_disk_while_preparing(registry: str, tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
     try:
         with running_service(
-            tmp_path / "logs", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="cancer", BENTOML_HOME=str(disk)
+            tmp_path / "logs",
+            MLFLOW_TRACKING_URI=registry,
+            SERVING_MODEL_NAME="cancer",
+            BENTOML_HOME=str(disk),
         ) as service:
             service.wait_reason("the disk is full")
             assert not list(disk.rglob("manifest.json"))
@@ -146,7 +150,11 @@ def test_full_disk_while_preparing(registry: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("SERVING_SYNC_SECONDS", "soon"), ("SERVING_WORKERS", "0"), ("SERVING_PREPROCESSING_MISMATCH", "ignore")],
+    [
+        ("SERVING_SYNC_SECONDS", "soon"),
+        ("SERVING_WORKERS", "0"),
+        ("SERVING_PREPROCESSING_MISMATCH", "ignore"),
+    ],
 )
 def test_setting_that_cannot_be_used_ends_the_start_with_one_line(variable: str, value: str) -> None:
     done = subprocess.run(
@@ -209,9 +217,13 @@ def test_prepared_model_shows_in_bentoml(registry: str, tmp_path: Path) -> None:
 
 def test_killed_preparing_process_leaves_nothing_and_is_repeated(registry: str, tmp_path: Path) -> None:
     home = tmp_path / "a" / "bentoml"
-    with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="cancer") as service:
+    with running_service(
+        tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="cancer"
+    ) as service:
         aside = home / "preparing"
-        wait_until(lambda: list(aside.glob("*.tmp")) if aside.exists() else None, 60, "a preparation under way")
+        wait_until(
+            lambda: list(aside.glob("*.tmp")) if aside.exists() else None, 60, "a preparation under way"
+        )
         for pid in child_processes(service.process.pid, "serving.prepare"):
             os.kill(pid, signal.SIGKILL)
         assert not list((home / "models").rglob("manifest.json"))
@@ -220,9 +232,7 @@ def test_killed_preparing_process_leaves_nothing_and_is_repeated(registry: str, 
 
 
 def test_service_takes_its_processes_along_when_killed(registry: str, tmp_path: Path) -> None:
-    with running_service(
-        tmp_path / "a", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/nowhere.db"
-    ) as service:
+    with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/nowhere.db") as service:
         service.wait_reason("there is no registry")
         wait_until(lambda: child_processes(service.process.pid, "serving.prepare.sync"), 10, "a sync process")
         (sync,) = child_processes(service.process.pid, "serving.prepare.sync")

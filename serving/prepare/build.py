@@ -27,7 +27,16 @@ from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")
 
-LIBRARIES = ("mlflow-skinny", "scikit-learn", "numpy", "pandas", "skops", "xgboost", "xgboost-cpu", "lightgbm")
+LIBRARIES = (
+    "mlflow-skinny",
+    "scikit-learn",
+    "numpy",
+    "pandas",
+    "skops",
+    "xgboost",
+    "xgboost-cpu",
+    "lightgbm",
+)
 
 MAX_EXAMPLES = 5
 """Rows of the logged input example that are kept."""
@@ -205,14 +214,14 @@ def _logged_instances(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> 
         try:
             example = Model.load(str(folder)).load_input_example(str(folder))
             found.append(example_to_instances(example, schema))
-        except Exception as error:  # any example that MLflow could write and not read again
+        except Exception as error:  # noqa: BLE001  # whatever MLflow could write and not read again
             log.warning("the logged input example cannot be read: %s", type(error).__name__)
     reference = folder / "reference.json"
     if reference.exists():
         try:
             found.append(msgspec.json.decode(reference.read_bytes())["instances"])
         except (msgspec.MsgspecError, KeyError, TypeError):
-            log.warning("reference.json is not of the form {\"instances\": […]}")
+            log.warning('reference.json is not of the form {"instances": […]}')
     return [instances for instances in found if instances]
 
 
@@ -276,7 +285,9 @@ def _warm_up(runtime: NativeRuntime, schema: Schema, examples: bytes, resolved: 
 def digest_of(folder: Path) -> str:
     """Returns the SHA-256 over the relative names and contents of all files, in the order of the names."""
     total = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+    for file in sorted(
+        path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ):
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())

@@ -149,7 +149,7 @@ def _refuse_missing_database(uri: str) -> None:
 
 def _from_mlflow(error: MlflowException, settings: Settings) -> PrepareError:
     where = redact(settings.tracking_uri)
-    if error.get_http_status_code() in (401, 403) or error.error_code in (
+    if error.error_code in (
         "UNAUTHENTICATED",
         "PERMISSION_DENIED",
     ):

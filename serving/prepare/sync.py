@@ -75,7 +75,7 @@ def attempt(file: Path, settings: Settings, stop: threading.Event) -> Outcome:
     """Runs one attempt in a process of its own; however that ends, an outcome comes back."""
     file.unlink(missing_ok=True)
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  # our own module
             [sys.executable, "-m", "serving.prepare", str(file)], stdin=subprocess.DEVNULL
         )
     except OSError as error:
@@ -108,7 +108,7 @@ def start_sync(run_directory: Path) -> threading.Thread:
 
     def watch() -> None:
         while True:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603  # our own module
                 [sys.executable, "-m", "serving.prepare.sync", str(run_directory)],
                 stdin=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": _python_path()},

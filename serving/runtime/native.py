@@ -90,7 +90,9 @@ def inputs_to_frame(inputs: Inputs, schema: Schema) -> Frame:
     """
     if any(column.type.kind is Kind.TENSOR for column in schema.columns):
         if schema.form is Form.BARE:
-            return inputs.columns[0]
+            tensor = inputs.columns[0]
+            # A .npy body is read where it lies, and a model may write into what it is given.
+            return tensor if tensor.flags.writeable else tensor.copy()
         return dict(zip(schema.names, inputs.columns, strict=True))
     frame = pd.DataFrame(
         {
@@ -132,7 +134,7 @@ class _Estimator:
             self._has_probabilities,
         )
 
-    def predict(self, frame: Frame, params: dict[str, Any]) -> Output:
+    def predict(self, frame: Frame, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
         predicted = np.asarray(self._model.predict(frame))
         if not self._is_classifier:
             return Output(values=predicted)
@@ -172,7 +174,7 @@ class _XgboostBooster:
             else Description("regression" if is_regression else "other")
         )
 
-    def predict(self, frame: Frame, params: dict[str, Any]) -> Output:
+    def predict(self, frame: Frame, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
         import xgboost
 
         raw = self._model.predict(xgboost.DMatrix(frame))
@@ -188,14 +190,24 @@ class _LightgbmBooster:
         # Source: LightGBM's parameter reference, "objective".
         self._is_classifier = objective in ("binary", "multiclass", "multiclassova")
         classes = list(range(max(int(model.num_model_per_iteration()), 2)))
-        regression = ("regression", "regression_l1", "huber", "fair", "poisson", "quantile", "mape", "gamma", "tweedie")
+        regression = (
+            "regression",
+            "regression_l1",
+            "huber",
+            "fair",
+            "poisson",
+            "quantile",
+            "mape",
+            "gamma",
+            "tweedie",
+        )
         self.description = (
             Description("classification", classes, True)
             if self._is_classifier
             else Description("regression" if objective in regression else "other")
         )
 
-    def predict(self, frame: Frame, params: dict[str, Any]) -> Output:
+    def predict(self, frame: Frame, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
         raw = np.asarray(self._model.predict(frame))
         return _probability_output(raw) if self._is_classifier else Output(values=raw)
 
@@ -226,10 +238,7 @@ def len_of(frame: Frame) -> int:
 def _rows_of(result: Any, n_rows: int) -> npt.NDArray[Any]:
     """What a pyfunc returned, one element per row: arrays stay arrays, a wide DataFrame becomes records."""
     if isinstance(result, pd.DataFrame):
-        if result.shape[1] == 1:
-            rows = result.iloc[:, 0].to_numpy()
-        else:
-            rows = _objects(result.to_dict("records"))
+        rows = result.iloc[:, 0].to_numpy() if result.shape[1] == 1 else _objects(result.to_dict("records"))
     elif isinstance(result, pd.Series):
         rows = result.to_numpy()
     elif isinstance(result, np.ndarray):
@@ -239,7 +248,9 @@ def _rows_of(result: Any, n_rows: int) -> npt.NDArray[Any]:
     elif isinstance(result, dict):
         named = {key: np.asarray(value) for key, value in result.items()}
         if any(value.ndim == 0 or len(value) != n_rows for value in named.values()):
-            raise TypeError(f"the model returned a dict whose values do not have one element for each of {n_rows} rows")
+            raise TypeError(
+                f"the model returned a dict whose values do not have one element for each of {n_rows} rows"
+            )
         rows = _objects([{k: v[i].tolist() for k, v in named.items()} for i in range(n_rows)])
     elif n_rows == 1:
         rows = _objects([result])
