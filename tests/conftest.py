@@ -23,6 +23,29 @@ os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 sys.path.insert(0, str(ROOT))
 
 
+OURS = ("SERVING_", "MLFLOW_TRACKING", "MLFLOW_EXPERIMENT", "PROMETHEUS_")
+"""Variables that say what to serve from where; MLflow sets some of them in passing."""
+
+
+def clean_environment() -> dict[str, str]:
+    """This process' environment without what other tests left in it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+
+
+@contextlib.contextmanager
+def tracking(uri: str) -> Iterator[None]:
+    """MLflow's functions use the registry meanwhile, and none of the session's afterwards."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)
+        for name in [name for name in os.environ if name.startswith(OURS)]:
+            del os.environ[name]
+
+
 def free_port() -> int:
     """Returns a TCP port that nothing listens on."""
     with socket.socket() as probe:
@@ -47,6 +70,7 @@ class Service:
     def __init__(self, process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
         self.process = process
         self.url = f"http://127.0.0.1:{port}"
+        self.registry = ""
         self._log_file = log_file
         self.http = httpx.Client(base_url=self.url, timeout=60)
 
@@ -121,12 +145,11 @@ def _is_listening(process: subprocess.Popen[bytes], port: int) -> bool:
 def running_service(folder: Path, **environment: str) -> Iterator[Service]:
     """Runs `bentoml serve` with a model store in `folder`; stops it as Kubernetes would."""
     folder.mkdir(parents=True, exist_ok=True)
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("SERVING_", "MLFLOW_TRACKING", "PROMETHEUS_"))
-    }
-    env = clean | {"BENTOML_HOME": str(folder / "bentoml"), "SERVING_SYNC_SECONDS": "1"} | environment
+    env = (
+        clean_environment()
+        | {"BENTOML_HOME": str(folder / "bentoml"), "SERVING_SYNC_SECONDS": "1"}
+        | environment
+    )
     # BentoML looks for free ports for its process manager and binds them a little later: where another
     # process was quicker, it gives up, and starting again is the remedy.
     for _ in range(3):
@@ -147,12 +170,18 @@ def running_service(folder: Path, **environment: str) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
+def registry_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URI of a real MLflow store that holds the models of `tests/models.py`."""
-    from tests.models import fill_registry
+    from tests.models import MODELS, fill_registry
 
-    folder = tmp_path_factory.mktemp("registry")
-    return fill_registry(folder)
+    return fill_registry(tmp_path_factory.mktemp("registry"), MODELS)
+
+
+@pytest.fixture
+def registry(registry_uri: str) -> Iterator[str]:
+    """The same, and MLflow's functions use it during the test."""
+    with tracking(registry_uri):
+        yield registry_uri
 
 
 @pytest.fixture(scope="session")

@@ -20,20 +20,23 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
+from tests.conftest import tracking
+
 TREE = ["sklearn.tree._tree.Tree"]
 
 REQUIREMENTS: dict[str, Any] = {"pip_requirements": ["scikit-learn"]}
 """Given, so that MLflow does not import each model once more in a process of its own to find out."""
 
 
-def fill_registry(folder: Path) -> str:
-    """Registers all models as `production`; returns the registry's URI."""
+def fill_registry(folder: Path, models: dict[str, Callable[[str], Any]]) -> str:
+    """Makes a registry in the folder and registers the models as `production`; returns its URI."""
     uri = f"sqlite:///{folder}/mlflow.db"
-    mlflow.set_tracking_uri(uri)
-    mlflow.create_experiment("tests", artifact_location=(folder / "artifacts").as_uri())
-    mlflow.set_experiment("tests")
-    for name, log in MODELS.items():
-        register(name, log)
+    with tracking(uri):
+        mlflow.set_experiment(
+            experiment_id=mlflow.create_experiment("tests", (folder / "artifacts").as_uri())
+        )
+        for name, log in models.items():
+            register(name, log)
     return uri
 
 

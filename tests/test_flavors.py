@@ -15,21 +15,22 @@ from serving.prepare.build import prepare
 from serving.protocols.v1 import batch_array, predictions
 from serving.router import LoadedModel
 from serving.settings import Settings
+from tests.conftest import tracking
 from tests.models import frame
 
 TOLERANCE = 1e-12
 
 
 @pytest.fixture(scope="module")
-def load(registry: str, store: Path) -> Callable[[str], LoadedModel]:
+def load(registry_uri: str, store: Path) -> Callable[[str], LoadedModel]:
     """Prepares a model of the registry and loads it as a worker does."""
-    with pytest.MonkeyPatch.context() as patch:
+    with tracking(registry_uri), pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(store))
         loaded: dict[str, LoadedModel] = {}
 
         def load(name: str) -> LoadedModel:
             if name not in loaded:
-                settings = Settings(MLFLOW_TRACKING_URI=registry, model_name=name)
+                settings = Settings(MLFLOW_TRACKING_URI=registry_uri, model_name=name)
                 loaded[name] = LoadedModel(prepare(settings), settings)
             return loaded[name]
 
@@ -169,9 +170,9 @@ def test_batch_array_of_a_classifier_is_its_probabilities(load: Any) -> None:
     np.testing.assert_allclose(batch_array(output), expected, rtol=0, atol=TOLERANCE)
 
 
-def test_preparing_again_redoes_nothing(load: Any, registry: str, store: Path) -> None:
+def test_preparing_again_redoes_nothing(load: Any, registry_uri: str) -> None:
     load("wine")
-    settings = Settings(MLFLOW_TRACKING_URI=registry, model_name="wine")
+    settings = Settings(MLFLOW_TRACKING_URI=registry_uri, model_name="wine")
     first = prepare(settings)
     before = sorted((path, path.stat().st_mtime_ns) for path in first.folder.rglob("*"))
     again = prepare(settings)

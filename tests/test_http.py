@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.conftest import Service, running_service
+from tests.conftest import Service, running_service, tracking
 from tests.models import frame
 
 SECRET = "4242.424242"
@@ -24,10 +24,10 @@ SECRET = "4242.424242"
 
 
 @pytest.fixture(scope="module")
-def service(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(registry_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("http")
     environment = {
-        "MLFLOW_TRACKING_URI": registry,
+        "MLFLOW_TRACKING_URI": registry_uri,
         "SERVING_MODEL_NAME": "cancer",
         "SERVING_WORKERS": "2",
         "SERVING_MAX_BODY_MB": "1",
@@ -38,8 +38,9 @@ def service(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def own() -> Any:
-    return mlflow.sklearn.load_model("models:/cancer@production")
+def own(registry_uri: str) -> Any:
+    with tracking(registry_uri):
+        return mlflow.sklearn.load_model("models:/cancer@production")
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +122,7 @@ def test_bentoml_client_calls_both_apis(service: Service, own: Any, rows: Any) -
         np.testing.assert_allclose(client.predict_batch(matrix), expected, rtol=0, atol=1e-12)
 
 
-def test_declared_apis_answer_in_process(registry: str, service: Service, own: Any, rows: Any) -> None:
-    """`/schema.json`, which BentoML's client reads, describes the two APIs as they answer."""
+def test_schema_that_bentomls_client_reads_has_both_apis(service: Service) -> None:
     routes = {route["name"]: route for route in service.http.get("/schema.json").json()["routes"]}
     assert set(routes) == {"predict", "predict_batch"}
     assert routes["predict"]["input"]["required"] == ["instances"]
@@ -152,9 +152,9 @@ def test_pages_answer_get_and_head_only(service: Service, path: str) -> None:
     assert "GET" in error["message"]
 
 
-def test_models_says_what_is_loaded(service: Service) -> None:
+def test_models_says_what_is_loaded(service: Service, registry_uri: str) -> None:
     (model,) = service.http.get("/v1/models").json()["models"]
-    version = mlflow.MlflowClient().get_model_version("cancer", "1")
+    version = mlflow.MlflowClient(registry_uri).get_model_version("cancer", "1")
     assert (model["name"], model["version"], model["run_id"]) == ("cancer", "1", version.run_id)
     assert model["runtime"] == "native"
     assert len(model["digest"]) == 64

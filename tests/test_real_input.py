@@ -1,7 +1,6 @@
 """Real data, a real MLflow store and a real `bentoml serve`: the served numbers are the model's own."""
 
 import io
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.conftest import ROOT, TELCO, Service, running_service
+from tests.conftest import ROOT, TELCO, Service, clean_environment, running_service, tracking
 from tests.models import frame
 
 TOLERANCE = 1e-12
@@ -42,17 +41,16 @@ def telco(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, A
     # Run where the registry is: the artifacts land beside it.
     subprocess.run(
         [sys.executable, str(ROOT / command[0]), *command[1:]],
-        env=os.environ | {"MLFLOW_TRACKING_URI": uri},
+        env=clean_environment() | {"MLFLOW_TRACKING_URI": uri},
         cwd=folder,
         check=True,
     )
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    model = mlflow.sklearn.load_model("models:/telco@production")
+    with tracking(uri):
+        model = mlflow.sklearn.load_model("models:/telco@production")
     rows = pd.read_csv(TELCO).drop(columns="Churn")
     with running_service(folder, MLFLOW_TRACKING_URI=uri, SERVING_MODEL_NAME="telco") as service:
+        service.registry = uri
         yield service.wait_ready(), model, rows
-    mlflow.set_tracking_uri(before)
 
 
 @needs_telco
@@ -115,7 +113,7 @@ def test_text_that_is_no_amount_is_refused_without_repeating_it(telco: Any) -> N
 @needs_telco
 def test_model_of_another_preprocessing_is_refused_or_warned_about(telco: Any, tmp_path: Path) -> None:
     """The registered model is the same; the `preprocessing.py` beside the service is not."""
-    uri = mlflow.get_tracking_uri()
+    uri = telco[0].registry
     code = (
         "import serving.hook as hook, pathlib, sys\n"
         f"hook.PREPROCESSING_FILE = pathlib.Path({str(tmp_path / 'preprocessing.py')!r})\n"
@@ -124,7 +122,7 @@ def test_model_of_another_preprocessing_is_refused_or_warned_about(telco: Any, t
         "sys.exit(main(pathlib.Path(sys.argv[1])))"
     )
     (tmp_path / "preprocessing.py").write_text("def preprocess(rows): return rows * 2\n")
-    environment = os.environ | {
+    environment = clean_environment() | {
         "MLFLOW_TRACKING_URI": uri,
         "SERVING_MODEL_NAME": "telco",
         "BENTOML_HOME": str(tmp_path / "bentoml"),
@@ -140,7 +138,6 @@ def test_model_of_another_preprocessing_is_refused_or_warned_about(telco: Any, t
 
 @pytest.mark.parametrize("name", ["wine", "iris"])
 def test_classifiers(serve: Callable[..., Service], registry: str, store: Path, name: str) -> None:
-    mlflow.set_tracking_uri(registry)
     model, rows = mlflow.sklearn.load_model(f"models:/{name}@production"), frame(name)
     service = serve(
         MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME=name, BENTOML_HOME=str(store)
@@ -151,7 +148,6 @@ def test_classifiers(serve: Callable[..., Service], registry: str, store: Path, 
 
 
 def test_digits_as_a_tensor(serve: Callable[..., Service], registry: str, store: Path) -> None:
-    mlflow.set_tracking_uri(registry)
     X = load_digits().data
     expected = mlflow.sklearn.load_model("models:/digits@production").predict_proba(X)
     service = serve(
@@ -166,7 +162,6 @@ def test_digits_as_a_tensor(serve: Callable[..., Service], registry: str, store:
 
 
 def test_diabetes_as_a_regression(serve: Callable[..., Service], registry: str, store: Path) -> None:
-    mlflow.set_tracking_uri(registry)
     rows = frame("diabetes")
     expected = mlflow.sklearn.load_model("models:/diabetes@production").predict(rows)
     service = serve(

@@ -17,23 +17,23 @@ from mlflow import MlflowClient
 from serving.errors import ModelNotFound
 from serving.prepare.registry import latest_moved, redact, resolve
 from serving.settings import Settings
-from tests.conftest import Service, free_port, wait_until
-from tests.models import frame, register, wine
+from tests.conftest import Service, clean_environment, free_port, tracking, wait_until
+from tests.models import fill_registry, frame, register, wine
+
+LOGIN = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a long one for tests 77"}
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A registry with three versions of `wine`: alias on 2, stages moved about."""
     folder = tmp_path_factory.mktemp("aliases")
-    before = mlflow.get_tracking_uri()
-    uri = f"sqlite:///{folder}/mlflow.db"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("x", (folder / "artifacts").as_uri()))
-    for _ in range(3):
-        register("wine", wine, alias=None)
-    register("only-stages", wine, alias=None)
-    register("only-stages", wine, alias=None)
-    client = MlflowClient()
+    uri = fill_registry(folder, {})
+    with tracking(uri):
+        for _ in range(3):
+            register("wine", wine, alias=None)
+        register("only-stages", wine, alias=None)
+        register("only-stages", wine, alias=None)
+    client = MlflowClient(uri)
     client.set_registered_model_alias("wine", "production", "2")
     client.register_prompt("greeting", "hello {{name}}")
     with pytest.warns(FutureWarning):  # stages are deprecated, and in use
@@ -41,8 +41,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         time.sleep(0.01)
         client.transition_model_version_stage("only-stages", "1", "Production")
         client.transition_model_version_stage("wine", "3", "Staging")
-    yield uri
-    mlflow.set_tracking_uri(before)
+    return uri
 
 
 def settings(uri: str, **more: Any) -> Settings:
@@ -91,9 +90,9 @@ def test_prompt_is_not_a_model(uri: str) -> None:
         resolve(settings(uri, model_name="greeting"))
 
 
-def test_same_number_of_another_registry_is_another_model(uri: str, registry: str) -> None:
+def test_same_number_of_another_registry_is_another_model(uri: str, registry_uri: str) -> None:
     here = resolve(settings(uri, model_version=1))
-    there = resolve(settings(registry, model_version=1))
+    there = resolve(settings(registry_uri, model_version=1))
     assert (here.name, here.version) == (there.name, there.version)
     assert here.source_key != there.source_key
 
@@ -124,7 +123,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "auth.ini").write_text(
         "[mlflow]\ndefault_permission = READ\n"
         f"database_uri = sqlite:///{folder}/auth.db\n"
-        "admin_username = admin\nadmin_password = password1234\n"
+        f"admin_username = admin\nadmin_password = {LOGIN['MLFLOW_TRACKING_PASSWORD']}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     port = free_port()
@@ -141,7 +140,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
-    environment = os.environ | {
+    environment = clean_environment() | {
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "a key for tests",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -163,7 +162,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             return False
 
     try:
-        wait_until(answers, 90, f"the tracking server: {(folder / 'server.log').read_text()[-2000:]}")
+        try:
+            wait_until(answers, 90, "the tracking server answers")
+        except BaseException:
+            print((folder / "server.log").read_text())
+            raise
         yield url
     finally:
         os.killpg(process.pid, 15)
@@ -171,29 +174,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_server_with_authentication(server: str, serve: Callable[..., Service], monkeypatch: Any) -> None:
-    login = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "password1234"}
-    for name, value in login.items():
-        monkeypatch.setenv(name, value)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server)
-    try:
+    with tracking(server):
+        for name, value in LOGIN.items():
+            monkeypatch.setenv(name, value)
         mlflow.set_experiment("remote")
         register("wine", wine)
         own = mlflow.sklearn.load_model("models:/wine@production")
-    finally:
-        mlflow.set_tracking_uri(before)
 
     refused = serve(
         MLFLOW_TRACKING_URI=server,
         SERVING_MODEL_NAME="wine",
-        **(login | {"MLFLOW_TRACKING_PASSWORD": "wrong"}),
+        **(LOGIN | {"MLFLOW_TRACKING_PASSWORD": "wrong"}),
     )
     assert "MLFLOW_TRACKING_PASSWORD" in refused.wait_reason("refuses the log-in")
     assert "Traceback" not in refused.log
 
-    service = serve(MLFLOW_TRACKING_URI=server, SERVING_MODEL_NAME="wine", **login).wait_ready()
+    service = serve(MLFLOW_TRACKING_URI=server, SERVING_MODEL_NAME="wine", **LOGIN).wait_ready()
     rows = frame("wine")
     answer = service.predict(rows.to_dict("records"))
     got = [list(entry["probabilities"].values()) for entry in answer["predictions"]]
     np.testing.assert_allclose(got, own.predict_proba(rows), rtol=0, atol=1e-12)
-    assert "password1234" not in service.log
+    assert LOGIN["MLFLOW_TRACKING_PASSWORD"] not in service.log

@@ -11,20 +11,25 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tests.conftest import ROOT, Service, free_port, running_service, wait_until
-from tests.models import register, wine
+from tests.conftest import (
+    ROOT,
+    Service,
+    clean_environment,
+    free_port,
+    running_service,
+    tracking,
+    wait_until,
+)
+from tests.models import fill_registry, register, wine
 
 
 @pytest.fixture
 def own_registry(tmp_path: Path) -> Iterator[str]:
     """A registry of the test's own, with one version of `wine` that has no alias."""
-    before = mlflow.get_tracking_uri()
-    uri = f"sqlite:///{tmp_path}/own.db"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("own", (tmp_path / "own").as_uri()))
-    register("wine", wine, alias=None)
-    yield uri
-    mlflow.set_tracking_uri(before)
+    uri = fill_registry(tmp_path, {})
+    with tracking(uri):
+        register("wine", wine, alias=None)
+        yield uri
 
 
 def said_once(service: Service, reason: str) -> None:
@@ -108,7 +113,7 @@ def test_missing_artifact_and_its_return(
     serve: Callable[..., Service], own_registry: str, tmp_path: Path
 ) -> None:
     mlflow.MlflowClient().set_registered_model_alias("wine", "production", "1")
-    artifacts, away = tmp_path / "own", tmp_path / "away"
+    artifacts, away = tmp_path / "artifacts", tmp_path / "away"
     artifacts.rename(away)
     service = serve(MLFLOW_TRACKING_URI=own_registry, SERVING_MODEL_NAME="wine")
     service.wait_reason("artifacts of 'wine' version 1 cannot be fetched")
@@ -120,7 +125,7 @@ def test_damaged_model_file_is_refused(
     serve: Callable[..., Service], own_registry: str, tmp_path: Path
 ) -> None:
     mlflow.MlflowClient().set_registered_model_alias("wine", "production", "1")
-    (model_file,) = (tmp_path / "own").rglob("model.*")
+    (model_file,) = (tmp_path / "artifacts").rglob("model.*")
     model_file.write_bytes(model_file.read_bytes()[:100])
     service = serve(MLFLOW_TRACKING_URI=own_registry, SERVING_MODEL_NAME="wine")
     service.wait_reason("'wine' version 1 cannot be loaded")
@@ -160,7 +165,7 @@ def test_setting_that_cannot_be_used_ends_the_start_with_one_line(variable: str,
     done = subprocess.run(
         [sys.executable, "-m", "bentoml", "serve", "--port", str(free_port())],
         cwd=ROOT,
-        env=os.environ | {variable: value},
+        env=clean_environment() | {variable: value},
         capture_output=True,
         text=True,
         timeout=60,
@@ -185,6 +190,7 @@ def test_two_services_share_a_store_and_prepare_once(registry: str, tmp_path: Pa
     }
     with (
         running_service(tmp_path / "a", **environment) as first,
+        # BentoML looks for free ports before it binds them: the second starts once the first has bound.
         running_service(tmp_path / "b", **environment, SERVING_WORKERS="2") as second,
     ):
         first.wait_ready()
@@ -205,7 +211,7 @@ def test_prepared_model_shows_in_bentoml(registry: str, tmp_path: Path) -> None:
         service.wait_ready()
     shown = subprocess.run(
         [sys.executable, "-m", "bentoml", "models", "get", "wine"],
-        env=os.environ | {"BENTOML_HOME": str(tmp_path / "a" / "bentoml")},
+        env=clean_environment() | {"BENTOML_HOME": str(tmp_path / "a" / "bentoml")},
         capture_output=True,
         text=True,
         check=True,

@@ -285,9 +285,9 @@ def _warm_up(runtime: NativeRuntime, schema: Schema, examples: bytes, resolved: 
 def digest_of(folder: Path) -> str:
     """Returns the SHA-256 over the relative names and contents of all files, in the order of the names."""
     total = hashlib.sha256()
-    for file in sorted(
-        path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    ):
+    # MLflow itself adds the first as it downloads; loading a model's code leaves the second.
+    added = {"registered_model_meta", "__pycache__"}
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and not added & set(p.parts)):
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
