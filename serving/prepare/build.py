@@ -110,12 +110,13 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings) -> Prepared:
 def _pull(resolved: Resolved, target: Path, settings: Settings) -> Path:
     import mlflow
 
-    mlflow.set_tracking_uri(settings.tracking_uri)
-    mlflow.set_registry_uri(settings.tracking_uri)
     target.mkdir()
     try:
         path = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"models:/{resolved.name}/{resolved.version}", dst_path=str(target)
+            artifact_uri=f"models:/{resolved.name}/{resolved.version}",
+            dst_path=str(target),
+            tracking_uri=settings.tracking_uri,
+            registry_uri=settings.tracking_uri,
         )
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
