@@ -6,6 +6,7 @@ decides what is valid, and it alone writes the error messages. So the fast way m
 accept what the thorough way would not, nor read it differently.
 """
 
+import gc
 import json
 import operator
 from collections.abc import Callable, Sequence
@@ -128,6 +129,8 @@ def parse_json(body: bytes) -> Any:
     """
     if not body.strip():
         raise MalformedBody("the body is empty; expected JSON")
+    # Of a body with millions of brackets the collector would look at each again and again: 5 times as long.
+    gc.disable()
     try:
         return json.loads(body, parse_constant=NotFinite, parse_int=_parse_int, parse_float=_parse_float)
     except json.JSONDecodeError as error:
@@ -138,6 +141,8 @@ def parse_json(body: bytes) -> Any:
         raise MalformedBody("the body is not JSON: it is not UTF-8 text") from None
     except RecursionError:
         raise MalformedBody("the body is nested too deeply") from None
+    finally:
+        gc.enable()
 
 
 def _parse_int(text: str) -> int | NotFinite:

@@ -34,7 +34,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BENTOML_PATHS = ("/static_content/", "/schema.json")
+BENTOML_ASSETS, BENTOML_SCHEMA = "/static_content/", "/schema.json"
 
 _REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
 
@@ -74,7 +74,7 @@ class Gateway:
         handler = self._predictions.get(path)
         if handler is not None:
             await self._predict(handler, scope, receive, send)
-        elif path.startswith(BENTOML_PATHS):
+        elif path == BENTOML_SCHEMA or path.startswith(BENTOML_ASSETS):
             await self._bentoml_app(scope, receive, send)
         else:
             await self._page(path, scope, send)

@@ -116,6 +116,12 @@ def open_prepared(tag: str) -> Prepared:
     return _open(bentoml_home() / "models" / name / version)
 
 
+def is_prepared(tag: str) -> bool:
+    """Whether there is a prepared model of this tag."""
+    name, _, version = tag.partition(":")
+    return (bentoml_home() / "models" / name / version / "manifest.json").exists()
+
+
 def _open(folder: Path) -> Prepared:
     return Prepared(folder, msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest))
 

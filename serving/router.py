@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +25,10 @@ log = logging.getLogger("serving.router")
 
 WATCH_SECONDS = 0.2
 """How often a worker looks at the outcome file: one `stat` each."""
+
+
+RETRY_SECONDS = 2.0
+"""How long a worker waits before it tries again to load what it could not load."""
 
 
 class LoadedModel:
@@ -109,35 +115,48 @@ class Router:
 
     async def _watch(self) -> None:
         file = outcome_path(self._run_directory)
-        seen = 0
+        parent = os.getppid()
+        seen: int | None = None
         while True:
+            if os.getppid() != parent:
+                # Killed, or it would have ended this worker: nobody would start it again, and the port stays
+                # taken.
+                log.error("the process that started this worker is gone; ending")
+                signal.raise_signal(signal.SIGTERM)
+                return
             try:
-                changed = file.stat().st_mtime_ns
+                changed: int | None = file.stat().st_mtime_ns
             except OSError:
                 changed = seen
             if changed != seen:
-                seen = changed
-                await self._follow(file)
+                is_done = await self._follow(file)
+                seen = changed if is_done else None
+                if not is_done:
+                    await asyncio.sleep(RETRY_SECONDS)
             await asyncio.sleep(WATCH_SECONDS)
 
-    async def _follow(self, file: Path) -> None:
+    async def _follow(self, file: Path) -> bool:
+        """Does what the outcome says; returns whether that is done, or has to be tried again."""
         outcome = read_outcome(file)
         if outcome is None:
-            return
+            return True
         if outcome.tag is None:
             self.reason = outcome.message
-            return
+            return True
         if outcome.tag == self._tag:
-            return
+            return True
         try:
             model = await asyncio.to_thread(self._load, outcome.tag)
         except Exception as error:
-            log.exception("%s cannot be loaded", outcome.tag)
-            self.reason = f"{outcome.tag} cannot be loaded: {type(error).__name__}; the log has the trace"
-            return
+            reason = f"{outcome.tag} cannot be loaded: {type(error).__name__}; the log has the trace"
+            if reason != self.reason:
+                log.exception("%s cannot be loaded (trying again every %g s)", outcome.tag, RETRY_SECONDS)
+            self.reason = reason
+            return False
         self._tag, self.current = outcome.tag, model
         metrics.model_ready.set(1)
         self.loaded.set()
+        return True
 
     def _load(self, tag: str) -> LoadedModel:
         return LoadedModel(open_prepared(tag), self._settings)

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
         5, ge=1, le=600, description="Seconds that one request to the tracking server may take."
     )
     prepare_timeout_seconds: float = Field(
-        900, gt=0, description="Seconds that pulling, checking and preparing one version may take."
+        900, gt=0, le=86_400, description="Seconds that pulling, checking and preparing one version may take."
     )
     preprocessing_mismatch: Literal["refuse", "warn"] = Field(
         "refuse",
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     )
     workers: int = Field(1, ge=1, le=256, description="Worker processes; each holds the model.")
     max_body_mb: float = Field(
-        100, gt=0, description="Megabytes (10^6 bytes) that a request body may have; larger is 413."
+        100, gt=0, le=2000, description="Megabytes (10^6 bytes) that a request body may have; larger is 413."
     )
     max_rows: int = Field(100_000, ge=1, description="Rows that one request may have; more is 413.")
 

@@ -1,6 +1,7 @@
 """What a start looks like when something is missing: one clear line, up and not ready, and recovery."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -158,6 +159,7 @@ def test_full_disk_while_preparing(registry: str, tmp_path: Path) -> None:
     [
         ("SERVING_SYNC_SECONDS", "soon"),
         ("SERVING_WORKERS", "0"),
+        ("SERVING_MAX_BODY_MB", "inf"),
         ("SERVING_PREPROCESSING_MISMATCH", "ignore"),
     ],
 )
@@ -237,6 +239,32 @@ def test_killed_preparing_process_leaves_nothing_and_is_repeated(registry: str, 
         assert not list(aside.glob("*.tmp"))
 
 
+def test_worker_recovers_when_its_prepared_model_was_deleted(registry: str, tmp_path: Path) -> None:
+    with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine") as service:
+        service.wait_ready()
+        shutil.rmtree(tmp_path / "a" / "bentoml" / "models" / "wine")
+        (worker,) = child_processes(service.process.pid, "_bentoml_impl.worker.service")
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: "is gone from the model store" in service.log, 30, "it is noticed")
+        wait_until(lambda: service.log.count("prepared wine version 1") == 2, 60, "it is prepared again")
+        service.wait_ready()
+        assert "\nmodel_ready 1.0" in service.http.get("/metrics").text
+
+
+def test_killed_sync_process_is_started_again(registry: str, tmp_path: Path) -> None:
+    with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine") as service:
+        service.wait_ready()
+        (sync,) = child_processes(service.process.pid, "serving.prepare.sync")
+        os.kill(sync, signal.SIGKILL)
+
+        def successor() -> bool:
+            found = child_processes(service.process.pid, "serving.prepare.sync")
+            return bool(found) and found != [sync]
+
+        wait_until(successor, 20, "another sync process")
+        assert service.http.get("/readyz").status_code == 200
+
+
 def test_service_takes_its_processes_along_when_killed(registry: str, tmp_path: Path) -> None:
     with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/nowhere.db") as service:
         service.wait_reason("there is no registry")
@@ -244,7 +272,7 @@ def test_service_takes_its_processes_along_when_killed(registry: str, tmp_path: 
         (sync,) = child_processes(service.process.pid, "serving.prepare.sync")
         os.kill(service.process.pid, signal.SIGKILL)
         wait_until(lambda: not Path(f"/proc/{sync}").exists(), 10, "the sync process is gone")
-        subprocess.run(["pkill", "-KILL", "-s", str(service.process.pid)], check=False)
+        wait_until(lambda: not service.answers("/livez", 200), 10, "the port is free again")
 
 
 def child_processes(parent: int, module: str) -> list[int]:

@@ -6,7 +6,8 @@
                               <run directory>/outcome.json  ◀── each worker looks here
 
 It stays small: mlflow, scikit-learn and pandas are in memory only while an attempt runs, in the process
-of the attempt. It ends with the parent, whose end closes its standard input.
+of the attempt. A prepared model that somebody deletes from the store is prepared again. The process ends
+with the parent, whose end closes its standard input.
 """
 
 import logging
@@ -20,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from serving.logs import configure_logging
+from serving.prepared import is_prepared
 from serving.settings import Settings, load_settings
 
 log = logging.getLogger("serving.sync")
@@ -54,19 +56,24 @@ def read_outcome(file: Path) -> Outcome | None:
 
 
 def synchronize(run_directory: Path, settings: Settings, stop: threading.Event) -> None:
-    """Tries until a model is ready, every `sync_seconds`; each new reason is logged once."""
+    """Tries every `sync_seconds` until a model is ready, and again when it is gone from the store.
+
+    Each new reason is logged once.
+    """
     attempt_file = run_directory / "attempt.json"
+    outcome = read_outcome(outcome_path(run_directory))
     said = None
     while not stop.is_set():
-        outcome = attempt(attempt_file, settings, stop)
-        if stop.is_set():
-            return
-        write_outcome(outcome_path(run_directory), outcome)
-        if outcome.tag is not None:
-            return
-        if outcome.message != said:
-            said = outcome.message
+        if outcome is None or outcome.tag is None or not is_prepared(outcome.tag):
+            if outcome is not None and outcome.tag is not None:
+                log.warning("%s is gone from the model store; preparing it again", outcome.tag)
+            outcome = attempt(attempt_file, settings, stop)
+            if stop.is_set():
+                return
+            write_outcome(outcome_path(run_directory), outcome)
+        if outcome.message != said and outcome.tag is None:
             log.error("not ready: %s (trying again every %g s)", outcome.message, settings.sync_seconds)
+        said = outcome.message
         # Jitter keeps many pods from asking the registry in step.
         stop.wait(settings.sync_seconds * random.uniform(0.8, 1.2))  # noqa: S311  # no secret depends on it
 
@@ -117,9 +124,6 @@ def start_sync(run_directory: Path) -> threading.Thread:
             )
             # Not by the exit status: BentoML's process manager reaps every child of the parent itself.
             process.wait()
-            outcome = read_outcome(outcome_path(run_directory))
-            if outcome is not None and outcome.tag is not None:
-                return
             threading.Event().wait(1)
 
     thread = threading.Thread(target=watch, name="sync", daemon=True)
@@ -134,7 +138,7 @@ def _python_path() -> str:
 
 
 def main(run_directory: Path) -> None:
-    """Runs until a model is ready, or the parent is gone."""
+    """Runs until the parent is gone."""
     configure_logging()
     stop = threading.Event()
 
