@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +15,9 @@ import pytest
 from mlflow import MlflowClient
 
 from serving.errors import ModelNotFound
-from serving.prepare.registry import latest_moved, redact, resolve
+from serving.prepare.lookup import look_up
+from serving.prepare.registry import redact, resolve
+from serving.prepare.resolving import Version, latest_moved
 from serving.settings import Settings
 from tests.conftest import Service, clean_environment, free_port, tracking, wait_until
 from tests.models import fill_registry, frame, register, wine
@@ -99,9 +101,63 @@ def test_same_number_of_another_registry_is_another_model(uri: str, registry_uri
 
 def test_latest_moved_breaks_ties_by_the_higher_number() -> None:
     versions = [
-        SimpleNamespace(version=str(v), last_updated_timestamp=t) for v, t in ((9, 5), (10, 5), (11, 4))
+        Version("wine", str(number), "", None, 0, moved, "Production")
+        for number, moved in ((9, 5), (10, 5), (11, 4))
     ]
-    assert latest_moved(versions).version == "10"
+    assert latest_moved(versions, "Production")[0].version == "10"
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"model_version": 1},
+        {"model_stage": "staging"},
+        {"model_name": "only-stages", "model_stage": "Production"},
+        {"model_name": "only-stages"},
+    ],
+    ids=str,
+)
+def test_looking_up_without_mlflow_finds_what_mlflow_finds(uri: str, chosen: dict[str, Any]) -> None:
+    assert look_up(settings(uri, **chosen)) == resolve(settings(uri, **chosen))
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"model_name": "greeting"},
+        {"model_name": "nobody"},
+        {"model_version": 99},
+        {"model_alias": "blue"},
+        {"model_stage": "Archived"},
+    ],
+    ids=str,
+)
+def test_looking_up_leaves_what_is_wrong_to_mlflow(uri: str, chosen: dict[str, Any]) -> None:
+    assert look_up(settings(uri, **chosen)) is None
+
+
+def test_looking_up_leaves_other_registries_to_mlflow(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    for other in (
+        f"sqlite:///{tmp_path}/missing.db",
+        f"sqlite:///{tmp_path}/empty.db",
+        "postgresql://u:p@127.0.0.1:1/x",
+        "http://127.0.0.1:1",
+    ):
+        assert look_up(settings(other)) is None
+    assert not (tmp_path / "missing.db").exists()
+
+
+def test_looking_up_imports_neither_mlflow_nor_pandas(uri: str) -> None:
+    code = (
+        "import sys; from serving.prepare.lookup import look_up; from serving.settings import load_settings\n"
+        "assert look_up(load_settings()).version == '2'\n"
+        "print(sorted({'mlflow', 'pandas', 'sklearn', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    environment = clean_environment() | {"MLFLOW_TRACKING_URI": uri, "SERVING_MODEL_NAME": "wine"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -180,6 +236,10 @@ def test_server_with_authentication(server: str, serve: Callable[..., Service], 
         mlflow.set_experiment("remote")
         register("wine", wine)
         own = mlflow.sklearn.load_model("models:/wine@production")
+        assert look_up(settings(server)) == resolve(settings(server))
+        assert look_up(settings(server, model_version=1)) == resolve(settings(server, model_version=1))
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+        assert look_up(settings(server)) is None
 
     refused = serve(
         MLFLOW_TRACKING_URI=server,

@@ -1,34 +1,19 @@
 """Which version is to be served: asks the MLflow registry."""
 
-import hashlib
 import logging
 import re
-from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from serving.errors import ModelNotFound, PrepareError, RegistryUnreachable
+from serving.prepare.resolving import Resolved, Version, latest_moved, namesake_stage, resolved
 from serving.settings import Settings
 
 log = logging.getLogger("serving.registry")
-
-STAGES = ("Production", "Staging", "Archived")
-
-
-class Resolved(msgspec.Struct, frozen=True):
-    """A version as the registry describes it."""
-
-    name: str
-    version: str
-    run_id: str | None
-    source_key: str
-    because: str
-    """Why this one, for the log."""
 
 
 def resolve(settings: Settings) -> Resolved:
@@ -70,8 +55,8 @@ def _resolve(client: MlflowClient, settings: Settings) -> Resolved:
     elif settings.model_alias in model.aliases:
         version, because = str(model.aliases[settings.model_alias]), f"alias {settings.model_alias!r}"
     else:
-        stage = settings.model_alias.capitalize()
-        if stage not in STAGES or not _in_stage(client, name, stage):
+        stage = namesake_stage(settings.model_alias)
+        if stage is None or not _in_stage(client, name, stage):
             aliases = ", ".join(sorted(model.aliases)) or "none"
             raise ModelNotFound(
                 f"no version of model {name!r} has the alias {settings.model_alias!r} "
@@ -84,12 +69,12 @@ def _resolve(client: MlflowClient, settings: Settings) -> Resolved:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ModelNotFound(f"model {name!r} has no version {version} ({because})") from None
-    # What a version number means in this registry: the same number of another registry, or of a model that
-    # was deleted and registered anew, differs in one of these.
-    identity = f"{found.name}\0{found.version}\0{found.source}\0{found.run_id}\0{found.creation_timestamp}"
-    return Resolved(
-        name, str(found.version), found.run_id, hashlib.sha256(identity.encode()).hexdigest(), because
-    )
+    return resolved(to_version(found), because)
+
+
+def to_version(found: Any) -> Version:
+    """Returns MLflow's entity as a plain tuple."""
+    return Version(*(getattr(found, field) for field in Version._fields))
 
 
 def _in_stage(client: MlflowClient, name: str, stage: str) -> list[Any]:
@@ -109,21 +94,8 @@ def _by_stage(client: MlflowClient, settings: Settings, stage: str) -> tuple[str
         raise ModelNotFound(
             f"no version of model {settings.model_name!r} is in the stage {stage!r} (SERVING_MODEL_STAGE)"
         )
-    chosen = latest_moved(versions)
-    because = f"stage {stage!r}"
-    if len(versions) > 1:
-        others = ", ".join(sorted(str(v.version) for v in versions if v is not chosen))
-        because += f", the last of several to be changed; also there: {others}"
+    chosen, because = latest_moved([to_version(version) for version in versions], stage)
     return str(chosen.version), because
-
-
-def latest_moved(versions: Sequence[Any]) -> Any:
-    """Returns the version that changed last, of those in one stage.
-
-    `models:/name/Production` would give the highest number, so that moving an older version back would not
-    bring it back. The registry keeps no time of the transition itself; a changed description counts too.
-    """
-    return max(versions, key=lambda version: (version.last_updated_timestamp or 0, int(version.version)))
 
 
 def _no_such_model(client: MlflowClient, settings: Settings) -> ModelNotFound:

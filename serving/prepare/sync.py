@@ -21,7 +21,8 @@ from pathlib import Path
 import msgspec
 
 from serving.logs import configure_logging
-from serving.prepared import is_prepared
+from serving.prepare.lookup import look_up
+from serving.prepared import find_prepared, is_prepared
 from serving.settings import Settings, load_settings
 
 log = logging.getLogger("serving.sync")
@@ -67,7 +68,7 @@ def synchronize(run_directory: Path, settings: Settings, stop: threading.Event) 
         if outcome is None or outcome.tag is None or not is_prepared(outcome.tag):
             if outcome is not None and outcome.tag is not None:
                 log.warning("%s is gone from the model store; preparing it again", outcome.tag)
-            outcome = attempt(attempt_file, settings, stop)
+            outcome = look(settings) or attempt(attempt_file, settings, stop)
             if stop.is_set():
                 return
             write_outcome(outcome_path(run_directory), outcome)
@@ -76,6 +77,20 @@ def synchronize(run_directory: Path, settings: Settings, stop: threading.Event) 
         said = outcome.message
         # Jitter keeps many pods from asking the registry in step.
         stop.wait(settings.sync_seconds * random.uniform(0.8, 1.2))  # noqa: S311  # no secret depends on it
+
+
+def look(settings: Settings) -> Outcome | None:
+    """Returns the outcome where the version to be served is prepared already; None where it is not plain."""
+    resolved = look_up(settings)
+    if resolved is None:
+        return None
+    prepared = find_prepared(resolved.name, resolved.version, resolved.source_key)
+    if prepared is None:
+        return None
+    log.info(
+        "registry: %s version %s (%s), prepared already", resolved.name, resolved.version, resolved.because
+    )
+    return Outcome(tag=prepared.tag)
 
 
 def attempt(file: Path, settings: Settings, stop: threading.Event) -> Outcome:

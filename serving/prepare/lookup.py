@@ -1,0 +1,155 @@
+"""Which version is to be served, without importing MLflow: milliseconds and a few megabytes.
+
+A registry in SQLite is read as it lies, a tracking server is asked over its REST API. Whatever is not plainly
+answered (another database, an error, a model that is not there) is left to `serving.prepare.registry`, which
+has MLflow's own client and the words for what is wrong.
+"""
+
+import base64
+import contextlib
+import os
+import sqlite3
+import ssl
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from serving.prepare.resolving import Resolved, Version, latest_moved, namesake_stage, resolved
+from serving.settings import Settings
+
+PROMPT_TAG = "mlflow.prompt.is_prompt"
+"""MLflow keeps prompts in the same tables and does not give them out as models."""
+
+UNUSUAL = ("MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_REGISTRY_URI")
+"""Where one of these is set, a request is made in a way that only MLflow's own client knows."""
+
+
+class _Model(NamedTuple):
+    aliases: dict[str, str]
+    versions: list[Version]
+
+
+def look_up(settings: Settings) -> Resolved | None:
+    """Returns the version to serve; None where only MLflow's own client can tell."""
+    if any(os.environ.get(name) for name in UNUSUAL):
+        return None
+    uri = settings.tracking_uri
+    try:
+        if uri.startswith("sqlite:///"):
+            return _choose(_read_database(uri, settings.model_name), settings)
+        if uri.startswith(("http://", "https://")):
+            return _ask_server(_Server(uri, settings.registry_timeout_seconds), settings)
+    except (OSError, ValueError, LookupError, TypeError, sqlite3.Error, msgspec.MsgspecError):
+        return None
+    return None
+
+
+def _choose(model: _Model, settings: Settings) -> Resolved | None:
+    """The same order as `serving.prepare.registry.resolve`: version, stage, alias, the alias' namesake."""
+    by_number = {version.version: version for version in model.versions}
+    if settings.model_version is not None:
+        number = str(settings.model_version)
+        return resolved(by_number[number], "pinned by SERVING_MODEL_VERSION")
+    if settings.model_stage is None and settings.model_alias in model.aliases:
+        return resolved(by_number[model.aliases[settings.model_alias]], f"alias {settings.model_alias!r}")
+    stage = settings.model_stage or namesake_stage(settings.model_alias)
+    if stage is None:
+        return None
+    there = [version for version in model.versions if version.current_stage.lower() == stage.lower()]
+    return resolved(*latest_moved(there, stage)) if there else None
+
+
+def _read_database(uri: str, name: str) -> _Model:
+    path = Path(urllib.parse.unquote(uri.removeprefix("sqlite:///").partition("?")[0])).resolve()
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as database:
+        # Of one moment: a version that is deleted meanwhile must not be missing for its alias.
+        database.execute("BEGIN")
+        if database.execute(_IS_PROMPT, (name, PROMPT_TAG)).fetchone():
+            raise LookupError
+        return _Model(
+            {alias: str(version) for alias, version in database.execute(_ALIASES, (name,))},
+            [Version(*row) for row in database.execute(_VERSIONS, (name,))],
+        )
+
+
+_IS_PROMPT = "SELECT 1 FROM registered_model_tags WHERE workspace = 'default' AND name = ? AND key = ?"
+_ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE workspace = 'default' AND name = ?"
+_VERSIONS = """
+    SELECT name, CAST(version AS TEXT), source, run_id, creation_time, last_updated_time, current_stage
+    FROM model_versions WHERE workspace = 'default' AND name = ?
+"""
+"""In the order of `Version`. Source: mlflow/store/model_registry/dbmodels/models.py."""
+
+
+class _Server:
+    """The few calls of MLflow's REST API that are needed. Source: its documentation, "REST API"."""
+
+    def __init__(self, uri: str, timeout_seconds: float) -> None:
+        parts = urllib.parse.urlsplit(uri)
+        self._base = urllib.parse.urlunsplit(
+            parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+        ).rstrip("/")
+        self._timeout = timeout_seconds
+        self._headers = {"Authorization": found} if (found := _authorization(parts)) else {}
+        self._context = _tls_context() if parts.scheme == "https" else None
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        request = urllib.request.Request(  # noqa: S310  # the scheme has been looked at
+            f"{self._base}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}", headers=self._headers
+        )
+        with urllib.request.urlopen(request, timeout=self._timeout, context=self._context) as answer:  # noqa: S310
+            document: dict[str, Any] = msgspec.json.decode(answer.read(10_000_000))
+        return document
+
+    def version(self, name: str, number: str) -> Version:
+        found = self.get("model-versions/get", name=name, version=number)["model_version"]
+        return _to_version(found)
+
+
+def _to_version(found: dict[str, Any]) -> Version:
+    updated = found.get("last_updated_timestamp")
+    return Version(
+        found["name"],
+        str(found["version"]),
+        found.get("source", ""),
+        found.get("run_id") or None,
+        int(found["creation_timestamp"]),
+        int(updated) if updated is not None else None,
+        found.get("current_stage", "None"),
+    )
+
+
+def _ask_server(server: _Server, settings: Settings) -> Resolved | None:
+    name = settings.model_name
+    if settings.model_version is not None:
+        return _choose(_Model({}, [server.version(name, str(settings.model_version))]), settings)
+    model = server.get("registered-models/get", name=name)["registered_model"]
+    if any(tag.get("key") == PROMPT_TAG for tag in model.get("tags", [])):
+        return None
+    aliases = {one["alias"]: str(one["version"]) for one in model.get("aliases", [])}
+    if settings.model_stage is not None or settings.model_alias not in aliases:
+        return None  # versions by stage come in pages; stages are on their way out
+    return _choose(_Model(aliases, [server.version(name, aliases[settings.model_alias])]), settings)
+
+
+def _authorization(parts: urllib.parse.SplitResult) -> str | None:
+    """As MLflow's client logs in. Source: mlflow/utils/rest_utils.py, http_request."""
+    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    if user is None and parts.username:
+        user, password = urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
+    if user:
+        return "Basic " + base64.b64encode(f"{user}:{password or ''}".encode()).decode()
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return f"Bearer {token}" if token else None
+
+
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if client := os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"):
+        context.load_cert_chain(client)
+    return context

@@ -1,0 +1,63 @@
+"""What it means that a version is the one to be served, whoever asks the registry."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+STAGES = ("Production", "Staging", "Archived")
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A version as the registry describes it."""
+
+    name: str
+    version: str
+    run_id: str | None
+    source_key: str
+    because: str
+    """Why this one, for the log."""
+
+
+class Version(NamedTuple):
+    """A model version, by the names that MLflow's own entity has."""
+
+    name: str
+    version: str
+    source: str
+    run_id: str | None
+    creation_timestamp: int
+    last_updated_timestamp: int | None
+    current_stage: str
+
+
+def resolved(version: Version, because: str) -> Resolved:
+    """Returns the version with the key that it is found by in the model store."""
+    # What a version number means in this registry: the same number of another registry, or of a model that
+    # was deleted and registered anew, differs in one of these.
+    identity = (
+        f"{version.name}\0{version.version}\0{version.source}\0{version.run_id}\0{version.creation_timestamp}"
+    )
+    key = hashlib.sha256(identity.encode()).hexdigest()
+    return Resolved(version.name, str(version.version), version.run_id, key, because)
+
+
+def namesake_stage(alias: str) -> str | None:
+    """Returns the legacy stage of an alias' name, which is taken where the alias is not set."""
+    stage = alias.capitalize()
+    return stage if stage in STAGES else None
+
+
+def latest_moved(versions: Sequence[Version], stage: str) -> tuple[Version, str]:
+    """Returns the version that changed last, of those in one stage, and the reason as a phrase.
+
+    `models:/name/Production` would give the highest number, so that moving an older version back would not
+    bring it back. The registry keeps no time of the transition itself; a changed description counts too.
+    """
+    chosen = max(versions, key=lambda version: (version.last_updated_timestamp or 0, int(version.version)))
+    because = f"stage {stage!r}"
+    if len(versions) > 1:
+        others = ", ".join(sorted(str(v.version) for v in versions if v is not chosen))
+        because += f", the last of several to be changed; also there: {others}"
+    return chosen, because
