@@ -167,7 +167,10 @@ def _cast_column(values: Any, column: Column) -> npt.NDArray[Any]:
     if isinstance(values, np.ndarray):
         if column.type.kind is Kind.TENSOR:
             return cast_tensor(values, column)
-        if column.type.kind is not Kind.ANY or values.dtype.kind not in "biuf":
+        if values.dtype.kind == "O":
+            if column.type.kind is Kind.STRING:
+                return values  # Arrow's text: checked to be UTF-8, None where it is missing
+        elif column.type.kind is not Kind.ANY or values.dtype.kind not in "biuf":
             return cast_array(values, column)
         values = values.tolist()
     cells, details = [], []

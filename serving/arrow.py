@@ -146,13 +146,15 @@ def _columns_to_matrix(values: dict[str, Any]) -> npt.NDArray[Any]:
 
 
 def _arrow_column(column: Any) -> npt.NDArray[Any] | list[Any]:
-    """An array without objects where the column is fixed-width and NumPy can say "missing", else a list."""
+    """An array where the column is text, or fixed-width and NumPy can say "missing"; else a list."""
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_floating(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return np.asarray(column.to_numpy())
     if column.null_count == 0 and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        return np.asarray(column.to_numpy())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return np.asarray(column.to_numpy())
     if pa.types.is_dictionary(kind):
         words = [[*chunk.dictionary.to_pylist(maps_as_pydicts="strict"), None] for chunk in column.chunks]

@@ -8,19 +8,14 @@ accept what the thorough way would not, nor read it differently.
 
 import gc
 import json
-import operator
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from serving.casting import (
-    ArrayMismatch,
     Mismatch,
     NotFinite,
-    cast_array,
     cast_cell,
     cells_to_column,
     expected_name,
@@ -28,7 +23,8 @@ from serving.casting import (
     short,
 )
 from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody, PayloadTooLarge
-from serving.schema import DTYPES, Column, Form, Inputs, Kind, Schema, Type
+from serving.fast_rows import FastRows
+from serving.schema import Column, Form, Inputs, Kind, Schema, Type
 
 
 class JsonDecoder:
@@ -37,8 +33,8 @@ class JsonDecoder:
     def __init__(self, schema: Schema, max_rows: int) -> None:
         self._schema = schema
         self._max_rows = max_rows
-        self._records = _FastRows(schema, schema.form)
-        self._arrays = _FastRows(schema, Form.BARE if schema.form is Form.BARE else Form.ARRAY)
+        self._records = FastRows(schema, schema.form)
+        self._arrays = FastRows(schema, Form.BARE if schema.form is Form.BARE else Form.ARRAY)
         self._predict = msgspec.json.Decoder(
             msgspec.defstruct(
                 "Body",
@@ -103,7 +99,7 @@ class JsonDecoder:
         inputs = read_rows(document["instances"], self._schema, self._schema.form, self._max_rows)
         return inputs, check_params(document.get("params"), self._schema)
 
-    def _fast_inputs(self, fast: "_FastRows", rows: list[Any]) -> Inputs | None:
+    def _fast_inputs(self, fast: FastRows, rows: list[Any]) -> Inputs | None:
         check_row_count(len(rows), self._max_rows)
         return fast.inputs(rows)
 
@@ -277,147 +273,3 @@ def check_params(params: Any, schema: Schema) -> dict[str, Any]:
     if details:
         refuse(details)
     return out
-
-
-class _FastRows:
-    """Rows of one form: a msgspec type for them, and how their fields become columns."""
-
-    def __init__(self, schema: Schema, form: Form) -> None:
-        self._form = form
-        self._is_able = form is not Form.RECORD or all(map(_is_field_name, schema.names))
-        if not self._is_able:
-            self.row_type: Any = Any
-            return
-        types = [_fast_type(column) for column in schema.columns]
-        self._builders = [_fast_builder(column) for column in schema.columns]
-        if form is Form.BARE:
-            self.row_type = types[0]
-            return
-        fields = [f"c{position}" for position in range(len(types))]
-        self.row_type = msgspec.defstruct(
-            "Row",
-            [
-                (field, type_) if column.required or form is Form.ARRAY else (field, type_, None)
-                for field, type_, column in zip(fields, types, schema.columns, strict=True)
-            ],
-            rename=dict(zip(fields, schema.names, strict=True)) if form is Form.RECORD else None,
-            forbid_unknown_fields=True,
-            array_like=form is Form.ARRAY,
-            gc=False,
-            # msgspec wants fields without a default first, JSON does not.
-            kw_only=form is not Form.ARRAY,
-        )
-        self._get: Callable[[Any], Any] = operator.attrgetter(*fields)
-
-    def inputs(self, rows: list[Any]) -> Inputs | None:
-        """The rows as `Inputs`; None where only the thorough way can tell."""
-        if not self._is_able:
-            return None
-        if self._form is Form.BARE:
-            values: Any = (rows,)
-        elif len(self._builders) == 1:
-            values = (list(map(self._get, rows)),)
-        else:
-            values = zip(*map(self._get, rows), strict=True)
-        columns = []
-        for build, cells in zip(self._builders, values, strict=True):
-            column = build(cells)
-            if column is None:
-                return None
-            columns.append(column)
-        return Inputs(tuple(columns), len(rows))
-
-
-def _is_field_name(name: str) -> bool:
-    r"""Whether msgspec takes it as a key. Source: its error, 'must not contain '\', '"', or control characters'."""
-    return not any(char in '\\"' or char < " " for char in name)
-
-
-def _fast_type(column: Column) -> Any:
-    """The msgspec type that accepts a subset of what `cast_cell` accepts."""
-    type_ = _fast_kind(column.type)
-    return type_ | None if column.may_be_missing and type_ is not Any else type_
-
-
-def _fast_kind(type_: Type) -> Any:
-    match type_.kind:
-        case Kind.BOOLEAN:
-            return bool
-        case Kind.INTEGER | Kind.LONG:
-            return int | float
-        case Kind.FLOAT | Kind.DOUBLE:
-            return _fast_float(np.dtype(DTYPES[type_.kind]))
-        case Kind.STRING:
-            return str
-        case Kind.TENSOR:
-            inner: Any = _fast_scalar(type_.dtype)
-            for _ in type_.shape:
-                inner = list[inner]
-            return inner
-        case _:
-            return Any
-
-
-def _fast_scalar(dtype: str) -> Any:
-    match "U" if dtype == "str" else np.dtype(dtype).kind:
-        case "b":
-            return bool
-        case "U":
-            return str
-        case "f":
-            return _fast_float(np.dtype(dtype))
-        case _:
-            return int
-
-
-def _fast_float(dtype: np.dtype[Any]) -> Any:
-    # Below 2^53 (2^24 for float32) every integer is a float; from there on the thorough way looks at each.
-    # The limit itself is out: msgspec compares after it has made a double of 2^53 + 1.
-    limit = 2.0 ** min(np.finfo(dtype).nmant + 1, 53)
-    return Annotated[float, msgspec.Meta(gt=-limit, lt=limit)]
-
-
-def _fast_builder(column: Column) -> Callable[[Sequence[Any]], npt.NDArray[Any] | None]:
-    """How decoded cells become the column's array; the function returns None where it cannot tell."""
-    kind = column.type.kind
-    if kind in (Kind.FLOAT, Kind.DOUBLE):
-        dtype = np.dtype(DTYPES[kind])
-        return lambda cells: np.array(cells, dtype=dtype)
-    if kind in (Kind.INTEGER, Kind.LONG):
-        return lambda cells: _build_integers(cells, column)
-    if kind is Kind.BOOLEAN:
-        return lambda cells: cells_to_column(cells, column)
-    if kind is Kind.STRING:
-        return lambda cells: np.array(cells, dtype=object)
-    if kind is Kind.TENSOR:
-        return lambda cells: _build_tensor(cells, column.type)
-    return lambda cells: _build_objects(cells, column)
-
-
-def _build_objects(cells: Sequence[Any], column: Column) -> npt.NDArray[Any] | None:
-    try:
-        return cells_to_column([cast_cell(cell, column) for cell in cells], column)
-    except Mismatch:
-        return None
-
-
-def _build_integers(cells: Sequence[Any], column: Column) -> npt.NDArray[Any] | None:
-    try:
-        values = np.array(cells)
-        # int64 from integers alone; float64 where one of them was written as 5.0, which is exact below 2^53.
-        if values.dtype == np.int64 or (values.dtype == np.float64 and np.abs(values).max() < 2**53):
-            return cast_array(values, column)
-    except (ArrayMismatch, OverflowError):
-        return None
-    return _build_objects(cells, column)
-
-
-def _build_tensor(cells: Sequence[Any], type_: Type) -> npt.NDArray[Any] | None:
-    try:
-        array = np.array(cells, dtype=object if type_.dtype == "str" else np.dtype(type_.dtype))
-    except (ValueError, OverflowError):
-        return None
-    if array.ndim != len(type_.shape) + 1:
-        return None
-    fits = all(want in (-1, got) for want, got in zip(type_.shape, array.shape[1:], strict=True))
-    return array if fits else None
