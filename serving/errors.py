@@ -10,6 +10,7 @@
     │   ├── InvalidInput         422  does not fit the model's signature
     │   └── ModelRefusedInput    422  fits the signature, and the model raised
     ├── ModelNotReady            503
+    ├── QueueFull                503  too many requests wait already
     ├── InternalError            500  a mistake of ours
     └── PrepareError                  no HTTP status: why no model could be made ready
         ├── RegistryUnreachable
@@ -121,6 +122,23 @@ class ModelNotReady(ServingError):
     def __init__(self, message: str, retry_after_seconds: int = 5) -> None:
         super().__init__(message)
         self.headers = [(b"retry-after", str(retry_after_seconds).encode())]
+
+
+class QueueFull(ServingError):
+    """More requests wait for the model than may."""
+
+    status = 503
+    code = "queue_full"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"{limit} requests wait for the model already (SERVING_MAX_QUEUED_REQUESTS); try again shortly"
+        )
+        self.headers = [(b"retry-after", b"1")]
+
+
+class ClientGone(Exception):
+    """The client hung up before it was answered; there is nobody to tell."""
 
 
 class PrepareError(ServingError):

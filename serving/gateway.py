@@ -11,20 +11,20 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from serving.errors import (
+    ClientGone,
     InternalError,
     MethodNotAllowed,
     PayloadTooLarge,
     RouteNotFound,
     ServingError,
 )
+from serving.models import describe_models
 from serving.monitoring import metrics
 from serving.openapi import openapi_document
 from serving.protocols import v1
 from serving.router import Router
-from serving.schema import Column, Schema
 from serving.swagger import SWAGGER_PAGE
 
 log = logging.getLogger("serving.gateway")
@@ -37,10 +37,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 BENTOML_ASSETS, BENTOML_SCHEMA = "/static_content/", "/schema.json"
 
 _REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
-
-
-class ClientGone(Exception):
-    """The client hung up before its request was complete; there is nobody to answer."""
 
 
 class Gateway:
@@ -86,7 +82,8 @@ class Gateway:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             body = await self._read_body(receive, length)
-            answer, media_type = await handler(self._router, body, content_type, request_id)
+            request = v1.Request(body, content_type, request_id, receive)
+            answer, media_type = await handler(self._router, request)
         except ClientGone:
             return
         except ServingError as error:
@@ -174,51 +171,6 @@ class Gateway:
 
     def _models(self) -> tuple[int, bytes, bytes]:
         return 200, b"application/json", msgspec.json.encode(describe_models(self._router))
-
-
-def describe_models(router: Router) -> dict[str, Any]:
-    """Returns the answer of `GET /v1/models`."""
-    model = router.current
-    if model is None:
-        return {"ready": False, "reason": router.reason, "models": []}
-    manifest = model.manifest
-    return {
-        "ready": True,
-        "models": [
-            {
-                "name": manifest.name,
-                "version": manifest.version,
-                "run_id": manifest.run_id,
-                "digest": manifest.digest,
-                "task": manifest.task,
-                "classes": manifest.classes,
-                "flavors": manifest.flavors,
-                "runtime": manifest.runtime,
-                "native_reason": manifest.native_reason,
-                "preprocessing_sha256": manifest.preprocessing_sha256,
-                "libraries": manifest.libraries,
-                "prepared_at": manifest.prepared_at,
-                "loaded_at": np.datetime64(int(model.since), "s").item().isoformat() + "+00:00",
-                "signature": describe_schema(model.schema),
-            }
-        ],
-    }
-
-
-def describe_schema(schema: Schema) -> dict[str, Any]:
-    """Returns the signature in words that need no MLflow."""
-
-    def column(spec: Column) -> dict[str, Any]:
-        return {"name": spec.name, "type": str(spec.type), "required": spec.required}
-
-    return {
-        "form": schema.form.value,
-        "inputs": [column(spec) for spec in schema.columns],
-        "params": [
-            {"name": p.name, "type": str(p.type), "default": p.default, "list": p.is_list}
-            for p in schema.params
-        ],
-    }
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

@@ -7,6 +7,7 @@ A prepared model is an ordinary entry of the BentoML model store, one per MLflow
         manifest.json    `Manifest`
         examples.json    `{"instances": […]}`: what warm-up and the documentation use
         reference.json   the same form: a sample of the training inputs, where one was logged
+        compiled/        the compiled pipeline, where there is one
         mlflow/          the MLflow model, for the native runtime
 
 It appears under its name by a rename of the finished folder, so nobody sees half of one.
@@ -31,8 +32,21 @@ import yaml
 
 from serving.schema import Schema, parse_schema
 
-FORMAT = 1
+FORMAT = 2
 """Of this layout; a prepared model of another format is prepared again."""
+
+
+class Parity(msgspec.Struct, frozen=True):
+    """What the comparison of a compiled model with its original found."""
+
+    rows: int
+    """Rows that both answered."""
+    rows_refused: int
+    """Rows that both refused."""
+    rows_on_thresholds: int
+    """Of `rows`: those on, just below or just above split thresholds."""
+    max_abs_difference: float
+    """The largest difference of a probability or value, see `serving.prepare.parity.MAX_DIFFERENCE`."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +69,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     classes: list[Any] | None
     has_probabilities: bool
     runtime: str
+    """`compiled`, `mixed` (the first steps natively) or `native`."""
     native_reason: str | None
+    """Why not all of it is compiled."""
+    native_steps: int
+    """Of a mixed runtime: how many steps stay in their own library."""
+    parity: Parity | None
+    """What the comparison of compiled and original found."""
+    is_rowwise: bool
+    """Whether a row's answer does not depend on the rows beside it, so that requests may share a call."""
     preprocessing_sha256: str | None
     libraries: dict[str, str]
     prepared_at: str

@@ -5,14 +5,15 @@ import logging
 import os
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from serving.batching import Batcher, Gone, choose_policy, measure_costs
+from serving.collector import settle
 from serving.decoding import JsonDecoder
-from serving.errors import InternalError, ModelNotReady, ModelRefusedInput
+from serving.errors import ClientGone, InternalError, ModelNotReady, ModelRefusedInput, ServingError
 from serving.monitoring import metrics
 from serving.openapi import openapi_document
 from serving.prepare.sync import outcome_path, read_outcome
@@ -25,7 +26,6 @@ log = logging.getLogger("serving.router")
 
 WATCH_SECONDS = 0.2
 """How often a worker looks at the outcome file: one `stat` each."""
-
 
 RETRY_SECONDS = 2.0
 """How long a worker waits before it tries again to load what it could not load."""
@@ -40,31 +40,53 @@ class LoadedModel:
         Raises:
             Exception: whatever the model raises.
         """
-        self.manifest = prepared.manifest
+        self.manifest = manifest = prepared.manifest
         self.schema = prepared.schema
         self.examples = prepared.examples
         self.decoder = JsonDecoder(self.schema, settings.max_rows)
         self.max_rows = settings.max_rows
-        self._runtime = load_runtime(self.manifest.runtime, prepared.folder, self.schema)
-        self._runtime.predict(*self.decoder.predict(self.examples))
-        self.metrics = metrics.ModelMetrics(self.manifest)
+        self.runtime_name, self.native_reason = manifest.runtime, manifest.native_reason
+        if settings.runtime == "native" and manifest.runtime != "native":
+            self.runtime_name, self.native_reason = "native", "SERVING_RUNTIME=native"
+        self._runtime = load_runtime(
+            self.runtime_name,
+            prepared.folder,
+            self.schema,
+            native_steps=manifest.native_steps,
+            n_threads=settings.threads_per_worker,
+        )
+        self.costs = measure_costs(self._runtime.predict, *self.decoder.predict(self.examples))
+        policy = choose_policy(
+            settings.batching,
+            self.costs,
+            is_compiled=self.runtime_name == "compiled",
+            is_rowwise=manifest.is_rowwise,
+            max_batch_rows=settings.max_batch_rows,
+            max_queued_requests=settings.max_queued_requests,
+        )
+        self.metrics = metrics.ModelMetrics(manifest, self.runtime_name, counts_requests=settings.metrics)
+        self.batcher = Batcher(self._runtime.predict, policy, self.metrics)
         self.since = time.time()
         self.openapi = msgspec.json.encode(openapi_document(self.manifest, self.schema, self.examples))
 
-    def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:
+    async def predict(self, inputs: Inputs, params: dict[str, Any], gone: Gone) -> Output:
         """Returns what the model says.
 
         Raises:
             ModelRefusedInput: the model raised.
+            QueueFull: too many requests wait already.
+            ClientGone: `gone` returned before the call was made.
         """
         try:
-            return self._runtime.predict(inputs, params)
-        except MemoryError as error:
-            raise InternalError("the model ran out of memory") from error
+            return await self.batcher.predict(inputs, params, gone)
+        except (ServingError, ClientGone):
+            raise
         except Exception as error:
             log.exception(
                 "%s version %s raised on %d row(s)", self.manifest.name, self.manifest.version, inputs.n_rows
             )
+            if isinstance(error, MemoryError):
+                raise InternalError("the model ran out of memory") from error
             raise ModelRefusedInput(
                 f"the rows fit the signature, and the model refused them with {type(error).__name__}; "
                 "the log of the service has the trace"
@@ -79,8 +101,6 @@ class Router:
         self._settings = settings
         self._tag: str | None = None
         self._task: asyncio.Task[None] | None = None
-        # One thread: not every model may be called from two at once.
-        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.current: LoadedModel | None = None
         self.reason = "the model is being prepared"
         self.loaded = asyncio.Event()
@@ -96,12 +116,6 @@ class Router:
             raise ModelNotReady(f"no model is ready: {self.reason}")
         return self.current
 
-    async def predict(self, model: LoadedModel, inputs: Inputs, params: dict[str, Any]) -> Output:
-        """Predicts in the model's thread, so that the event loop stays free."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._model_thread, model.predict, inputs, params
-        )
-
     def start(self) -> None:
         """Starts watching, in the running event loop."""
         metrics.model_ready.set(0)
@@ -111,7 +125,8 @@ class Router:
         """Stops watching."""
         if self._task is not None:
             self._task.cancel()
-        self._model_thread.shutdown(wait=False, cancel_futures=True)
+        if self.current is not None:
+            self.current.batcher.close()
 
     async def _watch(self) -> None:
         file = outcome_path(self._run_directory)
@@ -154,6 +169,7 @@ class Router:
             self.reason = reason
             return False
         self._tag, self.current = outcome.tag, model
+        settle()
         metrics.model_ready.set(1)
         self.loaded.set()
         return True

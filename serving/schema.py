@@ -135,6 +135,17 @@ class Inputs(msgspec.Struct, frozen=True):
     n_rows: int
 
 
+def take(inputs: Inputs, start: int, stop: int) -> Inputs:
+    """Returns the rows from `start` to before `stop`."""
+    return Inputs(tuple(column[start:stop] for column in inputs.columns), min(stop, inputs.n_rows) - start)
+
+
+def join(parts: list[Inputs]) -> Inputs:
+    """Returns the rows of several inputs of one schema, one after the other."""
+    columns = tuple(np.concatenate(same) for same in zip(*(part.columns for part in parts), strict=True))
+    return Inputs(columns, sum(part.n_rows for part in parts))
+
+
 def parse_schema(inputs: str, params: str | None = None) -> Schema:
     """Reads the `inputs` and `params` of an MLmodel file's signature.
 

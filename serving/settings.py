@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.cpus import count_cpus
+
 PREFIX = "SERVING_"
 
 
@@ -49,10 +51,39 @@ class Settings(BaseSettings):
         description="What to do with a model that was trained with another `preprocessing.py`.",
     )
     workers: int = Field(1, ge=1, le=256, description="Worker processes; each holds the model.")
+    runtime: Literal["auto", "native"] = Field(
+        "auto",
+        description="`native` serves a model in the library that trained it, even where it is compiled.",
+    )
+    batching: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether requests that wait share a call of the model: `auto` where that pays and a row's "
+        "answer does not depend on other rows, `on` always, `off` never.",
+    )
+    max_batch_rows: int = Field(1024, ge=1, le=1_000_000, description="Rows of one shared call.")
+    max_queued_requests: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Requests of a worker that may wait for the model; one more is 503.",
+    )
+    metrics: bool = Field(True, description="Whether requests are counted for `/metrics`.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Threads of a worker that may work at one large call of a compiled model; "
+        "where it is not set, the processors that there are, shared among the workers.",
+    )
     max_body_mb: float = Field(
         100, gt=0, le=2000, description="Megabytes (10^6 bytes) that a request body may have; larger is 413."
     )
     max_rows: int = Field(100_000, ge=1, description="Rows that one request may have; more is 413.")
+
+    @property
+    def threads_per_worker(self) -> int:
+        """Threads that may work at one large call."""
+        return self.threads or max(1, count_cpus() // self.workers)
 
     @property
     def max_body_bytes(self) -> int:

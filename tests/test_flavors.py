@@ -1,5 +1,6 @@
 """Every flavor through one seam: what is served equals what the model itself says."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from serving.errors import ModelRefused
 from serving.prepare.build import prepare
 from serving.protocols.v1 import batch_array, predictions
 from serving.router import LoadedModel
+from serving.runtime import Output
+from serving.schema import Inputs
 from serving.settings import Settings
 from tests.conftest import tracking
 from tests.models import frame
@@ -21,16 +24,16 @@ from tests.models import frame
 TOLERANCE = 1e-12
 
 
-@pytest.fixture(scope="module")
-def load(registry_uri: str, store: Path) -> Callable[[str], LoadedModel]:
-    """Prepares a model of the registry and loads it as a worker does."""
+@pytest.fixture(scope="module", params=["auto", "native"])
+def load(registry_uri: str, store: Path, request: Any) -> Callable[[str], LoadedModel]:
+    """Prepares a model of the registry and loads it as a worker does: compiled where it can be, and natively."""
     with tracking(registry_uri), pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(store))
         loaded: dict[str, LoadedModel] = {}
 
         def load(name: str) -> LoadedModel:
             if name not in loaded:
-                settings = Settings(MLFLOW_TRACKING_URI=registry_uri, model_name=name)
+                settings = Settings(MLFLOW_TRACKING_URI=registry_uri, model_name=name, runtime=request.param)
                 loaded[name] = LoadedModel(prepare(settings), settings)
             return loaded[name]
 
@@ -42,7 +45,16 @@ def served(
 ) -> list[dict[str, Any]]:
     """What the model answers to rows that came as JSON."""
     body = msgspec.json.encode({"instances": rows.to_dict("records"), "params": params})
-    return predictions(model.predict(*model.decoder.predict(body)), model.manifest)
+    return predictions(predict(model, *model.decoder.predict(body)), model.manifest)
+
+
+def predict(model: LoadedModel, inputs: Inputs, params: dict[str, Any]) -> Output:
+    """What the model says, called as a request calls it."""
+
+    async def stays() -> None:
+        await asyncio.Event().wait()
+
+    return asyncio.run(model.predict(inputs, params, stays))
 
 
 def own(name: str, flavor: Any = None) -> Any:
@@ -74,7 +86,7 @@ def test_tensor_signature_takes_nested_lists(load: Any) -> None:
     X = load_digits().data
     body = msgspec.json.encode({"instances": X.tolist()})
     model = load("digits")
-    output = model.predict(*model.decoder.predict(body))
+    output = predict(model, *model.decoder.predict(body))
     assert output.probabilities is not None
     np.testing.assert_allclose(output.probabilities, own("digits").predict_proba(X), rtol=0, atol=TOLERANCE)
 
@@ -165,7 +177,7 @@ def test_model_without_a_signature_is_refused_with_the_remedy(load: Any) -> None
 def test_batch_array_of_a_classifier_is_its_probabilities(load: Any) -> None:
     rows = frame("cancer")
     model = load("cancer")
-    output = model.predict(model.decoder.batch(msgspec.json.encode(rows.to_numpy().tolist())), {})
+    output = predict(model, model.decoder.batch(msgspec.json.encode(rows.to_numpy().tolist())), {})
     expected = own("cancer").predict_proba(rows)
     np.testing.assert_allclose(batch_array(output), expected, rtol=0, atol=TOLERANCE)
 
@@ -178,3 +190,36 @@ def test_preparing_again_redoes_nothing(load: Any, registry_uri: str) -> None:
     again = prepare(settings)
     assert again == first
     assert sorted((path, path.stat().st_mtime_ns) for path in again.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cancer", "wine", "iris", "digits", "diabetes", "multi-regression", "no-probabilities"),
+        *(
+            "strict-categories",
+            "xgboost-estimator",
+            "xgboost-booster",
+            "lightgbm-estimator",
+            "lightgbm-booster",
+        ),
+    ],
+)
+def test_what_people_register_most_is_compiled(load: Any, name: str) -> None:
+    manifest = load(name).manifest
+    assert manifest.runtime == "compiled", manifest.native_reason
+    assert manifest.parity.rows >= 10_000
+    assert manifest.parity.max_abs_difference <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("clusters", "KMeans has no compiled form"),
+        ("multi-classification", "MultiOutputClassifier has no compiled form"),
+        ("custom pyfunc", "a model that is called through mlflow.pyfunc runs its own code"),
+    ],
+)
+def test_what_is_not_compiled_says_why(load: Any, name: str, reason: str) -> None:
+    manifest = load(name).manifest
+    assert (manifest.runtime, manifest.native_reason, manifest.parity) == ("native", reason, None)

@@ -21,6 +21,8 @@ LATENCY_BUCKETS_SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 )  # fmt: skip
 
+ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
+
 _MODEL = ("model", "version")
 
 predictions_total = Counter("model_predictions_total", "Rows predicted.", _MODEL)
@@ -35,6 +37,18 @@ latency_seconds = Histogram(
 )
 predicted_class_total = Counter(
     "model_predicted_class_total", "Rows by predicted class; classifiers only.", (*_MODEL, "predicted_class")
+)
+batch_rows = Histogram(
+    "model_batch_rows",
+    "Rows of the calls that requests waited for, alone or together; calls made at once are not among them.",
+    _MODEL,
+    buckets=ROW_BUCKETS,
+)
+queue_wait_seconds = Histogram(
+    "model_queue_wait_seconds",
+    "Seconds that a request waited for its call of the model to begin.",
+    _MODEL,
+    buckets=LATENCY_BUCKETS_SECONDS,
 )
 active_requests = Gauge(
     "model_active_requests", "Requests for predictions being answered.", multiprocess_mode="livesum"
@@ -53,8 +67,11 @@ model_ready = Gauge(
 class ModelMetrics:
     """The metrics of one loaded model, looked up once."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, runtime: str, *, counts_requests: bool) -> None:
+        self._counts = counts_requests
         self._labels = (manifest.name, manifest.version)
+        self._batch_rows = batch_rows.labels(*self._labels)
+        self._queue_wait = queue_wait_seconds.labels(*self._labels)
         self._predictions = predictions_total.labels(*self._labels)
         self._latency = latency_seconds.labels(*self._labels)
         classes = manifest.classes or []
@@ -66,12 +83,14 @@ class ModelMetrics:
             predicted_class_total.labels(*self._labels, "other") if len(classes) > MAX_CLASS_LABELS else None
         )
         self._info = model_info.labels(
-            *self._labels, manifest.runtime, manifest.task, manifest.run_id or "", manifest.digest[:12]
+            *self._labels, runtime, manifest.task, manifest.run_id or "", manifest.digest[:12]
         )
         self._info.set(1)
 
     def observe(self, output: Output, n_rows: int, started: float) -> None:
         """Counts a request that succeeded; `started` is of `time.perf_counter`."""
+        if not self._counts:
+            return
         self._predictions.inc(n_rows)
         self._latency.observe(time.perf_counter() - started)
         if self._classes and output.labels is not None and output.labels.ndim == 1:
@@ -82,6 +101,16 @@ class ModelMetrics:
                 counter = self._classes.get(label, self._other)
                 if counter is not None:
                     counter.inc(count)
+
+    def waited(self, seconds: float) -> None:
+        """Counts a request whose call begins."""
+        if self._counts:
+            self._queue_wait.observe(seconds)
+
+    def called(self, n_rows: int) -> None:
+        """Counts a call that requests waited for."""
+        if self._counts:
+            self._batch_rows.observe(n_rows)
 
 
 def _class_name(label: Any) -> str:

@@ -1,6 +1,5 @@
 """From a version in the registry to a prepared model in the store."""
 
-import base64
 import datetime as dt
 import errno
 import hashlib
@@ -12,17 +11,19 @@ from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import yaml
 
 from serving.decoding import JsonDecoder
-from serving.errors import ModelNotFound, ModelRefused, PrepareError, RequestError, StorageError
+from serving.errors import ModelNotFound, ModelRefused, PrepareError, StorageError
 from serving.hook import DIGEST_KEY, preprocessing_digest
-from serving.openapi import example_instance
-from serving.prepare.registry import Resolved, resolve
+from serving.prepare.compiling import Compiled, compile_model, is_rowwise
+from serving.prepare.examples import MAX_EXAMPLES, example_body, sample_inputs
+from serving.prepare.registry import resolve
+from serving.prepare.resolving import Resolved
 from serving.prepared import Manifest, Prepared, find_prepared, preparing, publish
+from serving.runtime.compiled.nodes import NotCompiled
 from serving.runtime.native import NativeRuntime, load_native
-from serving.schema import Form, Kind, Schema, parse_schema
+from serving.schema import Inputs, Schema, parse_schema
 from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")
@@ -31,15 +32,13 @@ LIBRARIES = (
     "mlflow-skinny",
     "scikit-learn",
     "numpy",
+    "onnxruntime",
     "pandas",
     "skops",
     "xgboost",
     "xgboost-cpu",
     "lightgbm",
 )
-
-MAX_EXAMPLES = 5
-"""Rows of the logged input example that are kept."""
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -76,9 +75,11 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings) -> Prepared:
     metadata = mlmodel.get("metadata") or {}
     _check_preprocessing(metadata.get(DIGEST_KEY), settings)
     runtime = _load(model_folder, schema, resolved)
-    examples = _examples(model_folder, mlmodel, schema)
+    examples = example_body(model_folder, mlmodel, schema)
     (folder / "examples.json").write_bytes(examples)
     _warm_up(runtime, schema, examples, resolved)
+    sample = sample_inputs(model_folder, mlmodel, schema, examples)
+    compiled, reason = _compile(runtime, schema, sample, folder / "compiled", resolved)
     reference = model_folder / "reference.json"
     if reference.exists():
         shutil.copy(reference, folder / "reference.json")
@@ -96,8 +97,11 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings) -> Prepared:
         task=runtime.description.task,
         classes=runtime.description.classes,
         has_probabilities=runtime.description.has_probabilities,
-        runtime="native",
-        native_reason="no compiled runtime for this model",
+        runtime="native" if compiled is None else "mixed" if compiled.n_front else "compiled",
+        native_reason=reason,
+        native_steps=compiled.n_front if compiled else 0,
+        parity=compiled.parity if compiled else None,
+        is_rowwise=is_rowwise(runtime, sample),
         preprocessing_sha256=metadata.get(DIGEST_KEY),
         libraries=_libraries(),
         prepared_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -188,87 +192,28 @@ def _load(folder: Path, schema: Schema, resolved: Resolved) -> NativeRuntime:
         ) from error
 
 
+def _compile(
+    native: NativeRuntime, schema: Schema, sample: Inputs, folder: Path, resolved: Resolved
+) -> tuple[Compiled | None, str | None]:
+    """The compiled model where there is one that answers the same; else, or for its front, why not."""
+    try:
+        compiled = compile_model(native, schema, sample, folder)
+    except NotCompiled as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        log.info("%s version %s is served natively: %s", resolved.name, resolved.version, error)
+        return None, str(error)
+    log.info(
+        "%s version %s is compiled: %d rows compared, largest difference %.2g",
+        resolved.name,
+        resolved.version,
+        compiled.parity.rows,
+        compiled.parity.max_abs_difference,
+    )
+    return compiled, compiled.reason
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0][:200]
-
-
-def _examples(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> bytes:
-    """A request body: the logged input example where it fits the signature, else one made from the types."""
-    for instances in _logged_instances(folder, mlmodel, schema):
-        body = msgspec.json.encode({"instances": instances[:MAX_EXAMPLES]})
-        try:
-            JsonDecoder(schema, MAX_EXAMPLES).predict(body)
-        except RequestError as error:
-            log.warning("the logged input example is not used: %s", error)
-        else:
-            return body
-    return msgspec.json.encode({"instances": [example_instance(schema)]})
-
-
-def _logged_instances(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> list[list[Any]]:
-    """What may serve as an example, best first: the logged input example, then the reference sample."""
-    found = []
-    info = mlmodel.get("saved_input_example_info") or {}
-    if info.get("artifact_path"):
-        from mlflow.models import Model
-
-        try:
-            example = Model.load(str(folder)).load_input_example(str(folder))
-            found.append(example_to_instances(example, schema))
-        except Exception as error:  # noqa: BLE001  # whatever MLflow could write and not read again
-            log.warning("the logged input example cannot be read: %s", type(error).__name__)
-    reference = folder / "reference.json"
-    if reference.exists():
-        try:
-            found.append(msgspec.json.decode(reference.read_bytes())["instances"])
-        except (msgspec.MsgspecError, KeyError, TypeError):
-            log.warning('reference.json is not of the form {"instances": […]}')
-    return [instances for instances in found if instances]
-
-
-def example_to_instances(example: Any, schema: Schema) -> list[Any]:
-    """Returns an MLflow input example as the instances of a request body.
-
-    Args:
-        example: a DataFrame, an array, a dict of arrays or of values, or a list.
-        schema: of the model it was logged with.
-    """
-    import numpy as np
-    import pandas as pd
-
-    if isinstance(example, pd.DataFrame):
-        binary = [c.name for c in schema.columns if c.type.kind is Kind.BINARY and c.name in example]
-        rows = example.astype(object).where(example.notna(), None)
-        for name in binary:
-            rows[name] = rows[name].map(lambda v: base64.b64encode(v).decode() if v is not None else v)
-        if schema.form is Form.RECORD:
-            return [_plain(row) for row in rows.to_dict("records")]
-        if schema.form is Form.ARRAY:
-            return [_plain(list(row)) for row in rows.itertuples(index=False)]
-        return [_plain(value) for value in rows.iloc[:, 0]]
-    if isinstance(example, np.ndarray):
-        return list(example.tolist())
-    if isinstance(example, dict):
-        values = {key: np.asarray(value) for key, value in example.items()}
-        if all(value.ndim for value in values.values()):
-            n_rows = min(len(value) for value in values.values())
-            return [{key: value[i].tolist() for key, value in values.items()} for i in range(n_rows)]
-        return [_plain(example)]
-    return [_plain(item) for item in example] if isinstance(example, list) else [_plain(example)]
-
-
-def _plain(value: Any) -> Any:
-    """Python's own types of NumPy's and pandas'."""
-    import numpy as np
-    import pandas as pd
-
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (pd.Timestamp, dt.datetime)):
-        return value.isoformat()
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _warm_up(runtime: NativeRuntime, schema: Schema, examples: bytes, resolved: Resolved) -> None:

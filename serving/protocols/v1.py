@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from serving.arrays import array_to_npy, npy_to_inputs
 from serving.arrow import array_to_arrow, arrow_to_inputs
+from serving.batching import Gone
 from serving.errors import UnsupportedMedia
 from serving.openapi import ARROW, NPY
 from serving.prepared import Manifest
@@ -20,7 +22,12 @@ from serving.schema import Inputs
 JSON = "application/json"
 
 LARGE_BODY_BYTES = 64_000
-"""From here on a body is decoded in a thread, so that other requests need not wait for it."""
+"""From here on a body is decoded, or encoded, in a thread, so that other requests need not wait for it."""
+
+ENCODED_ROW_BYTES = 60
+"""What a row's prediction takes in JSON, about."""
+
+T = TypeVar("T")
 
 
 def encode_hook(value: Any) -> Any:
@@ -35,7 +42,16 @@ def encode_hook(value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 
 
-async def predict(router: Router, body: bytes, content_type: str, request_id: str) -> tuple[bytes, str]:
+class Request(NamedTuple):
+    """A request for predictions, as far as any protocol is concerned."""
+
+    body: bytes
+    content_type: str
+    id: str
+    gone: Gone
+
+
+async def predict(router: Router, request: Request) -> tuple[bytes, str]:
     """Answers `POST /v1/predict`; returns the body and its media type.
 
     Raises:
@@ -43,26 +59,28 @@ async def predict(router: Router, body: bytes, content_type: str, request_id: st
     """
     started = time.perf_counter()
     model = router.model
-    if content_type not in ("", JSON):
-        raise UnsupportedMedia(f"predict takes {JSON}, not {_media_name(content_type)}")
-    inputs, params = await _off_loop(body, model.decoder.predict)
-    output = await router.predict(model, inputs, params)
-    answer = {
-        "model": {"name": model.manifest.name, "version": model.manifest.version},
-        "request_id": request_id,
-        "predictions": predictions(output, model.manifest),
-    }
-    encoded = _encoder.encode(answer)
+    if request.content_type not in ("", JSON):
+        raise UnsupportedMedia(f"predict takes {JSON}, not {_media_name(request.content_type)}")
+    inputs, params = await _off_loop(len(request.body), model.decoder.predict, request.body)
+    output = await model.predict(inputs, params, request.gone)
+    size = inputs.n_rows * ENCODED_ROW_BYTES
+    encoded = await _off_loop(size, encode_predictions, output, model.manifest, request.id)
     model.metrics.observe(output, inputs.n_rows, started)
     return encoded, JSON
 
 
-async def predict_batch(
-    router: Router,
-    body: bytes,
-    content_type: str,
-    request_id: str,  # noqa: ARG001  # handlers look alike; an array has no place for it
-) -> tuple[bytes, str]:
+def encode_predictions(output: Output, manifest: Manifest, request_id: str) -> bytes:
+    """Returns the answer of `predict`."""
+    return _encoder.encode(
+        {
+            "model": {"name": manifest.name, "version": manifest.version},
+            "request_id": request_id,
+            "predictions": predictions(output, manifest),
+        }
+    )
+
+
+async def predict_batch(router: Router, request: Request) -> tuple[bytes, str]:
     """Answers `POST /v1/predict_batch` in the media type of the request.
 
     Raises:
@@ -70,20 +88,23 @@ async def predict_batch(
     """
     started = time.perf_counter()
     model = router.model
-    inputs = await _off_loop(body, lambda data: _decode_batch(data, content_type, model))
-    output = await router.predict(model, inputs, {})
-    encoded = encode_batch(output, model.manifest, content_type)
+    media_type = request.content_type or JSON
+    inputs = await _off_loop(len(request.body), _decode_batch, request.body, media_type, model)
+    output = await model.predict(inputs, {}, request.gone)
+    size = inputs.n_rows * ENCODED_ROW_BYTES
+    encoded = await _off_loop(size, encode_batch, output, model.manifest, media_type)
     model.metrics.observe(output, inputs.n_rows, started)
-    return encoded, content_type or JSON
+    return encoded, media_type
 
 
-async def _off_loop(body: bytes, decode: Any) -> Any:
-    return decode(body) if len(body) < LARGE_BODY_BYTES else await asyncio.to_thread(decode, body)
+async def _off_loop(n_bytes: int, function: Callable[..., T], *args: Any) -> T:
+    """Calls a function that takes the longer the more bytes there are: in a thread where they are many."""
+    return function(*args) if n_bytes < LARGE_BODY_BYTES else await asyncio.to_thread(function, *args)
 
 
 def _decode_batch(body: bytes, content_type: str, model: LoadedModel) -> Inputs:
     match content_type:
-        case "" | "application/json":
+        case "application/json":
             return model.decoder.batch(body)
         case "application/x-npy":
             return npy_to_inputs(body, model.schema, model.max_rows)
@@ -134,7 +155,7 @@ def encode_batch(output: Output, manifest: Manifest, content_type: str) -> bytes
         UnsupportedMedia: the model's outputs are objects, which only JSON can carry.
     """
     array = batch_array(output)
-    if content_type in ("", JSON):
+    if content_type == JSON:
         return _encoder.encode(array.tolist())
     is_text = array.dtype == object and all(isinstance(value, str) for value in array.flat)
     if array.dtype == object and not is_text:

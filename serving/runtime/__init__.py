@@ -24,6 +24,20 @@ class Output(msgspec.Struct, frozen=True):
     """Shape `(n_rows,)`, or `(n_rows, n_outputs)`; objects where the model returns more than numbers."""
 
 
+def slice_output(output: Output, start: int, stop: int) -> Output:
+    """Returns what a model says of the rows from `start` to before `stop`."""
+    return Output(
+        output.labels[start:stop] if output.labels is not None else None,
+        output.probabilities[start:stop] if output.probabilities is not None else None,
+        output.values[start:stop] if output.values is not None else None,
+    )
+
+
+def count_output(output: Output) -> int:
+    """Returns the number of rows that an answer is for."""
+    return next(len(a) for a in (output.labels, output.values, output.probabilities) if a is not None)
+
+
 class Description(msgspec.Struct, frozen=True):
     """What a runtime knows of its model once it is loaded."""
 
@@ -41,8 +55,28 @@ class Runtime(Protocol):
         """Returns what the model says of the rows; raises whatever the model raises."""
 
 
-def load_runtime(name: str, folder: Path, schema: Schema) -> Runtime:
-    """Loads the runtime that a manifest names from its prepared folder."""
+def load_runtime(name: str, folder: Path, schema: Schema, *, native_steps: int, n_threads: int) -> Runtime:
+    """Loads a runtime from a prepared folder.
+
+    Args:
+        name: `compiled`, `mixed` or `native`.
+        folder: the prepared model.
+        schema: its inputs.
+        native_steps: of a mixed runtime, how many steps stay in their own library.
+        n_threads: of a compiled runtime, how many may work at one large call.
+
+    Raises:
+        ValueError: there is no such runtime.
+        Exception: whatever the library raises while loading.
+    """
+    if name == "compiled":
+        from serving.runtime.compiled import load_compiled
+
+        return load_compiled(folder / "compiled", schema, n_threads)
+    if name == "mixed":
+        from serving.runtime.mixed import load_mixed
+
+        return load_mixed(folder, native_steps, schema)
     if name == "native":
         from serving.runtime.native import load_native
 

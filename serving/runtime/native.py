@@ -16,6 +16,7 @@ import yaml
 
 from serving.errors import ModelRefused
 from serving.runtime import Description, Output
+from serving.runtime.compiled.nodes import type_name
 from serving.schema import Form, Inputs, Kind, Schema
 
 Frame = pd.DataFrame | npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
@@ -24,6 +25,7 @@ Frame = pd.DataFrame | npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
 class _Adapter(Protocol):
     """One way of calling a model."""
 
+    model: Any
     description: Description
 
     def predict(self, frame: Frame, params: dict[str, Any]) -> Output: ...
@@ -36,6 +38,11 @@ class NativeRuntime:
         self._adapter = adapter
         self._schema = schema
         self.description = adapter.description
+
+    @property
+    def model(self) -> Any:
+        """The fitted model itself; None where only `mlflow.pyfunc` can call it."""
+        return self._adapter.model
 
     def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:
         """Returns what the model says of the rows; raises whatever the model raises."""
@@ -64,22 +71,27 @@ def _load_adapter(folder: Path, flavors: dict[str, Any], schema: Schema) -> _Ada
     if "sklearn" in flavors:
         import mlflow.sklearn
 
-        return _Estimator(mlflow.sklearn.load_model(path))
+        return adapter_of(mlflow.sklearn.load_model(path))
     if "xgboost" in flavors:
         import mlflow.xgboost
 
-        model = mlflow.xgboost.load_model(path)
-        return _XgboostBooster(model) if type(model).__name__ == "Booster" else _Estimator(model)
+        return adapter_of(mlflow.xgboost.load_model(path))
     if "lightgbm" in flavors:
         import mlflow.lightgbm
 
-        model = mlflow.lightgbm.load_model(path)
-        return _LightgbmBooster(model) if type(model).__name__ == "Booster" else _Estimator(model)
+        return adapter_of(mlflow.lightgbm.load_model(path))
     if "python_function" in flavors:
         import mlflow.pyfunc
 
         return _Pyfunc(mlflow.pyfunc.load_model(path), schema)
     raise ModelRefused(f"the model has no flavor that can predict; it has {', '.join(flavors)}")
+
+
+def adapter_of(model: Any) -> _Adapter:
+    """Returns the way of calling a fitted model of scikit-learn, XGBoost or LightGBM."""
+    if type(model).__name__ == "Booster":
+        return _XgboostBooster(model) if "xgboost" in type(model).__module__ else _LightgbmBooster(model)
+    return _Estimator(model)
 
 
 def inputs_to_frame(inputs: Inputs, schema: Schema) -> Frame:
@@ -113,6 +125,22 @@ def to_json_scalars(values: npt.NDArray[Any]) -> list[Any]:
     return [v if isinstance(v, (int, float, bool, str)) else str(v) for v in np.asarray(values).tolist()]
 
 
+_PREDICTS_LIKELIEST = {
+    f"sklearn.{name}"
+    for name in (
+        "RandomForestClassifier",
+        "ExtraTreesClassifier",
+        "DecisionTreeClassifier",
+        "ExtraTreeClassifier",
+        "BaggingClassifier",
+    )
+}
+"""Classifiers whose `predict` is the argmax of `predict_proba`, which need not be computed twice.
+
+Source: sklearn/ensemble/_forest.py, _bagging.py and sklearn/tree/_classes.py, `predict`.
+"""
+
+
 class _Estimator:
     """Anything with scikit-learn's interface."""
 
@@ -121,7 +149,11 @@ class _Estimator:
 
         if not hasattr(model, "predict"):
             raise ModelRefused(f"a {type(model).__name__} cannot predict")
-        self._model = model
+        self.model = model
+        steps = getattr(model, "steps", None) or []
+        # The steps before the last run once for labels and probabilities, not once for each.
+        self._front = model[:-1] if len(steps) > 1 else None
+        self._last = steps[-1][1] if len(steps) > 1 else model
         classes = getattr(model, "classes_", None)
         # Of a multi-output classifier `classes_` is a list with an array per output.
         single = isinstance(classes, np.ndarray) and classes.ndim == 1
@@ -135,14 +167,18 @@ class _Estimator:
         )
 
     def predict(self, frame: Frame, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
-        predicted = np.asarray(self._model.predict(frame))
+        rows = frame if self._front is None else self._front.transform(frame)
+        if self._has_probabilities and type_name(self._last) in _PREDICTS_LIKELIEST:
+            probabilities = np.asarray(self._last.predict_proba(rows))
+            return Output(self._last.classes_.take(probabilities.argmax(axis=1)), probabilities)
+        predicted = np.asarray(self._last.predict(rows))
         if not self._is_classifier:
             return Output(values=predicted)
         if not self._has_probabilities:
             return Output(labels=predicted)
         # The label is the model's own: argmax of the probabilities is not always what `predict` says
         # (tuned thresholds, SVC, ties).
-        return Output(labels=predicted, probabilities=np.asarray(self._model.predict_proba(frame)))
+        return Output(labels=predicted, probabilities=np.asarray(self._last.predict_proba(rows)))
 
 
 def _probability_output(raw: npt.NDArray[Any]) -> Output:
@@ -162,7 +198,7 @@ class _XgboostBooster:
         learner = json.loads(model.save_config())["learner"]
         objective = learner["learner_train_param"]["objective"]
         n_classes = int(learner["learner_model_param"]["num_class"])
-        self._model = model
+        self.model = model
         # binary:logitraw and multi:softmax do not give probabilities: their output is passed on as it is.
         # Source: XGBoost's parameter reference, "Learning Task Parameters".
         self._is_classifier = objective in ("binary:logistic", "multi:softprob")
@@ -177,7 +213,7 @@ class _XgboostBooster:
     def predict(self, frame: Frame, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
         import xgboost
 
-        raw = self._model.predict(xgboost.DMatrix(frame))
+        raw = self.model.predict(xgboost.DMatrix(frame))
         return _probability_output(raw) if self._is_classifier else Output(values=raw)
 
 
@@ -186,7 +222,7 @@ class _LightgbmBooster:
 
     def __init__(self, model: Any) -> None:
         objective = str(model.dump_model(num_iteration=1).get("objective", "")).split(" ")[0]
-        self._model = model
+        self.model = model
         # Source: LightGBM's parameter reference, "objective".
         self._is_classifier = objective in ("binary", "multiclass", "multiclassova")
         classes = list(range(max(int(model.num_model_per_iteration()), 2)))
@@ -208,13 +244,14 @@ class _LightgbmBooster:
         )
 
     def predict(self, frame: Frame, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
-        raw = np.asarray(self._model.predict(frame))
+        raw = np.asarray(self.model.predict(frame))
         return _probability_output(raw) if self._is_classifier else Output(values=raw)
 
 
 class _Pyfunc:
     """Any flavor, through `mlflow.pyfunc`, with the parameters of the request."""
 
+    model = None
     description = Description("other")
 
     def __init__(self, model: Any, schema: Schema) -> None:

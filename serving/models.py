@@ -1,0 +1,67 @@
+"""What `GET /v1/models` says of the loaded models."""
+
+from typing import Any
+
+import numpy as np
+
+from serving.router import LoadedModel, Router
+from serving.schema import Column, Schema
+
+
+def describe_models(router: Router) -> dict[str, Any]:
+    """Returns the answer of `GET /v1/models`."""
+    model = router.current
+    if model is None:
+        return {"ready": False, "reason": router.reason, "models": []}
+    manifest = model.manifest
+    return {
+        "ready": True,
+        "models": [
+            {
+                "name": manifest.name,
+                "version": manifest.version,
+                "run_id": manifest.run_id,
+                "digest": manifest.digest,
+                "task": manifest.task,
+                "classes": manifest.classes,
+                "flavors": manifest.flavors,
+                "runtime": model.runtime_name,
+                "native_reason": model.native_reason,
+                "parity": manifest.parity,
+                "batching": describe_calls(model),
+                "preprocessing_sha256": manifest.preprocessing_sha256,
+                "libraries": manifest.libraries,
+                "prepared_at": manifest.prepared_at,
+                "loaded_at": np.datetime64(int(model.since), "s").item().isoformat() + "+00:00",
+                "signature": describe_schema(model.schema),
+            }
+        ],
+    }
+
+
+def describe_calls(model: LoadedModel) -> dict[str, Any]:
+    """Returns what calls of the model cost in this worker, and how they are made because of it."""
+    policy = model.batcher.policy
+    return {
+        "shared_calls": policy.batches,
+        "inline_rows": policy.inline_rows,
+        "max_batch_rows": policy.max_batch_rows,
+        "rows_are_independent": model.manifest.is_rowwise,
+        "call_ms": {str(rows): round(seconds * 1e3, 4) for rows, seconds in model.costs.seconds.items()},
+    }
+
+
+def describe_schema(schema: Schema) -> dict[str, Any]:
+    """Returns the signature in words that need no MLflow."""
+
+    def column(spec: Column) -> dict[str, Any]:
+        return {"name": spec.name, "type": str(spec.type), "required": spec.required}
+
+    return {
+        "form": schema.form.value,
+        "inputs": [column(spec) for spec in schema.columns],
+        "params": [
+            {"name": p.name, "type": str(p.type), "default": p.default, "list": p.is_list}
+            for p in schema.params
+        ],
+    }

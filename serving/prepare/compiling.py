@@ -1,0 +1,206 @@
+"""From a fitted model to its compiled form, compared with the original before anybody is served by it."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.prepare.generated import Group, cast_within, generate_groups
+from serving.prepare.parity import Comparison, same_output
+from serving.prepared import Parity
+from serving.runtime import Output, Runtime, slice_output
+from serving.runtime.compiled import CompiledRuntime, inputs_to_data
+from serving.runtime.compiled.composing import ChainPredictor
+from serving.runtime.compiled.data import Data, as_matrix
+from serving.runtime.compiled.leaves import LeafFinder
+from serving.runtime.compiled.nodes import Node, NotCompiled, Predictor, compile_predictor
+from serving.runtime.compiled.plan import load_plan, nodes_of, save_plan
+from serving.runtime.mixed import MixedRuntime, to_data
+from serving.runtime.native import NativeRuntime, adapter_of, inputs_to_frame
+from serving.schema import Inputs, Kind, Schema, take
+
+log = logging.getLogger("serving.prepare")
+
+SAMPLE_ROWS = 50
+"""Rows that the compiled steps are tried on as they are made."""
+
+ROWS_ON_THRESHOLDS = 2_000
+
+
+class Compiled(NamedTuple):
+    """A compiled model that has passed the gate."""
+
+    runtime: Runtime
+    n_front: int
+    """Steps of the pipeline that stay in their own library."""
+    reason: str | None
+    """Why they stay; None where the whole model is compiled."""
+    parity: Parity
+
+
+def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder: Path) -> Compiled:
+    """Compiles a model into a new folder and compares it with the original.
+
+    Args:
+        native: the original.
+        schema: its inputs.
+        sample: real rows, the examples and the reference sample.
+        folder: where the plan is written; it must not exist.
+
+    Raises:
+        NotCompiled: a part has no compiled form, or the answers differ; says which and how.
+        OSError: the plan cannot be written.
+    """
+    model = native.model
+    if model is None:
+        raise NotCompiled("a model that is called through mlflow.pyfunc runs its own code")
+    if sum(column.type.kind is Kind.TENSOR for column in schema.columns) and len(schema.columns) > 1:
+        raise NotCompiled("a signature of several tensors has no compiled form")
+    head = take(sample, 0, SAMPLE_ROWS)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        n_front, predictor, reason = _compile(model, head, schema)
+        save_plan(predictor, folder)
+        predictor = load_plan(folder)
+        compiled: Runtime = (
+            MixedRuntime(model, n_front, predictor, schema) if n_front else CompiledRuntime(predictor, schema)
+        )
+        comparison = Comparison()
+        words = sorted(words_of(predictor))
+        for group in [Group("the sample's values", sample), *generate_groups(schema, sample, words)]:
+            comparison.group(
+                group, lambda rows: native.predict(rows, {}), lambda rows: compiled.predict(rows, {})
+            )
+        for matrix, expected, got in _threshold_answers(model, n_front, predictor, head, schema):
+            comparison.thresholds(expected, got, len(matrix))
+    return Compiled(compiled, n_front, reason, comparison.parity())
+
+
+def _compile(model: Any, sample: Inputs, schema: Schema) -> tuple[int, Predictor, str | None]:
+    """The compiled form of the model, or of as many of its pipeline's last steps as have one."""
+    try:
+        return 0, _compile_part(model, inputs_to_data(sample, schema)), None
+    except NotCompiled as error:
+        reason = str(error)
+        steps = getattr(model, "steps", None)
+        if steps is None:
+            raise
+    for n_front in range(1, len(steps)):
+        front = to_data(model[:n_front].transform(inputs_to_frame(sample, schema)))
+        try:
+            return n_front, _compile_part(model[n_front:], front), f"the first {n_front} step(s): {reason}"
+        except NotCompiled:
+            continue
+    raise NotCompiled(reason)
+
+
+def _compile_part(model: Any, data: Data) -> Predictor:
+    try:
+        return compile_predictor(model, data)
+    except NotCompiled:
+        raise
+    except Exception as error:
+        log.info("compiling failed", exc_info=True)
+        raise NotCompiled(f"compiling it raised {type(error).__name__}") from error
+
+
+def words_of(predictor: Predictor) -> set[str]:
+    """Returns the texts among the state of the nodes, short ones: the categories that a model knows."""
+    found: set[str] = set()
+
+    def look(value: Any) -> None:
+        if isinstance(value, str) and len(value) <= 200:
+            found.add(value)
+        elif isinstance(value, (dict, list, tuple)):
+            for item in value:
+                look(item)
+
+    for node in nodes_of(predictor):
+        for value in vars(node).values():
+            look(value)
+    return found
+
+
+def _threshold_answers(
+    model: Any, n_front: int, predictor: Predictor, sample: Inputs, schema: Schema
+) -> Iterator[tuple[npt.NDArray[Any], Output, Output]]:
+    """What the last estimator and its compiled form say of rows on split thresholds, where there are any."""
+    last: Node = predictor.last if isinstance(predictor, ChainPredictor) else predictor
+    finders = [node for node in nodes_of(last) if isinstance(node, LeafFinder)]
+    if not finders or not isinstance(last, Predictor):
+        return
+    is_pipeline = isinstance(predictor, ChainPredictor) or n_front > 0
+    data: Data = inputs_to_data(sample, schema)
+    if n_front:
+        data = to_data(model[:n_front].transform(inputs_to_frame(sample, schema)))
+    if isinstance(predictor, ChainPredictor):
+        for step in predictor.steps:
+            data = step.transform(data)
+    try:
+        matrix = as_matrix(data)
+    except ValueError:
+        return  # text reaches the estimator, which sorts it out itself
+    rows = rows_on_thresholds(matrix, finders)
+    if is_pipeline:
+        expected = adapter_of(model.steps[-1][1]).predict(rows, {})
+        got = last.output(rows)
+    else:
+        inputs = _matrix_to_inputs(rows, schema)
+        expected = adapter_of(model).predict(inputs_to_frame(inputs, schema), {})
+        got = last.output(inputs_to_data(inputs, schema))
+    yield rows, expected, got
+
+
+def rows_on_thresholds(
+    matrix: npt.NDArray[Any], finders: list[LeafFinder], seed: int = 0
+) -> npt.NDArray[Any]:
+    """Returns rows of the matrix in which features have been moved onto thresholds, or next to them."""
+    rng = np.random.default_rng(seed)
+    rows = matrix[rng.integers(len(matrix), size=ROWS_ON_THRESHOLDS)].astype(np.float64)
+    for finder in finders:
+        inside = finder.split_features < rows.shape[1]
+        features, thresholds = finder.split_features[inside], finder.split_thresholds[inside]
+        if not len(features):
+            continue
+        for row in rows:
+            chosen = rng.integers(len(features), size=rng.integers(1, 6))
+            exact = thresholds[chosen]
+            near = np.nextafter(exact.astype(np.float32), np.float32(rng.choice([-np.inf, np.inf])))
+            row[features[chosen]] = np.where(rng.random(len(chosen)) < 0.5, exact, near)
+    return cast_within(rows, matrix.dtype) if matrix.dtype.kind == "f" else rows
+
+
+def _matrix_to_inputs(rows: npt.NDArray[Any], schema: Schema) -> Inputs:
+    if schema.columns[0].type.kind is Kind.TENSOR:
+        return Inputs((cast_within(rows, np.dtype(schema.columns[0].type.dtype)),), len(rows))
+    columns = tuple(np.ascontiguousarray(column) for column in rows.T)
+    return Inputs(columns, len(rows))
+
+
+MAX_ROWWISE_ROWS = 8
+
+
+def is_rowwise(native: NativeRuntime, sample: Inputs) -> bool:
+    """Whether rows get the same answers one by one as together, tried on up to `MAX_ROWWISE_ROWS` real rows.
+
+    Of one row nothing can be told: then False.
+    """
+    n_rows = min(sample.n_rows, MAX_ROWWISE_ROWS)
+    if n_rows < 2:
+        return False
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            together = native.predict(take(sample, 0, n_rows), {})
+            return all(
+                same_output(
+                    slice_output(together, row, row + 1), native.predict(take(sample, row, row + 1), {})
+                )
+                for row in range(n_rows)
+            )
+    except Exception:  # noqa: BLE001  # a model that cannot answer its own sample is not to be batched
+        return False

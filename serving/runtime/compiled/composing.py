@@ -1,0 +1,163 @@
+"""Pipeline, ColumnTransformer, FeatureUnion: how nodes are put together."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from serving.runtime import Output
+from serving.runtime.compiled.data import Columns, Data, concatenate, count_rows, select
+from serving.runtime.compiled.nodes import (
+    NotCompiled,
+    Predictor,
+    Transformer,
+    compile_predictor,
+    compile_transformer,
+    compiles_predictor,
+    compiles_transformer,
+)
+
+
+@dataclass
+class Chain(Transformer):
+    """One step after the other."""
+
+    steps: list[Transformer]
+
+    def transform(self, data: Data) -> Data:
+        """Returns what the last step returns."""
+        for step in self.steps:
+            data = step.transform(data)
+        return data
+
+
+@dataclass
+class Identity(Transformer):
+    """`passthrough`."""
+
+    def transform(self, data: Data) -> Data:
+        """Returns the data."""
+        return data
+
+
+@dataclass
+class Branches(Transformer):
+    """Each branch takes its columns; what they return stands side by side."""
+
+    positions: list[list[int]]
+    steps: list[Transformer]
+    weights: list[float | None]
+
+    def transform(self, data: Data) -> Data:
+        """Returns one matrix (or columns, where a branch passes text on)."""
+        blocks = []
+        for positions, step, weight in zip(self.positions, self.steps, self.weights, strict=True):
+            block = step.transform(select(data, positions))
+            if weight is not None:
+                block = _weighted(block, weight)
+            blocks.append(block)
+        if not blocks:
+            return np.empty((count_rows(data), 0))
+        return concatenate(blocks)
+
+
+def _weighted(block: Data, weight: float) -> Data:
+    if isinstance(block, Columns):
+        return Columns(block.names, [array * weight for array in block.arrays])
+    return block * weight
+
+
+@dataclass
+class ChainPredictor(Predictor):
+    """Transformers, and a predictor at the end."""
+
+    steps: list[Transformer]
+    last: Predictor
+
+    def __post_init__(self) -> None:
+        self.classes = getattr(self.last, "classes", None)
+
+    def output(self, data: Data) -> Output:
+        """Returns what the last step says."""
+        for step in self.steps:
+            data = step.transform(data)
+        return self.last.output(data)
+
+    def decision(self, data: Data) -> Any:
+        """Returns the last step's decision function."""
+        for step in self.steps:
+            data = step.transform(data)
+        return self.last.decision(data)
+
+
+def compile_steps(fitted: list[Any], sample: Data) -> tuple[list[Transformer], Data]:
+    """Compiles transformers that follow each other; returns them and the sample behind the last.
+
+    Raises:
+        NotCompiled: for the first that has no compiled form.
+    """
+    steps: list[Transformer] = []
+    for one in fitted:
+        if one is None or one == "passthrough":
+            continue
+        step = compile_transformer(one, sample)
+        sample = step.transform(sample)
+        fused = step.after(steps[-1]) if steps else None
+        if fused is not None:
+            steps[-1] = fused
+        else:
+            steps.append(step)
+    return steps, sample
+
+
+@compiles_transformer("sklearn.Pipeline")
+def compile_chain(pipeline: Any, sample: Data) -> Transformer:
+    """Compiles a pipeline that ends in a transformer."""
+    steps, _ = compile_steps([step for _, step in pipeline.steps], sample)
+    return steps[0] if len(steps) == 1 else Chain(steps)
+
+
+@compiles_predictor("sklearn.Pipeline")
+def compile_chain_predictor(pipeline: Any, sample: Data) -> Predictor:
+    """Compiles a pipeline that ends in an estimator."""
+    *steps, last = [step for _, step in pipeline.steps]
+    compiled, sample = compile_steps(steps, sample)
+    predictor = compile_predictor(last, sample)
+    return ChainPredictor(compiled, predictor) if compiled else predictor
+
+
+@compiles_transformer("sklearn.ColumnTransformer")
+def compile_column_transformer(fitted: Any, sample: Data) -> Transformer:
+    """Compiles a ColumnTransformer; columns are found by name where the fit knew names."""
+    indices = fitted._transformer_to_input_indices  # noqa: SLF001  # `columns_` of `transformers_` may be callables
+    fitted_names = getattr(fitted, "feature_names_in_", None)
+    weights = fitted.transformer_weights or {}
+    branches: list[tuple[list[int], Transformer, float | None]] = []
+    for name, transformer, _ in fitted.transformers_:
+        positions = _positions([int(i) for i in indices[name]], fitted_names, sample)
+        if transformer == "drop" or not positions:
+            continue
+        part = select(sample, positions)
+        step = Identity() if transformer == "passthrough" else compile_transformer(transformer, part)
+        branches.append((positions, step, weights.get(name)))
+    return Branches([b[0] for b in branches], [b[1] for b in branches], [b[2] for b in branches])
+
+
+def _positions(indices: list[int], fitted_names: Any, sample: Data) -> list[int]:
+    if not isinstance(sample, Columns) or fitted_names is None:
+        return indices
+    try:
+        return [sample.names.index(str(fitted_names[index])) for index in indices]
+    except ValueError:
+        raise NotCompiled("a column that the ColumnTransformer wants is not in its input") from None
+
+
+@compiles_transformer("sklearn.FeatureUnion")
+def compile_feature_union(fitted: Any, sample: Data) -> Transformer:
+    """Compiles a FeatureUnion: every branch takes all columns."""
+    n_columns = len(sample.arrays) if isinstance(sample, Columns) else sample.shape[1]
+    everything = list(range(n_columns))
+    weights = fitted.transformer_weights or {}
+    parts = [(name, part) for name, part in fitted.transformer_list if part not in ("drop", None)]
+    steps = [Identity() if part == "passthrough" else compile_transformer(part, sample) for _, part in parts]
+    return Branches([everything] * len(parts), steps, [weights.get(name) for name, _ in parts])

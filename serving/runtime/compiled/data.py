@@ -1,0 +1,125 @@
+"""Rows on their way through a compiled pipeline: named columns at first, one matrix of numbers from then on.
+
+Text is an object array of `str`; a missing text is None or NaN, and both mean what pandas' NaN means to the
+original. Numbers are arrays of a NumPy dtype; a missing number is NaN.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[Any]
+"""Shape `(n_rows, n_columns)`, a numeric dtype."""
+
+
+class Columns(NamedTuple):
+    """Columns with names, each an array of shape `(n_rows,)`."""
+
+    names: tuple[str, ...]
+    arrays: Sequence[npt.NDArray[Any]]
+
+
+Data = Columns | Matrix
+
+
+def count_rows(data: Data) -> int:
+    """Returns the number of rows."""
+    return len(data.arrays[0]) if isinstance(data, Columns) else len(data)
+
+
+def is_text(array: npt.NDArray[Any]) -> bool:
+    """Whether a column may hold text."""
+    return array.dtype.kind == "O"
+
+
+def select(data: Data, positions: Sequence[int]) -> Data:
+    """Returns some of the columns."""
+    if isinstance(data, Columns):
+        return Columns(tuple(data.names[p] for p in positions), [data.arrays[p] for p in positions])
+    return data[:, positions]
+
+
+def as_matrix(data: Data) -> Matrix:
+    """Returns the columns side by side, in the dtype that pandas and scikit-learn would find for them.
+
+    Raises:
+        ValueError: a column holds text.
+    """
+    if not isinstance(data, Columns):
+        return data
+    arrays = data.arrays
+    dtypes = {array.dtype for array in arrays}
+    if len(dtypes) == 1:
+        dtype = next(iter(dtypes))
+    elif any(dtype.kind in "bO" for dtype in dtypes):
+        # A frame of numbers and booleans is one of objects, which scikit-learn turns into float64.
+        dtype = np.dtype(np.float64)
+    else:
+        dtype = np.result_type(*dtypes)
+    if dtype.kind == "O":
+        dtype = np.dtype(np.float64)
+    out = np.empty((len(arrays[0]), len(arrays)), dtype=dtype)
+    for position, array in enumerate(arrays):
+        out[:, position] = array
+    return out
+
+
+def as_validated(data: Data) -> Matrix:
+    """Returns the matrix that scikit-learn's `validate_data` makes of a frame with these columns.
+
+    It lies column after column in memory, as pandas makes it, because sums and products round by the order
+    in memory; and booleans become what the other columns are.
+    Source: sklearn.utils.validation.check_array, `pandas_requires_conversion`.
+
+    Raises:
+        ValueError: a column holds text.
+    """
+    if not isinstance(data, Columns):
+        return data
+    arrays = data.arrays
+    dtypes = {array.dtype for array in arrays}
+    dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes)
+    if dtype.kind == "O":
+        dtype = np.dtype(np.float64)
+    out = np.empty((len(arrays), len(arrays[0])), dtype=dtype)
+    for position, array in enumerate(arrays):
+        out[position] = array
+    return out.T
+
+
+def as_float(data: Data) -> Matrix:
+    """Returns float32 where all of it is float32, else float64: what scikit-learn calls FLOAT_DTYPES."""
+    matrix = as_matrix(data)
+    return matrix if matrix.dtype in (np.float64, np.float32) else matrix.astype(np.float64)
+
+
+def check_finite(matrix: Matrix, *, allow_nan: bool = False) -> None:
+    """Refuses what scikit-learn's `check_array` refuses.
+
+    Raises:
+        ValueError: an infinite number, or NaN where that is not allowed.
+    """
+    if matrix.dtype.kind != "f":
+        return
+    if np.isfinite(matrix).all():
+        return
+    if np.isinf(matrix).any():
+        raise ValueError("Input contains infinity or a value too large for the dtype")
+    if not allow_nan and np.isnan(matrix).any():
+        raise ValueError("Input contains NaN")
+
+
+def concatenate(blocks: Sequence[Data]) -> Data:
+    """Returns blocks side by side: one matrix, or columns where one of them holds text."""
+    if any(isinstance(block, Columns) and any(map(is_text, block.arrays)) for block in blocks):
+        names: list[str] = []
+        arrays: list[npt.NDArray[Any]] = []
+        for block in blocks:
+            own = block.arrays if isinstance(block, Columns) else list(block.T)
+            names += block.names if isinstance(block, Columns) else [""] * len(own)
+            arrays += own
+        return Columns(tuple(names), arrays)
+    matrices = [as_matrix(block) for block in blocks]
+    return matrices[0] if len(matrices) == 1 else np.concatenate(matrices, axis=1)

@@ -1,0 +1,346 @@
+"""Imputers: SimpleImputer of numbers and of text, and MissingIndicator.
+
+Two nodes, because scikit-learn has two ways: numbers are one matrix of one dtype; as soon as one column of
+the fit held text, all columns are Python objects, and each keeps what it holds.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.runtime.compiled.data import (
+    Columns,
+    Data,
+    as_float,
+    as_validated,
+    check_finite,
+    count_rows,
+    is_text,
+)
+from serving.runtime.compiled.nodes import Node, NotCompiled, Transformer, compiles_transformer
+
+Array = npt.NDArray[Any]
+
+
+def arrays_of(data: Data) -> list[Array]:
+    """Returns the columns, each of shape `(n_rows,)`."""
+    return list(data.arrays) if isinstance(data, Columns) else list(data.T)
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell of an object array is None or NaN."""
+    return cell is None or bool(cell != cell)  # noqa: PLR0124  # that is what NaN is
+
+
+def treats_none_as_nan(array: Array, known: list[Any]) -> bool:
+    """Whether None means NaN in a column, as it does in text, and not in booleans.
+
+    Args:
+        array: a few cells of the column.
+        known: what the transformer knows of its values, for a column whose few cells are all missing.
+    """
+    if not is_text(array):
+        return False
+    cells = [cell for cell in array.tolist() if not is_missing(cell)]
+    cells = cells or [cell for cell in known if not is_missing(cell)]
+    return all(isinstance(cell, str) for cell in cells)
+
+
+@dataclass
+class NumberImputer(Transformer):
+    """SimpleImputer of numbers."""
+
+    fills: Array
+    """What missing numbers become; one for each column that is kept."""
+    kept: list[int] | None
+    """The columns that are kept; None keeps all."""
+    missing: float | None
+    """The number that means missing; None is NaN."""
+    indicated: list[int] | None
+    """The columns that an indicator is appended for; None appends nothing."""
+    makes_floats: bool
+    """Whether the result is of floats (`mean`, `median`) or of the dtype that the data has."""
+    casts: str
+    """What a fill must be able to become: a dtype that the data's must take in; `""` is any."""
+
+    def transform(self, data: Data) -> Data:
+        """Returns numbers without missing ones.
+
+        Raises:
+            ValueError: an infinite number, NaN where another number means missing, or a dtype that the fit
+                does not go with.
+        """
+        matrix = as_validated(data)
+        if self.makes_floats:
+            matrix = as_float(matrix)
+        self._check_dtype(matrix.dtype)
+        if self.missing is None:
+            is_float = matrix.dtype.kind == "f"
+            if self.kept is None and self.indicated is None and (not is_float or np.isfinite(matrix).all()):
+                return matrix
+            mask = np.isnan(matrix) if is_float else np.zeros(matrix.shape, dtype=bool)
+            check_finite(matrix, allow_nan=True)
+        else:
+            check_finite(matrix)
+            mask = matrix == self.missing
+        kept, kept_mask = (matrix, mask) if self.kept is None else (matrix[:, self.kept], mask[:, self.kept])
+        out = np.where(kept_mask, self.fills.astype(kept.dtype), kept)
+        if self.indicated is None:
+            return out
+        return np.concatenate([out, mask[:, self.indicated]], axis=1)
+
+    def _check_dtype(self, dtype: np.dtype[Any]) -> None:
+        if dtype.kind == "b":
+            raise ValueError("SimpleImputer does not support booleans")
+        if self.casts and not np.can_cast(np.dtype(self.casts), dtype, casting="same_kind"):
+            raise ValueError("The fill value cannot be cast to the dtype of the data")
+
+
+@dataclass
+class Fill(Node):
+    """What the cells of one column become."""
+
+    replaced: dict[Any, Any]
+    """Cells that become another."""
+    missing: Any
+    """What missing cells become; None leaves them."""
+    refuses_missing: bool
+    """Whether a missing cell is an error."""
+    none_is_nan: bool
+    """Whether None is a missing cell, or a value of its own."""
+
+    def of(self, cell: Any) -> Any:
+        """Returns what a cell becomes.
+
+        Raises:
+            ValueError: it is missing and must not be.
+        """
+        if not (self.none_is_nan if cell is None else cell != cell):  # noqa: PLR0124  # that is what NaN is
+            return self.replaced.get(cell, cell)
+        if self.refuses_missing:
+            raise ValueError("Input contains NaN")
+        return cell if self.missing is None else self.missing
+
+    def apply(self, array: Array) -> Array:
+        """Returns the column with its cells replaced.
+
+        Raises:
+            ValueError: a cell is missing and must not be.
+        """
+        if not is_text(array):
+            return self._apply_to_numbers(array)
+        cells = array.tolist()
+        out = np.empty(len(cells), dtype=object)
+        if self.none_is_nan and not self.replaced and self.missing is not None:
+            missing = self.missing
+            out[:] = [missing if c is None or c != c else c for c in cells]  # noqa: PLR0124
+        else:
+            out[:] = [self.of(cell) for cell in cells]
+        return out
+
+    def _apply_to_numbers(self, array: Array) -> Array:
+        # Among objects a float32 is a Python float.
+        out = array.astype(np.float64) if array.dtype == np.float32 else array
+        if array.dtype.kind == "f":
+            is_nan = np.isnan(array)
+            if self.refuses_missing and is_nan.any():
+                raise ValueError("Input contains NaN")
+            if self.missing is not None:
+                out = _put(out, is_nan, self.missing)
+        for value, other in self.replaced.items():
+            if isinstance(value, (int, float)):
+                out = _put(out, array == value, other)
+        return out
+
+
+def _put(array: Array, mask: npt.NDArray[np.bool_], value: Any) -> Array:
+    if not mask.any():
+        return array
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    out = array.copy() if is_number and array.dtype.kind == "f" else array.astype(object)
+    out[mask] = value
+    return out
+
+
+@dataclass
+class MissingIndicator(Transformer):
+    """Where cells are missing."""
+
+    columns: list[int] | None
+    """The columns that are told of; None is all."""
+    seen: list[int] | None
+    """The columns that alone may have missing cells; None is all."""
+    missing: Any
+    """The value that means missing; None is NaN."""
+    none_is_nan: list[bool]
+
+    def transform(self, data: Data) -> Data:
+        """Returns booleans.
+
+        Raises:
+            ValueError: a column has missing cells that had none in the fit, an infinite number, or NaN
+                where another value means missing.
+        """
+        if any(map(is_text, arrays_of(data))):
+            mask = self.cells(data)
+        else:
+            matrix = as_validated(data)
+            if matrix.dtype.kind == "b":
+                raise ValueError("MissingIndicator does not support booleans")
+            check_finite(matrix, allow_nan=self.missing is None)
+            if self.missing is not None:
+                mask = matrix == self.missing
+            else:
+                mask = np.isnan(matrix) if matrix.dtype.kind == "f" else np.zeros(matrix.shape, dtype=bool)
+        if self.seen is not None and np.delete(mask, self.seen, axis=1).any():
+            raise ValueError("A column has missing values in transform but had none in fit")
+        return mask if self.columns is None else mask[:, self.columns]
+
+    def cells(self, data: Data) -> npt.NDArray[np.bool_]:
+        """Returns where the cells of all columns are missing, each cell taken as an object.
+
+        Raises:
+            ValueError: NaN where another value means missing.
+        """
+        mask = np.empty((count_rows(data), len(self.none_is_nan)), dtype=bool)
+        for position, (array, none_is_nan) in enumerate(zip(arrays_of(data), self.none_is_nan, strict=True)):
+            cells = array.tolist()
+            is_nan = [none_is_nan if cell is None else cell != cell for cell in cells]  # noqa: PLR0124
+            if self.missing is not None and any(is_nan):
+                raise ValueError("Input contains NaN")
+            mask[:, position] = is_nan if self.missing is None else [cell == self.missing for cell in cells]
+        return mask
+
+
+@dataclass
+class CellImputer(Transformer):
+    """SimpleImputer of columns with text among them."""
+
+    columns: list[Fill]
+    kept: list[int] | None
+    """The columns that are kept; None keeps all."""
+    indicator: MissingIndicator | None
+    """What is appended."""
+
+    def transform(self, data: Data) -> Data:
+        """Returns columns.
+
+        Raises:
+            ValueError: a missing cell where another value means missing.
+        """
+        names = data.names if isinstance(data, Columns) else ("",) * len(self.columns)
+        arrays = [fill.apply(array) for fill, array in zip(self.columns, arrays_of(data), strict=True)]
+        if self.kept is not None:
+            names, arrays = tuple(names[p] for p in self.kept), [arrays[p] for p in self.kept]
+        if self.indicator is not None:
+            mask = self.indicator.cells(data)
+            if self.indicator.columns is not None:
+                mask = mask[:, self.indicator.columns]
+            names, arrays = names + ("",) * mask.shape[1], arrays + list(mask.T)
+        return Columns(names, arrays)
+
+    def after(self, previous: Transformer) -> Transformer | None:
+        """Returns one imputer for two in a row."""
+        fills, own = fills_of(previous), fills_of(self)
+        if fills is None or own is None or [f.none_is_nan for f in fills] != [f.none_is_nan for f in own]:
+            return None
+        return CellImputer([_both(first, then) for first, then in zip(fills, own, strict=True)], None, None)
+
+
+def fills_of(step: Transformer) -> list[Fill] | None:
+    """Returns what a step does to its columns where it is an imputer of cells that does no more than that."""
+    if isinstance(step, CellImputer) and step.kept is None and step.indicator is None:
+        return step.columns
+    return None
+
+
+def _both(first: Fill, then: Fill) -> Fill:
+    replaced = {cell: then.of(other) for cell, other in first.replaced.items()}
+    replaced |= {cell: other for cell, other in then.replaced.items() if cell not in replaced}
+    if first.refuses_missing or first.missing is None:
+        missing, refuses = then.missing, first.refuses_missing or then.refuses_missing
+    else:
+        missing, refuses = then.of(first.missing), False
+    return Fill(replaced, missing, refuses, first.none_is_nan)
+
+
+def _is_nan(value: Any) -> bool:
+    """NaN, or pandas' NA, which stands for it."""
+    return type(value).__name__ == "NAType" or (isinstance(value, float) and value != value)  # noqa: PLR0124
+
+
+def _plain(value: Any) -> Any:
+    plain = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(plain, (str, bool, int, float)):
+        raise NotCompiled(f"cells of type {type(value).__name__}")
+    return plain
+
+
+@compiles_transformer("sklearn.SimpleImputer")
+def compile_simple_imputer(fitted: Any, sample: Data) -> Transformer:
+    """Compiles a SimpleImputer.
+
+    Raises:
+        NotCompiled: it was fitted on numbers and now gets text or booleans, or its values are neither text
+            nor numbers.
+    """
+    statistics = fitted.statistics_.tolist()
+    kept = list(range(len(statistics)))
+    if not fitted.keep_empty_features:
+        kept = [position for position, value in enumerate(statistics) if not _is_nan(value)]
+    keeps_all = len(kept) == len(statistics)
+    fit_dtype, fill_dtype = fitted._fit_dtype, fitted._fill_dtype  # noqa: SLF001  # which of its two ways it takes
+    if fit_dtype.kind == "O":
+        fills = zip(statistics, arrays_of(sample), strict=True)
+        columns = [_compile_fill(fitted.missing_values, fill, array) for fill, array in fills]
+        indicator = compile_missing_indicator(fitted.indicator_, sample) if fitted.add_indicator else None
+        return CellImputer(columns, None if keeps_all else kept, indicator)
+    makes_floats = fitted.strategy not in ("most_frequent", "constant")
+    if not makes_floats and any(array.dtype.kind not in "fiu" for array in arrays_of(sample)):
+        raise NotCompiled("an imputer of numbers that gets other columns")
+    return NumberImputer(
+        fills=np.array([statistics[position] for position in kept]).astype(fill_dtype),
+        kept=None if keeps_all else kept,
+        missing=None if _is_nan(fitted.missing_values) else _plain(fitted.missing_values),
+        indicated=fitted.indicator_.features_.tolist() if fitted.add_indicator else None,
+        makes_floats=makes_floats,
+        casts=fill_dtype.str if fitted.strategy == "constant" else "",
+    )
+
+
+def _compile_fill(missing_values: Any, fill: Any, array: Array) -> Fill:
+    none_is_nan = treats_none_as_nan(array, [fill])
+    if _is_nan(fill):
+        # The column is dropped, or (with `keep_empty_features`) filled with what it already has.
+        return Fill({}, None, refuses_missing=not _is_nan(missing_values), none_is_nan=none_is_nan)
+    fill = _plain(fill)
+    if _is_nan(missing_values):
+        also_none = not none_is_nan and type(missing_values).__name__ == "NAType"
+        return Fill({None: fill} if also_none else {}, fill, refuses_missing=False, none_is_nan=none_is_nan)
+    if missing_values is None:
+        # Text has no None by the time it is a frame: what is missing is NaN there.
+        return Fill({} if none_is_nan else {None: fill}, None, refuses_missing=True, none_is_nan=none_is_nan)
+    return Fill({_plain(missing_values): fill}, None, refuses_missing=True, none_is_nan=none_is_nan)
+
+
+@compiles_transformer("sklearn.MissingIndicator")
+def compile_missing_indicator(fitted: Any, sample: Data) -> MissingIndicator:
+    """Compiles a MissingIndicator.
+
+    Raises:
+        NotCompiled: None or pandas' NA means missing.
+    """
+    value = fitted.missing_values
+    if value is None or type(value).__name__ == "NAType":
+        raise NotCompiled("None or NA that means missing")
+    features = fitted.features_.tolist()
+    has_all = len(features) == fitted.n_features_in_
+    strict = fitted.features == "missing-only" and fitted.error_on_new
+    return MissingIndicator(
+        columns=None if has_all else features,
+        seen=features if strict and not has_all else None,
+        missing=None if _is_nan(value) else _plain(value),
+        none_is_nan=[treats_none_as_nan(array, []) for array in arrays_of(sample)],
+    )

@@ -1,0 +1,160 @@
+"""What a compiled pipeline is made of: nodes, and the registry of what compiles into which.
+
+A node is a dataclass whose fields are its fitted state and whose method is NumPy: the worker that runs it
+imports no scikit-learn. Each family of estimators is one file here, with the nodes and, beside them, the
+functions that make them from a fitted estimator by reading its attributes. A type is compiled only where
+exactly that type is registered; a subclass may do something else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.runtime import Output
+from serving.runtime.compiled.data import Columns, Data
+
+
+class NotCompiled(Exception):
+    """This model, or this part of it, has no compiled form; says why in one clause."""
+
+
+class Node:
+    """A part of a compiled pipeline; its dataclass fields are what is written to disk."""
+
+    kinds: ClassVar[dict[str, type["Node"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Node.kinds[cls.__name__] = cls
+
+
+class Transformer(Node):
+    """A step that turns data into other data of as many rows."""
+
+    def transform(self, data: Data) -> Data:
+        """Returns the transformed rows.
+
+        Raises:
+            ValueError: where the original raises.
+        """
+        raise NotImplementedError
+
+    def after(self, previous: "Transformer") -> "Transformer | None":  # noqa: ARG002  # for those that can
+        """Returns one step that does what `previous` and then this one do; None where there is none."""
+        return None
+
+
+class Predictor(Node):
+    """The last step: from rows to what the model says of them."""
+
+    classes: npt.NDArray[Any] | None
+    """The labels in the order of the probabilities' columns; None of a regressor, or not there."""
+
+    def output(self, data: Data) -> Output:
+        """Returns what the original's `predict` (and `predict_proba`) say, bit for bit where that is possible.
+
+        Raises:
+            ValueError: where the original raises.
+        """
+        raise NotImplementedError
+
+    def decision(self, data: Data) -> npt.NDArray[Any]:  # noqa: ARG002  # for those that have one
+        """Returns what the original's `decision_function` says, for those that have one."""
+        raise NotCompiled(f"{type(self).__name__} has no compiled decision function")
+
+
+CompileTransformer = Callable[[Any, Data], Transformer]
+CompilePredictor = Callable[[Any, Data], Predictor]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_TRANSFORMERS: dict[str, CompileTransformer] = {}
+_PREDICTORS: dict[str, CompilePredictor] = {}
+
+
+def type_name(fitted: Any) -> str:
+    """Returns library and class, `sklearn.StandardScaler`: what the registry goes by."""
+    kind = type(fitted)
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
+
+
+def compiles_transformer(*names: str) -> Callable[[_Function], _Function]:
+    """Registers a function `(fitted, sample) -> Transformer` for types such as `sklearn.StandardScaler`.
+
+    The sample is a few rows of the data that reach the step. The function raises `NotCompiled` for
+    settings that it does not cover.
+    """
+
+    def register(function: _Function) -> _Function:
+        for name in names:
+            _TRANSFORMERS[name] = function
+        return function
+
+    return register
+
+
+def compiles_predictor(*names: str) -> Callable[[_Function], _Function]:
+    """The same for last steps: a function `(fitted, sample) -> Predictor`."""
+
+    def register(function: _Function) -> _Function:
+        for name in names:
+            _PREDICTORS[name] = function
+        return function
+
+    return register
+
+
+def compile_transformer(fitted: Any, sample: Data) -> Transformer:
+    """Returns the compiled form of a fitted transformer.
+
+    Args:
+        fitted: the transformer.
+        sample: a few rows of the data that reach it; the names and kinds of their columns count.
+
+    Raises:
+        NotCompiled: it has none.
+    """
+    function = _TRANSFORMERS.get(type_name(fitted))
+    if function is None:
+        raise NotCompiled(f"{type(fitted).__name__} has no compiled form")
+    _check_names(fitted, sample)
+    step = function(fitted, sample)
+    container = (getattr(fitted, "_sklearn_output_config", None) or {}).get("transform")
+    if container in ("pandas", "polars"):
+        return Named(step, [str(name) for name in fitted.get_feature_names_out()])
+    return step
+
+
+def compile_predictor(fitted: Any, sample: Data) -> Predictor:
+    """Returns the compiled form of a fitted estimator; see `compile_transformer`."""
+    function = _PREDICTORS.get(type_name(fitted))
+    if function is None:
+        raise NotCompiled(f"{type(fitted).__name__} has no compiled form")
+    _check_names(fitted, sample)
+    return function(fitted, sample)
+
+
+def _check_names(fitted: Any, sample: Data) -> None:
+    """Columns by name must come in the order of the fit; a ColumnTransformer picks its own."""
+    names = getattr(fitted, "feature_names_in_", None)
+    if names is None or not isinstance(sample, Columns) or hasattr(fitted, "transformers_"):
+        return
+    if hasattr(fitted, "steps") or hasattr(fitted, "transformer_list"):
+        return  # their parts are asked
+    if list(names) != list(sample.names):
+        raise NotCompiled(f"{type(fitted).__name__} was fitted on other columns")
+
+
+@dataclass
+class Named(Transformer):
+    """Gives names to the columns that a transformer with `set_output(transform="pandas")` returns."""
+
+    step: Transformer
+    names: list[str]
+
+    def transform(self, data: Data) -> Data:
+        """Returns columns."""
+        out = self.step.transform(data)
+        arrays = list(out.arrays) if isinstance(out, Columns) else list(np.ascontiguousarray(out.T))
+        return Columns(tuple(self.names), arrays)

@@ -1,0 +1,163 @@
+"""Scalers: each number moved and stretched by itself, or each row brought to a length."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.runtime.compiled.data import Data, as_float, as_validated, check_finite
+from serving.runtime.compiled.nodes import NotCompiled, Transformer, compiles_transformer
+
+
+@dataclass
+class Scaler(Transformer):
+    """`(x - center) / scale`: StandardScaler, RobustScaler, MaxAbsScaler."""
+
+    center: npt.NDArray[Any] | None
+    scale: npt.NDArray[Any] | None
+    casts_state: bool
+    """Whether `center` and `scale` are cast to the data's dtype first, which differs for float32."""
+    clips: bool
+    """To -1 … 1."""
+
+    def transform(self, data: Data) -> Data:
+        """Returns floats.
+
+        Raises:
+            ValueError: an infinite number.
+        """
+        matrix = as_float(as_validated(data))
+        check_finite(matrix, allow_nan=True)
+        return self.apply(matrix)
+
+    def apply(self, matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns what `transform` does, of floats that have been checked."""
+        out = matrix
+        if self.center is not None:
+            out = _in_dtype(np.subtract, out, self.center, casts_state=self.casts_state)
+        if self.scale is not None:
+            out = _in_dtype(np.divide, out, self.scale, casts_state=self.casts_state)
+        return np.clip(out, -1.0, 1.0) if self.clips else out
+
+
+def _in_dtype(
+    operation: np.ufunc, matrix: npt.NDArray[Any], state: npt.NDArray[Any], *, casts_state: bool = False
+) -> npt.NDArray[Any]:
+    """Returns what `matrix -= state` and the like leave in the matrix: its dtype stays."""
+    if matrix.dtype == state.dtype:
+        return operation(matrix, state)  # type: ignore[no-any-return]
+    if casts_state:
+        return operation(matrix, state.astype(matrix.dtype))  # type: ignore[no-any-return]
+    return operation(matrix, state).astype(matrix.dtype)  # type: ignore[no-any-return]
+
+
+@dataclass
+class MinMaxScaler(Transformer):
+    """`x * scale + min`."""
+
+    scale: npt.NDArray[Any]
+    min: npt.NDArray[Any]
+    limits: list[float] | None
+    """Both ends of the range that the result is clipped to; None does not clip."""
+
+    def transform(self, data: Data) -> Data:
+        """Returns floats.
+
+        Raises:
+            ValueError: an infinite number.
+        """
+        matrix = as_float(as_validated(data))
+        check_finite(matrix, allow_nan=True)
+        out = _in_dtype(np.add, _in_dtype(np.multiply, matrix, self.scale), self.min)
+        return out if self.limits is None else np.clip(out, self.limits[0], self.limits[1])
+
+
+@dataclass
+class Normalizer(Transformer):
+    """Rows of length 1."""
+
+    norm: str
+
+    def transform(self, data: Data) -> Data:
+        """Returns floats.
+
+        Raises:
+            ValueError: NaN, or an infinite number.
+        """
+        matrix = as_float(as_validated(data))
+        check_finite(matrix)
+        if self.norm == "l1":
+            norms = np.abs(matrix).sum(axis=1)
+        elif self.norm == "l2":
+            norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
+        else:
+            norms = np.abs(matrix).max(axis=1)
+        # Source: sklearn.preprocessing._data._handle_zeros_in_scale; not only 0, also what is close to it.
+        norms[norms < 10 * np.finfo(norms.dtype).eps] = 1.0
+        return matrix / norms[:, None]  # type: ignore[no-any-return]
+
+
+@dataclass
+class Binarizer(Transformer):
+    """1 above a threshold, 0 elsewhere."""
+
+    threshold: float
+
+    def transform(self, data: Data) -> Data:
+        """Returns numbers of the dtype that the data has.
+
+        Raises:
+            ValueError: NaN, or an infinite number.
+        """
+        matrix = as_validated(data)
+        check_finite(matrix)
+        floats = matrix if matrix.dtype.kind == "f" else matrix.astype(np.float64)
+        return (floats > self.threshold).astype(matrix.dtype)
+
+
+@compiles_transformer("sklearn.StandardScaler")
+def compile_standard_scaler(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # any numbers
+    """Compiles a StandardScaler."""
+    center = np.asarray(fitted.mean_) if fitted.with_mean else None
+    scale = np.asarray(fitted.scale_) if fitted.with_std else None
+    return Scaler(center, scale, casts_state=True, clips=False)
+
+
+@compiles_transformer("sklearn.RobustScaler")
+def compile_robust_scaler(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # any numbers
+    """Compiles a RobustScaler."""
+    center = np.asarray(fitted.center_) if fitted.with_centering else None
+    scale = np.asarray(fitted.scale_) if fitted.with_scaling else None
+    return Scaler(center, scale, casts_state=False, clips=False)
+
+
+@compiles_transformer("sklearn.MaxAbsScaler")
+def compile_max_abs_scaler(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # any numbers
+    """Compiles a MaxAbsScaler."""
+    return Scaler(None, np.asarray(fitted.scale_), casts_state=False, clips=bool(fitted.clip))
+
+
+@compiles_transformer("sklearn.MinMaxScaler")
+def compile_min_max_scaler(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # any numbers
+    """Compiles a MinMaxScaler."""
+    limits = [float(limit) for limit in fitted.feature_range] if fitted.clip else None
+    return MinMaxScaler(np.asarray(fitted.scale_), np.asarray(fitted.min_), limits)
+
+
+@compiles_transformer("sklearn.Normalizer")
+def compile_normalizer(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # any numbers
+    """Compiles a Normalizer."""
+    return Normalizer(str(fitted.norm))
+
+
+@compiles_transformer("sklearn.Binarizer")
+def compile_binarizer(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # any numbers
+    """Compiles a Binarizer.
+
+    Raises:
+        NotCompiled: its threshold is an array or of NumPy's own type, which has a precision to keep to.
+    """
+    if type(fitted.threshold) not in (int, float):
+        raise NotCompiled("a threshold that is no plain number")
+    return Binarizer(float(fitted.threshold))
