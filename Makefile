@@ -13,7 +13,7 @@ export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: serve test lint lock clean help
+.PHONY: serve test lint bench lock lock-bench clean help
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo where there is none
 	@.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
@@ -26,19 +26,31 @@ test: $(DEV)  ## run the tests (ARGS="-k name" for some of them)
 lint: $(DEV)  ## check rules, format and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy --strict service.py preprocessing.py serving scripts
+	.venv/bin/mypy --strict service.py preprocessing.py serving scripts benchmarks
+
+bench: $(SERVING)  ## measure this against other servers, for about 40 minutes (ARGS=--quick for 15)
+	.venv/bin/python -m benchmarks $(ARGS)
 
 lock:  ## write requirements/*.txt anew from *.in (LOCK_ARGS=--upgrade for newer versions)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	$(LOCK) requirements/serving.in -o requirements/serving.txt
 	$(LOCK) requirements/dev.in -o requirements/dev.txt
 
+lock-bench:  ## write benchmarks/requirements/*.txt anew from *.in, at the versions of serving.txt
+	@command -v $(UV) >/dev/null || { echo "make lock-bench needs uv: pip install uv"; exit 1; }
+	@{ echo "# The libraries that compute, as serving.txt has them, for peers that cannot take all of it."; \
+		sed -nE 's/^((cloudpickle|joblib|mlflow-skinny|numpy|pandas|pyarrow|scikit-learn|scipy|skops)==[^\]*[^\ ]).*/\1/p' \
+		requirements/serving.txt; } > benchmarks/requirements/libraries.txt
+	@for name in $(basename $(notdir $(wildcard benchmarks/requirements/*.in))); do \
+		$(subst make lock,make lock-bench,$(LOCK)) benchmarks/requirements/$$name.in \
+			-o benchmarks/requirements/$$name.txt || exit 1; done
+
 clean:  ## remove .venv and caches; the registry (mlflow.db, mlruns/) stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/.venvs benchmarks/.work
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 8
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
 
 # A stamp says that the requirements are installed as they stand; an install that breaks off leaves none.
 # dev.txt holds all of serving.txt at the same versions, so the second stamp comes with the first.

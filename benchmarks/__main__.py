@@ -1,0 +1,199 @@
+"""Measures this project beside what a user would pick instead: same models, same rows, one run.
+
+    python -m benchmarks                      # everything
+    python -m benchmarks --quick              # everything, too short to be believed
+    python -m benchmarks --peers litserve,fastapi --cases clients-32 --models forest --skip-growth
+
+Writes results/latest.json, .md and .png (results/quick.* with --quick). Exit code 0 when the run is through,
+whatever the verdicts; 2 with a line on stderr when it cannot begin; 130 when it was broken off.
+"""
+
+import argparse
+import contextlib
+import datetime as dt
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.cases import CASES, CASES_OF_MODEL, Plan
+from benchmarks.environments import ensure_environment
+from benchmarks.failures import BenchmarkFailure
+from benchmarks.growth import Growing
+from benchmarks.growth_models import growth_digest
+from benchmarks.load import find_wrk
+from benchmarks.machine import describe_machine
+from benchmarks.measuring import Measuring, say
+from benchmarks.peers import PEERS
+from benchmarks.places import BENCHMARKS, PROJECT_BIN, RESULTS, ROOT, TELCO, WORK
+from benchmarks.processes import clean_environment
+from benchmarks.registry import source_digest
+from benchmarks.report import to_markdown
+from benchmarks.results import Results
+from benchmarks.rows import load_model, load_records
+from benchmarks.targets import judge
+
+QUICK = Plan(seconds=3, crowd_seconds=5, bulk_seconds=0.5, warm_up_seconds=1, starts=1)
+
+
+def names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    """Returns a parser of names with commas between them that refuses unknown ones."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = tuple(filter(None, text.split(",")))
+        for name in chosen:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"no {name!r}; there are: {', '.join(known)}")
+        return chosen
+
+    return parse
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    peers = tuple(peer.key for peer in PEERS if peer.kind == "peer")
+    parser.add_argument(
+        "--data", type=Path, help="a CSV file to train on; else the Telco churn file, else a sample"
+    )
+    parser.add_argument("--target", default="Churn", help="the column of --data to predict (%(default)s)")
+    parser.add_argument(
+        "--peers",
+        type=names(peers),
+        default=peers,
+        metavar="A,B",
+        help=f"only these beside the project and the floors; '' for none ({', '.join(peers)})",
+    )
+    parser.add_argument(
+        "--cases", type=names(CASES), default=CASES, metavar="A,B", help=f"only these ({', '.join(CASES)})"
+    )
+    models = tuple(CASES_OF_MODEL)
+    parser.add_argument(
+        "--models",
+        type=names(models),
+        default=models,
+        metavar="A,B",
+        help=f"only these ({', '.join(models)})",
+    )
+    parser.add_argument(
+        "--seconds", type=float, help=f"of each case with clients ({Plan().seconds:g}; whole seconds)"
+    )
+    parser.add_argument(
+        "--crowd-seconds",
+        type=float,
+        help=f"of this project with 256 clients ({Plan().crowd_seconds:g}, or --seconds if that is given)",
+    )
+    parser.add_argument("--quick", action="store_true", help="short durations, to see whether all works")
+    growth = parser.add_mutually_exclusive_group()
+    growth.add_argument("--only-growth", action="store_true", help="only how this project's cost grows")
+    growth.add_argument("--skip-growth", action="store_true", help="leave that out")
+    parser.add_argument("--out", help="the name of the files in results/ (latest, or quick)")
+    options = parser.parse_args()
+    if options.data is not None and not options.data.is_file():
+        parser.error(f"--data: there is no file {options.data}")
+    return options
+
+
+def main() -> int:
+    """Runs the benchmark; returns its exit code."""
+    options = parse_arguments()
+    # So that `kill` ends the servers, too: every `finally` on the way out runs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    out = options.out or ("quick" if options.quick else "latest")
+    try:
+        find_wrk()
+        ensure_environment("bench")
+        data = options.data or (TELCO if TELCO.is_file() else None)
+        prepare_registry(data, options.target, with_growth=not options.skip_growth)
+    except BenchmarkFailure as failure:
+        print(f"benchmarks: {failure.reason}\n{failure.log}".strip(), file=sys.stderr)
+        return 2
+    results = Results(
+        measured_at=dt.datetime.now(dt.UTC).isoformat(timespec="minutes"),
+        machine=describe_machine(),
+        data=data.name if data else "generated sample (scripts/training/churn_sample.py)",
+        options={k: v for k, v in vars(options).items() if k not in ("data", "out")},
+    )
+    code = 0
+    try:
+        run(options, results)
+    except KeyboardInterrupt:
+        say("\nended by Ctrl-C; what was measured so far:")
+        code = 130
+    results.verdicts = judge(results) if results.servers else []
+    write(results, out)
+    return code
+
+
+def prepare_registry(data: Path | None, target: str, with_growth: bool) -> None:
+    """Makes the registry, unless one of the same data and code is there from a run before.
+
+    Raises:
+        BenchmarkFailure: a model cannot be trained or registered.
+    """
+    say(f"data: {data.name if data else 'none given; a generated sample (scripts/training/churn_sample.py)'}")
+    if _read(WORK / "registry" / "digest") != source_digest(data, target):
+        arguments = ["--data", str(data.resolve()), "--target", target] if data else []
+        _run_module("benchmarks.registry", *arguments)
+    if with_growth and _read(WORK / "registry" / "growth-digest") != growth_digest(WORK):
+        say("\nsynthetic models, to see how cost grows")
+        _run_module("benchmarks.growth_models")
+
+
+def _read(file: Path) -> str:
+    return file.read_text() if file.is_file() else ""
+
+
+def _run_module(name: str, *arguments: str) -> None:
+    command = [str(PROJECT_BIN / "python"), "-m", name, "--work", str(WORK), *arguments]
+    environment = clean_environment() | {"PYTHONPATH": str(ROOT)}
+    if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:  # noqa: S603  # our own words
+        raise BenchmarkFailure(f"{name} failed; what it printed is above")
+
+
+def run(options: argparse.Namespace, results: Results) -> None:
+    """Measures what was asked for; what is found is in the results at once, for a run that is broken off."""
+    plan = QUICK if options.quick else Plan()
+    if options.seconds:
+        plan = plan._replace(seconds=options.seconds, crowd_seconds=options.seconds)
+    if options.crowd_seconds:
+        plan = plan._replace(crowd_seconds=options.crowd_seconds)
+    plan = plan._replace(cases=options.cases, models=options.models)
+    if not options.only_growth:
+        measuring = Measuring(WORK, load_records(WORK / "rows.parquet"), plan)
+        results.in_process = measuring.in_process
+        models = [load_model(WORK, name) for name in plan.models]
+        for peer in PEERS:
+            if peer.kind != "peer" or peer.key in options.peers:
+                results.servers[peer.key] = measuring.measure(peer, models)
+    if not options.skip_growth:
+        results.growth = Growing(WORK, 1 if options.quick else 3).measure()
+
+
+def write(results: Results, name: str) -> None:
+    """Writes the JSON file, the Markdown file and the pictures, and prints the report."""
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}.json"
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+    report = to_markdown(results)
+    (RESULTS / f"{name}.md").write_text(report)
+    say(f"\n{report}")
+    python = ensure_environment("bench") / "python"
+    command = [str(python), str(BENCHMARKS / "plots.py"), str(file), str(RESULTS), name]
+    environment = clean_environment() | {"MPLCONFIGDIR": str(WORK / "matplotlib")}
+    with contextlib.suppress(KeyboardInterrupt):
+        subprocess.run(command, env=environment, check=False)  # noqa: S603  # our own words
+    say(f"written: {os.path.relpath(RESULTS)}/{name}.json, {name}.md")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

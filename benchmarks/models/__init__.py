@@ -1,0 +1,1 @@
+"""Code that travels with the benchmark's models."""

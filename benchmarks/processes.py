@@ -1,0 +1,189 @@
+"""Servers as processes: started, watched from outside, and stopped with all their children."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.failures import BenchmarkFailure, EndedEarly
+from benchmarks.results import Memory
+
+READY_SECONDS = 120
+STOP_SECONDS = 10
+POLL_SECONDS = 0.02
+SHOWN_LOG_LINES = 12
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+FOREIGN = ("SERVING_", "MLFLOW_", "BENTOML_", "MLSERVER_", "PROMETHEUS_", "PYTHON")
+"""Variables of the caller's that would change what is measured."""
+
+
+class Launch(NamedTuple):
+    """How a server is started."""
+
+    command: list[str]
+    environment: dict[str, str]
+    folder: Path
+    """Where it runs; its log is written there."""
+    ready_path: str
+    """Answers 200 once the model can be asked, and not before."""
+
+
+class Process(NamedTuple):
+    """A line of `/proc`."""
+
+    pid: int
+    parent: int
+    leader: int
+    cpu_seconds: float
+    resident_bytes: int
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
+        self.port = port
+        self.start_seconds = 0.0
+        self._process = process
+        self._log_file = log_file
+        self._said = ""
+
+    def wait_ready(self, path: str, started: float) -> None:
+        """Waits for status 200, and notes how long it took.
+
+        Raises:
+            EndedEarly: the server ended by itself.
+            BenchmarkFailure: it took longer than `READY_SECONDS`; tells what it said last.
+        """
+        while time.perf_counter() - started < READY_SECONDS:
+            if self._process.poll() is not None:
+                failure = self.failure(f"it ended with code {self._process.returncode} before it was ready")
+                raise EndedEarly(failure.reason, failure.log)
+            if self._answers(path):
+                self.start_seconds = time.perf_counter() - started
+                return
+            time.sleep(POLL_SECONDS)
+        said = f"; it said last: {self._said}" if self._said else ""
+        raise self.failure(f"it was not ready within {READY_SECONDS} s{said}")
+
+    def _answers(self, path: str) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            self._said = f"{response.status} {response.read(300).decode(errors='replace')}"
+            return response.status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def failure(self, reason: str) -> BenchmarkFailure:
+        """Returns a failure that shows the log's last lines."""
+        lines = self._log_file.read_text(errors="replace").strip().splitlines()
+        return BenchmarkFailure(reason, "\n".join(line[:300] for line in lines[-SHOWN_LOG_LINES:]))
+
+    def processes(self) -> list[Process]:
+        """Returns the processes of the server: all descendants, and all that it leads."""
+        return process_tree(self._process.pid)
+
+    def cpu_seconds(self) -> float:
+        """Returns the user and system time that the processes have used so far."""
+        return sum(process.cpu_seconds for process in self.processes())
+
+    def memory(self) -> Memory:
+        """Returns what the processes hold now."""
+        sizes = sorted((round(p.resident_bytes / 1e6, 1) for p in self.processes()), reverse=True)
+        return Memory(round(sum(sizes), 1), max(sizes, default=0.0), sizes)
+
+    def stop(self) -> None:
+        """Asks the server to stop, and ends what is left of it after `STOP_SECONDS`."""
+        # Noted before, because a child that is left over by its parent cannot be found afterwards.
+        pids = {process.pid for process in self.processes()}
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            pids |= {process.pid for process in self.processes()}
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            for pid in pids - {self._process.pid}:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait()
+
+
+@contextlib.contextmanager
+def running(launch: Launch, port: int) -> Iterator[Server]:
+    """Starts a server, waits until it is ready, and stops it in the end, whatever happens.
+
+    Raises:
+        BenchmarkFailure: it does not become ready.
+    """
+    launch.folder.mkdir(parents=True, exist_ok=True)
+    log_file = launch.folder / "server.log"
+    started = time.perf_counter()
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603  # commands of our own
+            launch.command,
+            cwd=launch.folder,
+            env=clean_environment() | launch.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = Server(process, port, log_file)
+    try:
+        server.wait_ready(launch.ready_path, started)
+        yield server
+    finally:
+        server.stop()
+
+
+def clean_environment() -> dict[str, str]:
+    """Returns this process' environment without what would change a server, and without usage reports."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    return kept | {"BENTOML_DO_NOT_TRACK": "True", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def free_port() -> int:
+    """Returns a TCP port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def process_tree(root: int) -> list[Process]:
+    """Returns the process, its descendants, and all others that it leads (setsid(2))."""
+    everything = {process.pid: process for process in _all_processes()}
+    found = {pid for pid, process in everything.items() if root in (pid, process.leader)}
+    while True:
+        children = {p.pid for p in everything.values() if p.parent in found} - found
+        if not children:
+            return [everything[pid] for pid in found]
+        found |= children
+
+
+def _all_processes() -> Iterator[Process]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                yield _read_process(int(folder.name), (folder / "stat").read_text())
+
+
+def _read_process(pid: int, stat: str) -> Process:
+    """Source: proc(5). The second field, in brackets, may hold anything; those after it are numbers."""
+    fields = stat.rpartition(")")[2].split()
+    cpu_seconds = (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+    return Process(pid, int(fields[1]), int(fields[3]), cpu_seconds, int(fields[21]) * PAGE_BYTES)
