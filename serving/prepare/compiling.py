@@ -75,6 +75,7 @@ def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder:
             comparison.group(
                 group, lambda rows: native.predict(rows, {}), lambda rows: compiled.predict(rows, {})
             )
+            comparison.single_rows(group, lambda rows: compiled.predict(rows, {}))
         for matrix, expected, got in _threshold_answers(model, n_front, predictor, head, schema):
             comparison.thresholds(expected, got, len(matrix))
     return Compiled(compiled, n_front, reason, comparison.parity())

@@ -52,7 +52,9 @@ def assert_same(model: Any, frame: pd.DataFrame, node: Predictor | None = None) 
     The model is one that was written and read, as any from a registry: its coefficients are not views of
     larger arrays any more, and of one row in float32 OpenBLAS rounds these in another way.
     """
-    model = pickle.loads(pickle.dumps(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PassiveAggressive warns of its end when it is read
+        model = pickle.loads(pickle.dumps(model))
     node = node or compiled(model, to_data(frame.head(3)))
     for rows in (frame, frame.iloc[[0]], frame.iloc[[-1]]):
         assert_same_output(ask(model, rows), node.output(to_data(rows)))

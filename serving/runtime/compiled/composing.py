@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Columns, Data, concatenate, count_rows, select
+from serving.runtime.compiled.data import Cells, Columns, Data, concatenate, count_rows, select
 from serving.runtime.compiled.nodes import (
     NotCompiled,
     Predictor,
@@ -30,6 +30,16 @@ class Chain(Transformer):
             data = step.transform(data)
         return data
 
+    def takes_cells(self) -> bool:
+        """Whether all steps do."""
+        return all(step.takes_cells() for step in self.steps)
+
+    def transform_cells(self, cells: Cells) -> Cells:
+        """Returns what the last step returns."""
+        for step in self.steps:
+            cells = step.transform_cells(cells)
+        return cells
+
 
 @dataclass
 class Identity(Transformer):
@@ -38,6 +48,14 @@ class Identity(Transformer):
     def transform(self, data: Data) -> Data:
         """Returns the data."""
         return data
+
+    def takes_cells(self) -> bool:
+        """It does."""
+        return True
+
+    def transform_cells(self, cells: Cells) -> Cells:
+        """Returns the cells."""
+        return cells
 
 
 @dataclass
@@ -60,6 +78,19 @@ class Branches(Transformer):
             return np.empty((count_rows(data), 0))
         return concatenate(blocks)
 
+    def takes_cells(self) -> bool:
+        """Whether all branches do."""
+        return all(weight is None for weight in self.weights) and all(
+            step.takes_cells() for step in self.steps
+        )
+
+    def transform_cells(self, cells: Cells) -> Cells:
+        """Returns the branches' cells, one after the other."""
+        out: Cells = []
+        for positions, step in zip(self.positions, self.steps, strict=True):
+            out += step.transform_cells([cells[position] for position in positions])
+        return out
+
 
 def _weighted(block: Data, weight: float) -> Data:
     if isinstance(block, Columns):
@@ -73,21 +104,59 @@ class ChainPredictor(Predictor):
 
     steps: list[Transformer]
     last: Predictor
+    n_cells: int | None = None
+    """Of a single row: so many of the first steps get arrays, and the others its cells. None: all get arrays."""
 
     def __post_init__(self) -> None:
         self.classes = getattr(self.last, "classes", None)
 
     def output(self, data: Data) -> Output:
         """Returns what the last step says."""
-        for step in self.steps:
-            data = step.transform(data)
-        return self.last.output(data)
+        return self.last.output(self._transform(data))
 
     def decision(self, data: Data) -> Any:
         """Returns the last step's decision function."""
+        return self.last.decision(self._transform(data))
+
+    def _transform(self, data: Data) -> Data:
+        if self.n_cells is not None and count_rows(data) == 1:
+            matrix = self._transform_cells(data, self.n_cells)
+            if matrix is not None:
+                return matrix
         for step in self.steps:
             data = step.transform(data)
-        return self.last.decision(data)
+        return data
+
+    def _transform_cells(self, data: Data, n_cells: int) -> Data | None:
+        """One row the quick way; None where that cannot tell, and everything is done the other way."""
+        try:
+            for step in self.steps[:n_cells]:
+                data = step.transform(data)
+            cells = [a.item() for a in data.arrays] if isinstance(data, Columns) else data[0].tolist()
+            for step in self.steps[n_cells:]:
+                cells = step.transform_cells(cells)
+            matrix = np.array([cells])
+        except Exception:  # noqa: BLE001  # the other way raises it again, if it is one
+            return None
+        return matrix if matrix.dtype.kind in "fiub" else None
+
+
+def count_steps_before_cells(steps: list[Transformer], sample: Data) -> int | None:
+    """Returns how many first steps want arrays, if all others take cells; None where that is not so.
+
+    Cells know no float32: where a column is of that dtype, sums would be more precise than the original's.
+    """
+    for n_arrays in range(len(steps)):
+        arrays = sample.arrays if isinstance(sample, Columns) else [sample]
+        if any(array.dtype not in _CELL_DTYPES for array in arrays):
+            return None
+        if all(step.takes_cells() for step in steps[n_arrays:]):
+            return n_arrays
+        sample = steps[n_arrays].transform(sample)
+    return None
+
+
+_CELL_DTYPES = [np.dtype(dtype) for dtype in (np.float64, np.int64, np.int32, np.bool_, object)]
 
 
 def compile_steps(fitted: list[Any], sample: Data) -> tuple[list[Transformer], Data]:
@@ -121,9 +190,11 @@ def compile_chain(pipeline: Any, sample: Data) -> Transformer:
 def compile_chain_predictor(pipeline: Any, sample: Data) -> Predictor:
     """Compiles a pipeline that ends in an estimator."""
     *steps, last = [step for _, step in pipeline.steps]
-    compiled, sample = compile_steps(steps, sample)
-    predictor = compile_predictor(last, sample)
-    return ChainPredictor(compiled, predictor) if compiled else predictor
+    compiled, transformed = compile_steps(steps, sample)
+    predictor = compile_predictor(last, transformed)
+    if not compiled:
+        return predictor
+    return ChainPredictor(compiled, predictor, count_steps_before_cells(compiled, sample))
 
 
 @compiles_transformer("sklearn.ColumnTransformer")

@@ -23,6 +23,9 @@ class Columns(NamedTuple):
 
 Data = Columns | Matrix
 
+Cells = list[Any]
+"""One row as Python's own values: numbers, text, None. Its floats are what float64 is to NumPy."""
+
 
 def count_rows(data: Data) -> int:
     """Returns the number of rows."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.runtime.compiled.data import Data, as_float, as_validated, check_finite, count_rows
+from serving.runtime.compiled.data import Cells, Data, as_float, as_validated, check_finite, count_rows
 from serving.runtime.compiled.imputing import Fill, arrays_of, fills_of, is_missing, treats_none_as_nan
 from serving.runtime.compiled.nodes import Node, NotCompiled, Transformer, compiles_transformer
 
@@ -140,6 +140,19 @@ class OneHotEncoder(Transformer):
             places[:, position] = column.of(array)
         return _ones(places, self.width, self.dtype)
 
+    def takes_cells(self) -> bool:
+        """Whether its ones are of float64."""
+        return np.dtype(self.dtype) == np.float64
+
+    def transform_cells(self, cells: Cells) -> Cells:
+        """Returns zeros and ones."""
+        out = [0.0] * self.width
+        for column, cell in zip(self.columns, cells, strict=True):
+            place = column.table[cell]
+            if place >= 0:
+                out[place] = 1.0
+        return out
+
     def after(self, previous: Transformer) -> Transformer | None:
         """Returns an encoder that also fills in missing cells."""
         columns = _after(self.columns, previous)
@@ -179,6 +192,15 @@ class CategoryValues(Transformer):
             for position, (column, array) in enumerate(zip(self.columns, arrays, strict=True)):
                 codes[:, position] = column.of(array)
         return self.values[codes].reshape(n_rows, -1)  # type: ignore[no-any-return]
+
+    def takes_cells(self) -> bool:
+        """Whether a cell becomes one float64."""
+        return self.values.ndim == 1 and self.values.dtype == np.float64
+
+    def transform_cells(self, cells: Cells) -> Cells:
+        """Returns the cells' values."""
+        values = self.values
+        return [values.item(column.table[cell]) for column, cell in zip(self.columns, cells, strict=True)]
 
     def after(self, previous: Transformer) -> Transformer | None:
         """Returns an encoder that also fills in missing cells."""

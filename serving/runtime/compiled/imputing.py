@@ -4,13 +4,15 @@ Two nodes, because scikit-learn has two ways: numbers are one matrix of one dtyp
 the fit held text, all columns are Python objects, and each keeps what it holds.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.runtime.compiled.data import (
+    Cells,
     Columns,
     Data,
     as_float,
@@ -48,6 +50,9 @@ def treats_none_as_nan(array: Array, known: list[Any]) -> bool:
     return all(isinstance(cell, str) for cell in cells)
 
 
+_INFINITE = (math.inf, -math.inf)
+
+
 @dataclass
 class NumberImputer(Transformer):
     """SimpleImputer of numbers."""
@@ -64,6 +69,10 @@ class NumberImputer(Transformer):
     """Whether the result is of floats (`mean`, `median`) or of the dtype that the data has."""
     casts: str
     """What a fill must be able to become: a dtype that the data's must take in; `""` is any."""
+    _cells: Cells = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._cells = self.fills.tolist()
 
     def transform(self, data: Data) -> Data:
         """Returns numbers without missing ones.
@@ -90,6 +99,20 @@ class NumberImputer(Transformer):
         if self.indicated is None:
             return out
         return np.concatenate([out, mask[:, self.indicated]], axis=1)
+
+    def takes_cells(self) -> bool:
+        """Whether it only fills in floats."""
+        is_plain = self.kept is None and self.missing is None and self.indicated is None
+        return is_plain and self.makes_floats and not self.casts and self.fills.dtype == np.float64
+
+    def transform_cells(self, cells: Cells) -> Cells:
+        """Returns floats."""
+        out = []
+        for cell, fill in zip(cells, self._cells, strict=True):
+            if type(cell) is bool or cell in _INFINITE:
+                raise ValueError("not a finite number")
+            out.append(fill if cell is None or cell != cell else cell * 1.0)  # noqa: PLR0124  # NaN
+        return out
 
     def _check_dtype(self, dtype: np.dtype[Any]) -> None:
         if dtype.kind == "b":

@@ -1,13 +1,28 @@
 """Scalers: each number moved and stretched by itself, or each row brought to a length."""
 
+import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from serving.runtime.compiled.data import Data, as_float, as_validated, check_finite
+from serving.runtime.compiled.data import Cells, Data, as_float, as_validated, check_finite
 from serving.runtime.compiled.nodes import NotCompiled, Transformer, compiles_transformer
+
+
+def finite_floats(cells: Cells) -> list[float]:
+    """Returns numbers as floats.
+
+    Raises:
+        ValueError: one is missing or infinite.
+        TypeError: one is None or text.
+    """
+    out = [cell * 1.0 for cell in cells]
+    if not math.isfinite(sum(out)):
+        raise ValueError("not finite")
+    return out
 
 
 @dataclass
@@ -30,6 +45,21 @@ class Scaler(Transformer):
         matrix = as_float(as_validated(data))
         check_finite(matrix, allow_nan=True)
         return self.apply(matrix)
+
+    def takes_cells(self) -> bool:
+        """Whether it computes in float64."""
+        return not self.clips and all(
+            state is None or state.dtype == np.float64 for state in (self.center, self.scale)
+        )
+
+    def transform_cells(self, cells: Cells) -> Cells:
+        """Returns floats."""
+        out = finite_floats(cells)
+        if self.center is not None:
+            out = list(map(operator.sub, out, self.center.tolist()))
+        if self.scale is not None:
+            out = list(map(operator.truediv, out, self.scale.tolist()))
+        return out
 
     def apply(self, matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns what `transform` does, of floats that have been checked."""
@@ -71,6 +101,15 @@ class MinMaxScaler(Transformer):
         check_finite(matrix, allow_nan=True)
         out = _in_dtype(np.add, _in_dtype(np.multiply, matrix, self.scale), self.min)
         return out if self.limits is None else np.clip(out, self.limits[0], self.limits[1])
+
+    def takes_cells(self) -> bool:
+        """Whether it computes in float64."""
+        return self.limits is None and self.scale.dtype == self.min.dtype == np.float64
+
+    def transform_cells(self, cells: Cells) -> Cells:
+        """Returns floats."""
+        scaled = map(operator.mul, finite_floats(cells), self.scale.tolist())
+        return list(map(operator.add, scaled, self.min.tolist()))
 
 
 @dataclass
