@@ -68,11 +68,12 @@ def preprocess(rows: "pd.DataFrame") -> "pd.DataFrame":
     """Returns what `preprocess_columns` makes of the rows, as a frame with their index."""
     before = {str(name): rows[name].to_numpy() for name in rows}
     after = preprocess_columns(before)
-    kept = rows[[name for name in rows if str(name) in after]]
     # As a list, so that pandas finds out itself whether objects are text.
     changed: dict[str, Any] = {
         name: values.tolist() if values.dtype.kind == "O" else values
         for name, values in after.items()
         if values is not before.get(name)
     }
-    return kept.assign(**changed)[list(after)] if changed else kept
+    if list(after) == list(before):
+        return rows.assign(**changed) if changed else rows
+    return rows[[name for name in rows if str(name) in after]].assign(**changed)[list(after)]

@@ -5,8 +5,8 @@ its Python client reads.
 """
 
 import logging
+import random
 import re
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -77,7 +77,7 @@ class Gateway:
 
     async def _predict(self, handler: Any, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, content_type, length = _read_headers(scope["headers"])
-        metrics.active_requests.inc()
+        metrics.active.count += 1
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
@@ -97,7 +97,7 @@ class Gateway:
         else:
             await _send(send, 200, media_type.encode(), answer, [(b"x-request-id", request_id.encode())])
         finally:
-            metrics.active_requests.dec()
+            metrics.active.count -= 1
 
     def _count(self, error: ServingError) -> None:
         manifest = self._router.current.manifest if self._router.current else None
@@ -167,6 +167,7 @@ class Gateway:
         return 200, b"application/json", document
 
     def _metrics(self) -> tuple[int, bytes, bytes]:
+        self._router.flush_metrics()
         return 200, b"text/plain; version=0.0.4; charset=utf-8", metrics.exposition()
 
     def _models(self) -> tuple[int, bytes, bytes]:
@@ -190,7 +191,7 @@ def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, str, int | N
             length = int(value)
         elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             request_id = value.decode()
-    return request_id or uuid.uuid4().hex, content_type, length
+    return request_id or f"{random.getrandbits(128):032x}", content_type, length
 
 
 async def _send(

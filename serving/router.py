@@ -125,8 +125,15 @@ class Router:
         """Stops watching."""
         if self._task is not None:
             self._task.cancel()
+        self.flush_metrics()
         if self.current is not None:
             self.current.batcher.close()
+
+    def flush_metrics(self) -> None:
+        """Writes what this worker has counted where `/metrics` of every worker finds it."""
+        metrics.active.flush()
+        if self.current is not None:
+            self.current.metrics.flush()
 
     async def _watch(self) -> None:
         file = outcome_path(self._run_directory)
@@ -148,6 +155,7 @@ class Router:
                 seen = changed if is_done else None
                 if not is_done:
                     await asyncio.sleep(RETRY_SECONDS)
+            self.flush_metrics()
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _follow(self, file: Path) -> bool:

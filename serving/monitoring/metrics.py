@@ -6,6 +6,7 @@ whether the values of several workers are added up.
 
 import os
 import time
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
@@ -64,53 +65,105 @@ model_ready = Gauge(
 )
 
 
+class _Observations:
+    """Observations of a histogram that are not in it yet."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._bounds: list[float] = histogram._upper_bounds  # noqa: SLF001  # it has no way to add several at once
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def flush(self) -> None:
+        counts, self._counts = self._counts, [0] * len(self._counts)
+        total, self._sum = self._sum, 0.0
+        for bucket, count in zip(self._histogram._buckets, counts, strict=True):  # noqa: SLF001
+            if count:
+                bucket.inc(count)
+        if any(counts):
+            self._histogram._sum.inc(total)  # noqa: SLF001
+
+
 class ModelMetrics:
-    """The metrics of one loaded model, looked up once."""
+    """The metrics of one loaded model.
+
+    What requests add is kept in plain numbers until `flush`: writing it into the file that workers share costs
+    more than a small model's prediction. `flush` is called several times a second, and for `/metrics`.
+    """
 
     def __init__(self, manifest: Manifest, runtime: str, *, counts_requests: bool) -> None:
-        self._counts = counts_requests
-        self._labels = (manifest.name, manifest.version)
-        self._batch_rows = batch_rows.labels(*self._labels)
-        self._queue_wait = queue_wait_seconds.labels(*self._labels)
-        self._predictions = predictions_total.labels(*self._labels)
-        self._latency = latency_seconds.labels(*self._labels)
+        labels = (manifest.name, manifest.version)
+        self._counts_requests = counts_requests
+        self._predictions = predictions_total.labels(*labels)
+        self._latency = _Observations(latency_seconds.labels(*labels))
+        self._batch_rows = _Observations(batch_rows.labels(*labels))
+        self._queue_wait = _Observations(queue_wait_seconds.labels(*labels))
         classes = manifest.classes or []
         self._classes: dict[Any, Counter] = {
-            label: predicted_class_total.labels(*self._labels, _class_name(label))
+            label: predicted_class_total.labels(*labels, _class_name(label))
             for label in classes[:MAX_CLASS_LABELS]
         }
         self._other = (
-            predicted_class_total.labels(*self._labels, "other") if len(classes) > MAX_CLASS_LABELS else None
+            predicted_class_total.labels(*labels, "other") if len(classes) > MAX_CLASS_LABELS else None
         )
-        self._info = model_info.labels(
-            *self._labels, runtime, manifest.task, manifest.run_id or "", manifest.digest[:12]
-        )
-        self._info.set(1)
+        self._n_rows = 0
+        self._class_counts: dict[Any, int] = {}
+        model_info.labels(*labels, runtime, manifest.task, manifest.run_id or "", manifest.digest[:12]).set(1)
 
     def observe(self, output: Output, n_rows: int, started: float) -> None:
         """Counts a request that succeeded; `started` is of `time.perf_counter`."""
-        if not self._counts:
+        if not self._counts_requests:
             return
-        self._predictions.inc(n_rows)
-        self._latency.observe(time.perf_counter() - started)
+        self._n_rows += n_rows
+        self._latency.add(time.perf_counter() - started)
         if self._classes and output.labels is not None and output.labels.ndim == 1:
-            counts: dict[Any, int] = {}
+            counts = self._class_counts
             for label in output.labels.tolist():
                 counts[label] = counts.get(label, 0) + 1
-            for label, count in counts.items():
-                counter = self._classes.get(label, self._other)
-                if counter is not None:
-                    counter.inc(count)
 
     def waited(self, seconds: float) -> None:
         """Counts a request whose call begins."""
-        if self._counts:
-            self._queue_wait.observe(seconds)
+        if self._counts_requests:
+            self._queue_wait.add(seconds)
 
     def called(self, n_rows: int) -> None:
         """Counts a call that requests waited for."""
-        if self._counts:
-            self._batch_rows.observe(n_rows)
+        if self._counts_requests:
+            self._batch_rows.add(n_rows)
+
+    def flush(self) -> None:
+        """Writes what was counted where `/metrics` of every worker finds it."""
+        for observations in (self._latency, self._batch_rows, self._queue_wait):
+            observations.flush()
+        n_rows, self._n_rows = self._n_rows, 0
+        if n_rows:
+            self._predictions.inc(n_rows)
+        counts, self._class_counts = self._class_counts, {}
+        for label, count in counts.items():
+            counter = self._classes.get(label, self._other)
+            if counter is not None:
+                counter.inc(count)
+
+
+class ActiveRequests:
+    """How many requests for predictions this worker is answering."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._written = -1
+
+    def flush(self) -> None:
+        """Writes it where `/metrics` of every worker finds it."""
+        if self.count != self._written:
+            self._written = self.count
+            active_requests.set(self.count)
+
+
+active = ActiveRequests()
 
 
 def _class_name(label: Any) -> str:

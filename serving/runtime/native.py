@@ -19,6 +19,11 @@ from serving.runtime import Description, Output
 from serving.runtime.compiled.nodes import type_name
 from serving.schema import Form, Inputs, Kind, Schema
 
+TEXT = pd.StringDtype("python", na_value=np.nan)
+"""What pandas makes of text on reading a file, `str`: a missing value is NaN, not None, which scikit-learn's
+encoders would take for two different categories. Kept as Python's objects, which is what scikit-learn turns it
+into, and not in Arrow's memory: a frame of few rows is made and read in a fraction of the time."""
+
 Frame = pd.DataFrame | npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
 
 
@@ -108,9 +113,7 @@ def inputs_to_frame(inputs: Inputs, schema: Schema) -> Frame:
         return dict(zip(schema.names, inputs.columns, strict=True))
     frame = pd.DataFrame(
         {
-            # Text is what pandas makes of text on reading a file: a missing value is NaN, not None, which
-            # scikit-learn's encoders would take for two different categories.
-            column.name: pd.Series(values, dtype="str") if column.type.kind is Kind.STRING else values
+            column.name: pd.array(values, dtype=TEXT) if column.type.kind is Kind.STRING else values
             for column, values in zip(schema.columns, inputs.columns, strict=True)
         },
         copy=False,
