@@ -1,0 +1,104 @@
+"""`benchmarks`: what its verdicts and latencies mean. Nothing is timed here."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.load import measured_latencies, percentile
+from benchmarks.results import Bulk, InProcess, Load, Memory, ModelRun, Results, ServerRun
+from benchmarks.targets import judge
+
+
+def corrected(latencies: dict[int, int], interval: int) -> dict[int, int]:
+    """What wrk makes of the latencies it measured (`stats_correct`)."""
+    out = Counter(latencies)
+    for latency in range(2 * interval, max(latencies) + 1):
+        for omitted in range(latency - interval, interval, -interval):
+            out[omitted] += latencies.get(latency, 0)
+    return {latency: count for latency, count in out.items() if count}
+
+
+@given(st.dictionaries(st.integers(1, 400), st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 200))
+def test_what_wrk_adds_to_the_latencies_is_taken_out_again(latencies, interval):
+    requests = sum(latencies.values())
+    duration = interval * requests + requests - 1  # of one client
+
+    assert measured_latencies(corrected(latencies, interval), duration, requests, 1) == latencies
+
+
+def test_percentiles_are_latencies_that_there_were():
+    counts = {10: 98, 20: 1, 500: 1}
+    assert [percentile(counts, share) for share in (0.5, 0.98, 0.99, 1.0)] == [10, 10, 20, 500]
+
+
+def load(rate: float, p50: float, **changes: Any) -> Load:
+    fields: dict[str, Any] = {
+        "clients": 32, "seconds": 8.0, "requests": int(rate * 8), "non_2xx": 0, "socket_errors": 0,
+        "requests_per_second": rate, "p50_ms": p50, "p99_ms": 3 * p50, "wrk_p99_ms": 4 * p50,
+        "cpu_ms_per_request": 1.0,
+    }  # fmt: skip
+    return Load(**fields | changes)
+
+
+def server(kind: str, rate: float, p50: float, memory: float, start: float, **changes: Any) -> ServerRun:
+    run = ModelRun(
+        start_seconds=start,
+        first_start_seconds=start,
+        loads={
+            "clients-1": load(rate / 2, p50),
+            "clients-32": load(rate, 10 * p50, **changes),
+            "clients-256": load(rate, 50 * p50, clients=256, p99_ms=2 * 256 / rate * 1e3),
+        },
+        bulks={
+            f"rows-10000-{form}": Bulk(10_000, form, milliseconds, 1.0, 5, 1)
+            for form, milliseconds in (("json", 110 + 10 * p50), ("npy", 114.0), ("arrow", 116.0))
+        },
+        memory=Memory(memory, memory, [memory]),
+    )
+    return ServerRun(kind, kind, "", models={"forest": run, "native": run})
+
+
+def results(**changes: Any) -> Results:
+    servers = {
+        "project": server("project", 5_000, 0.4, 100, 2, **changes),
+        "mlflow": server("peer", 100, 9.0, 400, 12),
+        "litserve": server("peer", 900, 8.4, 260, 7),
+        "shedder": server("peer", 4_000, 8.5, 300, 8, non_2xx=4_000),
+        "asgi-echo": server("floor", 20_000, 0.1, 40, 1),
+        "fastapi-echo": server("floor", 9_000, 0.2, 60, 1),
+    }
+    return Results("", {}, "", {}, servers, {"forest": InProcess({"10000": 100.0}, {})})
+
+
+def verdicts(found: Results) -> dict[tuple[str, str], bool | None]:
+    return {(v.what, v.target): v.met for v in judge(found)}
+
+
+def test_verdicts_are_what_the_numbers_say():
+    told = verdicts(results())
+
+    assert told["1 client, 1 row, JSON: p50", "≥ 20x lower than the best peer's"] is True  # 8.4 / 0.4 = 21
+    assert told["1 client, 1 row, JSON: p50", "≤ 4x the raw ASGI echo's"] is True  # 4.0
+    assert told["1 client, 1 row, JSON: p99", "≤ 5x p50"] is True  # 3
+    assert told["32 clients: requests/s", "≥ 5x the best peer's"] is True  # 5.6; the shedder does not count
+    assert told["32 clients: requests/s", "≥ 35x mlflow models serve's"] is True  # 50
+    assert told["256 clients: p99", "≤ 3x clients / throughput"] is True  # 2
+    assert told["10,000 rows, .npy", "≤ 1.15x predict_proba in process"] is True  # 1.14
+    assert told["10,000 rows, Arrow", "≤ 1.15x predict_proba in process"] is False  # 1.16
+    # 114 - 100 against (200 - 100) / 3
+    assert told["10,000 rows, JSON: time over in process", "≤ 1/3 of mlflow models serve's"] is True
+    assert told["start, the model prepared before", "≥ 3x sooner than the best peer"] is True  # 3.5
+    assert told["memory, largest process", "≥ 2.5x less than the best peer"] is True  # 2.6
+    assert None not in told.values()
+
+
+@pytest.mark.parametrize("failed", [{"non_2xx": 1}, {"socket_errors": 1}])
+def test_one_request_that_failed_misses_the_target(failed: dict[str, int]):
+    assert verdicts(results(**failed))["native-only model, 32 clients: failed requests", "none"] is False
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed():
+    assert set(verdicts(Results("", {}, "", {})).values()) == {None}

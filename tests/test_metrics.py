@@ -1,0 +1,79 @@
+"""`serving.monitoring.metrics`: what is kept until it is written adds up to what was observed."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram
+
+from serving.monitoring import metrics
+from serving.monitoring.metrics import LATENCY_BUCKETS_SECONDS, ModelMetrics, _Observations
+from serving.prepared import Manifest
+from serving.runtime import Output
+
+
+def samples(histogram: Histogram) -> dict[tuple[str, str], float]:
+    (family,) = histogram.collect()
+    return {(s.name, s.labels.get("le", "")): s.value for s in family.samples if "created" not in s.name}
+
+
+@given(st.lists(st.one_of(st.floats(0, 20), st.sampled_from(LATENCY_BUCKETS_SECONDS)), max_size=30))
+def test_observations_that_are_written_later_fall_into_the_same_buckets(values):
+    registry = CollectorRegistry()
+    at_once, later = (
+        Histogram(name, "", buckets=LATENCY_BUCKETS_SECONDS, registry=registry) for name in ("a", "b")
+    )
+    kept = _Observations(later)
+    for index, value in enumerate(values):
+        at_once.observe(value)
+        kept.add(value)
+        if index % 7 == 0:
+            kept.flush()
+    kept.flush()
+    kept.flush()  # there is nothing left to write
+
+    expected = {(name.replace("a_", "b_", 1), le): value for (name, le), value in samples(at_once).items()}
+    got = samples(later)
+    assert got.pop(("b_sum", "")) == pytest.approx(expected.pop(("b_sum", "")))
+    assert got == expected
+
+
+def manifest_of(name: str, classes: list) -> Manifest:
+    return Manifest(
+        name=name, version="1", run_id=None, source_key="", digest="d" * 64, inputs="", outputs=None,
+        params=None, flavors=[], task="classification", classes=classes, has_probabilities=False,
+        runtime="native", native_reason=None, native_steps=0, parity=None, is_rowwise=True,
+        preprocessing_sha256=None, libraries={}, prepared_at="",
+    )  # fmt: skip
+
+
+def counted(name: str) -> dict[str, float]:
+    out = {}
+    for metric in (metrics.predictions_total, metrics.predicted_class_total, metrics.latency_seconds):
+        for family in metric.collect():
+            for sample in family.samples:
+                if sample.labels.get("model") == name and not sample.name.endswith(("_created", "_bucket")):
+                    out[sample.name + sample.labels.get("predicted_class", "")] = sample.value
+    return out
+
+
+def test_rows_requests_and_classes_are_counted_once_they_are_written():
+    observed = ModelMetrics(manifest_of("counted", ["no", "yes"]), "native", counts_requests=True)
+    observed.observe(Output(labels=np.array(["no", "yes", "no"], dtype=object)), 3, 0.0)
+    observed.observe(Output(labels=np.array(["no"], dtype=object)), 1, 0.0)
+    assert counted("counted")["model_predictions_total"] == 0
+
+    observed.flush()
+
+    now = counted("counted")
+    assert now["model_predictions_total"] == 4
+    assert now["model_prediction_latency_seconds_count"] == 2
+    assert (now["model_predicted_class_totalno"], now["model_predicted_class_totalyes"]) == (3, 1)
+
+
+def test_classes_beyond_the_limit_are_counted_together():
+    observed = ModelMetrics(manifest_of("many", list(range(60))), "native", counts_requests=True)
+    observed.observe(Output(labels=np.array([0, 55, 59])), 3, 0.0)
+    observed.flush()
+    now = counted("many")
+    assert (now["model_predicted_class_total0"], now["model_predicted_class_totalother"]) == (1, 2)
