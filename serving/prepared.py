@@ -69,11 +69,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     classes: list[Any] | None
     has_probabilities: bool
     runtime: str
-    """`compiled`, `mixed` (the first steps natively) or `native`."""
+    """`compiled`, `mixed` (some steps natively) or `native`."""
     native_reason: str | None
     """Why not all of it is compiled."""
-    native_steps: int
-    """Of a mixed runtime: how many steps stay in their own library."""
+    native_steps: list[str]
+    """Of a mixed runtime: the names of the pipeline's steps that stay in their own library."""
     parity: Parity | None
     """What the comparison of compiled and original found."""
     is_rowwise: bool

@@ -52,7 +52,6 @@ class LoadedModel:
             self.runtime_name,
             prepared.folder,
             self.schema,
-            native_steps=manifest.native_steps,
             n_threads=settings.threads_per_worker,
         )
         self.costs = measure_costs(self._runtime.predict, *self.decoder.predict(self.examples))

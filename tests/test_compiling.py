@@ -95,7 +95,7 @@ def test_what_train_registers_is_compiled_whole_and_says_the_same(estimator: Any
         NativeRuntime(adapter_of(pipeline), schema), schema, inputs_of(inputs.head(1000)), tmp_path / "plan"
     )
 
-    assert compiled.n_front == 0
+    assert compiled.native_steps == []
     assert compiled.reason is None
     assert compiled.parity.rows >= 10_000
     assert compiled.parity.max_abs_difference <= 1e-12
@@ -114,7 +114,7 @@ from pathlib import Path
 from serving.runtime import load_runtime
 from serving.schema import Inputs, parse_schema
 schema = parse_schema({inputs_json(people()[0])!r})
-runtime = load_runtime("compiled", Path({str(tmp_path)!r}), schema, native_steps=0, n_threads=1)
+runtime = load_runtime("compiled", Path({str(tmp_path)!r}), schema, n_threads=1)
 rows = Inputs((np.array([40]), np.array([5e4]), np.array(["Rome"], dtype=object)), 1)
 print(runtime.predict(rows, {{}}).probabilities.shape)
 print(sorted({{"sklearn", "scipy", "pandas", "mlflow", "onnx", "pyarrow", "joblib"}} & set(sys.modules)))
@@ -199,14 +199,25 @@ def to_square(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(age=rows["age"] ** 2)
 
 
-def test_a_strange_front_stays_and_the_rest_is_compiled(tmp_path: Path) -> None:
+def double(matrix: Any) -> Any:
+    return np.hstack([matrix, matrix * 2])
+
+
+def test_a_strange_step_stays_wherever_it_is_and_the_rest_is_compiled(tmp_path: Path) -> None:
     model = make_pipeline(
-        FunctionTransformer(to_square), columns_transformer(), RandomForestClassifier(10, random_state=0)
+        FunctionTransformer(to_square),
+        columns_transformer(),
+        FunctionTransformer(double),
+        RandomForestClassifier(10, random_state=0),
     )
     compiled = compile_people(model, tmp_path)
 
-    assert compiled.n_front == 1
-    assert compiled.reason == "the first 1 step(s): the function to_square is the model's own code"
+    assert compiled.native_steps == ["functiontransformer-1", "functiontransformer-2"]
+    assert compiled.reason == (
+        "step 'functiontransformer-1': the function to_square is the model's own code; "
+        "step 'functiontransformer-2': the function double is the model's own code"
+    )
+    assert compiled.parity.rows_on_thresholds == 2000
     frame, _ = people()
     output = compiled.runtime.predict(inputs_of(frame), {})
     np.testing.assert_array_equal(output.probabilities, model.predict_proba(frame))
@@ -225,7 +236,14 @@ class Guesser(ClassifierMixin, BaseEstimator):
 
 def test_an_estimator_of_the_users_own_is_left_to_its_library(tmp_path: Path) -> None:
     with pytest.raises(NotCompiled, match=r"^Guesser has no compiled form$"):
-        compile_people(make_pipeline(columns_transformer(), Guesser()), tmp_path)
+        compile_people(make_pipeline(Guesser()), tmp_path)
+
+
+def test_the_steps_before_an_estimator_of_the_users_own_are_compiled(tmp_path: Path) -> None:
+    compiled = compile_people(make_pipeline(columns_transformer(), Guesser()), tmp_path)
+
+    assert compiled.native_steps == ["guesser"]
+    assert compiled.runtime.predict(inputs_of(people()[0]), {}).labels.tolist() == [False] * 300
 
 
 def test_a_subclass_of_a_known_estimator_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -233,8 +251,10 @@ def test_a_subclass_of_a_known_estimator_is_not_taken_for_it(tmp_path: Path) -> 
         def predict_proba(self, X: Any) -> Any:
             return super().predict_proba(X)[:, ::-1]
 
-    with pytest.raises(NotCompiled, match="Moody"):
-        compile_people(make_pipeline(columns_transformer(), Moody()), tmp_path)
+    compiled = compile_people(make_pipeline(columns_transformer(), Moody()), tmp_path)
+
+    assert compiled.native_steps == ["moody"]
+    assert compiled.reason == "step 'moody': Moody has no compiled form"
 
 
 def test_generated_rows_cover_what_may_come() -> None:

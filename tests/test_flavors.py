@@ -216,10 +216,17 @@ def test_what_people_register_most_is_compiled(load: Any, name: str) -> None:
     ("name", "reason"),
     [
         ("clusters", "KMeans has no compiled form"),
-        ("multi-classification", "MultiOutputClassifier has no compiled form"),
         ("custom pyfunc", "a model that is called through mlflow.pyfunc runs its own code"),
     ],
 )
 def test_what_is_not_compiled_says_why(load: Any, name: str, reason: str) -> None:
     manifest = load(name).manifest
     assert (manifest.runtime, manifest.native_reason, manifest.parity) == ("native", reason, None)
+
+
+def test_the_steps_that_can_be_compiled_are(load: Any) -> None:
+    manifest = load("multi-classification").manifest
+    assert (manifest.runtime, manifest.native_steps) == ("mixed", ["multioutputclassifier"])
+    assert manifest.native_reason == (
+        "step 'multioutputclassifier': MultiOutputClassifier has no compiled form"
+    )

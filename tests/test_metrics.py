@@ -42,7 +42,7 @@ def manifest_of(name: str, classes: list) -> Manifest:
     return Manifest(
         name=name, version="1", run_id=None, source_key="", digest="d" * 64, inputs="", outputs=None,
         params=None, flavors=[], task="classification", classes=classes, has_probabilities=False,
-        runtime="native", native_reason=None, native_steps=0, parity=None, is_rowwise=True,
+        runtime="native", native_reason=None, native_steps=[], parity=None, is_rowwise=True,
         preprocessing_sha256=None, libraries={}, prepared_at="",
     )  # fmt: skip
 

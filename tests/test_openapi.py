@@ -59,7 +59,7 @@ def manifest_of(inputs: MlflowSchema, task: str = "classification") -> Manifest:
         has_probabilities=task == "classification",
         runtime="native",
         native_reason=None,
-        native_steps=0,
+        native_steps=[],
         parity=None,
         is_rowwise=True,
         preprocessing_sha256=None,

@@ -2,9 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,24 @@ from serving.prepare.parity import Comparison, same_output
 from serving.prepared import Parity
 from serving.runtime import Output, Runtime, slice_output
 from serving.runtime.compiled import CompiledRuntime, inputs_to_data
-from serving.runtime.compiled.composing import ChainPredictor
+from serving.runtime.compiled.composing import ChainPredictor, compile_steps, count_steps_before_cells
 from serving.runtime.compiled.data import Data, as_matrix
 from serving.runtime.compiled.leaves import LeafFinder
-from serving.runtime.compiled.nodes import Node, NotCompiled, Predictor, compile_predictor
+from serving.runtime.compiled.nodes import (
+    NotCompiled,
+    Predictor,
+    Transformer,
+    compile_predictor,
+    compile_transformer,
+)
 from serving.runtime.compiled.plan import load_plan, nodes_of, save_plan
-from serving.runtime.mixed import MixedRuntime, to_data
+from serving.runtime.mixed import MixedRuntime, NativeLast, NativeStep
 from serving.runtime.native import NativeRuntime, adapter_of, inputs_to_frame
 from serving.schema import Inputs, Kind, Schema, take
 
 log = logging.getLogger("serving.prepare")
+
+T = TypeVar("T")
 
 SAMPLE_ROWS = 50
 """Rows that the compiled steps are tried on as they are made."""
@@ -35,8 +43,8 @@ class Compiled(NamedTuple):
     """A compiled model that has passed the gate."""
 
     runtime: Runtime
-    n_front: int
-    """Steps of the pipeline that stay in their own library."""
+    native_steps: list[str]
+    """Names of the pipeline's steps that stay in their own library."""
     reason: str | None
     """Why they stay; None where the whole model is compiled."""
     parity: Parity
@@ -63,11 +71,11 @@ def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder:
     head = take(sample, 0, SAMPLE_ROWS)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        n_front, predictor, reason = _compile(model, head, schema)
+        predictor, native_steps, reason = _compile(model, head, schema)
         save_plan(predictor, folder)
         predictor = load_plan(folder)
         compiled: Runtime = (
-            MixedRuntime(model, n_front, predictor, schema) if n_front else CompiledRuntime(predictor, schema)
+            MixedRuntime(model, predictor, schema) if native_steps else CompiledRuntime(predictor, schema)
         )
         comparison = Comparison()
         words = sorted(words_of(predictor))
@@ -76,32 +84,54 @@ def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder:
                 group, lambda rows: native.predict(rows, {}), lambda rows: compiled.predict(rows, {})
             )
             comparison.single_rows(group, lambda rows: compiled.predict(rows, {}))
-        for matrix, expected, got in _threshold_answers(model, n_front, predictor, head, schema):
+        for matrix, expected, got in _threshold_answers(model, predictor, head, schema):
             comparison.thresholds(expected, got, len(matrix))
-    return Compiled(compiled, n_front, reason, comparison.parity())
+    return Compiled(compiled, native_steps, reason, comparison.parity())
 
 
-def _compile(model: Any, sample: Inputs, schema: Schema) -> tuple[int, Predictor, str | None]:
-    """The compiled form of the model, or of as many of its pipeline's last steps as have one."""
+def _compile(model: Any, sample: Inputs, schema: Schema) -> tuple[Predictor, list[str], str | None]:
+    """The compiled form of the model, or of as many of its pipeline's steps as have one; and why not of all."""
+    data = inputs_to_data(sample, schema)
     try:
-        return 0, _compile_part(model, inputs_to_data(sample, schema)), None
+        return _compile_part(compile_predictor, model, data), [], None
     except NotCompiled as error:
-        reason = str(error)
-        steps = getattr(model, "steps", None)
-        if steps is None:
+        if len(getattr(model, "steps", ())) < 2:
             raise
-    for n_front in range(1, len(steps)):
-        front = to_data(model[:n_front].transform(inputs_to_frame(sample, schema)))
+        whole = error
+    native: list[str] = []
+    reasons: list[str] = []
+    positions = {id(step): position for position, (_, step) in enumerate(model.steps)}
+
+    def stay(fitted: Any, error: NotCompiled) -> None:
+        name = model.steps[positions[id(fitted)]][0]
+        native.append(name)
+        reasons.append(f"step {name!r}: {error}")
+
+    def compile_step(fitted: Any, sample: Data) -> Transformer:
         try:
-            return n_front, _compile_part(model[n_front:], front), f"the first {n_front} step(s): {reason}"
-        except NotCompiled:
-            continue
-    raise NotCompiled(reason)
+            step: Transformer = _compile_part(compile_transformer, fitted, sample)
+            step.transform(sample)
+        except NotCompiled as error:
+            stay(fitted, error)
+            step = NativeStep(positions[id(fitted)])
+            step.bind(model)
+        return step
 
-
-def _compile_part(model: Any, data: Data) -> Predictor:
+    *front, (_, estimator) = model.steps
+    steps, transformed = compile_steps([step for _, step in front], data, compile_step)
     try:
-        return compile_predictor(model, data)
+        last: Predictor = _compile_part(compile_predictor, estimator, transformed)
+    except NotCompiled as error:
+        stay(estimator, error)
+        last = NativeLast()
+    if len(native) > len(steps):
+        raise whole  # nothing is compiled
+    return ChainPredictor(steps, last, count_steps_before_cells(steps, data)), native, "; ".join(reasons)
+
+
+def _compile_part(compile_it: Callable[[Any, Data], T], fitted: Any, data: Data) -> T:
+    try:
+        return compile_it(fitted, data)
     except NotCompiled:
         raise
     except Exception as error:
@@ -127,17 +157,14 @@ def words_of(predictor: Predictor) -> set[str]:
 
 
 def _threshold_answers(
-    model: Any, n_front: int, predictor: Predictor, sample: Inputs, schema: Schema
+    model: Any, predictor: Predictor, sample: Inputs, schema: Schema
 ) -> Iterator[tuple[npt.NDArray[Any], Output, Output]]:
     """What the last estimator and its compiled form say of rows on split thresholds, where there are any."""
-    last: Node = predictor.last if isinstance(predictor, ChainPredictor) else predictor
+    last = predictor.last if isinstance(predictor, ChainPredictor) else predictor
     finders = [node for node in nodes_of(last) if isinstance(node, LeafFinder)]
-    if not finders or not isinstance(last, Predictor):
+    if not finders:
         return
-    is_pipeline = isinstance(predictor, ChainPredictor) or n_front > 0
-    data: Data = inputs_to_data(sample, schema)
-    if n_front:
-        data = to_data(model[:n_front].transform(inputs_to_frame(sample, schema)))
+    data = inputs_to_data(sample, schema)
     if isinstance(predictor, ChainPredictor):
         for step in predictor.steps:
             data = step.transform(data)
@@ -146,7 +173,7 @@ def _threshold_answers(
     except ValueError:
         return  # text reaches the estimator, which sorts it out itself
     rows = rows_on_thresholds(matrix, finders)
-    if is_pipeline:
+    if isinstance(predictor, ChainPredictor):
         expected = adapter_of(model.steps[-1][1]).predict(rows, {})
         got = last.output(rows)
     else:

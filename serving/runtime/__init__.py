@@ -55,14 +55,13 @@ class Runtime(Protocol):
         """Returns what the model says of the rows; raises whatever the model raises."""
 
 
-def load_runtime(name: str, folder: Path, schema: Schema, *, native_steps: int, n_threads: int) -> Runtime:
+def load_runtime(name: str, folder: Path, schema: Schema, *, n_threads: int) -> Runtime:
     """Loads a runtime from a prepared folder.
 
     Args:
         name: `compiled`, `mixed` or `native`.
         folder: the prepared model.
         schema: its inputs.
-        native_steps: of a mixed runtime, how many steps stay in their own library.
         n_threads: of a compiled runtime, how many may work at one large call.
 
     Raises:
@@ -76,7 +75,7 @@ def load_runtime(name: str, folder: Path, schema: Schema, *, native_steps: int, 
     if name == "mixed":
         from serving.runtime.mixed import load_mixed
 
-        return load_mixed(folder, native_steps, schema)
+        return load_mixed(folder, schema)
     if name == "native":
         from serving.runtime.native import load_native
 

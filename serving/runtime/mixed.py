@@ -1,33 +1,89 @@
-"""The mixed runtime: the front steps of a pipeline in the library that trained them, the rest compiled.
+"""The mixed runtime: a compiled pipeline in which some steps stay in the library that trained them.
 
-For a pipeline whose first steps are the model's own code: the front costs what it costs, and the estimator
-behind it no longer does.
+For a pipeline with a step of the model's own code: that step costs what it costs, and the others do not.
 """
 
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Columns, Data
-from serving.runtime.compiled.nodes import Predictor
-from serving.runtime.compiled.plan import load_plan
-from serving.runtime.native import inputs_to_frame, load_native
+from serving.runtime.compiled import inputs_to_data
+from serving.runtime.compiled.data import Columns, Data, is_text
+from serving.runtime.compiled.nodes import Predictor, Transformer
+from serving.runtime.compiled.plan import load_plan, nodes_of
+from serving.runtime.native import TEXT, adapter_of, load_native
 from serving.schema import Inputs, Schema
+
+
+@dataclass
+class NativeStep(Transformer):
+    """A transformer as it was fitted, by its position in the pipeline."""
+
+    position: int
+    _fitted: Any = field(init=False, default=None, repr=False)
+
+    def bind(self, pipeline: Any) -> None:
+        """Takes the fitted transformer out of the pipeline."""
+        self._fitted = pipeline.steps[self.position][1]
+
+    def transform(self, data: Data) -> Data:
+        """Returns what it makes of the rows; raises whatever it raises."""
+        return to_data(self._fitted.transform(to_frame(data)))
+
+
+@dataclass
+class NativeLast(Predictor):
+    """The estimator at the end of the pipeline, as it was fitted."""
+
+    _adapter: Any = field(init=False, default=None, repr=False)
+
+    def bind(self, pipeline: Any) -> None:
+        """Takes the fitted estimator out of the pipeline."""
+        self._adapter = adapter_of(pipeline.steps[-1][1])
+
+    def output(self, data: Data) -> Output:
+        """Returns what it says of the rows; raises whatever it raises."""
+        return self._adapter.predict(to_frame(data), {})  # type: ignore[no-any-return]
 
 
 class MixedRuntime:
     """See `serving.runtime.Runtime`."""
 
-    def __init__(self, pipeline: Any, n_front: int, rest: Predictor, schema: Schema) -> None:
-        self._front = pipeline[:n_front]
-        self._rest = rest
+    def __init__(self, pipeline: Any, predictor: Predictor, schema: Schema) -> None:
+        for node in nodes_of(predictor):
+            if isinstance(node, (NativeStep, NativeLast)):
+                node.bind(pipeline)
+        self._predictor = predictor
         self._schema = schema
 
     def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
         """Returns what the model says of the rows; raises whatever the model raises."""
-        return self._rest.output(to_data(self._front.transform(inputs_to_frame(inputs, self._schema))))
+        with warnings.catch_warnings():
+            # A step may be given a matrix where it was fitted on a frame.
+            warnings.filterwarnings("ignore", message="X (has|does not have valid) feature names")
+            return self._predictor.output(inputs_to_data(inputs, self._schema))
+
+
+def to_frame(data: Data) -> Any:
+    """Returns data as a step of scikit-learn was given it: a frame of columns, or a matrix."""
+    if not isinstance(data, Columns):
+        return data
+    return pd.DataFrame(
+        {
+            name: pd.array(array, dtype=TEXT) if is_text(array) and _holds_text(array) else array
+            for name, array in zip(data.names, data.arrays, strict=True)
+        },
+        copy=False,
+    )
+
+
+def _holds_text(array: Any) -> bool:
+    return not any(isinstance(cell, bool) for cell in array.tolist())
 
 
 def to_data(transformed: Any) -> Data:
@@ -38,7 +94,6 @@ def to_data(transformed: Any) -> Data:
     return np.asarray(transformed.toarray() if hasattr(transformed, "toarray") else transformed)
 
 
-def load_mixed(folder: Path, n_front: int, schema: Schema) -> MixedRuntime:
-    """Loads the front from the MLflow model and the rest from the plan, in a prepared folder."""
-    pipeline = load_native(folder / "mlflow", schema).model
-    return MixedRuntime(pipeline, n_front, load_plan(folder / "compiled"), schema)
+def load_mixed(folder: Path, schema: Schema) -> MixedRuntime:
+    """Loads the native steps from the MLflow model and the rest from the plan, in a prepared folder."""
+    return MixedRuntime(load_native(folder / "mlflow", schema).model, load_plan(folder / "compiled"), schema)

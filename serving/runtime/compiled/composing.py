@@ -8,6 +8,7 @@ import numpy as np
 from serving.runtime import Output
 from serving.runtime.compiled.data import Cells, Columns, Data, concatenate, count_rows, select
 from serving.runtime.compiled.nodes import (
+    CompileTransformer,
     NotCompiled,
     Predictor,
     Transformer,
@@ -159,7 +160,9 @@ def count_steps_before_cells(steps: list[Transformer], sample: Data) -> int | No
 _CELL_DTYPES = [np.dtype(dtype) for dtype in (np.float64, np.int64, np.int32, np.bool_, object)]
 
 
-def compile_steps(fitted: list[Any], sample: Data) -> tuple[list[Transformer], Data]:
+def compile_steps(
+    fitted: list[Any], sample: Data, compile_step: CompileTransformer = compile_transformer
+) -> tuple[list[Transformer], Data]:
     """Compiles transformers that follow each other; returns them and the sample behind the last.
 
     Raises:
@@ -169,7 +172,7 @@ def compile_steps(fitted: list[Any], sample: Data) -> tuple[list[Transformer], D
     for one in fitted:
         if one is None or one == "passthrough":
             continue
-        step = compile_transformer(one, sample)
+        step = compile_step(one, sample)
         sample = step.transform(sample)
         fused = step.after(steps[-1]) if steps else None
         if fused is not None:
