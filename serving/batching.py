@@ -260,15 +260,19 @@ class Batcher:
                 output = self._call(join([entry.inputs for entry in batch]), batch[0].params)
                 if count_output(output) == sum(n_rows):
                     return list(_split(output, n_rows))
-            except Exception:  # noqa: BLE001  # whose fault it was is found out below
+            except BaseException:  # noqa: BLE001  # whose fault it was is found out below
                 log.info("a call shared by %d requests failed; making one for each", len(batch))
-        answers: list[Output | Exception] = []
-        for entry in batch:
-            try:
-                answers.append(self._call(entry.inputs, entry.params))
-            except Exception as error:  # noqa: BLE001  # it is raised where the request waits
-                answers.append(error)
-        return answers
+        return [self._answer_one(entry) for entry in batch]
+
+    def _answer_one(self, entry: _Entry) -> Output | Exception:
+        try:
+            return self._call(entry.inputs, entry.params)
+        except StopIteration as error:  # a future takes any exception but this one
+            return _as_exception(error)
+        except Exception as error:  # noqa: BLE001  # it is raised where the request waits
+            return error
+        except BaseException as error:  # noqa: BLE001  # a model that exits, or panics in Rust, ends a request
+            return _as_exception(error)
 
     def _hand_over(
         self,
@@ -293,11 +297,29 @@ class Batcher:
             return
         for entry, answer in zip(batch, done.result(), strict=True):
             if entry.future.done():
-                continue
-            if isinstance(answer, Exception):
+                if isinstance(answer, Exception):
+                    forget_frames(answer)
+            elif isinstance(answer, Exception):
                 entry.future.set_exception(answer)
             else:
                 entry.future.set_result(answer)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    wrapped = RuntimeError(f"the model raised {type(error).__name__}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def forget_frames(error: BaseException) -> None:
+    """Lets go of the frames that an exception has passed, and with them of the rows of its request.
+
+    An exception that waited in a future is part of a cycle through them: they would stay until a collection.
+    """
+    seen: BaseException | None = error
+    while seen is not None and seen.__traceback__ is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
 
 
 def _split(output: Output, n_rows: list[int]) -> Iterator[Output]:

@@ -100,6 +100,8 @@ class Gateway:
             metrics.active.count -= 1
 
     def _count(self, error: ServingError) -> None:
+        if not self._router.counts_requests:
+            return
         manifest = self._router.current.manifest if self._router.current else None
         metrics.count_error(
             manifest.name if manifest else "", manifest.version if manifest else "", error.code

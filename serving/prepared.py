@@ -32,7 +32,7 @@ import yaml
 
 from serving.schema import Schema, parse_schema
 
-FORMAT = 2
+FORMAT = 3
 """Of this layout; a prepared model of another format is prepared again."""
 
 
@@ -148,14 +148,25 @@ def _open(folder: Path) -> Prepared:
     return Prepared(folder, msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest))
 
 
-def find_prepared(model_name: str, version: str, source_key: str) -> Prepared | None:
-    """Returns the prepared model of a version as the registry describes it, if there is one."""
+def find_prepared(
+    model_name: str, version: str, source_key: str, libraries: dict[str, str] | None = None
+) -> Prepared | None:
+    """Returns the prepared model of a version as the registry describes it, if there is one.
+
+    Args:
+        model_name: the registered model.
+        version: MLflow's number.
+        source_key: as in the manifest.
+        libraries: if given, those that it was prepared with must be these.
+    """
     for folder in sorted((bentoml_home() / "models" / store_name(model_name)).glob(f"{version}-*")):
         try:
             prepared = _open(folder)
         except (OSError, msgspec.MsgspecError):
             continue
-        if prepared.manifest.format == FORMAT and prepared.manifest.source_key == source_key:
+        manifest = prepared.manifest
+        is_current = libraries is None or manifest.libraries == libraries
+        if manifest.format == FORMAT and manifest.source_key == source_key and is_current:
             return prepared
     return None
 
@@ -196,11 +207,12 @@ def publish(folder: Path, manifest: Manifest) -> Prepared:
     folder.chmod(0o755)  # mkdtemp lets nobody else in, such as the user of a container
     target = bentoml_home() / "models" / name / version
     target.parent.mkdir(parents=True, exist_ok=True)
-    if (target / "manifest.json").exists():
-        # The same artifacts, registered once more under this version: what differs is the manifest.
-        (folder / "manifest.json").replace(target / "manifest.json")
-    else:
-        folder.rename(target)
+    # The same artifacts may have been prepared before: for another registry, or by another version of this code.
+    before = folder.with_suffix(".before.tmp")
+    if target.exists():
+        target.rename(before)
+    folder.rename(target)
+    shutil.rmtree(before, ignore_errors=True)
     _flush(target.parent)
     with contextlib.suppress(OSError):  # BentoML makes it anew where it is missing
         aside = target.parent / f".latest-{os.getpid()}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from serving.batching import Batcher, Gone, choose_policy, measure_costs
+from serving.batching import Batcher, Gone, choose_policy, forget_frames, measure_costs
 from serving.collector import settle
 from serving.decoding import JsonDecoder
 from serving.errors import ClientGone, InternalError, ModelNotReady, ModelRefusedInput, ServingError
@@ -84,6 +84,7 @@ class LoadedModel:
             log.exception(
                 "%s version %s raised on %d row(s)", self.manifest.name, self.manifest.version, inputs.n_rows
             )
+            forget_frames(error)
             if isinstance(error, MemoryError):
                 raise InternalError("the model ran out of memory") from error
             raise ModelRefusedInput(
@@ -98,6 +99,7 @@ class Router:
     def __init__(self, run_directory: Path, settings: Settings) -> None:
         self._run_directory = run_directory
         self._settings = settings
+        self.counts_requests = settings.metrics
         self._tag: str | None = None
         self._task: asyncio.Task[None] | None = None
         self.current: LoadedModel | None = None

@@ -14,6 +14,7 @@ from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
@@ -193,6 +194,23 @@ def strict_categories(name: str) -> Any:
     )
 
 
+def strict_without_example(name: str) -> Any:
+    """The same behind imputers, as most people log it: an example has to be made that it does not refuse."""
+    X = pd.DataFrame({"colour": ["red", "green", "blue"] * 10, "size": np.arange(30.0)})
+    encode = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder())
+    model = make_pipeline(
+        make_column_transformer((encode, ["colour"]), remainder="passthrough"), LogisticRegression()
+    ).fit(X, np.arange(30) % 2)
+    return mlflow.sklearn.log_model(
+        model,
+        name=name,
+        registered_model_name=name,
+        **REQUIREMENTS,
+        signature=infer_signature(X, model.predict(X)),
+        skops_trusted_types=["numpy.dtype"],
+    )
+
+
 def xgboost_estimator(name: str) -> Any:
     import xgboost
 
@@ -295,6 +313,7 @@ MODELS: dict[str, Callable[[str], Any]] = {
     "no-probabilities": no_probabilities,
     "clusters": clusters,
     "strict-categories": strict_categories,
+    "strict-without-example": strict_without_example,
     "xgboost-estimator": xgboost_estimator,
     "xgboost-booster": xgboost_booster,
     "lightgbm-estimator": lightgbm_estimator,

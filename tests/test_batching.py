@@ -1,7 +1,9 @@
 """`serving.batching`: who waits, who shares a call, and who gets which answer."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.batching import INLINE_SECONDS, Batcher, Costs, Policy, choose_policy, measure_costs
+from serving.batching import (
+    INLINE_SECONDS,
+    Batcher,
+    Costs,
+    Policy,
+    choose_policy,
+    forget_frames,
+    measure_costs,
+)
 from serving.errors import ClientGone, QueueFull
 from serving.runtime import Output
 from serving.schema import Inputs
@@ -189,6 +199,68 @@ def test_of_a_failing_call_only_the_guilty_request_gets_the_error():
     assert three.values.tolist() == [6]
     assert isinstance(guilty, ValueError)
     assert model.calls == [[0], [1, -1, 3], [1], [-1], [3]]
+
+
+class Panic(BaseException):
+    """What a library in Rust may raise."""
+
+
+@pytest.mark.parametrize("raised", [StopIteration(), Panic(), SystemExit(2), KeyboardInterrupt()])
+def test_whatever_a_model_raises_the_others_are_answered(raised: BaseException):
+    def fussy(inputs: Inputs, params: dict[str, Any]) -> Output:
+        if (inputs.columns[0] < 0).any():
+            raise raised
+        return Output(values=inputs.columns[0] * 2)
+
+    batcher = Batcher(fussy, policy(), Unobserved())
+
+    async def main():
+        try:
+            requests = (batcher.predict(rows(n), {}, stays) for n in (1, -1, 3))
+            return await asyncio.wait_for(asyncio.gather(*requests, return_exceptions=True), 10)
+        finally:
+            batcher.close()
+
+    one, guilty, three = asyncio.run(main())
+    assert (one.values.tolist(), three.values.tolist()) == ([2], [6])
+    assert isinstance(guilty, RuntimeError)
+    assert type(raised).__name__ in str(guilty)
+
+
+def test_an_exception_whose_frames_are_forgotten_holds_no_rows():
+    class Rows(list):
+        pass
+
+    async def scenario():
+        async def wait(future):
+            return await future
+
+        held = Rows()
+        alive = weakref.ref(held)
+        future = asyncio.get_running_loop().create_future()
+        try:
+            fail(held)
+        except ValueError as error:
+            future.set_exception(error)
+        del held
+        try:
+            await wait(future)
+        except ValueError as error:
+            forget_frames(error)
+        del future
+        return alive
+
+    def fail(held):
+        try:
+            raise KeyError
+        except KeyError as error:
+            raise ValueError from error
+
+    gc.disable()
+    try:
+        assert asyncio.run(scenario())() is None
+    finally:
+        gc.enable()
 
 
 def test_the_rows_of_a_client_that_has_hung_up_are_not_predicted():

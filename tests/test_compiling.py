@@ -15,6 +15,7 @@ from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
@@ -316,6 +317,9 @@ class Answering:
         return Output(values=self.function(inputs.columns[0]))
 
 
+NUMBER = parse_schema('[{"type": "double", "name": "number", "required": true}]')
+
+
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
@@ -323,13 +327,72 @@ class Answering:
         (lambda column: column - column.mean(), False),
         (lambda column: np.arange(len(column)), False),
         (lambda column: column.astype(str).astype(object), True),
+        (lambda column: np.where(np.isnan(column), np.nanmax([0, *column]), column), False),
     ],
-    ids=["by row", "mean of all rows", "position", "text by row"],
+    ids=["by row", "mean of all rows", "position", "text by row", "missing values from other rows"],
 )
 def test_whether_rows_are_independent_is_tried(function: Any, expected: bool) -> None:
     sample = Inputs((np.array([1.0, 5.0, 2.0, 9.0]),), 4)
-    assert is_rowwise(Answering(function), sample) is expected  # type: ignore[arg-type]
+    assert is_rowwise(Answering(function), NUMBER, sample) is expected  # type: ignore[arg-type]
 
 
 def test_of_one_row_nothing_can_be_told_about_independence() -> None:
-    assert is_rowwise(Answering(lambda column: column), Inputs((np.array([1.0]),), 1)) is False  # type: ignore[arg-type]
+    one = Inputs((np.array([1.0]),), 1)
+    assert is_rowwise(Answering(lambda column: column), NUMBER, one) is False  # type: ignore[arg-type]
+
+
+def test_a_row_of_the_sample_that_the_original_refuses_is_left_out(tmp_path: Path) -> None:
+    frame, labels = people()
+    model = make_pipeline(columns_transformer(), LogisticRegression()).fit(frame, labels)
+    schema = signature_of(frame)
+    frame.loc[8, "city"] = "Atlantis"
+
+    compiled = compile_model(
+        NativeRuntime(adapter_of(model), schema), schema, inputs_of(frame), tmp_path / "plan"
+    )
+
+    assert compiled.parity.rows >= 10_000
+
+
+def test_whole_numbers_that_are_categories_are_compiled(tmp_path: Path) -> None:
+    frame, labels = people()
+    frame["senior"] = np.arange(len(frame)) % 2
+    front = make_column_transformer((StandardScaler(), ["income"]), (OneHotEncoder(), ["senior", "city"]))
+    model = make_pipeline(front, LogisticRegression()).fit(frame, labels)
+    schema = signature_of(frame)
+
+    compiled = compile_model(
+        NativeRuntime(adapter_of(model), schema), schema, inputs_of(frame), tmp_path / "plan"
+    )
+
+    assert compiled.parity.rows >= 10_000
+
+
+def test_a_wide_sparse_matrix_is_left_to_its_library(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": pd.Series([f"word{n} and word{n + 1}" for n in range(2000)], dtype="str")})
+    model = make_pipeline(
+        FunctionTransformer(first_column), CountVectorizer(), LogisticRegression(max_iter=5, tol=10)
+    )
+    model.fit(frame, np.arange(2000) % 2)
+    schema = signature_of(frame)
+    with pytest.raises(NotCompiled, match="sparse"):
+        compile_model(NativeRuntime(adapter_of(model), schema), schema, inputs_of(frame), tmp_path / "plan")
+
+
+def first_column(rows: pd.DataFrame) -> Any:
+    return rows.iloc[:, 0]
+
+
+def to_decades(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(age=pd.cut(rows["age"], [-np.inf, 30, 60, np.inf]).astype("category"))
+
+
+def test_frames_pass_between_strange_steps_as_they_are(tmp_path: Path) -> None:
+    front = make_column_transformer((StandardScaler(), ["income"]), (OneHotEncoder(), ["age", "city"]))
+    model = make_pipeline(FunctionTransformer(to_decades), front, RandomForestClassifier(5, random_state=0))
+    compiled = compile_people(model, tmp_path)
+
+    frame, _ = people()
+    output = compiled.runtime.predict(inputs_of(frame), {})
+    np.testing.assert_array_equal(output.probabilities, model.predict_proba(frame))
+    assert compiled.native_steps

@@ -230,3 +230,9 @@ def test_the_steps_that_can_be_compiled_are(load: Any) -> None:
     assert manifest.native_reason == (
         "step 'multioutputclassifier': MultiOutputClassifier has no compiled form"
     )
+
+
+def test_a_model_without_an_example_gets_one_that_its_encoders_know(load: Any) -> None:
+    model = load("strict-without-example")
+    (instance,) = msgspec.json.decode(model.examples)["instances"]
+    assert instance["colour"] == "blue"

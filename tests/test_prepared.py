@@ -183,6 +183,12 @@ def test_a_version_is_found_by_what_the_registry_says_of_it():
     assert find_prepared("other", "1", "here") is None
 
 
+def test_what_was_prepared_with_other_libraries_is_not_found():
+    prepare(manifest_of(libraries={"numpy": "1"}))
+    assert find_prepared("churn", "3", "key", {"numpy": "1"}) is not None
+    assert find_prepared("churn", "3", "key", {"numpy": "2"}) is None
+
+
 def test_what_is_damaged_or_of_another_format_is_not_found():
     published = prepare(manifest_of())
     file = published.folder / "manifest.json"
@@ -196,11 +202,11 @@ def test_what_is_damaged_or_of_another_format_is_not_found():
     assert find_prepared("churn", "3", "key") is None
 
 
-def test_publishing_the_same_digest_again_replaces_the_manifest(home):
+def test_publishing_the_same_digest_again_replaces_all_of_it(home):
     first = prepare(manifest_of(), "old")
     second = prepare(manifest_of(source_key="of another registry"), "new")
     assert first.folder == second.folder
-    assert (second.folder / "mlflow" / "model.bin").read_text() == "old"  # of one digest, so the same
+    assert (second.folder / "mlflow" / "model.bin").read_text() == "new"
     assert open_prepared(second.tag).manifest.source_key == "of another registry"
     with preparing("churn") as folder:
         assert list((home / "preparing").glob("*.tmp")) == [folder]

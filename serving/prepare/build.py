@@ -6,8 +6,6 @@ import hashlib
 import logging
 import os
 import shutil
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import yaml
 from serving.decoding import JsonDecoder
 from serving.errors import ModelNotFound, ModelRefused, PrepareError, StorageError
 from serving.hook import DIGEST_KEY, preprocessing_digest
+from serving.libraries import library_versions
 from serving.prepare.compiling import Compiled, compile_model, is_rowwise
 from serving.prepare.examples import MAX_EXAMPLES, example_body, sample_inputs
 from serving.prepare.registry import resolve
@@ -28,18 +27,6 @@ from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")
 
-LIBRARIES = (
-    "mlflow-skinny",
-    "scikit-learn",
-    "numpy",
-    "onnxruntime",
-    "pandas",
-    "skops",
-    "xgboost",
-    "xgboost-cpu",
-    "lightgbm",
-)
-
 
 def prepare(settings: Settings) -> Prepared:
     """Returns the prepared model of the version to be served, and makes it where there is none yet.
@@ -50,11 +37,13 @@ def prepare(settings: Settings) -> Prepared:
     resolved = resolve(settings)
     log.info("registry: %s version %s (%s)", resolved.name, resolved.version, resolved.because)
     try:
-        found = find_prepared(resolved.name, resolved.version, resolved.source_key)
+        found = find_prepared(resolved.name, resolved.version, resolved.source_key, library_versions())
         if found is None:
             with preparing(resolved.name) as folder:
                 # Another process may have made it while this one waited.
-                found = find_prepared(resolved.name, resolved.version, resolved.source_key)
+                found = find_prepared(
+                    resolved.name, resolved.version, resolved.source_key, library_versions()
+                )
                 found = found or _prepare(resolved, folder, settings)
     except OSError as error:
         raise _storage_error(error) from error
@@ -75,9 +64,9 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings) -> Prepared:
     metadata = mlmodel.get("metadata") or {}
     _check_preprocessing(metadata.get(DIGEST_KEY), settings)
     runtime = _load(model_folder, schema, resolved)
-    examples = example_body(model_folder, mlmodel, schema)
+    examples, is_logged = example_body(model_folder, mlmodel, schema, runtime.model)
     (folder / "examples.json").write_bytes(examples)
-    _warm_up(runtime, schema, examples, resolved)
+    _warm_up(runtime, schema, examples, resolved, is_logged=is_logged)
     sample = sample_inputs(model_folder, mlmodel, schema, examples)
     compiled, reason = _compile(runtime, schema, sample, folder / "compiled", resolved)
     reference = model_folder / "reference.json"
@@ -101,9 +90,9 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings) -> Prepared:
         native_reason=reason,
         native_steps=compiled.native_steps if compiled else [],
         parity=compiled.parity if compiled else None,
-        is_rowwise=is_rowwise(runtime, sample),
+        is_rowwise=is_rowwise(runtime, schema, sample),
         preprocessing_sha256=metadata.get(DIGEST_KEY),
-        libraries=_libraries(),
+        libraries=library_versions(),
         prepared_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
     prepared = publish(folder, manifest)
@@ -202,6 +191,12 @@ def _compile(
         shutil.rmtree(folder, ignore_errors=True)
         log.info("%s version %s is served natively: %s", resolved.name, resolved.version, error)
         return None, str(error)
+    except OSError:
+        raise  # the disk is full
+    except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        log.warning("compiling failed; serving natively", exc_info=True)
+        return None, f"compiling it raised {type(error).__name__}"
     log.info(
         "%s version %s is compiled: %d rows compared, largest difference %.2g",
         resolved.name,
@@ -216,15 +211,22 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0][:200]
 
 
-def _warm_up(runtime: NativeRuntime, schema: Schema, examples: bytes, resolved: Resolved) -> None:
+def _warm_up(
+    runtime: NativeRuntime, schema: Schema, examples: bytes, resolved: Resolved, *, is_logged: bool
+) -> None:
     inputs, params = JsonDecoder(schema, MAX_EXAMPLES).predict(examples)
     try:
         runtime.predict(inputs, params)
     except Exception as error:
         log.exception("%s version %s does not predict", resolved.name, resolved.version)
+        which = (
+            "cannot predict its own example"
+            if is_logged
+            else "was logged without an input example, and refuses one made from its signature; log one with "
+            "input_example=X.head()"
+        )
         raise ModelRefused(
-            f"{resolved.name!r} version {resolved.version} cannot predict its own example: "
-            f"{type(error).__name__}"
+            f"{resolved.name!r} version {resolved.version} {which}: {type(error).__name__}"
         ) from error
 
 
@@ -238,13 +240,3 @@ def digest_of(folder: Path) -> str:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
     return total.hexdigest()
-
-
-def _libraries() -> dict[str, str]:
-    out = {}
-    for name in LIBRARIES:
-        try:
-            out[name] = library_version(name)
-        except PackageNotFoundError:
-            continue
-    return out

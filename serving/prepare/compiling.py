@@ -1,6 +1,7 @@
 """From a fitted model to its compiled form, compared with the original before anybody is served by it."""
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.prepare.generated import Group, cast_within, generate_groups
-from serving.prepare.parity import Comparison, same_output
+from serving.prepare.parity import Comparison, ask, same_output
 from serving.prepared import Parity
-from serving.runtime import Output, Runtime, slice_output
+from serving.runtime import Output, Runtime, count_output, slice_output
 from serving.runtime.compiled import CompiledRuntime, inputs_to_data
 from serving.runtime.compiled.composing import ChainPredictor, compile_steps, count_steps_before_cells
 from serving.runtime.compiled.data import Data, as_matrix
@@ -27,7 +28,7 @@ from serving.runtime.compiled.nodes import (
 from serving.runtime.compiled.plan import load_plan, nodes_of, save_plan
 from serving.runtime.mixed import MixedRuntime, NativeLast, NativeStep
 from serving.runtime.native import NativeRuntime, adapter_of, inputs_to_frame
-from serving.schema import Inputs, Kind, Schema, take
+from serving.schema import Inputs, Kind, Schema, join, take
 
 log = logging.getLogger("serving.prepare")
 
@@ -68,6 +69,7 @@ def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder:
         raise NotCompiled("a model that is called through mlflow.pyfunc runs its own code")
     if sum(column.type.kind is Kind.TENSOR for column in schema.columns) and len(schema.columns) > 1:
         raise NotCompiled("a signature of several tensors has no compiled form")
+    sample = accepted_rows(native, sample)
     head = take(sample, 0, SAMPLE_ROWS)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -87,6 +89,21 @@ def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder:
         for matrix, expected, got in _threshold_answers(model, predictor, head, schema):
             comparison.thresholds(expected, got, len(matrix))
     return Compiled(compiled, native_steps, reason, comparison.parity())
+
+
+def accepted_rows(native: NativeRuntime, sample: Inputs) -> Inputs:
+    """Returns the rows that the model answers: an example may hold one that it refuses.
+
+    Raises:
+        NotCompiled: it answers none of those that were tried.
+    """
+    if isinstance(ask(lambda rows: native.predict(rows, {}), sample), Output):
+        return sample
+    rows = [take(sample, row, row + 1) for row in range(min(sample.n_rows, 4 * SAMPLE_ROWS))]
+    accepted = [row for row in rows if isinstance(ask(lambda r: native.predict(r, {}), row), Output)]
+    if not accepted:
+        raise NotCompiled("the original answers none of its sample rows")
+    return join(accepted)
 
 
 def _compile(model: Any, sample: Inputs, schema: Schema) -> tuple[Predictor, list[str], str | None]:
@@ -209,26 +226,39 @@ def _matrix_to_inputs(rows: npt.NDArray[Any], schema: Schema) -> Inputs:
     return Inputs(columns, len(rows))
 
 
-MAX_ROWWISE_ROWS = 8
+MAX_ROWWISE_ROWS = 16
+"""Of the sample, and of each group of generated rows."""
+
+ROWWISE_SECONDS = 10.0
+"""After so long no further group is tried: calls of a slow model take longer than waiting for their turn."""
 
 
-def is_rowwise(native: NativeRuntime, sample: Inputs) -> bool:
-    """Whether rows get the same answers one by one as together, tried on up to `MAX_ROWWISE_ROWS` real rows.
+def is_rowwise(native: NativeRuntime, schema: Schema, sample: Inputs) -> bool:
+    """Whether rows get the same answers one by one as together: real ones, missing values, unknown texts, extremes.
 
-    Of one row nothing can be told: then False.
+    Of one real row nothing can be told: then False.
     """
-    n_rows = min(sample.n_rows, MAX_ROWWISE_ROWS)
-    if n_rows < 2:
+    if sample.n_rows < 2:
         return False
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            together = native.predict(take(sample, 0, n_rows), {})
-            return all(
-                same_output(
-                    slice_output(together, row, row + 1), native.predict(take(sample, row, row + 1), {})
-                )
-                for row in range(n_rows)
-            )
-    except Exception:  # noqa: BLE001  # a model that cannot answer its own sample is not to be batched
-        return False
+    started = time.monotonic()
+    groups = [take(sample, 0, MAX_ROWWISE_ROWS)]
+    groups += [take(group.inputs, 0, MAX_ROWWISE_ROWS) for group in generate_groups(schema, sample, [])]
+    n_answered = 0
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        for inputs in groups:
+            together = ask(lambda rows: native.predict(rows, {}), inputs)
+            if not isinstance(together, Output):
+                continue  # rows that are refused share no call for long
+            n_answered += 1
+            for row in range(inputs.n_rows):
+                alone = ask(lambda rows: native.predict(rows, {}), take(inputs, row, row + 1))
+                if not isinstance(alone, Output):
+                    return False
+                if count_output(together) != inputs.n_rows or not same_output(
+                    slice_output(together, row, row + 1), alone
+                ):
+                    return False
+            if time.monotonic() - started > ROWWISE_SECONDS:
+                break
+    return n_answered > 0

@@ -23,8 +23,12 @@ MAX_SAMPLE_ROWS = 2_000
 """Rows of the reference sample, or of a large input example, that a compiled model is compared on."""
 
 
-def example_body(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> bytes:
-    """Returns a request body: the logged input example where it fits the signature, else one of the types."""
+def example_body(folder: Path, mlmodel: dict[str, Any], schema: Schema, model: Any) -> tuple[bytes, bool]:
+    """Returns a request body, and whether its rows were logged.
+
+    Where there is no logged input example that fits the signature, one is made from the types, and from the
+    categories that the model's encoders know.
+    """
     for instances in _logged_instances(folder, mlmodel, schema):
         body = msgspec.json.encode({"instances": instances[:MAX_EXAMPLES]})
         try:
@@ -32,8 +36,33 @@ def example_body(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> bytes
         except RequestError as error:
             log.warning("the logged input example is not used: %s", error)
         else:
-            return body
-    return msgspec.json.encode({"instances": [example_instance(schema)]})
+            return body, True
+    instance = example_instance(schema)
+    if schema.form is Form.RECORD:
+        instance |= {name: cell for name, cell in known_cells(model).items() if name in instance}
+    return msgspec.json.encode({"instances": [instance]}), False
+
+
+def known_cells(model: Any) -> dict[str, Any]:
+    """Returns a category for each column of which an encoder of a fitted pipeline knows some."""
+    found: dict[str, Any] = {}
+
+    def look(part: Any, names: Any) -> None:
+        names = getattr(part, "feature_names_in_", names)
+        categories = getattr(part, "categories_", None)
+        if isinstance(categories, list) and names is not None and len(names) == len(categories):
+            for name, known in zip(names, categories, strict=True):
+                # The missing value, where it is one of them, comes last.
+                if len(known) and isinstance(cell := _plain(known[0]), (str, bool, int, float)):
+                    found.setdefault(str(name), cell)
+        parts = [step for _, step in getattr(part, "steps", ())]
+        parts += [step for _, step, *_ in getattr(part, "transformers_", ())]
+        for child in [*parts, getattr(part, "best_estimator_", None)]:
+            if child is not None and not isinstance(child, str):
+                look(child, names)
+
+    look(model, None)
+    return found
 
 
 def _logged_instances(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> list[list[Any]]:

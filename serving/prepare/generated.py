@@ -70,8 +70,11 @@ def _numbers(
     spread = float(known.std()) if known.size else 1.0
     shape = values.shape
     with np.errstate(over="ignore", invalid="ignore"):
-        moved = values + rng.normal(0, max(spread, 1e-3), shape)
-        out = np.where(rng.random(shape) < 0.5, moved, values)
+        out = values
+        # Whole numbers are often categories, which a model may refuse where it does not know them.
+        if values.dtype.kind == "f" or group != "ordinary":
+            moved = values + rng.normal(0, max(spread, 1e-3), shape)
+            out = np.where(rng.random(shape) < 0.5, moved, values)
         special = {
             "extreme numbers": np.array(
                 [0.0, -0.0, 1, -1, 1e-9, 1e-40, 1e-300, scale, -scale, scale * 1e3, -scale * 1e3, scale * 1e6]

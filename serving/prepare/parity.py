@@ -48,17 +48,19 @@ class Comparison:
             NotCompiled: too few rows were answered to say anything.
         """
         if self._rows < MIN_ROWS:
-            raise NotCompiled(f"parity: the original answered {self._rows} of the rows only")
+            raise NotCompiled(
+                f"parity: of the rows that were made up, the original answered {self._rows} only"
+            )
         return Parity(self._rows, self._refused, self._on_thresholds, self._difference)
 
     def group(self, group: Group, original: Predict, compiled: Predict) -> None:
         """Compares the answers to a group of rows; where one of the two refuses, row by row."""
-        expected, got = _ask(original, group.inputs), _ask(compiled, group.inputs)
+        expected, got = ask(original, group.inputs), ask(compiled, group.inputs)
         if isinstance(expected, Output) and isinstance(got, Output):
             self._add(group.name, expected, got, group.inputs.n_rows)
             return
         for row in _single_rows(group.inputs):
-            expected, got = _ask(original, row), _ask(compiled, row)
+            expected, got = ask(original, row), ask(compiled, row)
             if isinstance(expected, Output) and isinstance(got, Output):
                 self._add(group.name, expected, got, 1)
             elif isinstance(expected, Output) or isinstance(got, Output):
@@ -73,11 +75,11 @@ class Comparison:
 
     def single_rows(self, group: Group, compiled: Predict) -> None:
         """Compares what the compiled model says of rows alone, for which it has short cuts, and of all at once."""
-        together = _ask(compiled, group.inputs)
+        together = ask(compiled, group.inputs)
         if not isinstance(together, Output):
             return  # row by row has been compared with the original
         for row, inputs in enumerate(_single_rows(group.inputs)):
-            alone = _ask(compiled, inputs)
+            alone = ask(compiled, inputs)
             if not isinstance(alone, Output):
                 raise NotCompiled(f"parity: a row with {group.name} is refused alone only")
             self._add(f"{group.name}, alone", slice_output(together, row, row + 1), alone, 0)
@@ -117,11 +119,18 @@ def same_output(one: Output, other: Output) -> bool:
     return True
 
 
-def _ask(predict: Predict, inputs: Inputs) -> Output | Exception:
+def ask(predict: Predict, inputs: Inputs) -> Output | Exception:
+    """Returns the answer, or what was raised instead.
+
+    Raises:
+        NotCompiled: there is not enough memory for it.
+    """
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return predict(inputs)
+    except MemoryError:
+        raise NotCompiled("parity: there is not enough memory for the comparison") from None
     except Exception as error:  # noqa: BLE001  # whatever a model raises is an answer here
         return error
 

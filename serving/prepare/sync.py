@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from serving.libraries import library_versions
 from serving.logs import configure_logging
 from serving.prepare.lookup import look_up
 from serving.prepared import find_prepared, is_prepared
@@ -84,7 +85,7 @@ def look(settings: Settings) -> Outcome | None:
     resolved = look_up(settings)
     if resolved is None:
         return None
-    prepared = find_prepared(resolved.name, resolved.version, resolved.source_key)
+    prepared = find_prepared(resolved.name, resolved.version, resolved.source_key, library_versions())
     if prepared is None:
         return None
     log.info(

@@ -14,10 +14,13 @@ import pandas as pd
 from serving.runtime import Output
 from serving.runtime.compiled import inputs_to_data
 from serving.runtime.compiled.data import Columns, Data, is_text
-from serving.runtime.compiled.nodes import Predictor, Transformer
+from serving.runtime.compiled.nodes import NotCompiled, Predictor, Transformer
 from serving.runtime.compiled.plan import load_plan, nodes_of
 from serving.runtime.native import TEXT, adapter_of, load_native
 from serving.schema import Inputs, Schema
+
+MAX_SPARSE_COLUMNS = 1000
+"""A sparse matrix of more columns stays with those who can compute with it."""
 
 
 @dataclass
@@ -73,6 +76,8 @@ def to_frame(data: Data) -> Any:
     """Returns data as a step of scikit-learn was given it: a frame of columns, or a matrix."""
     if not isinstance(data, Columns):
         return data
+    if data.frame is not None:
+        return data.frame
     return pd.DataFrame(
         {
             name: pd.array(array, dtype=TEXT) if is_text(array) and _holds_text(array) else array
@@ -83,14 +88,22 @@ def to_frame(data: Data) -> Any:
 
 
 def _holds_text(array: Any) -> bool:
-    return not any(isinstance(cell, bool) for cell in array.tolist())
+    return all(cell is None or isinstance(cell, str) or cell != cell for cell in array.tolist())  # noqa: PLR0124  # NaN
 
 
 def to_data(transformed: Any) -> Data:
-    """Returns what a scikit-learn transformer returned as a compiled pipeline takes it."""
+    """Returns what a scikit-learn transformer returned as a compiled pipeline takes it.
+
+    Raises:
+        NotCompiled: a sparse matrix of more than `MAX_SPARSE_COLUMNS` columns.
+    """
+    if isinstance(transformed, pd.Series):
+        return Columns((str(transformed.name),), [transformed.to_numpy()], transformed)
     if hasattr(transformed, "iloc"):
         names = tuple(str(name) for name in transformed.columns)
-        return Columns(names, [transformed.iloc[:, i].to_numpy() for i in range(len(names))])
+        return Columns(names, [transformed.iloc[:, i].to_numpy() for i in range(len(names))], transformed)
+    if hasattr(transformed, "toarray") and transformed.shape[1] > MAX_SPARSE_COLUMNS:
+        raise NotCompiled("a step returns a sparse matrix that is too wide to be filled in")
     return np.asarray(transformed.toarray() if hasattr(transformed, "toarray") else transformed)
 
 

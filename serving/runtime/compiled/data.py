@@ -19,6 +19,8 @@ class Columns(NamedTuple):
 
     names: tuple[str, ...]
     arrays: Sequence[npt.NDArray[Any]]
+    frame: Any = None
+    """The DataFrame that they come from, where a step in its own library made one."""
 
 
 Data = Columns | Matrix
