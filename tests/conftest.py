@@ -132,10 +132,11 @@ def _start(folder: Path, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], 
     return process, port, log_file
 
 
-def _is_listening(process: subprocess.Popen[bytes], port: int) -> bool:
+def _is_alive(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Waits until it answers, or has ended. That somebody listens on the port is not enough: see below."""
     while process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"http://127.0.0.1:{port}/livez", timeout=5).status_code == 200:
                 return True
         time.sleep(0.1)
     return False
@@ -151,10 +152,11 @@ def running_service(folder: Path, **environment: str) -> Iterator[Service]:
         | environment
     )
     # BentoML looks for free ports for its process manager and binds them a little later: where another
-    # process was quicker, it gives up, and starting again is the remedy.
+    # process was quicker, or where one of them is the port that it was given, it gives up, and starting again
+    # is the remedy.
     for _ in range(3):
         process, port, log_file = _start(folder, env)
-        if _is_listening(process, port):
+        if _is_alive(process, port):
             break
     service = Service(process, port, log_file)
     try:
