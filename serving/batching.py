@@ -316,10 +316,12 @@ def forget_frames(error: BaseException) -> None:
 
     An exception that waited in a future is part of a cycle through them: they would stay until a collection.
     """
-    seen: BaseException | None = error
-    while seen is not None and seen.__traceback__ is not None:
-        seen.__traceback__ = None
-        seen = seen.__cause__ or seen.__context__
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link.__traceback__ = None  # one that was never raised has none, and what caused it may
+        link = link.__cause__ or link.__context__
 
 
 def _split(output: Output, n_rows: list[int]) -> Iterator[Output]:
