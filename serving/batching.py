@@ -1,9 +1,10 @@
-"""The adaptive batcher: decides, from what a call costs, whether requests share one, and lets them.
+"""The adaptive batcher: makes the calls of a model, for one request or for several at once.
 
-A compiled model answers a row in less time than a request takes to be read: its calls are made at once, on
-the event loop, and only large ones go to the model's thread. Where one call costs much whatever it is asked
+A compiled model answers a row in less time than a request takes to be read: its calls are made on the event
+loop, and only large ones go to the model's thread. A lone request is answered at once; of many clients, those
+whose requests are read in one turn of the loop share a call. Where one call costs much whatever it is asked
 (scikit-learn on a DataFrame), all go to the thread, and those that have gathered while it worked share the
-next call. Nothing ever waits for a timer.
+next call. Nothing ever waits for a timer. What a model gets of this is in `serving.policy`.
 """
 
 import asyncio
@@ -13,110 +14,23 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-import numpy as np
 
 from serving.errors import ClientGone, QueueFull
 from serving.monitoring import metrics
+from serving.policy import Call, Policy
 from serving.runtime import Output, count_output, slice_output
-from serving.schema import Inputs, join, take
+from serving.schema import Inputs, join
 
 log = logging.getLogger("serving.batching")
 
-Call = Callable[[Inputs, dict[str, Any]], Output]
 Gone = Callable[[], Awaitable[Any]]
 """Returns when the client has hung up."""
 
-MEASURED_ROWS = (1, 8, 64, 512)
-
-MEASURE_SECONDS = 0.25
-"""A call that takes longer than this is measured once, and no larger one is."""
-
-INLINE_SECONDS = 0.0005
-"""A call may hold the event loop for so long: a few times what reading and answering a request costs."""
-
 LARGE_RATIO = 8
 """A request with more than this part of a batch's rows is large: it runs alone, between two batches."""
-
-
-class Costs(msgspec.Struct, frozen=True):
-    """Seconds that calls took, by their number of rows; ascending."""
-
-    seconds: dict[int, float]
-
-    def estimate(self, n_rows: int) -> float:
-        """Returns the seconds that a call of `n_rows` will take, between and beyond the measured ones."""
-        rows = list(self.seconds)
-        if n_rows >= rows[-1]:
-            return self.seconds[rows[-1]] * n_rows / rows[-1]
-        return float(np.interp(n_rows, rows, list(self.seconds.values())))
-
-
-def measure_costs(call: Call, inputs: Inputs, params: dict[str, Any]) -> Costs:
-    """Measures what calls cost, with the rows of `inputs` over and over.
-
-    Raises:
-        Exception: whatever the model raises.
-    """
-    seconds: dict[int, float] = {}
-    for n_rows in MEASURED_ROWS:
-        rows = take(join([inputs] * -(-n_rows // inputs.n_rows)), 0, n_rows)
-        best = float("inf")
-        for _ in range(3):
-            started = time.perf_counter()
-            call(rows, params)
-            best = min(best, time.perf_counter() - started)
-            if best > MEASURE_SECONDS:
-                break
-        seconds[n_rows] = best
-        if best > MEASURE_SECONDS:
-            break
-    return Costs(seconds)
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """How the calls of one model are made."""
-
-    batches: bool
-    """Whether requests may share a call."""
-    inline_rows: int
-    """Requests of up to this many rows are answered on the event loop, at once; 0 is none."""
-    max_batch_rows: int
-    max_queued_requests: int
-    gather_seconds: float
-    """What the call for one row costs: for so long at most more requests are taken in before a call."""
-
-
-def choose_policy(
-    mode: Literal["auto", "on", "off"],
-    costs: Costs,
-    *,
-    is_compiled: bool,
-    is_rowwise: bool,
-    max_batch_rows: int,
-    max_queued_requests: int,
-) -> Policy:
-    """Returns the policy for a model of these costs.
-
-    Args:
-        mode: `on` batches whatever the costs, `off` never, `auto` where it pays.
-        costs: as measured.
-        is_compiled: only a compiled model is called on the event loop: what another one does with the next
-            rows nobody knows.
-        is_rowwise: whether a row's answer is independent of the rows beside it; where it is not, only
-            `on` batches.
-        max_batch_rows: rows of one shared call.
-        max_queued_requests: requests that may wait.
-    """
-    inline_rows = 0
-    if is_compiled and mode != "on":
-        # The largest power of two that stays below the limit.
-        while costs.estimate(max(2 * inline_rows, 1)) <= INLINE_SECONDS and inline_rows < max_batch_rows:
-            inline_rows = max(2 * inline_rows, 1)
-    batches = mode == "on" or (mode == "auto" and inline_rows == 0 and is_rowwise)
-    return Policy(batches, inline_rows, max_batch_rows, max_queued_requests, costs.estimate(1))
 
 
 class _Entry:
@@ -130,8 +44,8 @@ class _Entry:
         # large integers with one of floats (an integer was missing) would round them.
         self.key: Hashable = (
             msgspec.json.encode(params, order="sorted", enc_hook=str) if params else b"",
-            *(column.dtype for column in inputs.columns),
-            *(column.shape[1:] for column in inputs.columns),
+            *[column.dtype for column in inputs.columns],
+            *[column.shape[1:] for column in inputs.columns if column.ndim > 1],
         )
         self.since = time.perf_counter()
 
@@ -148,6 +62,8 @@ class Batcher:
         self._is_turn_of_large = False
         self._is_busy = False
         self._is_gathering = False
+        self._in_turn: list[_Entry] = []
+        self._n_in_turn = self._n_in_last_turn = 0
         # One thread: not every model may be called from two at once.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
@@ -165,7 +81,11 @@ class Batcher:
             Exception: whatever the model raises.
         """
         if inputs.n_rows <= self.policy.inline_rows:
-            return self._call(inputs, params)
+            if inputs.n_rows * LARGE_RATIO > self.policy.turn_rows or self._is_alone():
+                return self._call(inputs, params)
+            entry = _Entry(inputs, params, asyncio.get_running_loop().create_future())
+            self._in_turn.append(entry)
+            return await entry.future
         if len(self._small) + len(self._large) >= self.policy.max_queued_requests:
             self._drop_abandoned()
             if len(self._small) + len(self._large) >= self.policy.max_queued_requests:
@@ -180,6 +100,28 @@ class Batcher:
             return await entry.future
         finally:
             watcher.cancel()
+
+    def _is_alone(self) -> bool:
+        """Counts a request of this turn of the event loop; whether the last turn that had any had one only."""
+        self._n_in_turn += 1
+        if self._n_in_turn == 1:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        return self._n_in_last_turn < 2
+
+    def _end_turn(self) -> None:
+        """Answers the requests that one turn of the event loop has brought, in shared calls."""
+        self._n_in_last_turn, self._n_in_turn = self._n_in_turn, 0
+        waiting, self._in_turn = deque(self._in_turn), []
+        while waiting:
+            batch = _take_batch(waiting, self.policy.turn_rows)
+            self._observe(batch)
+            _hand_out(batch, self._answer(batch))
+
+    def _observe(self, batch: list[_Entry]) -> None:
+        now = time.perf_counter()
+        for entry in batch:
+            self._observed.waited(now - entry.since)
+        self._observed.called(sum(entry.inputs.n_rows for entry in batch))
 
     def close(self) -> None:
         """Ends the model's thread once the calls in it are done."""
@@ -216,10 +158,7 @@ class Batcher:
         if not batch:
             return
         self._is_busy = True
-        now = time.perf_counter()
-        for entry in batch:
-            self._observed.waited(now - entry.since)
-        self._observed.called(sum(entry.inputs.n_rows for entry in batch))
+        self._observe(batch)
         work = self._thread.submit(self._answer, batch)
         work.add_done_callback(lambda done: self._hand_over(loop, batch, done))
 
@@ -237,20 +176,7 @@ class Batcher:
         self._is_turn_of_large = True
         if not self._small:
             return []
-        first = self._small.popleft()
-        batch, n_rows = [first], first.inputs.n_rows
-        if not self.policy.batches:
-            return batch
-        others: list[_Entry] = []
-        while self._small and n_rows + self._small[0].inputs.n_rows <= self.policy.max_batch_rows:
-            entry = self._small.popleft()
-            if entry.key == first.key:
-                batch.append(entry)
-                n_rows += entry.inputs.n_rows
-            else:
-                others.append(entry)
-        self._small.extendleft(reversed(others))
-        return batch
+        return _take_batch(self._small, self.policy.max_batch_rows if self.policy.batches else 0)
 
     def _answer(self, batch: list[_Entry]) -> list[Output | Exception]:
         """Makes the call, in the model's thread; where a shared one fails, one for each request."""
@@ -295,14 +221,34 @@ class Batcher:
         self._start_gathering(loop)
         if done.cancelled():
             return
-        for entry, answer in zip(batch, done.result(), strict=True):
-            if entry.future.done():
-                if isinstance(answer, Exception):
-                    forget_frames(answer)
-            elif isinstance(answer, Exception):
-                entry.future.set_exception(answer)
-            else:
-                entry.future.set_result(answer)
+        _hand_out(batch, done.result())
+
+
+def _take_batch(waiting: deque[_Entry], max_rows: int) -> list[_Entry]:
+    """Takes the first of those that wait, and with it those that may share its call."""
+    first = waiting.popleft()
+    batch, n_rows = [first], first.inputs.n_rows
+    others: list[_Entry] = []
+    while waiting and n_rows + waiting[0].inputs.n_rows <= max_rows:
+        entry = waiting.popleft()
+        if entry.key == first.key:
+            batch.append(entry)
+            n_rows += entry.inputs.n_rows
+        else:
+            others.append(entry)
+    waiting.extendleft(reversed(others))
+    return batch
+
+
+def _hand_out(batch: list[_Entry], answers: list[Output | Exception]) -> None:
+    for entry, answer in zip(batch, answers, strict=True):
+        if entry.future.done():
+            if isinstance(answer, Exception):
+                forget_frames(answer)
+        elif isinstance(answer, Exception):
+            entry.future.set_exception(answer)
+        else:
+            entry.future.set_result(answer)
 
 
 def _as_exception(error: BaseException) -> Exception:

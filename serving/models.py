@@ -43,7 +43,7 @@ def describe_calls(model: LoadedModel) -> dict[str, Any]:
     """Returns what calls of the model cost in this worker, and how they are made because of it."""
     policy = model.batcher.policy
     return {
-        "shared_calls": policy.batches,
+        "shared_calls": policy.batches or policy.turn_rows > 0,
         "inline_rows": policy.inline_rows,
         "max_batch_rows": policy.max_batch_rows,
         "rows_are_independent": model.manifest.is_rowwise,

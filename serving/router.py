@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 
-from serving.batching import Batcher, Gone, choose_policy, forget_frames, measure_costs
+from serving.batching import Batcher, Gone, forget_frames
 from serving.collector import settle
 from serving.decoding import JsonDecoder
 from serving.errors import ClientGone, InternalError, ModelNotReady, ModelRefusedInput, ServingError
 from serving.monitoring import metrics
 from serving.openapi import openapi_document
+from serving.policy import choose_policy, measure_costs
 from serving.prepare.sync import outcome_path, read_outcome
 from serving.prepared import Prepared, open_prepared
 from serving.runtime import Output, load_runtime

@@ -12,16 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.batching import (
-    INLINE_SECONDS,
-    Batcher,
-    Costs,
-    Policy,
-    choose_policy,
-    forget_frames,
-    measure_costs,
-)
+from serving.batching import Batcher, forget_frames
 from serving.errors import ClientGone, QueueFull
+from serving.policy import INLINE_SECONDS, TURN_SECONDS, Costs, Policy, choose_policy, measure_costs
 from serving.runtime import Output
 from serving.schema import Inputs
 
@@ -33,6 +26,7 @@ def policy(**changes: Any) -> Policy:
     fields: dict[str, Any] = {
         "batches": True,
         "inline_rows": 0,
+        "turn_rows": 0,
         "max_batch_rows": 64,
         "max_queued_requests": 100,
         "gather_seconds": 0.01,
@@ -117,6 +111,118 @@ def test_a_request_that_costs_little_is_answered_without_a_queue():
     output, _, observed = run(scenario, inline_rows=8)
     assert output.values.tolist() == [2, 4]
     assert observed.calls == []
+
+
+INLINE = {"batches": False, "inline_rows": 64, "turn_rows": 64}
+"""A compiled model: requests that one turn of the event loop brings share calls of up to 64 rows."""
+
+
+def as_tasks(batcher: Batcher, *requests: Inputs) -> "list[asyncio.Task[Output]]":
+    return [asyncio.ensure_future(batcher.predict(request, {}, stays)) for request in requests]
+
+
+async def meet(batcher: Batcher, model: Doubler) -> None:
+    """Lets two requests come in one turn, after which the next turn's share their calls."""
+    await asyncio.gather(*as_tasks(batcher, rows(0), rows(0)))
+    model.calls.clear()
+
+
+def test_a_lone_request_is_answered_at_once_also_where_calls_are_shared():
+    async def scenario(batcher, model, observed):
+        for n in range(3):
+            coroutine = batcher.predict(rows(n), {}, stays)
+            with pytest.raises(StopIteration) as done:
+                coroutine.send(None)
+            assert done.value.value.values.tolist() == [2 * n]
+            await asyncio.sleep(0)  # the turn ends
+
+    _, model, observed = run(scenario, **INLINE)
+    assert model.calls == [[0], [1], [2]]
+    assert observed.calls == []
+
+
+def test_requests_that_come_together_again_share_a_call_in_the_turn_that_brought_them():
+    async def scenario(batcher, model, observed):
+        tasks = as_tasks(batcher, rows(0), rows(1))
+        await asyncio.sleep(0)  # nobody knew that they would be two
+        assert all(task.done() for task in tasks)
+        tasks = as_tasks(batcher, *[rows(n, -0.0) for n in range(5)], rows(5))
+        for _ in range(3):  # they ask; the turn ends; they are woken
+            await asyncio.sleep(0)
+        assert all(task.done() for task in tasks)
+        return [task.result().values.tolist() for task in tasks]
+
+    answers, model, observed = run(scenario, **INLINE)
+    assert answers == [[0, 0], [2, 0], [4, 0], [6, 0], [8, 0], [10]]
+    assert [len(call) for call in model.calls] == [1, 1, 11]
+    assert observed.calls == [11]
+    assert len(observed.waits) == 6
+
+
+def test_after_a_turn_with_one_request_the_next_is_answered_at_once_again():
+    async def scenario(batcher, model, observed):
+        await meet(batcher, model)
+        await asyncio.gather(*as_tasks(batcher, rows(1)))
+        (task,) = as_tasks(batcher, rows(2))
+        await asyncio.sleep(0)
+        return task.done(), observed.calls
+
+    (is_done, calls), _, _ = run(scenario, **INLINE)
+    assert is_done
+    assert calls == [1]
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=40), st.integers(1, 100))
+def test_calls_of_a_turn_are_whole_requests_up_to_the_limit_and_everyone_gets_its_own(sizes, turn_rows):
+    starts = np.cumsum([0, *sizes])
+    requests = [rows(*range(start, start + n)) for start, n in zip(starts.tolist(), sizes, strict=False)]
+
+    async def scenario(batcher, model, observed):
+        await meet(batcher, model)
+        answers = await asyncio.gather(*as_tasks(batcher, *requests))
+        return [answer.values.tolist() for answer in answers]
+
+    answers, model, _ = run(scenario, **INLINE | {"turn_rows": turn_rows})
+    assert answers == [(2 * request.columns[0]).tolist() for request in requests]
+    firsts = {request.columns[0][0] for request in requests}
+    for call in model.calls:
+        assert call[0] in firsts
+        n_requests = len(firsts.intersection(call))
+        assert len(call) <= turn_rows or n_requests == 1
+        assert len(call) == sum(r.n_rows for r in requests if r.columns[0][0] in call)
+
+
+def test_of_a_failing_call_of_a_turn_only_the_guilty_request_gets_the_error():
+    async def scenario(batcher, model, observed):
+        await meet(batcher, model)
+        return await asyncio.gather(*as_tasks(batcher, rows(1), rows(-1), rows(3)), return_exceptions=True)
+
+    (one, guilty, three), model, _ = run(scenario, **INLINE)
+    assert (one.values.tolist(), three.values.tolist()) == ([2], [6])
+    assert isinstance(guilty, ValueError)
+    assert model.calls == [[1, -1, 3], [1], [-1], [3]]
+
+
+def test_a_request_of_a_turn_that_is_cancelled_leaves_the_others_their_answers():
+    async def scenario(batcher, model, observed):
+        await meet(batcher, model)
+        one, cancelled, three = as_tasks(batcher, rows(1), rows(2), rows(3))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        return [answer.values.tolist() for answer in (await one, await three)], cancelled.cancelled()
+
+    (answers, is_cancelled), _, _ = run(scenario, **INLINE)
+    assert answers == [[2], [6]]
+    assert is_cancelled
+
+
+def test_a_large_part_of_a_turns_rows_is_answered_by_itself():
+    async def scenario(batcher, model, observed):
+        await meet(batcher, model)
+        await asyncio.gather(*as_tasks(batcher, rows(1), rows(*[2] * 9), rows(3)))
+
+    _, model, _ = run(scenario, **INLINE)
+    assert sorted(map(len, model.calls)) == [2, 9]
 
 
 def test_a_free_model_takes_a_lone_request_within_two_turns_of_the_event_loop():
@@ -404,6 +510,29 @@ def test_the_policy_follows_mode_costs_and_independence(mode, costs, facts, batc
 
     assert chosen.batches is batches
     assert (chosen.inline_rows > 0) is is_inline
+
+
+FLAT = Costs({1: 0.00005, 8: 0.00004 * 8, 64: 0.00003 * 64})
+"""Of a call for one row, little is saved by sharing it."""
+
+
+@pytest.mark.parametrize(
+    ("mode", "costs", "facts", "is_shared"),
+    [
+        ("auto", CHEAP, {}, True),
+        ("auto", FLAT, {}, False),
+        ("auto", CHEAP, {"is_rowwise": False}, False),
+        ("auto", CHEAP, {"is_compiled": False}, False),
+        ("auto", DEAR, {}, False),
+        ("on", CHEAP, {}, False),
+        ("off", CHEAP, {}, False),
+    ],
+)
+def test_a_turns_requests_share_calls_where_that_saves_more_than_it_costs(mode, costs, facts, is_shared):
+    chosen = choose(mode, costs, **facts)
+
+    assert chosen.turn_rows == (chosen.inline_rows if is_shared else 0)
+    assert (FLAT.estimate(1) - FLAT.estimate(8) / 8) < TURN_SECONDS
 
 
 def test_requests_are_answered_on_the_event_loop_up_to_the_rows_that_the_limit_allows():
