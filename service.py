@@ -2,10 +2,12 @@
 
 import asyncio
 import atexit
+import functools
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,30 @@ class GatewayService(bentoml.Service[Any]):
 
     def to_asgi(self, is_main: bool = True) -> App:
         """Returns the application that BentoML's worker runs."""
-        bentoml_app: App = super().to_asgi(is_main)
-        return Gateway(router, bentoml_app, settings.max_body_bytes)
+        make_bentoml_app: Callable[[], App] = functools.partial(super().to_asgi, is_main)
+        return Gateway(router, make_bentoml_app, Worker(self), settings.max_body_bytes)
+
+
+class Worker:
+    """The life of one worker process."""
+
+    def __init__(self, service: bentoml.Service[Any]) -> None:
+        self._service = service
+
+    async def start(self) -> None:
+        """Starts watching for the model."""
+        router.start()
+        if server_context.worker_index == 1:  # one worker speaks for all
+            self._greeting = asyncio.create_task(self._greet())
+
+    async def _greet(self) -> None:
+        """Prints where the service listens once the first model answers."""
+        await router.loaded.wait()
+        print(greeting(router.model, self._service.url or "http://localhost:3000"), flush=True)
+
+    async def stop(self) -> None:
+        """Stops watching."""
+        await router.stop()
 
 
 router = Router(Path(RUN_DIRECTORY or "."), settings)
@@ -80,8 +104,6 @@ router = Router(Path(RUN_DIRECTORY or "."), settings)
 class ModelServer:
     """Serves the Production model of an MLflow registry."""
 
-    bento_service: bentoml.Service[Any]  # BentoML sets it
-
     @bentoml.on_deployment
     def start_syncing() -> None:  # BentoML calls it on the class, once, in the parent
         """Starts the sync process; the workers find its outcome through the environment."""
@@ -91,23 +113,6 @@ class ModelServer:
             hint = f"; did you mean {near}?" if near else ""
             print(f"warning: no setting reads {name}{hint}", file=sys.stderr)
         start_sync(folder)
-
-    @bentoml.on_startup
-    async def start(self) -> None:
-        """Starts watching for the model, in each worker."""
-        router.start()
-        if server_context.worker_index == 1:  # one worker speaks for all
-            self.greeting = asyncio.create_task(self.greet())
-
-    async def greet(self) -> None:
-        """Prints where the service listens once the first model answers."""
-        await router.loaded.wait()
-        print(greeting(router.model, self.bento_service.url or "http://localhost:3000"), flush=True)
-
-    @bentoml.on_shutdown
-    async def stop(self) -> None:
-        """Stops watching."""
-        await router.stop()
 
     @bentoml.api
     async def predict(self, instances: list[Any], params: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def test_readme_has_no_setting_that_the_code_does_not_have() -> None:
 
 
 def test_every_endpoint_is_in_the_readme() -> None:
-    served = gateway.Gateway(None, None, 1)  # type: ignore[arg-type]
+    served = gateway.Gateway(None, None, None, 1)  # type: ignore[arg-type]
     for path in {*served._predictions, *served._pages}:
         assert f"`{path}`" in README or f" {path}`" in README, path
 
