@@ -10,8 +10,7 @@ from serving.runtime import Output
 from serving.runtime.compiled.data import Data, as_validated, check_finite
 from serving.runtime.compiled.forests import as_float32, check_tree_input, to_tree
 from serving.runtime.compiled.leaves import LeafFinder, LeafSum, compile_leaves
-from serving.runtime.compiled.linear import two_columns
-from serving.runtime.compiled.links import expit, softmax
+from serving.runtime.compiled.links import expit, softmax, two_columns
 from serving.runtime.compiled.nodes import (
     Node,
     NotCompiled,

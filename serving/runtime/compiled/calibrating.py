@@ -8,8 +8,7 @@ import numpy.typing as npt
 
 from serving.runtime import Output
 from serving.runtime.compiled.data import Data, Matrix, count_rows
-from serving.runtime.compiled.linear import two_columns
-from serving.runtime.compiled.links import expit, softmax
+from serving.runtime.compiled.links import expit, softmax, two_columns
 from serving.runtime.compiled.nodes import Node, NotCompiled, Predictor, compiles_predictor
 from serving.runtime.compiled.responding import (
     DECISION,

@@ -94,9 +94,8 @@ def as_validated(data: Data) -> Matrix:
     return out.T
 
 
-def as_float(data: Data) -> Matrix:
-    """Returns float32 where all of it is float32, else float64: what scikit-learn calls FLOAT_DTYPES."""
-    matrix = as_matrix(data)
+def as_float(matrix: Matrix) -> Matrix:
+    """Returns float32 where it is float32, else float64: what scikit-learn calls FLOAT_DTYPES."""
     return matrix if matrix.dtype in (np.float64, np.float32) else matrix.astype(np.float64)
 
 

@@ -10,8 +10,7 @@ from serving.runtime import Output
 from serving.runtime.compiled.data import Data, as_matrix, as_validated, select
 from serving.runtime.compiled.forests import check_tree_input
 from serving.runtime.compiled.leaves import LeafSum, Tree, compile_leaves
-from serving.runtime.compiled.linear import two_columns
-from serving.runtime.compiled.links import expit, softmax
+from serving.runtime.compiled.links import expit, softmax, two_columns
 from serving.runtime.compiled.nodes import (
     Node,
     NotCompiled,

@@ -9,8 +9,7 @@ import numpy.typing as npt
 from serving.runtime import Output
 from serving.runtime.compiled.data import Columns, Data, as_matrix, is_text
 from serving.runtime.compiled.leaves import LeafSum, Tree, compile_leaves
-from serving.runtime.compiled.linear import two_columns
-from serving.runtime.compiled.links import expit
+from serving.runtime.compiled.links import expit, probability_output, two_columns
 from serving.runtime.compiled.nodes import Node, NotCompiled, Predictor, compiles_predictor
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -137,10 +136,7 @@ class LightgbmBooster(Predictor):
 
     def output(self, data: Data) -> Output:
         """Returns labels and probabilities, as `serving.runtime.native` makes them from its prediction."""
-        out = self.trees.predict(data)
-        if out.ndim == 2:
-            return Output(labels=out.argmax(axis=1), probabilities=out)
-        return Output(labels=(out > 0.5).astype(np.int64), probabilities=two_columns(out))
+        return probability_output(self.trees.predict(data))
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from serving.runtime import Output
 from serving.runtime.compiled.data import Data, Matrix, as_validated, check_finite
-from serving.runtime.compiled.links import expit, softmax
+from serving.runtime.compiled.links import expit, softmax, two_columns
 from serving.runtime.compiled.nodes import NotCompiled, Predictor, compiles_predictor
 
 REGRESSORS = (
@@ -117,14 +117,6 @@ class LinearClassifier(Predictor):
         check_finite(matrix)
         scores: npt.NDArray[Any] = matrix @ self._weights + self.intercept
         return scores.reshape(-1) if scores.ndim > 1 and scores.shape[1] == 1 else scores
-
-
-def two_columns(positive: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Returns the probabilities of both classes from that of the second."""
-    out = np.empty((len(positive), 2), dtype=positive.dtype)
-    out[:, 1] = positive
-    np.subtract(1, positive, out=out[:, 0])
-    return out
 
 
 def _sigmoid(scores: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -1,12 +1,14 @@
 """Link functions: what scikit-learn takes from scipy.special and its own loss module, in NumPy.
 
-Each takes and returns float64 or float32. Rows are the first axis, classes the second.
+Each takes float64 or float32, and most return it. Rows are the first axis, classes the second.
 """
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from serving.runtime import Output
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -43,6 +45,21 @@ def softmax(x: Floats) -> Floats:
     exp = np.exp(x - x.max(axis=1, keepdims=True))
     out: Floats = exp / exp.sum(axis=1, keepdims=True)
     return out
+
+
+def two_columns(positive: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns the probabilities of both classes from that of the second."""
+    out = np.empty((len(positive), 2), dtype=positive.dtype)
+    out[:, 1] = positive
+    np.subtract(1, positive, out=out[:, 0])
+    return out
+
+
+def probability_output(predicted: npt.NDArray[Any]) -> Output:
+    """Returns what a booster says with labels: it gives the probability of class 1, or one column per class."""
+    if predicted.ndim == 2:
+        return Output(labels=predicted.argmax(axis=1), probabilities=predicted)
+    return Output(labels=(predicted > 0.5).astype(np.int64), probabilities=two_columns(predicted))
 
 
 def log_sum_exp(x: Floats) -> Floats:

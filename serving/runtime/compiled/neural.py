@@ -8,8 +8,7 @@ import numpy.typing as npt
 
 from serving.runtime import Output
 from serving.runtime.compiled.data import Data, Matrix, as_validated, check_finite
-from serving.runtime.compiled.linear import two_columns
-from serving.runtime.compiled.links import expit, softmax
+from serving.runtime.compiled.links import expit, softmax, two_columns
 from serving.runtime.compiled.nodes import NotCompiled, Predictor, compiles_predictor
 
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu", "softmax", "exp")
