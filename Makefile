@@ -28,7 +28,7 @@ lint: $(DEV)  ## check rules, format and types
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict service.py preprocessing.py serving scripts benchmarks
 
-bench: $(SERVING)  ## measure this against other servers, for about 40 minutes (ARGS=--quick for 15)
+bench: $(SERVING)  ## measure this against other servers, for half an hour (ARGS=--quick: short, and not to be believed)
 	.venv/bin/python -m benchmarks $(ARGS)
 
 lock:  ## write requirements/*.txt anew from *.in (LOCK_ARGS=--upgrade for newer versions)

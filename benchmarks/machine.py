@@ -15,7 +15,7 @@ def describe_machine() -> dict[str, str]:
         "processor": _field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB",
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "system": _field(Path("/etc/os-release"), "PRETTY_NAME", "=").strip('"'),
         "python": platform.python_version(),
         "wrk": _first_line([find_wrk(), "-v"]).partition(" [")[0],
