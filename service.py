@@ -66,7 +66,14 @@ class GatewayService(bentoml.Service[Any]):
     def to_asgi(self, is_main: bool = True) -> App:
         """Returns the application that BentoML's worker runs."""
         make_bentoml_app: Callable[[], App] = functools.partial(super().to_asgi, is_main)
-        return Gateway(router, make_bentoml_app, Worker(self), settings.max_body_bytes)
+        secret = settings.webhook_secret
+        return Gateway(
+            router,
+            make_bentoml_app,
+            Worker(self),
+            settings.max_body_bytes,
+            secret.get_secret_value() if secret else None,
+        )
 
 
 class Worker:

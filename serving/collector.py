@@ -9,12 +9,17 @@ THRESHOLDS = (50_000, 20, 100)
 two of the next. Python's 700, 10, 10 looks through everything that is loaded every few thousand requests."""
 
 
-def settle() -> None:
+def settle(*, has_let_go: bool = False) -> None:
     """Takes what is loaded now out of the collector's sight; called whenever a model has been loaded.
 
     What requests leave behind is freed by its reference count; only cycles wait for a collection.
+
+    Args:
+        has_let_go: whether something that was settled before is needed no more; looking through all of it
+            takes some hundredths of a second.
     """
-    gc.unfreeze()
+    if has_let_go:
+        gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

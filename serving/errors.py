@@ -3,6 +3,8 @@
     ServingError
     ├── RequestError             the caller's mistake
     │   ├── MalformedBody        400  not JSON, not .npy, not Arrow
+    │   ├── Unauthorized         401  no signature, or a wrong one
+    │   ├── Forbidden            403  switched off
     │   ├── RouteNotFound        404
     │   ├── MethodNotAllowed     405
     │   ├── PayloadTooLarge      413  too many bytes or rows
@@ -65,6 +67,20 @@ class MalformedBody(RequestError):
     """The body is not what its media type says."""
 
     code = "malformed_body"
+
+
+class Unauthorized(RequestError):
+    """Nobody who may ask for this."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class Forbidden(RequestError):
+    """Nobody may ask for this here."""
+
+    status = 403
+    code = "forbidden"
 
 
 class RouteNotFound(RequestError):
@@ -169,3 +185,9 @@ class StorageError(PrepareError):
     """The prepared model cannot be written."""
 
     code = "storage_error"
+
+
+def from_code(code: str, message: str) -> PrepareError:
+    """Returns the error of a code, as another process has told it."""
+    kinds = {kind.code: kind for kind in PrepareError.__subclasses__()}
+    return kinds.get(code, PrepareError)(message)

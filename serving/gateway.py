@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import re
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
@@ -28,6 +29,7 @@ from serving.openapi import openapi_document
 from serving.protocols import v1
 from serving.router import Router
 from serving.swagger import SWAGGER_PAGE
+from serving.webhook import check_delivery
 
 log = logging.getLogger("serving.gateway")
 
@@ -56,13 +58,19 @@ class Gateway:
     """Routes, reads bodies within the limit, and turns every error into its answer."""
 
     def __init__(
-        self, router: Router, make_bentoml_app: Callable[[], App], life: Life, max_body_bytes: int
+        self,
+        router: Router,
+        make_bentoml_app: Callable[[], App],
+        life: Life,
+        max_body_bytes: int,
+        webhook_secret: str | None = None,
     ) -> None:
         self._router = router
         self._make_bentoml_app = make_bentoml_app
         self._bentoml_app: asyncio.Task[App] | None = None
         self._life = life
         self._max_body_bytes = max_body_bytes
+        self._webhook_secret = webhook_secret
         self._predictions = {
             f"{prefix}{path}": handler
             for prefix in ("/v1", "")
@@ -77,6 +85,7 @@ class Gateway:
             "/v1/models": self._models,
             "/metrics": self._metrics,
         }
+        self._commands = {"/v1/sync": self._sync}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -87,6 +96,8 @@ class Gateway:
         handler = self._predictions.get(path)
         if handler is not None:
             await self._predict(handler, scope, receive, send)
+        elif path in self._commands:
+            await self._command(path, scope, receive, send)
         elif path == BENTOML_SCHEMA or path.startswith(BENTOML_ASSETS):
             await (await self._get_bentoml_app())(scope, receive, send)
         else:
@@ -175,7 +186,7 @@ class Gateway:
         page = self._pages.get(path)
         try:
             if page is None:
-                endpoints = ", ".join(sorted({*self._predictions, *self._pages}))
+                endpoints = ", ".join(sorted({*self._predictions, *self._pages, *self._commands}))
                 raise RouteNotFound(f"there is no such endpoint; there are {endpoints}")
             if scope["method"] not in ("GET", "HEAD"):
                 raise MethodNotAllowed("GET, HEAD")
@@ -189,6 +200,31 @@ class Gateway:
             )
         else:
             await _send(send, status, media_type, body, [(b"x-request-id", request_id.encode())])
+
+    async def _command(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id, _, length = _read_headers(scope["headers"])
+        try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed("POST")
+            body = await self._read_body(receive, length)
+            answer = self._commands[path](scope["headers"], body)
+        except ClientGone:
+            return
+        except ServingError as error:
+            await _send_error(send, error, request_id)
+        else:
+            await _send(
+                send,
+                202,
+                b"application/json",
+                msgspec.json.encode(answer),
+                [(b"x-request-id", request_id.encode())],
+            )
+
+    def _sync(self, headers: list[tuple[bytes, bytes]], body: bytes) -> dict[str, str]:
+        check_delivery(headers, body, self._webhook_secret, time.time())
+        self._router.synchronize()
+        return {"status": "asking the registry"}
 
     def _readyz(self) -> tuple[int, bytes, bytes]:
         manifest = self._router.model.manifest

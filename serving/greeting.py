@@ -4,7 +4,7 @@ import shlex
 
 import msgspec
 
-from serving.router import LoadedModel
+from serving.loaded import LoadedModel
 
 
 def greeting(model: LoadedModel, url: str) -> str:

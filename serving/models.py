@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.router import LoadedModel, Router
+from serving.loaded import LoadedModel
+from serving.router import Router
 from serving.schema import Column, Schema
 
 
@@ -12,10 +13,11 @@ def describe_models(router: Router) -> dict[str, Any]:
     """Returns the answer of `GET /v1/models`."""
     model = router.current
     if model is None:
-        return {"ready": False, "reason": router.reason, "models": []}
+        return {"ready": False, "reason": router.reason, **describe_state(router), "models": []}
     manifest = model.manifest
     return {
         "ready": True,
+        **describe_state(router),
         "models": [
             {
                 "name": manifest.name,
@@ -37,6 +39,12 @@ def describe_models(router: Router) -> dict[str, Any]:
             }
         ],
     }
+
+
+def describe_state(router: Router) -> dict[str, Any]:
+    """Returns what the registry's last word has come to."""
+    state = router.state
+    return {"stale": state.stale or None, "previous": state.previous, "refused": state.refused}
 
 
 def describe_calls(model: LoadedModel) -> dict[str, Any]:

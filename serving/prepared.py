@@ -32,7 +32,7 @@ import yaml
 
 from serving.schema import Schema, parse_schema
 
-FORMAT = 3
+FORMAT = 4
 """Of this layout; a prepared model of another format is prepared again."""
 
 
@@ -76,8 +76,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Of a mixed runtime: the names of the pipeline's steps that stay in their own library."""
     parity: Parity | None
     """What the comparison of compiled and original found."""
+    native_seconds: float
+    """What predicting its examples took in the library that trained it, per row, where it was prepared."""
     is_rowwise: bool
     """Whether a row's answer does not depend on the rows beside it, so that requests may share a call."""
+    writers_code: str | None
+    """What in the model's files is, or runs, code of its writer's; None of plain data."""
+    own_types: list[str]
+    """Types that were trusted because `SERVING_TRUSTED_TYPES` names them."""
     preprocessing_sha256: str | None
     libraries: dict[str, str]
     prepared_at: str

@@ -1,110 +1,42 @@
-"""Which model answers: watches the sync process' outcome, loads what it names, swaps it in."""
+"""Which model answers: watches the sync process' state, loads what it names, swaps in what it says."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
-import time
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from serving.batching import Batcher, Gone, forget_frames
 from serving.collector import settle
-from serving.decoding import JsonDecoder
-from serving.errors import ClientGone, InternalError, ModelNotReady, ModelRefusedInput, ServingError
+from serving.errors import ModelNotReady
+from serving.loaded import LoadedModel
 from serving.monitoring import metrics
-from serving.openapi import openapi_document
-from serving.policy import choose_policy, measure_costs
-from serving.prepare.sync import outcome_path, read_outcome
-from serving.prepared import Prepared, open_prepared
-from serving.runtime import Output, load_runtime
-from serving.schema import Inputs
+from serving.prepared import open_prepared
 from serving.settings import Settings
+from serving.state import Report, State, read_state, state_path, wake, write_report
 
 log = logging.getLogger("serving.router")
 
-WATCH_SECONDS = 0.2
-"""How often a worker looks at the outcome file: one `stat` each."""
+WATCH_SECONDS = 0.1
+"""How often a worker looks at the state file: one `stat` each."""
 
 RETRY_SECONDS = 2.0
 """How long a worker waits before it tries again to load what it could not load."""
 
 
-class LoadedModel:
-    """A prepared model in memory that has answered its own example."""
-
-    def __init__(self, prepared: Prepared, settings: Settings) -> None:
-        """Loads it and predicts its example.
-
-        Raises:
-            Exception: whatever the model raises.
-        """
-        self.manifest = manifest = prepared.manifest
-        self.schema = prepared.schema
-        self.examples = prepared.examples
-        self.decoder = JsonDecoder(self.schema, settings.max_rows)
-        self.max_rows = settings.max_rows
-        self.runtime_name, self.native_reason = manifest.runtime, manifest.native_reason
-        if settings.runtime == "native" and manifest.runtime != "native":
-            self.runtime_name, self.native_reason = "native", "SERVING_RUNTIME=native"
-        self._runtime = load_runtime(
-            self.runtime_name,
-            prepared.folder,
-            self.schema,
-            n_threads=settings.threads_per_worker,
-        )
-        self.costs = measure_costs(self._runtime.predict, *self.decoder.predict(self.examples))
-        policy = choose_policy(
-            settings.batching,
-            self.costs,
-            is_compiled=self.runtime_name == "compiled",
-            is_rowwise=manifest.is_rowwise,
-            max_batch_rows=settings.max_batch_rows,
-            max_queued_requests=settings.max_queued_requests,
-        )
-        self.metrics = metrics.ModelMetrics(manifest, self.runtime_name, counts_requests=settings.metrics)
-        self.batcher = Batcher(self._runtime.predict, policy, self.metrics)
-        self.since = time.time()
-        self.openapi = msgspec.json.encode(openapi_document(self.manifest, self.schema, self.examples))
-
-    async def predict(self, inputs: Inputs, params: dict[str, Any], gone: Gone) -> Output:
-        """Returns what the model says.
-
-        Raises:
-            ModelRefusedInput: the model raised.
-            QueueFull: too many requests wait already.
-            ClientGone: `gone` returned before the call was made.
-        """
-        try:
-            return await self.batcher.predict(inputs, params, gone)
-        except (ServingError, ClientGone):
-            raise
-        except Exception as error:
-            log.exception(
-                "%s version %s raised on %d row(s)", self.manifest.name, self.manifest.version, inputs.n_rows
-            )
-            forget_frames(error)
-            if isinstance(error, MemoryError):
-                raise InternalError("the model ran out of memory") from error
-            raise ModelRefusedInput(
-                f"the rows fit the signature, and the model refused them with {type(error).__name__}; "
-                "the log of the service has the trace"
-            ) from error
-
-
 class Router:
-    """Holds the model that answers in this worker."""
+    """Holds the models of this worker."""
 
     def __init__(self, run_directory: Path, settings: Settings) -> None:
         self._run_directory = run_directory
         self._settings = settings
         self.counts_requests = settings.metrics
-        self._tag: str | None = None
         self._task: asyncio.Task[None] | None = None
+        self._models: dict[str, LoadedModel] = {}
+        self._broken: dict[str, str] = {}
+        self._report: Report | None = None
+        self.state = State(reason="the model is being prepared")
         self.current: LoadedModel | None = None
-        self.reason = "the model is being prepared"
         self.loaded = asyncio.Event()
 
     @property
@@ -118,6 +50,18 @@ class Router:
             raise ModelNotReady(f"no model is ready: {self.reason}")
         return self.current
 
+    @property
+    def reason(self) -> str:
+        """Why no model answers."""
+        champion = self.state.champion
+        if champion is None:
+            return self.state.reason or "the model is being prepared"
+        return (
+            f"{champion} {self._broken[champion]}"
+            if champion in self._broken
+            else "the model is being loaded"
+        )
+
     def start(self) -> None:
         """Starts watching, in the running event loop."""
         metrics.model_ready.set(0)
@@ -128,19 +72,23 @@ class Router:
         if self._task is not None:
             self._task.cancel()
         self.flush_metrics()
-        if self.current is not None:
-            self.current.batcher.close()
+        for model in self._models.values():
+            model.batcher.close()
+
+    def synchronize(self) -> None:
+        """Makes the sync process ask the registry at once."""
+        wake(self._run_directory)
 
     def flush_metrics(self) -> None:
         """Writes what this worker has counted where `/metrics` of every worker finds it."""
         metrics.active.flush()
-        if self.current is not None:
-            self.current.metrics.flush()
+        for model in self._models.values():
+            model.metrics.flush()
 
     async def _watch(self) -> None:
-        file = outcome_path(self._run_directory)
+        file = state_path(self._run_directory)
         parent = os.getppid()
-        seen: int | None = None
+        seen: tuple[int, int] | None = None
         while True:
             if os.getppid() != parent:
                 # Killed, or it would have ended this worker: nobody would start it again, and the port stays
@@ -148,41 +96,69 @@ class Router:
                 log.error("the process that started this worker is gone; ending")
                 signal.raise_signal(signal.SIGTERM)
                 return
-            try:
-                changed: int | None = file.stat().st_mtime_ns
-            except OSError:
-                changed = seen
-            if changed != seen:
-                is_done = await self._follow(file)
-                seen = changed if is_done else None
+            now = seen
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                # The inode, too: each state is a file of its own, and a clock may be set back.
+                now = (status.st_ino, status.st_mtime_ns)
+            if now != seen:
+                is_done = await self._follow()
+                seen = now if is_done else None
                 if not is_done:
                     await asyncio.sleep(RETRY_SECONDS)
             self.flush_metrics()
             await asyncio.sleep(WATCH_SECONDS)
 
-    async def _follow(self, file: Path) -> bool:
-        """Does what the outcome says; returns whether that is done, or has to be tried again."""
-        outcome = read_outcome(file)
-        if outcome is None:
+    async def _follow(self) -> bool:
+        """Does what the state says; returns whether that is done, or has to be tried again."""
+        state = read_state(self._run_directory)
+        if state is None:
             return True
-        if outcome.tag is None:
-            self.reason = outcome.message
-            return True
-        if outcome.tag == self._tag:
-            return True
+        self.state = state
+        self._broken = {tag: why for tag, why in self._broken.items() if tag in state.tags}
+        for tag in state.tags:
+            if tag not in self._models and not (tag == state.staged and tag in self._broken):
+                await self._load(tag)
+            if tag == state.champion:
+                # Before the staged one is loaded: that takes a while, and this one may be all there is.
+                self._swap(tag)
+        for tag in [tag for tag in self._models if tag not in state.tags]:
+            self._models.pop(tag).retire()
+            settle(has_let_go=True)
+        metrics.stale.set(bool(state.stale))
+        self._tell()
+        return state.champion is None or state.champion in self._models
+
+    async def _load(self, tag: str) -> None:
         try:
-            model = await asyncio.to_thread(self._load, outcome.tag)
+            model = await asyncio.to_thread(self._open, tag)
         except Exception as error:
-            reason = f"{outcome.tag} cannot be loaded: {type(error).__name__}; the log has the trace"
-            if reason != self.reason:
-                log.exception("%s cannot be loaded (trying again every %g s)", outcome.tag, RETRY_SECONDS)
-            self.reason = reason
-            return False
-        self._tag, self.current = outcome.tag, model
-        settle()
+            why = f"cannot be loaded: {type(error).__name__}; the log has the trace"
+            if self._broken.get(tag) != why:
+                log.exception("%s cannot be loaded", tag)
+            self._broken[tag] = why
+        else:
+            self._broken.pop(tag, None)
+            self._models[tag] = model
+            settle()
+
+    def _open(self, tag: str) -> LoadedModel:
+        return LoadedModel(open_prepared(tag), self._settings)
+
+    def _swap(self, tag: str) -> None:
+        model = self._models.get(tag)
+        if model is None or model is self.current:
+            return
+        self.current = model
         metrics.model_ready.set(1)
         self.loaded.set()
-        return True
+        self._tell()
 
-    def _load(self, tag: str) -> LoadedModel:
-        return LoadedModel(open_prepared(tag), self._settings)
+    def _tell(self) -> None:
+        """Reports to the sync process, if there is news."""
+        report = Report(
+            os.getpid(), self.current.tag if self.current else None, tuple(self._models), dict(self._broken)
+        )
+        if report != self._report:
+            write_report(self._run_directory, report)
+            self._report = report

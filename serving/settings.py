@@ -7,7 +7,7 @@ import difflib
 import os
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.cpus import count_cpus
@@ -38,7 +38,10 @@ class Settings(BaseSettings):
         None, ge=1, description="Pins one version; alias and stage are not asked."
     )
     sync_seconds: float = Field(
-        10, gt=0, le=86_400, description="Seconds between two attempts to get a model from the registry."
+        10,
+        gt=0,
+        le=86_400,
+        description="Seconds between two questions to the registry; `POST /v1/sync` asks at once.",
     )
     registry_timeout_seconds: int = Field(
         5, ge=1, le=600, description="Seconds that one request to the tracking server may take."
@@ -46,9 +49,50 @@ class Settings(BaseSettings):
     prepare_timeout_seconds: float = Field(
         900, gt=0, le=86_400, description="Seconds that pulling, checking and preparing one version may take."
     )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="The secret of MLflow's webhook, which may then call `POST /v1/sync` to have the registry "
+        "asked at once.",
+    )
+    prepare_memory_mb: float | None = Field(
+        None,
+        gt=0,
+        description="Megabytes (10^6 bytes) that preparing may take; where it is not set, nine tenths of what is left "
+        "in the container, or on the machine.",
+    )
+    keep_versions: int = Field(
+        5,
+        ge=2,
+        description="Prepared versions of a model that stay on disk; those used longest ago go first.",
+    )
+    keep_mb: float = Field(
+        5000,
+        gt=0,
+        description="Megabytes (10^6 bytes) that they may take; the version that answers and the one before it "
+        "stay in any case.",
+    )
     preprocessing_mismatch: Literal["refuse", "warn"] = Field(
         "refuse",
         description="What to do with a model that was trained with another `preprocessing.py`.",
+    )
+    allow_pickle: bool = Field(
+        False,
+        description="Whether models may be loaded whose loading runs code that their writer chose: pickles, pyfunc "
+        "models of their own code.",
+    )
+    trusted_types: str = Field(
+        "",
+        description="Types of your own that a skops model may be made of, `module.Class` with commas between.",
+    )
+    library_versions: Literal["strict", "minor", "off"] = Field(
+        "minor",
+        description="How near the libraries that are installed must be to those that a model was logged with: the "
+        "same version, the same but for its last part, or any.",
+    )
+    max_slowdown: float = Field(
+        10,
+        gt=0,
+        description="A version that takes so many times as long for a row as the one that answers stays out.",
     )
     workers: int = Field(1, ge=1, le=256, description="Worker processes; each holds the model.")
     runtime: Literal["auto", "native"] = Field(
@@ -79,6 +123,11 @@ class Settings(BaseSettings):
         100, gt=0, le=2000, description="Megabytes (10^6 bytes) that a request body may have; larger is 413."
     )
     max_rows: int = Field(100_000, ge=1, description="Rows that one request may have; more is 413.")
+
+    @property
+    def trusted_type_names(self) -> frozenset[str]:
+        """The trusted types as a set."""
+        return frozenset(filter(None, (name.strip() for name in self.trusted_types.split(","))))
 
     @property
     def threads_per_worker(self) -> int:

@@ -148,7 +148,12 @@ def running_service(folder: Path, **environment: str) -> Iterator[Service]:
     folder.mkdir(parents=True, exist_ok=True)
     env = (
         clean_environment()
-        | {"BENTOML_HOME": str(folder / "bentoml"), "SERVING_SYNC_SECONDS": "1"}
+        | {
+            "BENTOML_HOME": str(folder / "bentoml"),
+            "SERVING_SYNC_SECONDS": "1",
+            # Who wrote the tests' models is known.
+            "SERVING_ALLOW_PICKLE": "true",
+        }
         | environment
     )
     # BentoML looks for free ports for its process manager and binds them a little later: where another

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from serving.errors import ModelRefused
+from serving.loaded import LoadedModel
 from serving.prepare.build import prepare
+from serving.prepare.registry import resolve
 from serving.protocols.v1 import batch_array, predictions
-from serving.router import LoadedModel
 from serving.runtime import Output
 from serving.schema import Inputs
 from serving.settings import Settings
@@ -33,8 +34,13 @@ def load(registry_uri: str, store: Path, request: Any) -> Callable[[str], Loaded
 
         def load(name: str) -> LoadedModel:
             if name not in loaded:
-                settings = Settings(MLFLOW_TRACKING_URI=registry_uri, model_name=name, runtime=request.param)
-                loaded[name] = LoadedModel(prepare(settings), settings)
+                settings = Settings(
+                    MLFLOW_TRACKING_URI=registry_uri,
+                    model_name=name,
+                    runtime=request.param,
+                    allow_pickle=True,
+                )
+                loaded[name] = LoadedModel(prepare(resolve(settings), settings), settings)
             return loaded[name]
 
         yield load
@@ -185,9 +191,10 @@ def test_batch_array_of_a_classifier_is_its_probabilities(load: Any) -> None:
 def test_preparing_again_redoes_nothing(load: Any, registry_uri: str) -> None:
     load("wine")
     settings = Settings(MLFLOW_TRACKING_URI=registry_uri, model_name="wine")
-    first = prepare(settings)
+    resolved = resolve(settings)
+    first = prepare(resolved, settings)
     before = sorted((path, path.stat().st_mtime_ns) for path in first.folder.rglob("*"))
-    again = prepare(settings)
+    again = prepare(resolved, settings)
     assert again == first
     assert sorted((path, path.stat().st_mtime_ns) for path in again.folder.rglob("*")) == before
 

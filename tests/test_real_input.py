@@ -119,7 +119,12 @@ def test_model_of_another_preprocessing_is_refused_or_warned_about(telco: Any, t
         f"hook.PREPROCESSING_FILE = pathlib.Path({str(tmp_path / 'preprocessing.py')!r})\n"
         "hook.preprocessing_digest.__defaults__ = (hook.PREPROCESSING_FILE,)\n"
         "from serving.prepare.__main__ import main\n"
-        "sys.exit(main(pathlib.Path(sys.argv[1])))"
+        "from serving.prepare.attempts import Wish\n"
+        "from serving.prepare.lookup import look_up\n"
+        "from serving.settings import load_settings\n"
+        "import msgspec\n"
+        "wish = msgspec.json.encode(Wish(look_up(load_settings()), None)).decode()\n"
+        "sys.exit(main(pathlib.Path(sys.argv[1]), wish))"
     )
     (tmp_path / "preprocessing.py").write_text("def preprocess(rows): return rows * 2\n")
     environment = clean_environment() | {

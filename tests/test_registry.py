@@ -143,7 +143,6 @@ def test_looking_up_leaves_other_registries_to_mlflow(tmp_path: Path) -> None:
         f"sqlite:///{tmp_path}/missing.db",
         f"sqlite:///{tmp_path}/empty.db",
         "postgresql://u:p@127.0.0.1:1/x",
-        "http://127.0.0.1:1",
     ):
         assert look_up(settings(other)) is None
     assert not (tmp_path / "missing.db").exists()

@@ -55,6 +55,9 @@ def test_no_registry_at_the_path(serve: Callable[..., Service], tmp_path: Path) 
     assert service.http.get("/v1/models").json() == {
         "ready": False,
         "reason": reason.removeprefix("no model is ready: "),
+        "stale": None,
+        "previous": None,
+        "refused": [],
         "models": [],
     }
     assert "\nmodel_ready 0.0" in service.http.get("/metrics").text
@@ -129,7 +132,7 @@ def test_damaged_model_file_is_refused(
     (model_file,) = (tmp_path / "artifacts").rglob("model.*")
     model_file.write_bytes(model_file.read_bytes()[:100])
     service = serve(MLFLOW_TRACKING_URI=own_registry, SERVING_MODEL_NAME="wine")
-    service.wait_reason("'wine' version 1 cannot be loaded")
+    service.wait_reason("'wine' version 1 is refused: it cannot be loaded")
     assert list((tmp_path / "service-0" / "bentoml").rglob("manifest.json")) == []
 
 

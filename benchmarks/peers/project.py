@@ -49,6 +49,7 @@ class Project:
             "MLFLOW_TRACKING_URI": tracking_uri(work),
             "SERVING_MODEL_NAME": model.name,
             "SERVING_WORKERS": "1",
+            "SERVING_TRUSTED_TYPES": "winsorizing.Winsorizer",
             "SERVING_METRICS": "true" if self._has_metrics else "false",
             "BENTOML_HOME": str(store),
         }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from scripts.training import TrainingError
+from serving.digests import DIGEST_TAG, digest_of
 from serving.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ def register(client: "MlflowClient", name: str, trained: Trained, alias: str | N
             mlflow.log_params(trained.tags)
             mlflow.log_metrics(trained.metrics)
             model_id = log_model(client, trained)
-        number = create_version(client, name, model_id, run.info.run_id, trained.tags)
+        tags = trained.tags | {DIGEST_TAG: logged_digest(model_id)}
+        number = create_version(client, name, model_id, run.info.run_id, tags)
         if alias:
             client.set_registered_model_alias(name, alias, str(number))
         return number
@@ -169,6 +171,14 @@ def log_model(client: "MlflowClient", trained: Trained) -> str:
         file.write_text(json.dumps(trained.reference, allow_nan=False))
         client.log_model_artifact(model.model_id, str(file))
     return str(model.model_id)
+
+
+def logged_digest(model_id: str) -> str:
+    """Returns the digest of a logged model's files, as the artifact store gives them back."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        return digest_of(Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=folder)))
 
 
 def create_version(

@@ -60,6 +60,11 @@ model_info = Gauge(
     (*_MODEL, "runtime", "task", "run_id", "digest"),
     multiprocess_mode="livemax",
 )
+stale = Gauge(
+    "model_registry_stale",
+    "1 when the registry's last word is not known or not followed; `/v1/models` says why.",
+    multiprocess_mode="livemax",
+)
 model_ready = Gauge(
     "model_ready", "1 when every worker has a model that answers.", multiprocess_mode="livemin"
 )
@@ -112,7 +117,10 @@ class ModelMetrics:
         )
         self._n_rows = 0
         self._class_counts: dict[Any, int] = {}
-        model_info.labels(*labels, runtime, manifest.task, manifest.run_id or "", manifest.digest[:12]).set(1)
+        self._info = model_info.labels(
+            *labels, runtime, manifest.task, manifest.run_id or "", manifest.digest[:12]
+        )
+        self._info.set(1)
 
     def observe(self, output: Output, n_rows: int, started: float) -> None:
         """Counts a request that succeeded; `started` is of `time.perf_counter`."""
@@ -134,6 +142,11 @@ class ModelMetrics:
         """Counts a call that requests waited for."""
         if self._counts_requests:
             self._batch_rows.add(n_rows)
+
+    def close(self) -> None:
+        """Writes the rest; the model is loaded no more."""
+        self.flush()
+        self._info.set(0)
 
     def flush(self) -> None:
         """Writes what was counted where `/metrics` of every worker finds it."""

@@ -1,4 +1,8 @@
-"""`python -m serving.prepare OUTCOME`: one attempt; writes what came of it as JSON into the file OUTCOME."""
+"""One attempt: writes what came of it as JSON into the file OUTCOME.
+
+python -m serving.prepare OUTCOME         # asks the registry which version is to be served
+python -m serving.prepare OUTCOME WISH    # prepares a version (JSON of `serving.prepare.attempts.Wish`)
+"""
 
 import logging
 import os
@@ -6,18 +10,23 @@ import sys
 import warnings
 from pathlib import Path
 
+import msgspec
+
 from serving.errors import PrepareError
 from serving.logs import configure_logging
-from serving.prepare.sync import Outcome, write_outcome
-from serving.settings import load_settings
+from serving.memory import limit_memory
+from serving.prepare.attempts import Outcome, Wish, lower_priority, write_outcome
+from serving.settings import Settings, load_settings
 
 log = logging.getLogger("serving.prepare")
 
 
-def main(outcome_file: Path) -> int:
-    """Prepares the version to be served; returns the exit status."""
+def main(outcome_file: Path, wish: str | None = None) -> int:
+    """Makes the attempt; returns the exit status."""
     configure_logging()
     settings = load_settings()
+    lower_priority()
+    limit_memory(settings.prepare_memory_mb)
     # MLflow's own defaults are 120 seconds and 7 retries: minutes of silence in front of a dead server.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(settings.registry_timeout_seconds))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -25,22 +34,28 @@ def main(outcome_file: Path) -> int:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")
-
-    from serving.prepare.build import prepare
-
     try:
-        prepared = prepare(settings)
+        outcome = _attempt(settings, wish)
     except PrepareError as error:
-        write_outcome(outcome_file, Outcome(code=error.code, message=str(error)))
-        return 1
+        outcome = Outcome(code=error.code, message=str(error))
     except Exception as error:
         log.exception("preparing failed")
         message = f"preparing failed with {type(error).__name__}; the log has the trace"
-        write_outcome(outcome_file, Outcome(code="internal_error", message=message))
-        return 1
-    write_outcome(outcome_file, Outcome(tag=prepared.tag))
-    return 0
+        outcome = Outcome(code="internal_error", message=message)
+    write_outcome(outcome_file, outcome)
+    return 1 if outcome.code else 0
+
+
+def _attempt(settings: Settings, wish: str | None) -> Outcome:
+    if wish is None:
+        from serving.prepare.registry import resolve
+
+        return Outcome(resolved=resolve(settings))
+    from serving.prepare.build import prepare
+
+    wanted = msgspec.json.decode(wish, type=Wish)
+    return Outcome(tag=prepare(wanted.resolved, settings, wanted.champion).tag)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))

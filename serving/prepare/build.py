@@ -2,40 +2,55 @@
 
 import datetime as dt
 import errno
-import hashlib
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from serving.decoding import JsonDecoder
+from serving.digests import DIGEST_TAG, digest_of
 from serving.errors import ModelNotFound, ModelRefused, PrepareError, StorageError
 from serving.hook import DIGEST_KEY, preprocessing_digest
 from serving.libraries import library_versions
+from serving.policy import measure_costs
 from serving.prepare.compiling import Compiled, compile_model, is_rowwise
 from serving.prepare.examples import MAX_EXAMPLES, example_body, sample_inputs
-from serving.prepare.registry import resolve
+from serving.prepare.gate import (
+    check_costs,
+    check_digest,
+    check_libraries,
+    check_output,
+    check_signature,
+    check_slowdown,
+)
 from serving.prepare.resolving import Resolved
-from serving.prepared import Manifest, Prepared, find_prepared, preparing, publish
+from serving.prepare.trust import check_code, check_types, find_pickle, untrusted_types
+from serving.prepared import Manifest, Prepared, find_prepared, open_prepared, preparing, publish
+from serving.runtime import load_runtime
 from serving.runtime.compiled.nodes import NotCompiled
-from serving.runtime.native import NativeRuntime, load_native
+from serving.runtime.native import HOOK, NativeRuntime, code_folder, load_native, skops_file
 from serving.schema import Inputs, Schema, parse_schema
 from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")
 
 
-def prepare(settings: Settings) -> Prepared:
-    """Returns the prepared model of the version to be served, and makes it where there is none yet.
+def prepare(resolved: Resolved, settings: Settings, champion: str | None = None) -> Prepared:
+    """Returns the prepared model of a version that stands the gate, and makes it where there is none yet.
+
+    Args:
+        resolved: the version.
+        settings: of the service.
+        champion: the tag of the model that answers now, which it is compared with.
 
     Raises:
         PrepareError: which says in one line what is missing or wrong.
     """
-    resolved = resolve(settings)
-    log.info("registry: %s version %s (%s)", resolved.name, resolved.version, resolved.because)
     try:
         found = find_prepared(resolved.name, resolved.version, resolved.source_key, library_versions())
         if found is None:
@@ -44,7 +59,14 @@ def prepare(settings: Settings) -> Prepared:
                 found = find_prepared(
                     resolved.name, resolved.version, resolved.source_key, library_versions()
                 )
-                found = found or _prepare(resolved, folder, settings)
+                found = found or _prepare(resolved, folder, settings, champion)
+    except ModelRefused as error:
+        raise ModelRefused(f"{resolved.name!r} version {resolved.version} is refused: {error}") from error
+    except MemoryError as error:
+        raise ModelRefused(
+            f"{resolved.name!r} version {resolved.version} is refused: it takes more memory than there is "
+            "(SERVING_PREPARE_MEMORY_MB)"
+        ) from error
     except OSError as error:
         raise _storage_error(error) from error
     else:
@@ -57,16 +79,29 @@ def _storage_error(error: OSError) -> StorageError:
     return StorageError(f"the prepared model cannot be written under BENTOML_HOME: {reason}")
 
 
-def _prepare(resolved: Resolved, folder: Path, settings: Settings) -> Prepared:
+def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str | None) -> Prepared:
     model_folder = _pull(resolved, folder / "mlflow", settings)
     mlmodel = _read_mlmodel(model_folder, resolved)
-    schema = _schema_of(mlmodel, resolved)
+    schema = _schema_of(mlmodel)
     metadata = mlmodel.get("metadata") or {}
-    _check_preprocessing(metadata.get(DIGEST_KEY), settings)
-    runtime = _load(model_folder, schema, resolved)
+    answering = _open_champion(champion)
+    digest = digest_of(model_folder)
+    check_digest(digest, resolved.tags.get(DIGEST_TAG))
+    flavors = mlmodel["flavors"]
+    hook_digest = _hook_digest(model_folder, flavors, metadata.get(DIGEST_KEY))
+    _check_preprocessing(hook_digest, settings)
+    writers_code = find_pickle(model_folder, flavors)
+    check_code(writers_code, settings)
+    own_types = _check_types(model_folder, flavors, settings, has_hook=hook_digest is not None)
+    check_libraries(model_folder / "requirements.txt", settings.library_versions)
+    check_signature(answering.schema if answering else None, schema, resolved.tags)
+    runtime = _load(model_folder, schema)
     examples, is_logged = example_body(model_folder, mlmodel, schema, runtime.model)
     (folder / "examples.json").write_bytes(examples)
-    _warm_up(runtime, schema, examples, resolved, is_logged=is_logged)
+    native_seconds = _warm_up(runtime, schema, examples, is_logged=is_logged)
+    if answering is not None:
+        # Before thousands of rows are compared, with a model that may take seconds for each.
+        check_slowdown("a row", answering.manifest.native_seconds, native_seconds, settings.max_slowdown)
     sample = sample_inputs(model_folder, mlmodel, schema, examples)
     compiled, reason = _compile(runtime, schema, sample, folder / "compiled", resolved)
     reference = model_folder / "reference.json"
@@ -78,11 +113,11 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings) -> Prepared:
         version=resolved.version,
         run_id=resolved.run_id,
         source_key=resolved.source_key,
-        digest=digest_of(model_folder),
+        digest=digest,
         inputs=signature["inputs"],
         outputs=signature.get("outputs"),
         params=signature.get("params"),
-        flavors=sorted(mlmodel["flavors"]),
+        flavors=sorted(flavors),
         task=runtime.description.task,
         classes=runtime.description.classes,
         has_probabilities=runtime.description.has_probabilities,
@@ -90,11 +125,16 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings) -> Prepared:
         native_reason=reason,
         native_steps=compiled.native_steps if compiled else [],
         parity=compiled.parity if compiled else None,
+        native_seconds=native_seconds,
         is_rowwise=is_rowwise(runtime, schema, sample),
-        preprocessing_sha256=metadata.get(DIGEST_KEY),
+        writers_code=writers_code,
+        own_types=own_types,
+        preprocessing_sha256=hook_digest,
         libraries=library_versions(),
         prepared_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
+    if answering is not None:
+        _compare_costs(folder, manifest, examples, answering, settings)
     prepared = publish(folder, manifest)
     log.info("prepared %s version %s as %s", manifest.name, manifest.version, prepared.tag)
     return prepared
@@ -139,11 +179,59 @@ def _read_mlmodel(folder: Path, resolved: Resolved) -> dict[str, Any]:
         return dict(mlmodel)
 
 
-def _schema_of(mlmodel: dict[str, Any], resolved: Resolved) -> Schema:
+def _open_champion(tag: str | None) -> Prepared | None:
+    if tag is None:
+        return None
+    try:
+        return open_prepared(tag)
+    except (OSError, msgspec.MsgspecError):
+        log.warning("%s, which answers now, cannot be read; the new version is not compared with it", tag)
+        return None
+
+
+def _hook_digest(folder: Path, flavors: dict[str, Any], recorded: str | None) -> str | None:
+    """The digest of the `preprocessing.py` among the model's files, else the one that was recorded.
+
+    The file that would run counts, not what is said of it.
+    """
+    code = code_folder(folder, flavors.get("sklearn") or {})
+    hook = code / HOOK if code else None
+    return preprocessing_digest(hook) if hook and hook.is_file() else recorded
+
+
+def _check_types(folder: Path, flavors: dict[str, Any], settings: Settings, *, has_hook: bool) -> list[str]:
+    """Refuses a skops model of untrusted types; returns those that only the settings make trusted."""
+    file = skops_file(folder, flavors.get("sklearn") or {})
+    if file is None:
+        return []
+    from skops import io
+
+    try:
+        names = io.get_untrusted_types(file=file)
+    except Exception as error:
+        raise ModelRefused(f"it cannot be loaded: {type(error).__name__}: {_first_line(error)}") from error
+    # The hook was compared with the one that stands here, or is allowed to differ.
+    check_types(untrusted_types(names, settings.trusted_type_names, has_our_preprocessing=has_hook))
+    return untrusted_types(names, frozenset(), has_our_preprocessing=has_hook)
+
+
+def _compare_costs(
+    folder: Path, manifest: Manifest, examples: bytes, answering: Prepared, settings: Settings
+) -> None:
+    """Measures what calls cost, in this process, of the new version and of the one that answers."""
+    costs = []
+    for one, body in ((Prepared(folder, manifest), examples), (answering, answering.examples)):
+        inputs, params = JsonDecoder(one.schema, MAX_EXAMPLES).predict(body)
+        runtime = load_runtime(one.manifest.runtime, one.folder, one.schema, n_threads=1)
+        costs.append(measure_costs(runtime.predict, inputs, params))
+    check_costs(costs[1], costs[0], settings.max_slowdown)
+
+
+def _schema_of(mlmodel: dict[str, Any]) -> Schema:
     signature = mlmodel.get("signature") or {}
     if not signature.get("inputs"):
         raise ModelRefused(
-            f"{resolved.name!r} version {resolved.version} was logged without a signature; log it with "
+            "it was logged without a signature; log it with "
             "signature=mlflow.models.infer_signature(X, model.predict(X))"
         )
     return parse_schema(signature["inputs"], signature.get("params"))
@@ -168,17 +256,14 @@ def _check_preprocessing(digest: str | None, settings: Settings) -> None:
     log.warning("%s; the one that was logged with the model is used", message)
 
 
-def _load(folder: Path, schema: Schema, resolved: Resolved) -> NativeRuntime:
+def _load(folder: Path, schema: Schema) -> NativeRuntime:
     try:
         return load_native(folder, schema)
-    except PrepareError:
+    except (PrepareError, MemoryError):
         raise
     except Exception as error:
-        log.exception("%s version %s does not load", resolved.name, resolved.version)
-        raise ModelRefused(
-            f"{resolved.name!r} version {resolved.version} cannot be loaded: {type(error).__name__}: "
-            f"{_first_line(error)}"
-        ) from error
+        log.exception("the model does not load")
+        raise ModelRefused(f"it cannot be loaded: {type(error).__name__}: {_first_line(error)}") from error
 
 
 def _compile(
@@ -191,8 +276,8 @@ def _compile(
         shutil.rmtree(folder, ignore_errors=True)
         log.info("%s version %s is served natively: %s", resolved.name, resolved.version, error)
         return None, str(error)
-    except OSError:
-        raise  # the disk is full
+    except (OSError, MemoryError):
+        raise  # the disk is full, or the memory
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
         log.warning("compiling failed; serving natively", exc_info=True)
@@ -211,32 +296,24 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0][:200]
 
 
-def _warm_up(
-    runtime: NativeRuntime, schema: Schema, examples: bytes, resolved: Resolved, *, is_logged: bool
-) -> None:
+def _warm_up(runtime: NativeRuntime, schema: Schema, examples: bytes, *, is_logged: bool) -> float:
+    """Predicts the examples; returns the seconds that it took per row, the second time."""
     inputs, params = JsonDecoder(schema, MAX_EXAMPLES).predict(examples)
     try:
+        output = runtime.predict(inputs, params)
+        started = time.perf_counter()
         runtime.predict(inputs, params)
+        seconds = (time.perf_counter() - started) / inputs.n_rows
+    except MemoryError:
+        raise
     except Exception as error:
-        log.exception("%s version %s does not predict", resolved.name, resolved.version)
+        log.exception("the model does not predict")
         which = (
-            "cannot predict its own example"
+            "it cannot predict its own example"
             if is_logged
-            else "was logged without an input example, and refuses one made from its signature; log one with "
+            else "it was logged without an input example, and refuses one made from its signature; log one with "
             "input_example=X.head()"
         )
-        raise ModelRefused(
-            f"{resolved.name!r} version {resolved.version} {which}: {type(error).__name__}"
-        ) from error
-
-
-def digest_of(folder: Path) -> str:
-    """Returns the SHA-256 over the relative names and contents of all files, in the order of the names."""
-    total = hashlib.sha256()
-    # MLflow itself adds the first as it downloads; loading a model's code leaves the second.
-    added = {"registered_model_meta", "__pycache__"}
-    for file in sorted(p for p in folder.rglob("*") if p.is_file() and not added & set(p.parts)):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
-    return total.hexdigest()
+        raise ModelRefused(f"{which}: {type(error).__name__}") from error
+    check_output(output, inputs.n_rows, runtime.description)
+    return seconds

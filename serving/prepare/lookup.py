@@ -7,9 +7,12 @@ has MLflow's own client and the words for what is wrong.
 
 import base64
 import contextlib
+import http.client
 import os
+import socket
 import sqlite3
 import ssl
+import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -17,7 +20,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from serving.prepare.resolving import Resolved, Version, latest_moved, namesake_stage, resolved
+from serving.errors import RegistryUnreachable
+from serving.prepare.resolving import (
+    TAG_PREFIX,
+    Resolved,
+    Version,
+    latest_moved,
+    namesake_stage,
+    redact,
+    resolved,
+)
 from serving.settings import Settings
 
 PROMPT_TAG = "mlflow.prompt.is_prompt"
@@ -27,13 +39,21 @@ UNUSUAL = ("MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV
 """Where one of these is set, a request is made in a way that only MLflow's own client knows."""
 
 
+UNABLE = frozenset({429, 500, 502, 503, 504})
+"""Answers of a server, or of what stands before it, that may be others a little later."""
+
+
 class _Model(NamedTuple):
     aliases: dict[str, str]
     versions: list[Version]
 
 
 def look_up(settings: Settings) -> Resolved | None:
-    """Returns the version to serve; None where only MLflow's own client can tell."""
+    """Returns the version to serve; None where only MLflow's own client can tell.
+
+    Raises:
+        RegistryUnreachable: there is no connection to the tracking server, or it cannot answer at the moment.
+    """
     if any(os.environ.get(name) for name in UNUSUAL):
         return None
     uri = settings.tracking_uri
@@ -42,9 +62,28 @@ def look_up(settings: Settings) -> Resolved | None:
             return _choose(_read_database(uri, settings.model_name), settings)
         if uri.startswith(("http://", "https://")):
             return _ask_server(_Server(uri, settings.registry_timeout_seconds), settings)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in UNABLE:
+            raise _unreachable(uri, f"{error.code} {error.reason}") from None
+        return None
+    except http.client.HTTPException as error:
+        raise _unreachable(uri, type(error).__name__) from None
+    except (TimeoutError, ConnectionError) as error:
+        raise _unreachable(uri, error.strerror or "it took too long") from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, (TimeoutError, ConnectionError, socket.gaierror)):
+            raise _unreachable(uri, error.reason.strerror or "it took too long") from None
+        return None
     except (OSError, ValueError, LookupError, TypeError, sqlite3.Error, msgspec.MsgspecError):
         return None
     return None
+
+
+def _unreachable(uri: str, reason: str) -> RegistryUnreachable:
+    return RegistryUnreachable(
+        f"the registry {redact(uri)} does not answer as one (MLFLOW_TRACKING_URI): {reason}"
+    )
 
 
 def _choose(model: _Model, settings: Settings) -> Resolved | None:
@@ -71,7 +110,10 @@ def _read_database(uri: str, name: str) -> _Model:
             raise LookupError
         return _Model(
             {alias: str(version) for alias, version in database.execute(_ALIASES, (name,))},
-            [Version(*row) for row in database.execute(_VERSIONS, (name,))],
+            [
+                Version(*row)._replace(tags=dict(database.execute(_TAGS, (name, row[1], f"{TAG_PREFIX}%"))))
+                for row in database.execute(_VERSIONS, (name,)).fetchall()
+            ],
         )
 
 
@@ -80,6 +122,10 @@ _ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE workspace 
 _VERSIONS = """
     SELECT name, CAST(version AS TEXT), source, run_id, creation_time, last_updated_time, current_stage
     FROM model_versions WHERE workspace = 'default' AND name = ?
+"""
+_TAGS = """
+    SELECT key, value FROM model_version_tags
+    WHERE workspace = 'default' AND name = ? AND version = ? AND key LIKE ?
 """
 """In the order of `Version`. Source: mlflow/store/model_registry/dbmodels/models.py."""
 
@@ -119,6 +165,7 @@ def _to_version(found: dict[str, Any]) -> Version:
         int(found["creation_timestamp"]),
         int(updated) if updated is not None else None,
         found.get("current_stage", "None"),
+        {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])},
     )
 
 

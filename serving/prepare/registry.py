@@ -1,7 +1,6 @@
 """Which version is to be served: asks the MLflow registry."""
 
 import logging
-import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from serving.errors import ModelNotFound, PrepareError, RegistryUnreachable
-from serving.prepare.resolving import Resolved, Version, latest_moved, namesake_stage, resolved
+from serving.prepare.resolving import (
+    Resolved,
+    Version,
+    latest_moved,
+    namesake_stage,
+    redact,
+    resolved,
+)
 from serving.settings import Settings
 
 log = logging.getLogger("serving.registry")
@@ -130,8 +136,3 @@ def _from_mlflow(error: MlflowException, settings: Settings) -> PrepareError:
             "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, and the permissions on the model"
         )
     return RegistryUnreachable(f"the registry {where} does not answer as one (MLFLOW_TRACKING_URI)")
-
-
-def redact(uri: str) -> str:
-    """Returns a URI without user name and password."""
-    return re.sub(r"//[^/@]*@", "//", uri)

@@ -1,10 +1,15 @@
 """What it means that a version is the one to be served, whoever asks the registry."""
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
+
+TAG_PREFIX = "serving."
+"""Of tags in the registry that mean something to the service."""
 
 STAGES = ("Production", "Staging", "Archived")
 
@@ -18,6 +23,15 @@ class Resolved(msgspec.Struct, frozen=True):
     source_key: str
     because: str
     """Why this one, for the log."""
+    updated: int | None = None
+    """When the registry's entry was last changed, in milliseconds since 1970."""
+    tags: dict[str, str] = {}
+    """The version's tags that are ours."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs once anything about the version has changed."""
+        return f"{self.source_key}:{self.updated}:{sorted(self.tags.items())}"
 
 
 class Version(NamedTuple):
@@ -30,6 +44,7 @@ class Version(NamedTuple):
     creation_timestamp: int
     last_updated_timestamp: int | None
     current_stage: str
+    tags: Mapping[str, str] = MappingProxyType({})
 
 
 def resolved(version: Version, because: str) -> Resolved:
@@ -40,7 +55,9 @@ def resolved(version: Version, because: str) -> Resolved:
         f"{version.name}\0{version.version}\0{version.source}\0{version.run_id}\0{version.creation_timestamp}"
     )
     key = hashlib.sha256(identity.encode()).hexdigest()
-    return Resolved(version.name, str(version.version), version.run_id, key, because)
+    updated = version.last_updated_timestamp
+    ours = {name: value for name, value in version.tags.items() if name.startswith(TAG_PREFIX)}
+    return Resolved(version.name, str(version.version), version.run_id, key, because, updated, ours)
 
 
 def namesake_stage(alias: str) -> str | None:
@@ -61,3 +78,8 @@ def latest_moved(versions: Sequence[Version], stage: str) -> tuple[Version, str]
         others = ", ".join(sorted(str(v.version) for v in versions if v is not chosen))
         because += f", the last of several to be changed; also there: {others}"
     return chosen, because
+
+
+def redact(uri: str) -> str:
+    """Returns a URI without user name and password."""
+    return re.sub(r"//[^/@]*@", "//", uri)

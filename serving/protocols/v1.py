@@ -13,9 +13,10 @@ from serving.arrays import array_to_npy, npy_to_inputs
 from serving.arrow import array_to_arrow, arrow_to_inputs
 from serving.batching import Gone
 from serving.errors import UnsupportedMedia
+from serving.loaded import LoadedModel
 from serving.openapi import ARROW, NPY
 from serving.prepared import Manifest
-from serving.router import LoadedModel, Router
+from serving.router import Router
 from serving.runtime import Output
 from serving.schema import Inputs
 
@@ -58,15 +59,15 @@ async def predict(router: Router, request: Request) -> tuple[bytes, str]:
         ServingError: with the status to answer with.
     """
     started = time.perf_counter()
-    model = router.model
-    if request.content_type not in ("", JSON):
-        raise UnsupportedMedia(f"predict takes {JSON}, not {_media_name(request.content_type)}")
-    inputs, params = await _off_loop(len(request.body), model.decoder.predict, request.body)
-    output = await model.predict(inputs, params, request.gone)
-    size = inputs.n_rows * ENCODED_ROW_BYTES
-    encoded = await _off_loop(size, encode_predictions, output, model.manifest, request.id)
-    model.metrics.observe(output, inputs.n_rows, started)
-    return encoded, JSON
+    with router.model as model:
+        if request.content_type not in ("", JSON):
+            raise UnsupportedMedia(f"predict takes {JSON}, not {_media_name(request.content_type)}")
+        inputs, params = await _off_loop(len(request.body), model.decoder.predict, request.body)
+        output = await model.predict(inputs, params, request.gone)
+        size = inputs.n_rows * ENCODED_ROW_BYTES
+        encoded = await _off_loop(size, encode_predictions, output, model.manifest, request.id)
+        model.metrics.observe(output, inputs.n_rows, started)
+        return encoded, JSON
 
 
 def encode_predictions(output: Output, manifest: Manifest, request_id: str) -> bytes:
@@ -87,14 +88,14 @@ async def predict_batch(router: Router, request: Request) -> tuple[bytes, str]:
         ServingError: with the status to answer with.
     """
     started = time.perf_counter()
-    model = router.model
     media_type = request.content_type or JSON
-    inputs = await _off_loop(len(request.body), _decode_batch, request.body, media_type, model)
-    output = await model.predict(inputs, {}, request.gone)
-    size = inputs.n_rows * ENCODED_ROW_BYTES
-    encoded = await _off_loop(size, encode_batch, output, model.manifest, media_type)
-    model.metrics.observe(output, inputs.n_rows, started)
-    return encoded, media_type
+    with router.model as model:
+        inputs = await _off_loop(len(request.body), _decode_batch, request.body, media_type, model)
+        output = await model.predict(inputs, {}, request.gone)
+        size = inputs.n_rows * ENCODED_ROW_BYTES
+        encoded = await _off_loop(size, encode_batch, output, model.manifest, media_type)
+        model.metrics.observe(output, inputs.n_rows, started)
+        return encoded, media_type
 
 
 async def _off_loop(n_bytes: int, function: Callable[..., T], *args: Any) -> T:

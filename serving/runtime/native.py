@@ -4,6 +4,7 @@ scikit-learn, XGBoost and LightGBM models are called themselves, because `mlflow
 probabilities; every other flavor is called through `mlflow.pyfunc`.
 """
 
+import importlib.util
 import sys
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 
 from serving.errors import ModelRefused
 from serving.runtime import Description, Output
+from serving.runtime.compiled.links import probability_output
 from serving.runtime.compiled.nodes import type_name
 from serving.schema import Form, Inputs, Kind, Schema
 
@@ -74,9 +76,7 @@ def load_native(folder: Path, schema: Schema) -> NativeRuntime:
 def _load_adapter(folder: Path, flavors: dict[str, Any], schema: Schema) -> _Adapter:
     path = str(folder)
     if "sklearn" in flavors:
-        import mlflow.sklearn
-
-        return adapter_of(mlflow.sklearn.load_model(path))
+        return adapter_of(_load_sklearn(folder, flavors["sklearn"]))
     if "xgboost" in flavors:
         import mlflow.xgboost
 
@@ -90,6 +90,62 @@ def _load_adapter(folder: Path, flavors: dict[str, Any], schema: Schema) -> _Ada
 
         return _Pyfunc(mlflow.pyfunc.load_model(path), schema)
     raise ModelRefused(f"the model has no flavor that can predict; it has {', '.join(flavors)}")
+
+
+def _load_sklearn(folder: Path, flavor: dict[str, Any]) -> Any:
+    """Loads a scikit-learn model; whether its types are to be trusted was decided when it was prepared."""
+    file = skops_file(folder, flavor)
+    if file is None:
+        import mlflow.sklearn
+
+        return mlflow.sklearn.load_model(str(folder))
+    from skops import io
+
+    names = io.get_untrusted_types(file=file)
+    code = code_folder(folder, flavor)
+    if code is not None:
+        _import_hook(code / HOOK)
+        modules = {name.partition(".")[0] for name in names} - {"preprocessing"}
+        if any((code / module).is_dir() or (code / f"{module}.py").is_file() for module in modules):
+            # Behind everything that is installed: a module of the model's must not stand in for another.
+            sys.path.append(str(code))
+    return io.load(file, trusted=names)
+
+
+HOOK = "preprocessing.py"
+
+
+def code_folder(folder: Path, flavor: dict[str, Any]) -> Path | None:
+    """Returns where the code lies that was logged with a model, if there is any."""
+    name = flavor.get("code")
+    code = (folder / str(name)).resolve()
+    return code if name and code.is_dir() and code.is_relative_to(folder.resolve()) else None
+
+
+def _import_hook(file: Path) -> None:
+    """Imports the hook that was logged with the model, which is the one that it was trained with."""
+    if not file.is_file():
+        return
+    spec = importlib.util.spec_from_file_location("preprocessing", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["preprocessing"] = module
+    spec.loader.exec_module(module)
+
+
+def skops_file(folder: Path, flavor: dict[str, Any]) -> Path | None:
+    """Returns the file of a scikit-learn model that was saved with skops; None of others.
+
+    Raises:
+        ModelRefused: the file that is named is not one of the model's.
+    """
+    if flavor.get("serialization_format") != "skops":
+        return None
+    file = (folder / str(flavor.get("pickled_model"))).resolve()
+    if not file.is_relative_to(folder.resolve()) or not file.is_file():
+        raise ModelRefused("the file of the model that its MLmodel names is not there")
+    return file
 
 
 def adapter_of(model: Any) -> _Adapter:
@@ -184,14 +240,6 @@ class _Estimator:
         return Output(labels=predicted, probabilities=np.asarray(self._last.predict_proba(rows)))
 
 
-def _probability_output(raw: npt.NDArray[Any]) -> Output:
-    """A booster's own output: the probability of class 1, or one column per class."""
-    if raw.ndim == 1:
-        labels = (raw > 0.5).astype(np.int64)
-        return Output(labels=labels, probabilities=np.column_stack([1 - raw, raw]))
-    return Output(labels=raw.argmax(axis=1), probabilities=raw)
-
-
 class _XgboostBooster:
     """An XGBoost model of the learning API."""
 
@@ -217,7 +265,7 @@ class _XgboostBooster:
         import xgboost
 
         raw = self.model.predict(xgboost.DMatrix(frame))
-        return _probability_output(raw) if self._is_classifier else Output(values=raw)
+        return probability_output(raw) if self._is_classifier else Output(values=raw)
 
 
 class _LightgbmBooster:
@@ -248,7 +296,7 @@ class _LightgbmBooster:
 
     def predict(self, frame: Frame, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
         raw = np.asarray(self.model.predict(frame))
-        return _probability_output(raw) if self._is_classifier else Output(values=raw)
+        return probability_output(raw) if self._is_classifier else Output(values=raw)
 
 
 class _Pyfunc:

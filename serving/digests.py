@@ -1,0 +1,19 @@
+"""The digest of a model's files: the same where they are pulled as where they were registered."""
+
+import hashlib
+from pathlib import Path
+
+DIGEST_TAG = "serving.digest"
+"""Tag of a version in the registry: the digest of its files as they were registered."""
+
+
+def digest_of(folder: Path) -> str:
+    """Returns the SHA-256 over the relative names and contents of all files, in the order of the names."""
+    total = hashlib.sha256()
+    # MLflow itself adds the first as it downloads; loading a model's code leaves the second.
+    added = {"registered_model_meta", "__pycache__"}
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and not added & set(p.parts)):
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return total.hexdigest()

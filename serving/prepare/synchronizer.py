@@ -1,0 +1,246 @@
+"""What one round of the sync process does: ask the registry, get ready what it names, swap it in.
+
+A version is swapped in two steps. First it is staged: every worker loads it beside the model that answers, and
+reports. Once all have, it becomes the champion, which each worker finds within a fraction of a second; where
+one could not load it, it stays out everywhere.
+"""
+
+import datetime as dt
+import logging
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from serving.errors import ModelRefused, PrepareError, from_code
+from serving.libraries import library_versions
+from serving.prepare.attempts import Outcome, Wish, attempt
+from serving.prepare.last_good import LastGood, read_last_good, write_last_good
+from serving.prepare.lookup import look_up
+from serving.prepare.resolving import Resolved
+from serving.prepare.retention import Keeper
+from serving.prepare.trust import check_admission
+from serving.prepared import find_prepared, is_prepared, open_prepared
+from serving.settings import Settings
+from serving.state import Refused, State, read_reports, read_state, write_state
+
+log = logging.getLogger("serving.sync")
+
+ASK_MLFLOW_SECONDS = 60
+"""A registry that only MLflow's own client can ask is asked so often while a model answers: importing the client
+takes seconds of a processor."""
+
+MAX_RETRY_SECONDS = 600
+"""Between two attempts at a version that failed for a reason that may pass."""
+
+MAX_REFUSED = 20
+"""How many refused versions are remembered, the newest."""
+
+
+class _Failure(msgspec.Struct):
+    """What went wrong with one version so far."""
+
+    error: PrepareError
+    n_times: int
+    next_try: float
+    """By the monotonic clock; infinite where it is not tried again."""
+
+
+class _WorkerEnded(PrepareError):
+    """Perhaps because of what it loaded, perhaps not."""
+
+
+class Synchronizer:
+    """Follows the registry for one service."""
+
+    def __init__(self, run_directory: Path, settings: Settings, stop: threading.Event) -> None:
+        self._run_directory = run_directory
+        self._settings = settings
+        self._stop = stop
+        # A sync process that was killed left its last word here.
+        self._state = read_state(run_directory) or State()
+        self._keeper = Keeper(settings)
+        self._failures: dict[str, _Failure] = {}
+        self._said = ""
+        self._said_mlflow: Outcome | None = None
+        self._ask_mlflow_at = 0.0
+
+    def round(self) -> None:
+        """Asks once, and follows the answer; whatever goes wrong is in the state and, once, in the log."""
+        if self._state.champion is not None and not is_prepared(self._state.champion):
+            log.warning("%s is gone from the model store; preparing it again", self._state.champion)
+        try:
+            resolved, tag = self._find()
+            if not self._stop.is_set():
+                self._serve(tag, resolved)
+        except PrepareError as error:
+            if not self._stop.is_set():
+                self._keep(error)
+
+    def _find(self) -> tuple[Resolved, str]:
+        """Returns the version that the registry names, and its prepared model.
+
+        Preparing takes seconds, in which the registry may have come to name another.
+        """
+        resolved = self._ask()
+        while True:
+            tag = self._get_ready(resolved)
+            if tag == self._state.champion or self._stop.is_set():
+                return resolved, tag
+            latest = self._ask()
+            if latest.fingerprint == resolved.fingerprint:
+                return resolved, tag
+            resolved = latest
+
+    def _ask(self) -> Resolved:
+        resolved = look_up(self._settings)
+        if resolved is not None:
+            return resolved
+        is_serving = self._state.champion is not None
+        outcome = self._said_mlflow
+        if outcome is None or not is_serving or time.monotonic() > self._ask_mlflow_at:
+            outcome = self._said_mlflow = self._attempt(None)
+            self._ask_mlflow_at = time.monotonic() + ASK_MLFLOW_SECONDS
+        if outcome.resolved is None:
+            raise from_code(outcome.code, outcome.message)
+        return outcome.resolved
+
+    def _attempt(self, resolved: Resolved | None) -> Outcome:
+        wish = None if resolved is None else Wish(resolved, self._state.champion)
+        return attempt(self._run_directory / "attempt.json", wish, self._settings, self._stop)
+
+    def _get_ready(self, resolved: Resolved) -> str:
+        """Returns the tag of the prepared version; prepares it where that was not done yet.
+
+        Raises:
+            PrepareError: it must not, or cannot be served.
+        """
+        failure = self._failures.get(resolved.fingerprint)
+        if failure is not None and time.monotonic() < failure.next_try:
+            raise failure.error
+        found = find_prepared(resolved.name, resolved.version, resolved.source_key, library_versions())
+        if found is not None:
+            check_admission(found.manifest, self._settings)
+            return found.tag
+        log.info("registry: %s version %s (%s)", resolved.name, resolved.version, resolved.because)
+        started = time.monotonic()
+        outcome = self._attempt(resolved)
+        if outcome.tag is None:
+            error = from_code(outcome.code, outcome.message)
+            self._failed(resolved, error, time.monotonic() - started)
+            raise error
+        return outcome.tag
+
+    def _failed(self, resolved: Resolved, error: PrepareError, seconds: float) -> None:
+        """Remembers a failure: for good where it is the model's, until it may have passed where it is not."""
+        before = self._failures.get(resolved.fingerprint)
+        n_times = before.n_times + 1 if before else 1
+        is_final = isinstance(error, ModelRefused) or (isinstance(error, _WorkerEnded) and n_times > 1)
+        if is_final:
+            next_try = float("inf")
+        else:
+            pause = self._settings.sync_seconds * 2 ** min(n_times - 1, 20)
+            next_try = time.monotonic() + min(max(pause, seconds), MAX_RETRY_SECONDS)
+        self._failures[resolved.fingerprint] = _Failure(error, n_times, next_try)
+        if is_final and not self._stop.is_set():
+            now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+            others = [one for one in self._state.refused if one.version != resolved.version]
+            refused = (*others, Refused(resolved.version, error.code, str(error), now))
+            self._state = msgspec.structs.replace(self._state, refused=refused[-MAX_REFUSED:])
+
+    def _serve(self, tag: str, resolved: Resolved) -> None:
+        before = self._state
+        refused = tuple(one for one in before.refused if one.version != resolved.version)
+        if tag == before.champion:
+            self._write(msgspec.structs.replace(before, staged=None, reason="", stale="", refused=refused))
+            return
+        log.info("registry: %s version %s (%s), prepared", resolved.name, resolved.version, resolved.because)
+        started = time.monotonic()
+        try:
+            self._stage(tag)
+        except PrepareError as error:
+            self._failed(resolved, error, time.monotonic() - started)
+            raise
+        if not self._stop.is_set():
+            self._commit(State(champion=tag, previous=before.champion, refused=refused))
+
+    def _stage(self, tag: str) -> None:
+        """Lets every worker that answers load the model, and waits until all have.
+
+        Raises:
+            ModelRefused: a worker could not.
+            PrepareError: a worker ended, or took too long.
+        """
+        answering = {pid for pid, report in read_reports(self._run_directory).items() if report.serving}
+        if not answering:
+            return
+        self._write(msgspec.structs.replace(self._state, staged=tag))
+        give_up = time.monotonic() + self._settings.prepare_timeout_seconds
+        while not self._stop.wait(0.02):
+            reports = read_reports(self._run_directory)
+            for report in reports.values():
+                if tag in report.broken:
+                    raise ModelRefused(f"{tag} is prepared, and a worker {report.broken[tag]}")
+            if answering - set(reports):
+                raise _WorkerEnded(f"a worker ended while {tag} was loaded")
+            if all(tag in report.loaded for report in reports.values()):
+                return
+            if time.monotonic() > give_up:
+                raise PrepareError(
+                    f"the workers did not load {tag} in time (SERVING_PREPARE_TIMEOUT_SECONDS)"
+                )
+
+    def _commit(self, state: State) -> None:
+        assert state.champion is not None
+        self._write(state)
+        self._said = ""
+        log.info("%s answers now", state.champion)
+        try:
+            write_last_good(self._settings, LastGood(state.champion, state.previous))
+        except OSError as error:
+            log.warning("what is served cannot be recorded for a start without the registry: %s", error)
+
+    def _keep(self, error: PrepareError) -> None:
+        """Goes on with what answers; else with what was served last; else with nothing, and says why."""
+        message = str(error)
+        champion = self._state.champion
+        if champion is None and (last_good := self._find_last_good()) is not None:
+            log.warning("%s, served last time, answers: %s", last_good.tag, message)
+            self._said = message
+            self._write(
+                msgspec.structs.replace(
+                    self._state, champion=last_good.tag, previous=last_good.previous, stale=message
+                )
+            )
+            return
+        if champion is None:
+            self._say("not ready: %s", error)
+            self._write(msgspec.structs.replace(self._state, reason=message))
+        else:
+            self._say(f"{champion} goes on: %s", error)
+            self._write(msgspec.structs.replace(self._state, staged=None, stale=message))
+
+    def _say(self, form: str, error: PrepareError) -> None:
+        """Logs a reason, unless it is the one that was logged last."""
+        if str(error) != self._said:
+            is_final = isinstance(error, ModelRefused)
+            then = "not tried again until it changes" if is_final else "trying again"
+            log.error(f"{form} (%s)", error, then)  # noqa: G004  # the form is ours
+        self._said = str(error)
+
+    def _find_last_good(self) -> LastGood | None:
+        found = read_last_good(self._settings)
+        if found is None or not is_prepared(found.tag):
+            return None
+        try:
+            is_current = open_prepared(found.tag).manifest.libraries == library_versions()
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return found if is_current else None
+
+    def _write(self, state: State) -> None:
+        if state != self._state or read_state(self._run_directory) is None:
+            write_state(self._run_directory, state)
+        self._state = state
+        self._keeper.keep([tag for tag in (state.champion, state.staged, state.previous) if tag is not None])

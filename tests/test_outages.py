@@ -1,0 +1,235 @@
+"""The registry is down, slow or talks nonsense: at a start, and while a service runs."""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import Service, clean_environment, free_port, running_service, wait_until
+from tests.promoting import NAME, Clients, Registry, versions_answering, wait_answering
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A registry with two versions."""
+    return Registry(tmp_path_factory.mktemp("versions"), 1.0, 0.01)
+
+
+def stale(service: Service) -> str:
+    return str(service.http.get("/v1/models").json()["stale"] or "")
+
+
+@contextlib.contextmanager
+def tracking_server(registry: Registry, port: int) -> Iterator[None]:
+    """A real `mlflow server` of the registry."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+            *("--workers", "1", "--backend-store-uri", registry.uri),
+        ],
+        env=clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def answers() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        return False
+
+    try:
+        wait_until(answers, 90, "the tracking server answers")
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
+
+@contextlib.contextmanager
+def misbehaving(port: int, behaviour: str) -> Iterator[None]:
+    """A server on the port that is no tracking server, or one in trouble."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if behaviour == "slow":
+                time.sleep(5)
+            self.send_response(500 if behaviour == "500" else 200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(b"<html>welcome</html>" if behaviour == "nonsense" else b"{}")
+
+        do_POST = do_GET  # noqa: N815  # the name that the server calls
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_callers_notice_nothing_of_a_registry_in_trouble(versions: Registry, tmp_path: Path) -> None:
+    versions.promote("1")
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(contextlib.ExitStack())
+        first.enter_context(tracking_server(versions, port))
+        service = stack.enter_context(
+            running_service(
+                tmp_path,
+                MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}",
+                SERVING_MODEL_NAME=NAME,
+                SERVING_WORKERS="2",
+                SERVING_REGISTRY_TIMEOUT_SECONDS="1",
+            )
+        )
+        service.wait_ready()
+        with Clients(service, versions, ("1", "2"), n=2) as clients:
+            first.close()
+            wait_until(
+                lambda: "does not answer" in stale(service), 30, "it is told that the registry is down"
+            )
+            for behaviour in ("500", "slow", "nonsense"):
+                with misbehaving(port, behaviour):
+                    time.sleep(4)
+                assert "does not answer" in stale(service)
+            assert versions_answering(service) == {"1"}
+            versions.promote("2")
+            with tracking_server(versions, port):
+                wait_answering(service, "2")
+                assert stale(service) == ""
+        assert clients.wrong == []
+        assert "Traceback" not in service.log
+
+
+def test_a_start_without_the_registry_serves_what_was_served_last(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", 1.0, 0.01)
+    database, away = tmp_path / "own" / "mlflow.db", tmp_path / "own" / "away.db"
+    settings = {"MLFLOW_TRACKING_URI": registry.uri, "SERVING_MODEL_NAME": NAME}
+    with running_service(tmp_path / "service", **settings) as service:
+        service.wait_ready()
+    database.rename(away)
+    with running_service(tmp_path / "service", **settings) as service:
+        service.wait_ready()
+        assert "there is no registry" in stale(service)
+        assert "\nmodel_registry_stale 1.0" in service.http.get("/metrics").text
+        assert "served last time" in service.log
+        assert versions_answering(service) == {"1"}
+        away.rename(database)
+        registry.promote("2")
+        wait_answering(service, "2")
+        assert stale(service) == ""
+    database.rename(away)
+    # Of another selection nothing was ever served.
+    with running_service(tmp_path / "service", **settings, SERVING_MODEL_ALIAS="staging") as service:
+        service.wait_reason("there is no registry")
+        away.rename(database)
+
+
+def test_a_start_without_the_artifacts_serves_what_was_served_last(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", 1.0, 0.01)
+    settings = {"MLFLOW_TRACKING_URI": registry.uri, "SERVING_MODEL_NAME": NAME}
+    with running_service(tmp_path / "service", **settings) as service:
+        service.wait_ready()
+    registry.promote("2")
+    artifacts, away = tmp_path / "own" / "artifacts", tmp_path / "own" / "away"
+    artifacts.rename(away)
+    with running_service(tmp_path / "service", **settings) as service:
+        service.wait_ready()
+        assert "version 2 cannot be fetched" in stale(service)
+        assert versions_answering(service) == {"1"}
+        away.rename(artifacts)
+        wait_answering(service, "2")
+
+
+def signed(secret: str, body: bytes) -> dict[str, str]:
+    """The headers of MLflow's webhook. Source: mlflow/webhooks/delivery.py."""
+    now = str(int(time.time()))
+    digest = hmac.new(secret.encode(), f"id-1.{now}.".encode() + body, hashlib.sha256).digest()
+    return {
+        "X-MLflow-Signature": "v1," + base64.b64encode(digest).decode(),
+        "X-MLflow-Timestamp": now,
+        "X-MLflow-Delivery-Id": "id-1",
+    }
+
+
+def test_mlflows_webhook_makes_a_promotion_seen_at_once(
+    versions: Registry, tmp_path: Path, serve: Callable[..., Service]
+) -> None:
+    versions.promote("1")
+    service = serve(
+        MLFLOW_TRACKING_URI=versions.uri,
+        SERVING_MODEL_NAME=NAME,
+        SERVING_SYNC_SECONDS="3600",
+        SERVING_WEBHOOK_SECRET="hunter2",
+    ).wait_ready()
+    body = json.dumps({"entity": "model_version_alias", "action": "created"}).encode()
+    versions.promote("2")
+    for headers in ({}, signed("wrong", body)):
+        response = service.http.post("/v1/sync", content=body, headers=headers)
+        assert response.status_code == 401
+        assert response.json()["error"]["code"] == "unauthorized"
+    assert service.http.get("/v1/sync").status_code == 405
+    assert versions_answering(service) == {"1"}
+    response = service.http.post("/v1/sync", content=body, headers=signed("hunter2", body))
+    assert response.status_code == 202
+    wait_answering(service, "2", 30)
+    assert "hunter2" not in service.log
+
+
+def test_without_a_secret_nobody_may_wake_it(serve: Callable[..., Service], tmp_path: Path) -> None:
+    service = serve(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/nowhere.db")
+    service.wait_reason("there is no registry")
+    response = service.http.post("/v1/sync", content=b"{}")
+    assert response.status_code == 403
+    assert "SERVING_WEBHOOK_SECRET" in response.json()["error"]["message"]
+
+
+def test_old_prepared_versions_are_removed_and_those_in_use_stay(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", *(2.0**n for n in range(5)))
+    shared = {
+        "MLFLOW_TRACKING_URI": registry.uri,
+        "SERVING_MODEL_NAME": NAME,
+        "SERVING_KEEP_VERSIONS": "2",
+        "BENTOML_HOME": str(tmp_path / "shared"),
+    }
+
+    def stored() -> set[str]:
+        return {path.parent.name.partition("-")[0] for path in (tmp_path / "shared").rglob("manifest.json")}
+
+    with (
+        running_service(tmp_path / "a", **shared, SERVING_MODEL_VERSION="1") as pinned,
+        running_service(tmp_path / "b", **shared) as service,
+    ):
+        pinned.wait_ready()
+        service.wait_ready()
+        for version in "2345":
+            registry.promote(version)
+            wait_answering(service, version)
+        wait_until(lambda: stored() == {"1", "4", "5"}, 20, "the others are removed")
+        registry.promote("4")
+        wait_answering(service, "4")
+        assert stored() == {"1", "4", "5"}
+    assert not list((tmp_path / "shared" / "preparing").glob("*.tmp"))
+    shutil.rmtree(tmp_path / "shared")

@@ -1,0 +1,234 @@
+"""Promotions in a real service with two workers, under load."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from serving.digests import DIGEST_TAG
+from serving.prepare.gate import FORCE_TAG
+from tests.conftest import Service, running_service, wait_until
+from tests.models import wine
+from tests.promoting import (
+    NAME,
+    Clients,
+    Registry,
+    another_signature,
+    nan_outputs,
+    refused,
+    trapped,
+    version_of_strength,
+    versions_answering,
+    wait_answering,
+)
+from tests.test_startup import child_processes
+
+N_PROMOTIONS = 200
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A registry with two versions."""
+    return Registry(tmp_path_factory.mktemp("versions"), 1.0, 0.01)
+
+
+@contextlib.contextmanager
+def two_workers(folder: Path, registry: Registry, **environment: str) -> Iterator[Service]:
+    with running_service(
+        folder,
+        **{
+            "MLFLOW_TRACKING_URI": registry.uri,
+            "SERVING_MODEL_NAME": NAME,
+            "SERVING_WORKERS": "2",
+            "SERVING_SYNC_SECONDS": "0.2",
+        }
+        | environment,
+    ) as service:
+        yield service.wait_ready()
+
+
+def workers(service: Service) -> list[int]:
+    return sorted(child_processes(service.process.pid, "_bentoml_impl.worker.service"))
+
+
+def resident_mb(pid: int) -> float:
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in line]
+    return int(line.split()[1]) / 1000
+
+
+def test_many_promotions_under_load_fail_no_request(versions: Registry, tmp_path: Path) -> None:
+    versions.promote("1")
+    with two_workers(tmp_path, versions) as service:
+        wait_answering(service, "1")
+        pids = workers(service)
+        assert len(pids) == 2
+        memory: list[float] = []
+        with Clients(service, versions, ("1", "2")) as clients:
+            for n in range(N_PROMOTIONS):
+                version = "21"[n % 2]
+                versions.promote(version)
+                wait_answering(service, version)
+                if n in (9, N_PROMOTIONS - 1):
+                    memory.append(sum(map(resident_mb, workers(service))))
+        assert clients.wrong == []
+        assert min(clients.answered["1"], clients.answered["2"]) > N_PROMOTIONS
+        assert workers(service) == pids, "a worker was started again"
+        assert memory[1] <= 1.2 * memory[0], memory
+
+
+def test_requests_end_on_the_version_that_they_began_with_and_both_workers_swap_within_a_second(
+    versions: Registry, tmp_path: Path
+) -> None:
+    versions.promote("1")
+    with two_workers(tmp_path, versions) as service:
+        wait_answering(service, "1")
+        versions.promote("2")
+        first = wait_until(
+            lambda: "2" in versions_answering(service, 4) and time.monotonic(), 60, "a first answer"
+        )
+        wait_answering(service, "2")
+        assert time.monotonic() - first < 1
+        described = service.http.get("/v1/models").json()
+        assert described["stale"] is None
+        assert described["previous"].startswith("wine:1-")
+
+
+@pytest.fixture
+def serving_two(versions: Registry, tmp_path: Path) -> Iterator[tuple[Service, Registry]]:
+    """Two workers that serve version 1 of a registry of the test's own, into which bad versions may go."""
+    own = Registry(tmp_path / "own", 1.0)
+    with two_workers(tmp_path, own, SERVING_PREPARE_MEMORY_MB="3000") as service:
+        wait_answering(service, "1")
+        yield service, own
+
+
+def artifact(registry: Registry, version: str, name: str) -> Path:
+    """A file of a version in the artifact store."""
+    found = mlflow.MlflowClient(registry.uri, registry.uri).get_model_version(NAME, version)
+    (file,) = (registry.folder / "artifacts" / "models" / found.source.rpartition("/")[2]).rglob(name)
+    return Path(file)
+
+
+def truncated(registry: Registry) -> str:
+    version = registry.add(wine)
+    file = artifact(registry, version, "model.skops")
+    file.write_bytes(file.read_bytes()[:200])
+    return version
+
+
+def changed(registry: Registry) -> str:
+    """The digest is that of other files."""
+    version = registry.add(wine)
+    client = mlflow.MlflowClient(registry.uri, registry.uri)
+    client.set_model_version_tag(NAME, version, DIGEST_TAG, "0" * 64)
+    return version
+
+
+BAD: dict[str, tuple[Callable[[Registry], str], str]] = {
+    "truncated file": (truncated, "cannot be loaded"),
+    "wrong digest": (changed, "not those that were registered"),
+    "another signature": (lambda r: r.add(another_signature), "it requires the column 'region'"),
+    "NaN outputs": (lambda r: r.add(nan_outputs), "are not finite numbers"),
+    "slow predict": (lambda r: r.add(trapped("slow")), "it is too slow"),
+    "untrusted type": (
+        lambda r: r.add(trapped("none", "skops")),
+        "SERVING_TRUSTED_TYPES=tests.promoting.Trap",
+    ),
+    "crash": (lambda r: r.add(trapped("crash")), "SIGSEGV"),
+    "all memory": (lambda r: r.add(trapped("greedy")), "more memory than there is"),
+}
+
+
+def test_a_bad_version_stays_out_and_the_one_that_answers_is_unharmed(
+    serving_two: tuple[Service, Registry],
+) -> None:
+    service, registry = serving_two
+    pids = workers(service)
+    made = {what: make(registry) for what, (make, _) in BAD.items()}
+    with Clients(service, registry, ("1",), n=2) as clients:
+        for what, version in made.items():
+            registry.promote(version)
+            wait_until(lambda version=version: version in refused(service), 60, what)
+            assert BAD[what][1] in refused(service)[version]
+            assert "\nmodel_registry_stale 1.0" in service.http.get("/metrics").text
+        time.sleep(2)  # several rounds
+    assert clients.wrong == []
+    assert set(clients.answered) == {"1"}
+    assert workers(service) == pids
+    for version in made.values():
+        assert service.log.count(f"registry: wine version {version} ") == 1, "it was tried again"
+    registry.promote("1")
+    wait_until(lambda: service.http.get("/v1/models").json()["stale"] is None, 30, "all is well again")
+    assert "\nmodel_registry_stale 0.0" in service.http.get("/metrics").text
+
+
+def test_a_version_whose_file_is_missing_is_taken_once_the_file_is_there(
+    serving_two: tuple[Service, Registry],
+) -> None:
+    service, registry = serving_two
+    version = registry.add(version_of_strength(0.1))
+    registry.own_answers(version)  # while it can be read
+    file = artifact(registry, version, "MLmodel")
+    content = file.read_bytes()
+    file.unlink()
+    with Clients(service, registry, ("1", version), n=2) as clients:
+        registry.promote(version)
+        stale = lambda: service.http.get("/v1/models").json()["stale"]  # noqa: E731
+        wait_until(lambda: "cannot be fetched" in (stale() or ""), 60, "it is told")
+        assert versions_answering(service) == {"1"}
+        file.write_bytes(content)
+        wait_answering(service, version)
+    assert clients.wrong == []
+
+
+def test_a_refused_version_is_tried_again_when_it_has_changed(
+    serving_two: tuple[Service, Registry],
+) -> None:
+    service, registry = serving_two
+    version = registry.add(another_signature)
+    registry.promote(version)
+    wait_until(lambda: version in refused(service), 60, "it is refused")
+    mlflow.MlflowClient(registry.uri, registry.uri).set_model_version_tag(NAME, version, FORCE_TAG, "true")
+
+    def serves() -> bool:
+        return bool(service.http.get("/v1/models").json()["models"][0]["version"] == version)
+
+    wait_until(serves, 60, "it is served")
+    assert refused(service) == {}
+
+
+def test_the_sync_process_may_be_killed_at_any_point_of_a_preparation(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", *(2.0**n for n in range(4)))
+    chance = random.Random(0)
+    with two_workers(tmp_path, registry) as service:
+        wait_answering(service, "1")
+        with Clients(service, registry, ("1", "2", "3", "4"), n=1) as clients:
+            for n in range(10):
+                version = str(2 + n % 3)
+                shutil.rmtree(tmp_path / "bentoml" / "models" / NAME / "never", ignore_errors=True)
+                registry.promote(version)
+                time.sleep(chance.uniform(0, 3))
+                for pid in child_processes(service.process.pid, "serving.prepare.sync"):
+                    os.kill(pid, signal.SIGKILL)
+            wait_answering(service, version, 90)
+        assert clients.wrong == []
+
+
+def test_of_two_promotions_within_a_second_the_last_wins_everywhere(
+    versions: Registry, tmp_path: Path
+) -> None:
+    versions.promote("1")
+    with two_workers(tmp_path, versions) as service:
+        wait_answering(service, "1")
+        versions.promote("2")
+        time.sleep(0.3)
+        versions.promote("1")
+        time.sleep(8)  # in which version 2 could have been prepared
+        assert versions_answering(service, 30) == {"1"}

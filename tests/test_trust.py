@@ -1,0 +1,160 @@
+"""`serving.prepare.trust`: what a model's files may do to the process that reads them."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestRegressor,
+)
+from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier, TweedieRegressor
+from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, SplineTransformer
+from sklearn.svm import SVC
+from skops import io
+
+from serving.errors import ModelRefused
+from serving.prepare.trust import check_code, check_types, find_pickle, untrusted_types
+from serving.settings import Settings
+
+X = [[float(n), float(n % 7)] for n in range(40)]
+Y = [n % 2 for n in range(40)]
+
+
+def untrusted(*names: str, own: str = "", hook: bool = False) -> list[str]:
+    return untrusted_types(list(names), frozenset(filter(None, [own])), has_our_preprocessing=hook)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        GradientBoostingClassifier(n_estimators=2),
+        HistGradientBoostingClassifier(max_iter=2),
+        IsolationForest(n_estimators=2),
+        RandomForestRegressor(n_estimators=2),
+        SGDClassifier(),
+        TweedieRegressor(),
+        KNeighborsClassifier(algorithm="kd_tree"),
+        MLPClassifier((3,), max_iter=5),
+        SVC(probability=False),
+        make_pipeline(SplineTransformer(), QuantileTransformer(n_quantiles=4), LogisticRegression()),
+        make_pipeline(SelectKBest(f_classif, k=1), LogisticRegression()),
+        make_pipeline(FunctionTransformer(cosine_similarity), LogisticRegression()),
+    ],
+    ids=lambda model: type(model[-1] if hasattr(model, "steps") else model).__name__,
+)
+@pytest.mark.filterwarnings("ignore")
+def test_models_of_scikit_learn_itself_are_trusted(model: Any):
+    names = io.get_untrusted_types(data=io.dumps(model.fit(X, Y)))
+
+    assert untrusted(*names) == []
+
+
+def test_an_isotonic_regression_with_its_interpolation_is_trusted():
+    names = io.get_untrusted_types(data=io.dumps(IsotonicRegression().fit(range(40), Y)))
+
+    assert untrusted(*names) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system",
+        "posix.system",
+        "subprocess.Popen",
+        "builtins.eval",
+        "numpy.load",
+        "numpy.memmap",
+        "pandas.io.pytables.HDFStore",
+        "operator.methodcaller",
+        "my_company.Transformer",
+        "preprocessing.preprocess",  # without a hook that was compared
+        "sklearn.datasets._openml.fetch_openml",  # it fetches
+        "sklearn.datasets._openml.Request",  # found in scikit-learn, and of another library
+        "sklearn.utils._testing.check_call",
+        "sklearn.nowhere.Nothing",
+        "sklearn.pipeline.os.system",
+        "_loss.nothing",
+    ],
+)
+def test_what_may_do_something_is_not_trusted(name: str):
+    assert untrusted(name) == [name]
+
+
+def test_own_types_are_trusted_by_name_only():
+    assert untrusted("a.B", own="a.B") == []
+    assert untrusted("a.B", "a.C", own="a.B") == ["a.C"]
+
+
+def test_of_the_hook_its_own_functions_are_trusted_and_nothing_below():
+    assert untrusted("preprocessing.preprocess", hook=True) == []
+    assert untrusted("preprocessing.os.system", hook=True) == ["preprocessing.os.system"]
+
+
+def test_untrusted_types_are_named_in_the_refusal_as_the_setting_wants_them():
+    with pytest.raises(ModelRefused, match=r"SERVING_TRUSTED_TYPES=a\.B,c\.D"):
+        check_types(["a.B", "c.D"])
+    check_types([])
+
+
+PYFUNC = {"python_function": {"loader_module": "mlflow.sklearn"}}
+
+
+@pytest.mark.parametrize(
+    ("flavors", "part"),
+    [
+        ({"sklearn": {"serialization_format": "cloudpickle"}} | PYFUNC, "pickle"),
+        ({"sklearn": {"serialization_format": "pickle"}} | PYFUNC, "pickle"),
+        ({"python_function": {"loader_module": "mlflow.pyfunc.model", "python_model": "m.pkl"}}, "own code"),
+        (
+            {"python_function": {"loader_module": "mlflow.pyfunc.model", "model_code_path": "m.py"}},
+            "own code",
+        ),
+        ({"python_function": {"loader_module": "loader"}}, "code of its own"),
+        ({"python_function": {"loader_module": "mlflowish.loader"}}, "code of its own"),
+    ],
+)
+def test_flavors_that_run_their_writers_code_are_found(tmp_path: Path, flavors: dict[str, Any], part: str):
+    assert part in str(find_pickle(tmp_path, flavors))
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_is_found_whatever_its_name(tmp_path: Path, protocol: int):
+    (tmp_path / "model.json").write_bytes(pickle.dumps({"a": 1}, protocol))
+
+    assert "pickle among its files" in str(find_pickle(tmp_path, PYFUNC))
+
+
+def test_a_compressed_pickle_is_found_by_its_name(tmp_path: Path):
+    joblib.dump({"a": 1}, tmp_path / "model.joblib", compress=3)
+
+    assert "pickle among its files" in str(find_pickle(tmp_path, PYFUNC))
+
+
+def test_plain_data_is_no_pickle(tmp_path: Path):
+    (tmp_path / "model.json").write_text(json.dumps({"a": 1}))
+    (tmp_path / "empty").touch()
+    io.dump(LogisticRegression().fit(X, Y), tmp_path / "model.skops")
+
+    assert find_pickle(tmp_path, {"sklearn": {"serialization_format": "skops"}} | PYFUNC) is None
+
+
+def test_a_pickle_is_refused_unless_it_is_allowed_and_then_the_log_says_what_that_means(
+    caplog: pytest.LogCaptureFixture,
+):
+    with pytest.raises(ModelRefused, match=r"it is a pickle.*SERVING_ALLOW_PICKLE=true"):
+        check_code("is a pickle", Settings())
+    check_code("is a pickle", Settings(allow_pickle=True))
+    assert "runs code that its writer chose" in caplog.text
+    check_code(None, Settings())
