@@ -55,11 +55,6 @@ def new_run_directory() -> Path:
     return folder
 
 
-async def never() -> None:
-    """Waits for a client that is called in process, and cannot hang up."""
-    await asyncio.Event().wait()
-
-
 class GatewayService(bentoml.Service[Any]):
     """A BentoML service whose requests meet our gateway before BentoML's own application."""
 
@@ -125,12 +120,12 @@ class ModelServer:
     async def predict(self, instances: list[Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Predictions for rows."""
         body = msgspec.json.encode({"instances": instances, "params": params}, enc_hook=v1.encode_hook)
-        answer, _ = await v1.predict(router, v1.Request(body, v1.JSON, "", never))
-        return dict(msgspec.json.decode(answer))
+        answer = await v1.answer(v1.PREDICT, router, v1.Request(body, v1.JSON, "", v1.never))
+        return dict(msgspec.json.decode(answer.body))
 
     @bentoml.api
     async def predict_batch(self, rows: np.ndarray, /) -> np.ndarray:
         """The array of probabilities (or values) for an array of rows."""
         body = msgspec.json.encode(rows, enc_hook=v1.encode_hook)
-        answer, _ = await v1.predict_batch(router, v1.Request(body, v1.JSON, "", never))
-        return np.array(msgspec.json.decode(answer))
+        answer = await v1.answer(v1.PREDICT_BATCH, router, v1.Request(body, v1.JSON, "", v1.never))
+        return np.array(msgspec.json.decode(answer.body))

@@ -4,7 +4,7 @@
     python -m benchmarks --quick              # everything, too short to be believed
     python -m benchmarks --peers litserve,fastapi --cases clients-32 --models forest --skip-growth
 
-Writes results/latest.json, .md and .png (results/quick.* with --quick). Exit code 0 when the run is through,
+Writes results/latest.json, .md and .png (quick.* with --quick, partial.* of a part). Exit code 0 when the run is through,
 whatever the verdicts; 2 with a line on stderr when it cannot begin; 130 when it was broken off.
 """
 
@@ -15,7 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -53,7 +53,7 @@ def names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -96,8 +96,8 @@ def parse_arguments() -> argparse.Namespace:
     growth = parser.add_mutually_exclusive_group()
     growth.add_argument("--only-growth", action="store_true", help="only how this project's cost grows")
     growth.add_argument("--skip-growth", action="store_true", help="leave that out")
-    parser.add_argument("--out", help="the name of the files in results/ (latest, or quick)")
-    options = parser.parse_args()
+    parser.add_argument("--out", help="the name of the files in results/ (latest; else quick or partial)")
+    options = parser.parse_args(arguments)
     if options.data is not None and not options.data.is_file():
         parser.error(f"--data: there is no file {options.data}")
     return options
@@ -108,7 +108,8 @@ def main() -> int:
     options = parse_arguments()
     # So that `kill` ends the servers, too: every `finally` on the way out runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    out = options.out or ("quick" if options.quick else "latest")
+    is_whole = not options.quick and vars(options) == vars(parse_arguments([]))
+    out = options.out or ("quick" if options.quick else "latest" if is_whole else "partial")
     try:
         find_wrk()
         ensure_environment("bench")

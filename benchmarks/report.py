@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from benchmarks.cases import CASES_OF_MODEL
-from benchmarks.results import Bulk, GrowthPoint, Load, ModelRun, Results, ServerRun
+from benchmarks.results import Bulk, GrowthPoint, Load, Memory, ModelRun, Results, ServerRun
 from benchmarks.targets import MAX_FAILED_RATIO
 
 FORMS = {"json": "JSON", "npy": ".npy", "arrow": "Arrow"}
@@ -71,12 +71,12 @@ def _model(results: Results, model: str) -> list[str]:
 def _loads(servers: Sequence[ServerRun], model: str) -> str:
     """One row per server: one client, 32, 256, start, memory."""
     head = ["server", "1 client: p50 / p99 ms", "32 clients: requests/s", "p99 ms", "CPU ms/request"]
-    head += ["256 clients: requests/s", "p99 ms", "start s", "memory MB: largest / all", "failed"]
+    head += ["256 clients: requests/s", "p99 ms", "start s", "memory MB: largest / all"]
+    head += ["after many rows", "failed"]
     rows = [head]
     for server in servers:
         run = server.models[model]
         one, many, crowd = (run.loads.get(f"clients-{n}") for n in (1, 32, 256))
-        memory = run.memory
         rows.append(
             [
                 server.name,
@@ -87,11 +87,16 @@ def _loads(servers: Sequence[ServerRun], model: str) -> str:
                 f"{crowd.requests_per_second:,.0f}" if crowd else "–",
                 f"{crowd.p99_ms:,.0f}" if crowd else "–",
                 _start(run),
-                f"{memory.largest_process_mb:.0f} / {memory.all_processes_mb:.0f}" if memory else "–",
+                _memory(run.memory),
+                _memory(run.memory_after_bulk if run.bulks else None),
                 _failed(run),
             ]
         )
     return table(rows)
+
+
+def _memory(memory: Memory | None) -> str:
+    return f"{memory.largest_process_mb:.0f} / {memory.all_processes_mb:.0f}" if memory else "–"
 
 
 def _start(run: ModelRun) -> str:
@@ -181,9 +186,13 @@ def _curve(name: str, points: Sequence[GrowthPoint]) -> str:
     measures = list(points[0].measures)
     rows = [[name, *measures, "runtime"]]
     for point in points:
-        cells = [f"{point.measures[measure]:,.4g}" for measure in measures]
+        cells = [_number(point.measures[measure]) for measure in measures]
         rows.append([f"{point.size:,}", *cells, point.runtime or "–"])
     return table(rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _versions(results: Results) -> str:

@@ -6,6 +6,7 @@
     │   ├── Unauthorized         401  no signature, or a wrong one
     │   ├── Forbidden            403  switched off
     │   ├── RouteNotFound        404
+    │   ├── VersionNotFound      404  the version that was asked for by name
     │   ├── MethodNotAllowed     405
     │   ├── PayloadTooLarge      413  too many bytes or rows
     │   ├── UnsupportedMedia     415
@@ -50,6 +51,8 @@ class ServingError(Exception):
     def __init__(self, message: str, details: list[Detail] | None = None) -> None:
         super().__init__(message)
         self.details = details or []
+        self.model: tuple[str, str, str] | None = None
+        """Name, version and role of the model that was asked, once one was chosen."""
         self.headers: list[tuple[bytes, bytes]] = []
 
 
@@ -88,6 +91,13 @@ class RouteNotFound(RequestError):
 
     status = 404
     code = "not_found"
+
+
+class VersionNotFound(RequestError):
+    """The version that the request names is not loaded."""
+
+    status = 404
+    code = "version_not_found"
 
 
 class MethodNotAllowed(RequestError):

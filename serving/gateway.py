@@ -28,6 +28,8 @@ from serving.monitoring import metrics
 from serving.openapi import openapi_document
 from serving.protocols import v1
 from serving.router import Router
+from serving.routing import NO_CHOICE, Choice
+from serving.shadow import Shadow
 from serving.swagger import SWAGGER_PAGE
 from serving.webhook import check_delivery
 
@@ -72,10 +74,11 @@ class Gateway:
         self._max_body_bytes = max_body_bytes
         self._webhook_secret = webhook_secret
         self._predictions = {
-            f"{prefix}{path}": handler
+            f"{prefix}{path}": endpoint
             for prefix in ("/v1", "")
-            for path, handler in (("/predict", v1.predict), ("/predict_batch", v1.predict_batch))
+            for path, endpoint in (("/predict", v1.PREDICT), ("/predict_batch", v1.PREDICT_BATCH))
         }
+        self._shadow = Shadow()
         self._pages: dict[str, Callable[[], tuple[int, bytes, bytes]]] = {
             "/": lambda: (200, b"text/html; charset=utf-8", SWAGGER_PAGE),
             "/docs.json": self._openapi,
@@ -93,9 +96,9 @@ class Gateway:
             await self._live(receive, send)
             return
         path = scope["path"]
-        handler = self._predictions.get(path)
-        if handler is not None:
-            await self._predict(handler, scope, receive, send)
+        endpoint = self._predictions.get(path)
+        if endpoint is not None:
+            await self._predict(endpoint, scope, receive, send)
         elif path in self._commands:
             await self._command(path, scope, receive, send)
         elif path == BENTOML_SCHEMA or path.startswith(BENTOML_ASSETS):
@@ -123,15 +126,15 @@ class Gateway:
             app = self._bentoml_app = asyncio.create_task(asyncio.to_thread(self._make_bentoml_app))
         return app
 
-    async def _predict(self, handler: Any, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id, content_type, length = _read_headers(scope["headers"])
-        metrics.active.count += 1
+    async def _predict(self, endpoint: v1.Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id, content_type, length, choice = _read_headers(scope["headers"])
+        metrics.active.enter()
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             body = await self._read_body(receive, length)
-            request = v1.Request(body, content_type, request_id, receive)
-            answer, media_type = await handler(self._router, request)
+            request = v1.Request(body, content_type, request_id, receive, choice)
+            answer = await v1.answer(endpoint, self._router, request)
         except ClientGone:
             return
         except ServingError as error:
@@ -143,17 +146,18 @@ class Gateway:
             self._count(mistake)
             await _send_error(send, mistake, request_id)
         else:
-            await _send(send, 200, media_type.encode(), answer, [(b"x-request-id", request_id.encode())])
+            headers = [(b"x-request-id", request_id.encode()), *answer.route.headers]
+            await _send(send, 200, answer.media_type.encode(), answer.body, headers)
+            shadow = self._router.shadow_of(answer.route)
+            if shadow is not None:
+                self._shadow.compare(shadow, answer.output, v1.ask(endpoint, shadow, request))
         finally:
-            metrics.active.count -= 1
+            metrics.active.leave()
 
     def _count(self, error: ServingError) -> None:
         if not self._router.counts_requests:
             return
-        manifest = self._router.current.manifest if self._router.current else None
-        metrics.count_error(
-            manifest.name if manifest else "", manifest.version if manifest else "", error.code
-        )
+        metrics.count_error(*(error.model or self._router.champion_labels), error.code)
 
     async def _read_body(self, receive: Receive, length: int | None) -> bytes:
         limit = self._max_body_bytes
@@ -182,7 +186,7 @@ class Gateway:
         return b"".join(parts)
 
     async def _page(self, path: str, scope: Scope, send: Send) -> None:
-        request_id, _, _ = _read_headers(scope["headers"])
+        request_id, *_ = _read_headers(scope["headers"])
         page = self._pages.get(path)
         try:
             if page is None:
@@ -202,7 +206,7 @@ class Gateway:
             await _send(send, status, media_type, body, [(b"x-request-id", request_id.encode())])
 
     async def _command(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id, _, length = _read_headers(scope["headers"])
+        request_id, _, length, _ = _read_headers(scope["headers"])
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
@@ -256,9 +260,9 @@ def _too_large(limit: int) -> PayloadTooLarge:
     return error
 
 
-def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, str, int | None]:
-    """Returns the request id (the caller's, or a new one), the media type and the body's length."""
-    request_id, content_type, length = "", "", None
+def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, str, int | None, Choice]:
+    """Returns the request id (the caller's, or a new one), media type, body length, and the model it wants."""
+    request_id, content_type, length, choice = "", "", None, NO_CHOICE
     for name, value in headers:
         if name == b"content-type":
             content_type = value.partition(b";")[0].strip().lower().decode("latin-1")
@@ -266,7 +270,11 @@ def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, str, int | N
             length = int(value)
         elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             request_id = value.decode()
-    return request_id or f"{random.getrandbits(128):032x}", content_type, length
+        elif name == b"x-routing-key":
+            choice = choice._replace(key=value)
+        elif name == b"x-model-version":
+            choice = choice._replace(version=value.decode("latin-1"))
+    return request_id or f"{random.getrandbits(128):032x}", content_type, length, choice
 
 
 async def _send(

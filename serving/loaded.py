@@ -56,6 +56,13 @@ class LoadedModel:
             max_batch_rows=settings.max_batch_rows,
             max_queued_requests=settings.max_queued_requests,
         )
+        if policy.batches and not manifest.is_rowwise:
+            log.warning(
+                "%s version %s: a row's answer depends on the rows beside it, and requests share calls "
+                "(SERVING_BATCHING=on)",
+                manifest.name,
+                manifest.version,
+            )
         self.metrics = metrics.ModelMetrics(manifest, self.runtime_name, counts_requests=settings.metrics)
         self.batcher = Batcher(self._runtime.predict, policy, self.metrics)
         self._n_users, self._is_retired = 0, False

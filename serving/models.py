@@ -11,33 +11,35 @@ from serving.schema import Column, Schema
 
 def describe_models(router: Router) -> dict[str, Any]:
     """Returns the answer of `GET /v1/models`."""
-    model = router.current
-    if model is None:
-        return {"ready": False, "reason": router.reason, **describe_state(router), "models": []}
+    routes = router.routes
+    described = [
+        {"role": route.role, "percent": routes.share(route), **describe_model(route.model)}
+        for route in routes.all
+    ]
+    reason = {} if described else {"reason": router.reason}
+    return {"ready": bool(described), **reason, **describe_state(router), "models": described}
+
+
+def describe_model(model: LoadedModel) -> dict[str, Any]:
+    """Returns what is known of a loaded model."""
     manifest = model.manifest
     return {
-        "ready": True,
-        **describe_state(router),
-        "models": [
-            {
-                "name": manifest.name,
-                "version": manifest.version,
-                "run_id": manifest.run_id,
-                "digest": manifest.digest,
-                "task": manifest.task,
-                "classes": manifest.classes,
-                "flavors": manifest.flavors,
-                "runtime": model.runtime_name,
-                "native_reason": model.native_reason,
-                "parity": manifest.parity,
-                "batching": describe_calls(model),
-                "preprocessing_sha256": manifest.preprocessing_sha256,
-                "libraries": manifest.libraries,
-                "prepared_at": manifest.prepared_at,
-                "loaded_at": np.datetime64(int(model.since), "s").item().isoformat() + "+00:00",
-                "signature": describe_schema(model.schema),
-            }
-        ],
+        "name": manifest.name,
+        "version": manifest.version,
+        "run_id": manifest.run_id,
+        "digest": manifest.digest,
+        "task": manifest.task,
+        "classes": manifest.classes,
+        "flavors": manifest.flavors,
+        "runtime": model.runtime_name,
+        "native_reason": model.native_reason,
+        "parity": manifest.parity,
+        "batching": describe_calls(model),
+        "preprocessing_sha256": manifest.preprocessing_sha256,
+        "libraries": manifest.libraries,
+        "prepared_at": manifest.prepared_at,
+        "loaded_at": np.datetime64(int(model.since), "s").item().isoformat() + "+00:00",
+        "signature": describe_schema(model.schema),
     }
 
 

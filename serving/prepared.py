@@ -41,6 +41,8 @@ class Parity(msgspec.Struct, frozen=True):
 
     rows: int
     """Rows that both answered."""
+    rows_of_sample: int
+    """Of `rows`: real ones, from the example and the reference sample; the others were made from them."""
     rows_refused: int
     """Rows that both refused."""
     rows_on_thresholds: int

@@ -5,13 +5,15 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from pathlib import Path
 
-from serving.collector import settle
+from serving.collector import give_back, settle
 from serving.errors import ModelNotReady
 from serving.loaded import LoadedModel
 from serving.monitoring import metrics
 from serving.prepared import open_prepared
+from serving.routing import CHALLENGER, CHAMPION, SHADOW, Choice, Route, Routes
 from serving.settings import Settings
 from serving.state import Report, State, read_state, state_path, wake, write_report
 
@@ -35,20 +37,56 @@ class Router:
         self._models: dict[str, LoadedModel] = {}
         self._broken: dict[str, str] = {}
         self._report: Report | None = None
+        aliases = (settings.model_alias, settings.challenger_alias, settings.shadow_alias)
+        roles = (CHAMPION, CHALLENGER, SHADOW)
+        self._names: dict[str, str] | None = None
+        if settings.allow_version_choice:
+            self._names = {alias: role for alias, role in zip(aliases, roles, strict=True) if alias}
         self.state = State(reason="the model is being prepared")
-        self.current: LoadedModel | None = None
+        self.routes = Routes()
         self.loaded = asyncio.Event()
+        self.had_large_request = False
+        """Whether one has left holes in the memory that are worth giving back."""
+
+    @property
+    def current(self) -> LoadedModel | None:
+        """The champion, if there is one."""
+        champion = self.routes.champion
+        return champion.model if champion else None
 
     @property
     def model(self) -> LoadedModel:
-        """The model that answers.
+        """The champion.
 
         Raises:
             ModelNotReady: there is none; says why.
         """
-        if self.current is None:
+        if self.routes.champion is None:
             raise ModelNotReady(f"no model is ready: {self.reason}")
-        return self.current
+        return self.routes.champion.model
+
+    @property
+    def champion_labels(self) -> tuple[str, str, str]:
+        """Name, version and role, for the metrics of requests that never came to a model."""
+        manifest = self.current.manifest if self.current else None
+        return (manifest.name, manifest.version, CHAMPION) if manifest else ("", "", CHAMPION)
+
+    def choose(self, choice: Choice) -> Route:
+        """Returns the route of a request.
+
+        Raises:
+            ServingError: there is none; see `Routes.choose`.
+        """
+        if self.routes.champion is None:
+            raise ModelNotReady(f"no model is ready: {self.reason}")
+        return self.routes.choose(choice)
+
+    def shadow_of(self, route: Route) -> Route | None:
+        """Returns the shadow, if it is to be asked what this route was asked."""
+        routes = self.routes
+        return (
+            routes.shadow if routes.shadow_percent and route is routes.champion and routes.mirrors() else None
+        )
 
     @property
     def reason(self) -> str:
@@ -107,7 +145,13 @@ class Router:
                 if not is_done:
                     await asyncio.sleep(RETRY_SECONDS)
             self.flush_metrics()
+            if self.had_large_request and not metrics.active.count:
+                self.had_large_request = False
+                await asyncio.to_thread(give_back)
+            due = time.perf_counter() + WATCH_SECONDS
             await asyncio.sleep(WATCH_SECONDS)
+            if self.counts_requests:
+                metrics.loop_delay_seconds.observe(max(time.perf_counter() - due, 0))
 
     async def _follow(self) -> bool:
         """Does what the state says; returns whether that is done, or has to be tried again."""
@@ -120,8 +164,9 @@ class Router:
             if tag not in self._models and not (tag == state.staged and tag in self._broken):
                 await self._load(tag)
             if tag == state.champion:
-                # Before the staged one is loaded: that takes a while, and this one may be all there is.
-                self._swap(tag)
+                # Before others are loaded: that takes a while, and this one may be all there is.
+                self._swap(state)
+        self._swap(state)
         for tag in [tag for tag in self._models if tag not in state.tags]:
             self._models.pop(tag).retire()
             settle(has_let_go=True)
@@ -145,11 +190,19 @@ class Router:
     def _open(self, tag: str) -> LoadedModel:
         return LoadedModel(open_prepared(tag), self._settings)
 
-    def _swap(self, tag: str) -> None:
-        model = self._models.get(tag)
-        if model is None or model is self.current:
+    def _swap(self, state: State) -> None:
+        """Lets the models answer that the state gives a role, as far as they are loaded."""
+        champion = self._models.get(state.champion or "")
+        if champion is None:
             return
-        self.current = model
+        self.routes = Routes(
+            champion,
+            challenger=self._models.get(state.challenger or ""),
+            challenger_percent=state.challenger_percent,
+            shadow=self._models.get(state.shadow or ""),
+            shadow_percent=state.shadow_percent,
+            names=self._names,
+        )
         metrics.model_ready.set(1)
         self.loaded.set()
         self._tell()

@@ -37,6 +37,30 @@ class Settings(BaseSettings):
     model_version: int | None = Field(
         None, ge=1, description="Pins one version; alias and stage are not asked."
     )
+    challenger_alias: str | None = Field(
+        None, min_length=1, description="The alias of a second version, which answers a part of the requests."
+    )
+    challenger_percent: float = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Percent of the requests that the challenger answers; the tag `serving.challenger_percent` of the "
+        "registered model goes before it.",
+    )
+    shadow_alias: str | None = Field(
+        None,
+        min_length=1,
+        description="The alias of a version that is asked what was asked of the champion, after the answer is out.",
+    )
+    shadow_percent: float = Field(
+        100,
+        ge=0,
+        le=100,
+        description="Percent of the requests that the shadow is asked; the tag `serving.shadow_percent` goes before it.",
+    )
+    allow_version_choice: bool = Field(
+        False, description="Whether a request may choose one of the loaded versions: `X-Model-Version`."
+    )
     sync_seconds: float = Field(
         10,
         gt=0,
@@ -104,14 +128,22 @@ class Settings(BaseSettings):
         description="Whether requests that wait share a call of the model: `auto` where that pays and a row's "
         "answer does not depend on other rows, `on` always, `off` never.",
     )
-    max_batch_rows: int = Field(1024, ge=1, le=1_000_000, description="Rows of one shared call.")
+    max_batch_rows: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Rows of one shared call; a compiled model's larger requests leave the event loop, too.",
+    )
     max_queued_requests: int = Field(
         1000,
         ge=1,
         le=1_000_000,
-        description="Requests of a worker that may wait for the model; one more is 503.",
+        description="Requests of a worker that may wait for the model's thread; one more is 503. Small requests to "
+        "compiled models are answered without one.",
     )
-    metrics: bool = Field(True, description="Whether requests are counted for `/metrics`.")
+    metrics: bool = Field(
+        True, description="Whether requests are counted; without, their metrics stay 0 in `/metrics`."
+    )
     threads: int | None = Field(
         None,
         ge=1,

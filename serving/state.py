@@ -32,6 +32,12 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """The model that answers."""
     staged: str | None = None
     """To be loaded beside it: once every worker has, it becomes the champion everywhere."""
+    challenger: str | None = None
+    """The model that answers a part of the requests."""
+    challenger_percent: float = 0
+    shadow: str | None = None
+    """The model that is asked after the answer is out."""
+    shadow_percent: float = 0
     previous: str | None = None
     """The champion before this one; it stays in the store."""
     reason: str = ""
@@ -44,7 +50,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def tags(self) -> list[str]:
         """The models to have in memory, the one that answers first."""
-        return [tag for tag in (self.champion, self.staged) if tag is not None]
+        tags = (self.champion, self.challenger, self.shadow, self.staged)
+        return list(dict.fromkeys(tag for tag in tags if tag is not None))
 
 
 class Report(msgspec.Struct, frozen=True):

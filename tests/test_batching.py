@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -531,7 +532,7 @@ FLAT = Costs({1: 0.00005, 8: 0.00004 * 8, 64: 0.00003 * 64})
 def test_a_turns_requests_share_calls_where_that_saves_more_than_it_costs(mode, costs, facts, is_shared):
     chosen = choose(mode, costs, **facts)
 
-    assert chosen.turn_rows == (chosen.inline_rows if is_shared else 0)
+    assert chosen.turn_rows == (chosen.max_batch_rows if is_shared else 0)
     assert (FLAT.estimate(1) - FLAT.estimate(8) / 8) < TURN_SECONDS
 
 
@@ -560,4 +561,24 @@ def test_costs_are_measured_with_the_rows_that_are_given_over_and_over():
     costs = measure_costs(call, rows(1, 2, 3), {})
 
     assert list(costs.seconds) == [1, 8, 64, 512]
-    assert sizes == [1] * 3 + [8] * 3 + [64] * 3 + [512] * 3
+    assert sizes == [1] + [1] * 3 + [8] * 3 + [64] * 3 + [512] * 3
+
+
+def test_a_first_call_that_takes_long_is_not_what_calls_cost(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("serving.policy.MEASURE_SECONDS", 0.05)
+    slow = iter([True, True] + [False] * 20)
+
+    def call(inputs: Inputs, params: dict[str, Any]) -> Output:
+        if next(slow):
+            time.sleep(0.1)
+        return Output(values=inputs.columns[0])
+
+    costs = measure_costs(call, rows(1), {})
+
+    assert list(costs.seconds) == [1, 8, 64, 512]
+    assert costs.seconds[1] < 0.05
+
+
+@pytest.mark.parametrize("limit", [1, 3, 5])
+def test_no_more_rows_are_answered_on_the_loop_than_one_call_may_have(limit: int):
+    assert choose("auto", CHEAP, max_batch_rows=limit).inline_rows <= limit

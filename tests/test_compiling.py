@@ -336,9 +336,16 @@ def test_whether_rows_are_independent_is_tried(function: Any, expected: bool) ->
     assert is_rowwise(Answering(function), NUMBER, sample) is expected  # type: ignore[arg-type]
 
 
-def test_of_one_row_nothing_can_be_told_about_independence() -> None:
+def test_one_row_is_enough_to_make_others_from() -> None:
     one = Inputs((np.array([1.0]),), 1)
-    assert is_rowwise(Answering(lambda column: column), NUMBER, one) is False  # type: ignore[arg-type]
+    assert is_rowwise(Answering(lambda column: column), NUMBER, one) is True  # type: ignore[arg-type]
+    assert is_rowwise(Answering(lambda column: column - column.mean()), NUMBER, one) is False  # type: ignore[arg-type]
+
+
+def test_of_a_model_with_one_answer_for_all_nothing_can_be_told() -> None:
+    sample = Inputs((np.array([1.0, 5.0, 2.0, 9.0]),), 4)
+    constant = Answering(lambda column: np.zeros(len(column)))
+    assert is_rowwise(constant, NUMBER, sample) is False  # type: ignore[arg-type]
 
 
 def test_a_row_of_the_sample_that_the_original_refuses_is_left_out(tmp_path: Path) -> None:

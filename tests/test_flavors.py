@@ -40,7 +40,7 @@ def load(registry_uri: str, store: Path, request: Any) -> Callable[[str], Loaded
                     runtime=request.param,
                     allow_pickle=True,
                 )
-                loaded[name] = LoadedModel(prepare(resolve(settings), settings), settings)
+                loaded[name] = LoadedModel(prepare(resolve(settings).champion, settings), settings)
             return loaded[name]
 
         yield load
@@ -191,7 +191,7 @@ def test_batch_array_of_a_classifier_is_its_probabilities(load: Any) -> None:
 def test_preparing_again_redoes_nothing(load: Any, registry_uri: str) -> None:
     load("wine")
     settings = Settings(MLFLOW_TRACKING_URI=registry_uri, model_name="wine")
-    resolved = resolve(settings)
+    resolved = resolve(settings).champion
     first = prepare(resolved, settings)
     before = sorted((path, path.stat().st_mtime_ns) for path in first.folder.rglob("*"))
     again = prepare(resolved, settings)

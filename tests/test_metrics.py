@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
 from serving.monitoring import metrics
-from serving.monitoring.metrics import LATENCY_BUCKETS_SECONDS, ModelMetrics, _Observations
-from serving.prepared import Manifest
+from serving.monitoring.metrics import LATENCY_BUCKETS_SECONDS, RoleMetrics, _Observations
 from serving.runtime import Output
+from tests.manifests import some_manifest
 
 
 def samples(histogram: Histogram) -> dict[tuple[str, str], float]:
@@ -38,15 +38,6 @@ def test_observations_that_are_written_later_fall_into_the_same_buckets(values):
     assert got == expected
 
 
-def manifest_of(name: str, classes: list) -> Manifest:
-    return Manifest(
-        name=name, version="1", run_id=None, source_key="", digest="d" * 64, inputs="", outputs=None,
-        params=None, flavors=[], task="classification", classes=classes, has_probabilities=False,
-        runtime="native", native_reason=None, native_steps=[], parity=None, is_rowwise=True,
-        preprocessing_sha256=None, libraries={}, prepared_at="",
-    )  # fmt: skip
-
-
 def counted(name: str) -> dict[str, float]:
     out = {}
     for metric in (metrics.predictions_total, metrics.predicted_class_total, metrics.latency_seconds):
@@ -58,7 +49,7 @@ def counted(name: str) -> dict[str, float]:
 
 
 def test_rows_requests_and_classes_are_counted_once_they_are_written():
-    observed = ModelMetrics(manifest_of("counted", ["no", "yes"]), "native", counts_requests=True)
+    observed = RoleMetrics(some_manifest(name="counted"), "champion", counts_requests=True)
     observed.observe(Output(labels=np.array(["no", "yes", "no"], dtype=object)), 3, 0.0)
     observed.observe(Output(labels=np.array(["no"], dtype=object)), 1, 0.0)
     assert counted("counted")["model_predictions_total"] == 0
@@ -72,7 +63,9 @@ def test_rows_requests_and_classes_are_counted_once_they_are_written():
 
 
 def test_classes_beyond_the_limit_are_counted_together():
-    observed = ModelMetrics(manifest_of("many", list(range(60))), "native", counts_requests=True)
+    observed = RoleMetrics(
+        some_manifest(name="many", classes=list(range(60))), "champion", counts_requests=True
+    )
     observed.observe(Output(labels=np.array([0, 55, 59])), 3, 0.0)
     observed.flush()
     now = counted("many")

@@ -17,6 +17,7 @@ from serving.errors import RequestError
 from serving.openapi import example_instance, instance_to_row, openapi_document
 from serving.prepared import Manifest
 from serving.schema import parse_schema
+from tests.manifests import some_manifest
 
 SIGNATURES = {
     "record": MlflowSchema(
@@ -44,27 +45,12 @@ PARAMS = ParamSchema(
 
 def manifest_of(inputs: MlflowSchema, task: str = "classification") -> Manifest:
     written = ModelSignature(inputs, params=PARAMS).to_dict()
-    return Manifest(
-        name="churn",
-        version="3",
-        run_id=None,
-        source_key="",
-        digest="",
+    return some_manifest(
         inputs=written["inputs"],
-        outputs=None,
         params=written["params"],
-        flavors=["sklearn"],
         task=task,
         classes=[0, 1] if task == "classification" else None,
         has_probabilities=task == "classification",
-        runtime="native",
-        native_reason=None,
-        native_steps=[],
-        parity=None,
-        is_rowwise=True,
-        preprocessing_sha256=None,
-        libraries={},
-        prepared_at="2024-01-01T00:00:00+00:00",
     )
 
 

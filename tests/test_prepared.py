@@ -24,6 +24,7 @@ from serving.prepared import (
     store_name,
     store_version,
 )
+from tests.manifests import some_manifest
 
 processes = multiprocessing.get_context("spawn")
 
@@ -36,29 +37,7 @@ def home(tmp_path, monkeypatch):
 
 
 def manifest_of(name: str = "churn", version: str = "3", digest: str = "d" * 64, **fields) -> Manifest:
-    known = {
-        "run_id": "r1",
-        "source_key": "key",
-        "inputs": '[{"type": "double", "name": "a", "required": true}]',
-        "outputs": None,
-        "params": None,
-        "flavors": ["sklearn"],
-        "task": "classification",
-        "classes": ["no", "yes"],
-        "has_probabilities": True,
-        "runtime": "native",
-        "native_reason": None,
-        "native_steps": [],
-        "parity": None,
-        "native_seconds": 0.001,
-        "is_rowwise": True,
-        "writers_code": None,
-        "own_types": [],
-        "preprocessing_sha256": None,
-        "libraries": {"scikit-learn": "1.9.1"},
-        "prepared_at": "2024-01-01T00:00:00+00:00",
-    }
-    return Manifest(name=name, version=version, digest=digest, **known | fields)
+    return some_manifest(name=name, version=version, digest=digest, **fields)
 
 
 def fill(folder: Path, text: str = "weights") -> None:

@@ -123,7 +123,7 @@ def test_model_of_another_preprocessing_is_refused_or_warned_about(telco: Any, t
         "from serving.prepare.lookup import look_up\n"
         "from serving.settings import load_settings\n"
         "import msgspec\n"
-        "wish = msgspec.json.encode(Wish(look_up(load_settings()), None)).decode()\n"
+        "wish = msgspec.json.encode(Wish(look_up(load_settings()).champion, None)).decode()\n"
         "sys.exit(main(pathlib.Path(sys.argv[1]), wish))"
     )
     (tmp_path / "preprocessing.py").write_text("def preprocess(rows): return rows * 2\n")

@@ -51,21 +51,21 @@ def settings(uri: str, **more: Any) -> Settings:
 
 
 def test_alias_is_the_default(uri: str) -> None:
-    resolved = resolve(settings(uri))
+    resolved = resolve(settings(uri)).champion
     assert resolved.version == "2"
     assert "alias 'production'" in resolved.because
 
 
 def test_pinned_version_beats_the_alias(uri: str) -> None:
-    assert resolve(settings(uri, model_version=1)).version == "1"
+    assert resolve(settings(uri, model_version=1)).champion.version == "1"
 
 
 def test_stage_that_is_set_beats_the_alias(uri: str) -> None:
-    assert resolve(settings(uri, model_stage="staging")).version == "3"
+    assert resolve(settings(uri, model_stage="staging")).champion.version == "3"
 
 
 def test_version_moved_last_wins_in_a_stage_not_the_highest(uri: str) -> None:
-    resolved = resolve(settings(uri, model_name="only-stages", model_stage="Production"))
+    resolved = resolve(settings(uri, model_name="only-stages", model_stage="Production")).champion
     assert resolved.version == "1"
     assert "also there: 2" in resolved.because
     # What MLflow's own URI would have given, which is why it is not used.
@@ -74,7 +74,7 @@ def test_version_moved_last_wins_in_a_stage_not_the_highest(uri: str) -> None:
 
 
 def test_stage_of_the_same_name_is_the_fallback_of_an_unset_alias(uri: str) -> None:
-    assert resolve(settings(uri, model_name="only-stages")).version == "1"
+    assert resolve(settings(uri, model_name="only-stages")).champion.version == "1"
 
 
 def test_unset_alias_lists_those_that_are_set(uri: str) -> None:
@@ -93,8 +93,8 @@ def test_prompt_is_not_a_model(uri: str) -> None:
 
 
 def test_same_number_of_another_registry_is_another_model(uri: str, registry_uri: str) -> None:
-    here = resolve(settings(uri, model_version=1))
-    there = resolve(settings(registry_uri, model_version=1))
+    here = resolve(settings(uri, model_version=1)).champion
+    there = resolve(settings(registry_uri, model_version=1)).champion
     assert (here.name, here.version) == (there.name, there.version)
     assert here.source_key != there.source_key
 
@@ -151,7 +151,7 @@ def test_looking_up_leaves_other_registries_to_mlflow(tmp_path: Path) -> None:
 def test_looking_up_imports_neither_mlflow_nor_pandas(uri: str) -> None:
     code = (
         "import sys; from serving.prepare.lookup import look_up; from serving.settings import load_settings\n"
-        "assert look_up(load_settings()).version == '2'\n"
+        "assert look_up(load_settings()).champion.version == '2'\n"
         "print(sorted({'mlflow', 'pandas', 'sklearn', 'sqlalchemy'} & set(sys.modules)))"
     )
     environment = clean_environment() | {"MLFLOW_TRACKING_URI": uri, "SERVING_MODEL_NAME": "wine"}

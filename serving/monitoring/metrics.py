@@ -25,19 +25,31 @@ LATENCY_BUCKETS_SECONDS = (
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
 _MODEL = ("model", "version")
+_ROLE = (*_MODEL, "role")
 
-predictions_total = Counter("model_predictions_total", "Rows predicted.", _MODEL)
+predictions_total = Counter("model_predictions_total", "Rows predicted.", _ROLE)
 errors_total = Counter(
-    "model_prediction_errors_total", "Requests for predictions answered with an error.", (*_MODEL, "type")
+    "model_prediction_errors_total", "Requests for predictions answered with an error.", (*_ROLE, "type")
 )
 latency_seconds = Histogram(
     "model_prediction_latency_seconds",
-    "Seconds from a request's last byte to the answer, of requests for predictions that succeeded.",
-    _MODEL,
+    "Seconds from when a request is taken up to its answer, of requests for predictions that succeeded.",
+    _ROLE,
     buckets=LATENCY_BUCKETS_SECONDS,
 )
 predicted_class_total = Counter(
-    "model_predicted_class_total", "Rows by predicted class; classifiers only.", (*_MODEL, "predicted_class")
+    "model_predicted_class_total", "Rows by predicted class; classifiers only.", (*_ROLE, "predicted_class")
+)
+shadow_compared_total = Counter(
+    "model_shadow_compared_total", "Rows that the champion and a shadow have answered.", _MODEL
+)
+shadow_disagreements_total = Counter(
+    "model_shadow_disagreements_total", "Of these, rows to which the shadow gave another answer.", _MODEL
+)
+shadow_dropped_total = Counter(
+    "model_shadow_dropped_total",
+    "Requests that the shadow was not asked, because too many waited for it.",
+    _MODEL,
 )
 batch_rows = Histogram(
     "model_batch_rows",
@@ -52,7 +64,15 @@ queue_wait_seconds = Histogram(
     buckets=LATENCY_BUCKETS_SECONDS,
 )
 active_requests = Gauge(
-    "model_active_requests", "Requests for predictions being answered.", multiprocess_mode="livesum"
+    "model_active_requests",
+    "Requests for predictions being answered: the most at once in the last tenth of a second.",
+    multiprocess_mode="livesum",
+)
+loop_delay_seconds = Histogram(
+    "model_loop_delay_seconds",
+    "Seconds that a worker's event loop came too late, looked at ten times a second: what requests wait before "
+    "they are taken up.",
+    buckets=LATENCY_BUCKETS_SECONDS,
 )
 model_info = Gauge(
     "model_info",
@@ -93,20 +113,18 @@ class _Observations:
             self._histogram._sum.inc(total)  # noqa: SLF001
 
 
-class ModelMetrics:
-    """The metrics of one loaded model.
+class RoleMetrics:
+    """What one loaded model has answered in one role.
 
     What requests add is kept in plain numbers until `flush`: writing it into the file that workers share costs
     more than a small model's prediction. `flush` is called several times a second, and for `/metrics`.
     """
 
-    def __init__(self, manifest: Manifest, runtime: str, *, counts_requests: bool) -> None:
-        labels = (manifest.name, manifest.version)
+    def __init__(self, manifest: Manifest, role: str, *, counts_requests: bool) -> None:
+        labels = (manifest.name, manifest.version, role)
         self._counts_requests = counts_requests
         self._predictions = predictions_total.labels(*labels)
         self._latency = _Observations(latency_seconds.labels(*labels))
-        self._batch_rows = _Observations(batch_rows.labels(*labels))
-        self._queue_wait = _Observations(queue_wait_seconds.labels(*labels))
         classes = manifest.classes or []
         self._classes: dict[Any, Counter] = {
             label: predicted_class_total.labels(*labels, _class_name(label))
@@ -117,10 +135,6 @@ class ModelMetrics:
         )
         self._n_rows = 0
         self._class_counts: dict[Any, int] = {}
-        self._info = model_info.labels(
-            *labels, runtime, manifest.task, manifest.run_id or "", manifest.digest[:12]
-        )
-        self._info.set(1)
 
     def observe(self, output: Output, n_rows: int, started: float) -> None:
         """Counts a request that succeeded; `started` is of `time.perf_counter`."""
@@ -133,25 +147,9 @@ class ModelMetrics:
             for label in output.labels.tolist():
                 counts[label] = counts.get(label, 0) + 1
 
-    def waited(self, seconds: float) -> None:
-        """Counts a request whose call begins."""
-        if self._counts_requests:
-            self._queue_wait.add(seconds)
-
-    def called(self, n_rows: int) -> None:
-        """Counts a call that requests waited for."""
-        if self._counts_requests:
-            self._batch_rows.add(n_rows)
-
-    def close(self) -> None:
-        """Writes the rest; the model is loaded no more."""
-        self.flush()
-        self._info.set(0)
-
     def flush(self) -> None:
         """Writes what was counted where `/metrics` of every worker finds it."""
-        for observations in (self._latency, self._batch_rows, self._queue_wait):
-            observations.flush()
+        self._latency.flush()
         n_rows, self._n_rows = self._n_rows, 0
         if n_rows:
             self._predictions.inc(n_rows)
@@ -162,18 +160,84 @@ class ModelMetrics:
                 counter.inc(count)
 
 
+class ModelMetrics:
+    """The metrics of one loaded model; what depends on its role is in `roles`."""
+
+    def __init__(self, manifest: Manifest, runtime: str, *, counts_requests: bool) -> None:
+        labels = (manifest.name, manifest.version)
+        self._manifest = manifest
+        self._counts_requests = counts_requests
+        self._batch_rows = _Observations(batch_rows.labels(*labels))
+        self._queue_wait = _Observations(queue_wait_seconds.labels(*labels))
+        self._roles: dict[str, RoleMetrics] = {}
+        self._info = model_info.labels(
+            *labels, runtime, manifest.task, manifest.run_id or "", manifest.digest[:12]
+        )
+        self._info.set(1)
+
+    def role(self, name: str) -> RoleMetrics:
+        """Returns what the model has answered in a role: `champion`, `challenger` or `shadow`."""
+        if name not in self._roles:
+            self._roles[name] = RoleMetrics(self._manifest, name, counts_requests=self._counts_requests)
+        return self._roles[name]
+
+    def waited(self, seconds: float) -> None:
+        """Counts a request whose call begins."""
+        if self._counts_requests:
+            self._queue_wait.add(seconds)
+
+    def called(self, n_rows: int) -> None:
+        """Counts a call that requests waited for."""
+        if self._counts_requests:
+            self._batch_rows.add(n_rows)
+
+    def compared(self, n_rows: int, n_different: int) -> None:
+        """Counts rows that this model, as a shadow, has answered beside the champion."""
+        if self._counts_requests:
+            labels = (self._manifest.name, self._manifest.version)
+            shadow_compared_total.labels(*labels).inc(n_rows)
+            shadow_disagreements_total.labels(*labels).inc(n_different)
+
+    def dropped(self) -> None:
+        """Counts a request that this model, as a shadow, was not asked."""
+        if self._counts_requests:
+            shadow_dropped_total.labels(self._manifest.name, self._manifest.version).inc()
+
+    def close(self) -> None:
+        """Writes the rest; the model is loaded no more."""
+        self.flush()
+        self._info.set(0)
+
+    def flush(self) -> None:
+        """Writes what was counted where `/metrics` of every worker finds it."""
+        self._batch_rows.flush()
+        self._queue_wait.flush()
+        for role in self._roles.values():
+            role.flush()
+
+
 class ActiveRequests:
     """How many requests for predictions this worker is answering."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self._most = 0
         self._written = -1
 
+    def enter(self) -> None:
+        """Counts one more."""
+        self.count += 1
+        self._most = max(self._most, self.count)
+
+    def leave(self) -> None:
+        """Counts one less."""
+        self.count -= 1
+
     def flush(self) -> None:
-        """Writes it where `/metrics` of every worker finds it."""
-        if self.count != self._written:
-            self._written = self.count
-            active_requests.set(self.count)
+        """Writes the most since the last time where `/metrics` of every worker finds it."""
+        most, self._most = self._most, self.count
+        if most != self._written:
+            self._written = most
+            active_requests.set(most)
 
 
 active = ActiveRequests()
@@ -183,9 +247,9 @@ def _class_name(label: Any) -> str:
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def count_error(name: str, version: str, code: str) -> None:
+def count_error(name: str, version: str, role: str, code: str) -> None:
     """Counts a request for predictions that was answered with an error."""
-    errors_total.labels(name, version, code).inc()
+    errors_total.labels(name, version, role, code).inc()
 
 
 def forget_dead_workers() -> None:

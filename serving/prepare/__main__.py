@@ -50,7 +50,7 @@ def _attempt(settings: Settings, wish: str | None) -> Outcome:
     if wish is None:
         from serving.prepare.registry import resolve
 
-        return Outcome(resolved=resolve(settings))
+        return Outcome(wanted=resolve(settings))
     from serving.prepare.build import prepare
 
     wanted = msgspec.json.decode(wish, type=Wish)

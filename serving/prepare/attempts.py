@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from serving.prepare.resolving import Resolved
+from serving.prepare.resolving import Resolved, Wanted
 from serving.settings import Settings
 from serving.state import write_aside
 
@@ -33,10 +33,10 @@ CRASHES = frozenset(
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What came of an attempt: a tag in the model store, a version in the registry, or why there is none."""
+    """What came of an attempt: a tag in the model store, versions in the registry, or why there is none."""
 
     tag: str | None = None
-    resolved: Resolved | None = None
+    wanted: Wanted | None = None
     code: str = ""
     message: str = ""
 

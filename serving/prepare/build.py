@@ -126,7 +126,8 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         native_steps=compiled.native_steps if compiled else [],
         parity=compiled.parity if compiled else None,
         native_seconds=native_seconds,
-        is_rowwise=is_rowwise(runtime, schema, sample),
+        # A compiled model's single rows have been compared with all at once.
+        is_rowwise=bool(compiled and not compiled.native_steps) or is_rowwise(runtime, schema, sample),
         writers_code=writers_code,
         own_types=own_types,
         preprocessing_sha256=hook_digest,
@@ -232,7 +233,7 @@ def _schema_of(mlmodel: dict[str, Any]) -> Schema:
     if not signature.get("inputs"):
         raise ModelRefused(
             "it was logged without a signature; log it with "
-            "signature=mlflow.models.infer_signature(X, model.predict(X))"
+            "signature=mlflow.models.infer_signature(X, model.predict(X)) and input_example=X.head(50)"
         )
     return parse_schema(signature["inputs"], signature.get("params"))
 
@@ -283,9 +284,10 @@ def _compile(
         log.warning("compiling failed; serving natively", exc_info=True)
         return None, f"compiling it raised {type(error).__name__}"
     log.info(
-        "%s version %s is compiled: %d rows compared, largest difference %.2g",
+        "%s version %s is compiled%s: %d rows compared, largest difference %.2g",
         resolved.name,
         resolved.version,
+        f" but for {', '.join(compiled.native_steps)} ({compiled.reason})" if compiled.native_steps else "",
         compiled.parity.rows,
         compiled.parity.max_abs_difference,
     )
@@ -312,7 +314,7 @@ def _warm_up(runtime: NativeRuntime, schema: Schema, examples: bytes, *, is_logg
             "it cannot predict its own example"
             if is_logged
             else "it was logged without an input example, and refuses one made from its signature; log one with "
-            "input_example=X.head()"
+            "input_example=X.head(50)"
         )
         raise ModelRefused(f"{which}: {type(error).__name__}") from error
     check_output(output, inputs.n_rows, runtime.description)

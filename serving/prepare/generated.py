@@ -67,7 +67,8 @@ def _numbers(
 ) -> npt.NDArray[Any]:
     known = sample[np.isfinite(sample)] if sample.dtype.kind == "f" else sample
     scale = float(np.abs(known.astype(np.float64)).max()) if known.size else 1.0
-    spread = float(known.std()) if known.size else 1.0
+    # Of one value nothing is known of the others: they may be as far from it as it is from 0.
+    spread = float(known.std()) or scale if known.size else 1.0
     shape = values.shape
     with np.errstate(over="ignore", invalid="ignore"):
         out = values

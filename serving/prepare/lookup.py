@@ -25,10 +25,12 @@ from serving.prepare.resolving import (
     TAG_PREFIX,
     Resolved,
     Version,
+    Wanted,
     latest_moved,
     namesake_stage,
     redact,
     resolved,
+    wanted,
 )
 from serving.settings import Settings
 
@@ -45,11 +47,12 @@ UNABLE = frozenset({429, 500, 502, 503, 504})
 
 class _Model(NamedTuple):
     aliases: dict[str, str]
+    tags: dict[str, str]
     versions: list[Version]
 
 
-def look_up(settings: Settings) -> Resolved | None:
-    """Returns the version to serve; None where only MLflow's own client can tell.
+def look_up(settings: Settings) -> Wanted | None:
+    """Returns the versions to serve; None where only MLflow's own client can tell.
 
     Raises:
         RegistryUnreachable: there is no connection to the tracking server, or it cannot answer at the moment.
@@ -86,9 +89,16 @@ def _unreachable(uri: str, reason: str) -> RegistryUnreachable:
     )
 
 
-def _choose(model: _Model, settings: Settings) -> Resolved | None:
-    """The same order as `serving.prepare.registry.resolve`: version, stage, alias, the alias' namesake."""
+def _choose(model: _Model, settings: Settings) -> Wanted | None:
     by_number = {version.version: version for version in model.versions}
+    champion = _choose_champion(model, by_number, settings)
+    if champion is None:
+        return None
+    return wanted(champion, model.aliases, model.tags, settings, by_number.__getitem__)
+
+
+def _choose_champion(model: _Model, by_number: dict[str, Version], settings: Settings) -> Resolved | None:
+    """The same order as `serving.prepare.registry.resolve`: version, stage, alias, the alias' namesake."""
     if settings.model_version is not None:
         number = str(settings.model_version)
         return resolved(by_number[number], "pinned by SERVING_MODEL_VERSION")
@@ -110,6 +120,7 @@ def _read_database(uri: str, name: str) -> _Model:
             raise LookupError
         return _Model(
             {alias: str(version) for alias, version in database.execute(_ALIASES, (name,))},
+            dict(database.execute(_MODEL_TAGS, (name, f"{TAG_PREFIX}%"))),
             [
                 Version(*row)._replace(tags=dict(database.execute(_TAGS, (name, row[1], f"{TAG_PREFIX}%"))))
                 for row in database.execute(_VERSIONS, (name,)).fetchall()
@@ -123,6 +134,9 @@ _VERSIONS = """
     SELECT name, CAST(version AS TEXT), source, run_id, creation_time, last_updated_time, current_stage
     FROM model_versions WHERE workspace = 'default' AND name = ?
 """
+_MODEL_TAGS = (
+    "SELECT key, value FROM registered_model_tags WHERE workspace = 'default' AND name = ? AND key LIKE ?"
+)
 _TAGS = """
     SELECT key, value FROM model_version_tags
     WHERE workspace = 'default' AND name = ? AND version = ? AND key LIKE ?
@@ -169,17 +183,24 @@ def _to_version(found: dict[str, Any]) -> Version:
     )
 
 
-def _ask_server(server: _Server, settings: Settings) -> Resolved | None:
+def _ask_server(server: _Server, settings: Settings) -> Wanted | None:
     name = settings.model_name
-    if settings.model_version is not None:
-        return _choose(_Model({}, [server.version(name, str(settings.model_version))]), settings)
     model = server.get("registered-models/get", name=name)["registered_model"]
     if any(tag.get("key") == PROMPT_TAG for tag in model.get("tags", [])):
         return None
     aliases = {one["alias"]: str(one["version"]) for one in model.get("aliases", [])}
-    if settings.model_stage is not None or settings.model_alias not in aliases:
+    if settings.model_version is not None:
+        numbers = {str(settings.model_version)}
+    elif settings.model_stage is None and settings.model_alias in aliases:
+        numbers = {aliases[settings.model_alias]}
+    else:
         return None  # versions by stage come in pages; stages are on their way out
-    return _choose(_Model(aliases, [server.version(name, aliases[settings.model_alias])]), settings)
+    for alias in (settings.challenger_alias, settings.shadow_alias):
+        if alias in aliases:
+            numbers.add(aliases[alias])
+    tags = {tag["key"]: tag.get("value", "") for tag in model.get("tags", [])}
+    versions = [server.version(name, number) for number in sorted(numbers)]
+    return _choose(_Model(aliases, tags, versions), settings)
 
 
 def _authorization(parts: urllib.parse.SplitResult) -> str | None:

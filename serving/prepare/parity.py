@@ -37,7 +37,13 @@ class Comparison:
         NotCompiled: the two disagree.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_sample: int = 0) -> None:
+        """Begins.
+
+        Args:
+            n_sample: the number of real rows that will be compared.
+        """
+        self._n_sample = n_sample
         self._rows = self._refused = self._on_thresholds = 0
         self._difference = 0.0
 
@@ -49,9 +55,10 @@ class Comparison:
         """
         if self._rows < MIN_ROWS:
             raise NotCompiled(
-                f"parity: of the rows that were made up, the original answered {self._rows} only"
+                f"parity: of the rows that were made up, the original answered {self._rows} only; log the model with "
+                "an input_example of some dozen rows, from which better ones can be made"
             )
-        return Parity(self._rows, self._refused, self._on_thresholds, self._difference)
+        return Parity(self._rows, self._n_sample, self._refused, self._on_thresholds, self._difference)
 
     def group(self, group: Group, original: Predict, compiled: Predict) -> None:
         """Compares the answers to a group of rows; where one of the two refuses, row by row."""
@@ -82,7 +89,12 @@ class Comparison:
             alone = ask(compiled, inputs)
             if not isinstance(alone, Output):
                 raise NotCompiled(f"parity: a row with {group.name} is refused alone only")
-            self._add(f"{group.name}, alone", slice_output(together, row, row + 1), alone, 0)
+            try:
+                self._add(group.name, slice_output(together, row, row + 1), alone, 0)
+            except NotCompiled:
+                raise NotCompiled(
+                    f"a row with {group.name} gets another answer alone than among others"
+                ) from None
 
     def thresholds(self, expected: Output, got: Output, n_rows: int) -> None:
         """Compares the answers to rows on split thresholds."""

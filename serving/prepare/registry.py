@@ -10,20 +10,21 @@ from mlflow.exceptions import MlflowException
 
 from serving.errors import ModelNotFound, PrepareError, RegistryUnreachable
 from serving.prepare.resolving import (
-    Resolved,
     Version,
+    Wanted,
     latest_moved,
     namesake_stage,
     redact,
     resolved,
+    wanted,
 )
 from serving.settings import Settings
 
 log = logging.getLogger("serving.registry")
 
 
-def resolve(settings: Settings) -> Resolved:
-    """Returns the version to serve: the pinned one, else the stage if one is set, else the alias.
+def resolve(settings: Settings) -> Wanted:
+    """Returns the versions to serve. The champion is the pinned one, else the stage if one is set, else the alias.
 
     Where the alias is not set on the model, its namesake among the legacy stages is taken.
 
@@ -46,7 +47,7 @@ def resolve(settings: Settings) -> Resolved:
         ) from error
 
 
-def _resolve(client: MlflowClient, settings: Settings) -> Resolved:
+def _resolve(client: MlflowClient, settings: Settings) -> Wanted:
     name = settings.model_name
     try:
         model = client.get_registered_model(name)
@@ -75,7 +76,13 @@ def _resolve(client: MlflowClient, settings: Settings) -> Resolved:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ModelNotFound(f"model {name!r} has no version {version} ({because})") from None
-    return resolved(to_version(found), because)
+    return wanted(
+        resolved(to_version(found), because),
+        model.aliases,
+        model.tags,
+        settings,
+        lambda number: to_version(client.get_model_version(name, number)),
+    )
 
 
 def to_version(found: Any) -> Version:

@@ -2,14 +2,20 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
 
+from serving.settings import Settings
+
 TAG_PREFIX = "serving."
 """Of tags in the registry that mean something to the service."""
+
+CHALLENGER_PERCENT_TAG = "serving.challenger_percent"
+SHADOW_PERCENT_TAG = "serving.shadow_percent"
+"""Tags of the registered model."""
 
 STAGES = ("Production", "Staging", "Archived")
 
@@ -32,6 +38,16 @@ class Resolved(msgspec.Struct, frozen=True):
     def fingerprint(self) -> str:
         """Differs once anything about the version has changed."""
         return f"{self.source_key}:{self.updated}:{sorted(self.tags.items())}"
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the registry says is to be served."""
+
+    champion: Resolved
+    challenger: Resolved | None = None
+    challenger_percent: float = 0
+    shadow: Resolved | None = None
+    shadow_percent: float = 0
 
 
 class Version(NamedTuple):
@@ -58,6 +74,45 @@ def resolved(version: Version, because: str) -> Resolved:
     updated = version.last_updated_timestamp
     ours = {name: value for name, value in version.tags.items() if name.startswith(TAG_PREFIX)}
     return Resolved(version.name, str(version.version), version.run_id, key, because, updated, ours)
+
+
+def wanted(
+    champion: Resolved,
+    aliases: Mapping[str, str],
+    tags: Mapping[str, str],
+    settings: Settings,
+    get_version: Callable[[str], Version],
+) -> Wanted:
+    """Returns the champion with those that accompany it.
+
+    Args:
+        champion: the version that was chosen.
+        aliases: of the registered model, with their versions.
+        tags: of the registered model.
+        settings: name the aliases and the shares.
+        get_version: what the registry says of a version.
+    """
+
+    def accompanying(alias: str | None) -> Resolved | None:
+        number = aliases.get(alias) if alias else None
+        return resolved(get_version(str(number)), f"alias {alias!r}") if number is not None else None
+
+    return Wanted(
+        champion,
+        accompanying(settings.challenger_alias),
+        percent(tags, CHALLENGER_PERCENT_TAG, settings.challenger_percent),
+        accompanying(settings.shadow_alias),
+        percent(tags, SHADOW_PERCENT_TAG, settings.shadow_percent),
+    )
+
+
+def percent(tags: Mapping[str, str], name: str, default: float) -> float:
+    """Returns what a tag says, or the default where it says nothing between 0 and 100."""
+    try:
+        value = float(tags[name])
+    except (KeyError, ValueError):
+        return default
+    return value if 0 <= value <= 100 else default
 
 
 def namesake_stage(alias: str) -> str | None:

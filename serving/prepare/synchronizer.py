@@ -18,7 +18,7 @@ from serving.libraries import library_versions
 from serving.prepare.attempts import Outcome, Wish, attempt
 from serving.prepare.last_good import LastGood, read_last_good, write_last_good
 from serving.prepare.lookup import look_up
-from serving.prepare.resolving import Resolved
+from serving.prepare.resolving import Resolved, Wanted
 from serving.prepare.retention import Keeper
 from serving.prepare.trust import check_admission
 from serving.prepared import find_prepared, is_prepared, open_prepared
@@ -59,10 +59,12 @@ class Synchronizer:
         self._settings = settings
         self._stop = stop
         # A sync process that was killed left its last word here.
-        self._state = read_state(run_directory) or State()
+        self._written = read_state(run_directory)
+        self._state = self._written or State()
         self._keeper = Keeper(settings)
         self._failures: dict[str, _Failure] = {}
         self._said = ""
+        self._said_of: dict[str, str] = {}
         self._said_mlflow: Outcome | None = None
         self._ask_mlflow_at = 0.0
 
@@ -71,40 +73,42 @@ class Synchronizer:
         if self._state.champion is not None and not is_prepared(self._state.champion):
             log.warning("%s is gone from the model store; preparing it again", self._state.champion)
         try:
-            resolved, tag = self._find()
+            wanted, tag = self._find()
             if not self._stop.is_set():
-                self._serve(tag, resolved)
+                self._serve(tag, wanted.champion)
         except PrepareError as error:
             if not self._stop.is_set():
                 self._keep(error)
+        else:
+            self._accompany(wanted)
 
-    def _find(self) -> tuple[Resolved, str]:
-        """Returns the version that the registry names, and its prepared model.
+    def _find(self) -> tuple[Wanted, str]:
+        """Returns what the registry names, and the champion's prepared model.
 
         Preparing takes seconds, in which the registry may have come to name another.
         """
-        resolved = self._ask()
+        wanted = self._ask()
         while True:
-            tag = self._get_ready(resolved)
+            tag = self._get_ready(wanted.champion)
             if tag == self._state.champion or self._stop.is_set():
-                return resolved, tag
+                return wanted, tag
             latest = self._ask()
-            if latest.fingerprint == resolved.fingerprint:
-                return resolved, tag
-            resolved = latest
+            if latest.champion.fingerprint == wanted.champion.fingerprint:
+                return latest, tag
+            wanted = latest
 
-    def _ask(self) -> Resolved:
-        resolved = look_up(self._settings)
-        if resolved is not None:
-            return resolved
+    def _ask(self) -> Wanted:
+        wanted = look_up(self._settings)
+        if wanted is not None:
+            return wanted
         is_serving = self._state.champion is not None
         outcome = self._said_mlflow
         if outcome is None or not is_serving or time.monotonic() > self._ask_mlflow_at:
             outcome = self._said_mlflow = self._attempt(None)
             self._ask_mlflow_at = time.monotonic() + ASK_MLFLOW_SECONDS
-        if outcome.resolved is None:
+        if outcome.wanted is None:
             raise from_code(outcome.code, outcome.message)
-        return outcome.resolved
+        return outcome.wanted
 
     def _attempt(self, resolved: Resolved | None) -> Outcome:
         wish = None if resolved is None else Wish(resolved, self._state.champion)
@@ -156,16 +160,71 @@ class Synchronizer:
             self._write(msgspec.structs.replace(before, staged=None, reason="", stale="", refused=refused))
             return
         log.info("registry: %s version %s (%s), prepared", resolved.name, resolved.version, resolved.because)
+        self._stage(tag, resolved)
+        if not self._stop.is_set():
+            self._commit(
+                msgspec.structs.replace(
+                    before,
+                    champion=tag,
+                    challenger=None if before.challenger == tag else before.challenger,
+                    shadow=None if before.shadow == tag else before.shadow,
+                    staged=None,
+                    previous=before.champion,
+                    reason="",
+                    stale="",
+                    refused=refused,
+                )
+            )
+
+    def _accompany(self, wanted: Wanted) -> None:
+        """Gets challenger and shadow ready, and gives them their shares."""
+        others = {"challenger": wanted.challenger, "shadow": wanted.shadow}
+        tags = {role: self._get_loaded(role, resolved) for role, resolved in others.items()}
+        if self._stop.is_set():
+            return
+        before = self._state
+        after = msgspec.structs.replace(
+            before,
+            staged=None,
+            challenger=tags["challenger"],
+            challenger_percent=wanted.challenger_percent if tags["challenger"] else 0,
+            shadow=tags["shadow"],
+            shadow_percent=wanted.shadow_percent if tags["shadow"] else 0,
+        )
+        if after != before:
+            for role in others:
+                tag, share = getattr(after, role), getattr(after, f"{role}_percent")
+                if (tag, share) != (getattr(before, role), getattr(before, f"{role}_percent")):
+                    log.info("%s: %s", role, f"{tag}, {share:g} % of the requests" if tag else "none")
+        self._write(after)
+
+    def _get_loaded(self, role: str, resolved: Resolved | None) -> str | None:
+        """Returns the tag of a model that accompanies the champion, once every worker has it; else None."""
+        if resolved is None:
+            return None
+        try:
+            tag = self._get_ready(resolved)
+            if tag == self._state.champion:
+                return None
+            if tag not in self._state.tags:
+                self._stage(tag, resolved)
+        except PrepareError as error:
+            if self._said_of.get(role) != str(error) and not self._stop.is_set():
+                log.error("no %s: %s", role, error)  # noqa: TRY400  # the attempt's log has the trace
+            self._said_of[role] = str(error)
+            return None
+        self._said_of.pop(role, None)
+        return tag
+
+    def _stage(self, tag: str, resolved: Resolved) -> None:
         started = time.monotonic()
         try:
-            self._stage(tag)
+            self._load_everywhere(tag)
         except PrepareError as error:
             self._failed(resolved, error, time.monotonic() - started)
             raise
-        if not self._stop.is_set():
-            self._commit(State(champion=tag, previous=before.champion, refused=refused))
 
-    def _stage(self, tag: str) -> None:
+    def _load_everywhere(self, tag: str) -> None:
         """Lets every worker that answers load the model, and waits until all have.
 
         Raises:
@@ -240,7 +299,7 @@ class Synchronizer:
         return found if is_current else None
 
     def _write(self, state: State) -> None:
-        if state != self._state or read_state(self._run_directory) is None:
+        if state != self._written:
             write_state(self._run_directory, state)
-        self._state = state
-        self._keeper.keep([tag for tag in (state.champion, state.staged, state.previous) if tag is not None])
+        self._state = self._written = state
+        self._keeper.keep([*state.tags, *([state.previous] if state.previous else [])])

@@ -17,6 +17,7 @@ from serving.loaded import LoadedModel
 from serving.openapi import ARROW, NPY
 from serving.prepared import Manifest
 from serving.router import Router
+from serving.routing import NO_CHOICE, Choice, Route
 from serving.runtime import Output
 from serving.schema import Inputs
 
@@ -25,8 +26,14 @@ JSON = "application/json"
 LARGE_BODY_BYTES = 64_000
 """From here on a body is decoded, or encoded, in a thread, so that other requests need not wait for it."""
 
+GIVEN_BACK_BYTES = 1_000_000
+"""After a body of this size the memory that it took is given back once nothing else is being answered."""
+
 ENCODED_ROW_BYTES = 60
 """What a row's prediction takes in JSON, about."""
+
+Decoded = tuple[Inputs, dict[str, Any]]
+"""The rows, and the parameters of the request."""
 
 T = TypeVar("T")
 
@@ -50,24 +57,72 @@ class Request(NamedTuple):
     content_type: str
     id: str
     gone: Gone
+    choice: Choice = NO_CHOICE
 
 
-async def predict(router: Router, request: Request) -> tuple[bytes, str]:
-    """Answers `POST /v1/predict`; returns the body and its media type.
+class Answer(NamedTuple):
+    """What a request is answered with."""
+
+    body: bytes
+    media_type: str
+    output: Output
+    route: Route
+
+
+class Endpoint(NamedTuple):
+    """What is different about each endpoint: how rows are read and answers are written."""
+
+    decode: Callable[[LoadedModel, Request], Decoded]
+    encode: Callable[[Output, LoadedModel, Request], bytes]
+
+
+async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer:
+    """Answers a request for predictions.
 
     Raises:
-        ServingError: with the status to answer with.
+        ServingError: with the status to answer with, and the model that was asked.
+        ClientGone: the client hung up.
     """
     started = time.perf_counter()
-    with router.model as model:
-        if request.content_type not in ("", JSON):
-            raise UnsupportedMedia(f"predict takes {JSON}, not {_media_name(request.content_type)}")
-        inputs, params = await _off_loop(len(request.body), model.decoder.predict, request.body)
+    with router.choose(request.choice) as route:
+        model = route.model
+        inputs, params = await _off_loop(len(request.body), endpoint.decode, model, request)
         output = await model.predict(inputs, params, request.gone)
         size = inputs.n_rows * ENCODED_ROW_BYTES
-        encoded = await _off_loop(size, encode_predictions, output, model.manifest, request.id)
-        model.metrics.observe(output, inputs.n_rows, started)
-        return encoded, JSON
+        encoded = await _off_loop(size, endpoint.encode, output, model, request)
+        if len(request.body) > GIVEN_BACK_BYTES:
+            router.had_large_request = True
+        route.metrics.observe(output, inputs.n_rows, started)
+        return Answer(encoded, request.content_type or JSON, output, route)
+
+
+async def ask(endpoint: Endpoint, route: Route, request: Request) -> Output:
+    """Returns what a model says that nobody waits for.
+
+    Raises:
+        ServingError: it cannot say.
+    """
+    started = time.perf_counter()
+    with route:
+        inputs, params = await _off_loop(len(request.body), endpoint.decode, route.model, request)
+        output = await route.model.predict(inputs, params, never)
+        route.metrics.observe(output, inputs.n_rows, started)
+        return output
+
+
+async def never() -> None:
+    """Waits for a client that cannot hang up."""
+    await asyncio.Event().wait()
+
+
+def _decode_predict(model: LoadedModel, request: Request) -> Decoded:
+    if request.content_type not in ("", JSON):
+        raise UnsupportedMedia(f"predict takes {JSON}, not {_media_name(request.content_type)}")
+    return model.decoder.predict(request.body)
+
+
+def _encode_predict(output: Output, model: LoadedModel, request: Request) -> bytes:
+    return encode_predictions(output, model.manifest, request.id)
 
 
 def encode_predictions(output: Output, manifest: Manifest, request_id: str) -> bytes:
@@ -81,40 +136,28 @@ def encode_predictions(output: Output, manifest: Manifest, request_id: str) -> b
     )
 
 
-async def predict_batch(router: Router, request: Request) -> tuple[bytes, str]:
-    """Answers `POST /v1/predict_batch` in the media type of the request.
-
-    Raises:
-        ServingError: with the status to answer with.
-    """
-    started = time.perf_counter()
-    media_type = request.content_type or JSON
-    with router.model as model:
-        inputs = await _off_loop(len(request.body), _decode_batch, request.body, media_type, model)
-        output = await model.predict(inputs, {}, request.gone)
-        size = inputs.n_rows * ENCODED_ROW_BYTES
-        encoded = await _off_loop(size, encode_batch, output, model.manifest, media_type)
-        model.metrics.observe(output, inputs.n_rows, started)
-        return encoded, media_type
-
-
 async def _off_loop(n_bytes: int, function: Callable[..., T], *args: Any) -> T:
     """Calls a function that takes the longer the more bytes there are: in a thread where they are many."""
     return function(*args) if n_bytes < LARGE_BODY_BYTES else await asyncio.to_thread(function, *args)
 
 
-def _decode_batch(body: bytes, content_type: str, model: LoadedModel) -> Inputs:
-    match content_type:
+def _decode_batch(model: LoadedModel, request: Request) -> Decoded:
+    body = request.body
+    match request.content_type or JSON:
         case "application/json":
-            return model.decoder.batch(body)
+            return model.decoder.batch(body), {}
         case "application/x-npy":
-            return npy_to_inputs(body, model.schema, model.max_rows)
+            return npy_to_inputs(body, model.schema, model.max_rows), {}
         case "application/vnd.apache.arrow.stream":
-            return arrow_to_inputs(body, model.schema, model.max_rows)
+            return arrow_to_inputs(body, model.schema, model.max_rows), {}
         case _:
             raise UnsupportedMedia(
-                f"predict_batch takes {JSON}, {NPY} or {ARROW}, not {_media_name(content_type)}"
+                f"predict_batch takes {JSON}, {NPY} or {ARROW}, not {_media_name(request.content_type)}"
             )
+
+
+def _encode_batch(output: Output, model: LoadedModel, request: Request) -> bytes:
+    return encode_batch(output, model.manifest, request.content_type or JSON)
 
 
 def _media_name(content_type: str) -> str:
@@ -171,3 +214,10 @@ def encode_batch(output: Output, manifest: Manifest, content_type: str) -> bytes
         array = array.reshape(len(array), -1)
         names = [str(position) for position in range(array.shape[1])]
     return array_to_arrow(array, names)
+
+
+PREDICT = Endpoint(_decode_predict, _encode_predict)
+"""`POST /v1/predict`."""
+
+PREDICT_BATCH = Endpoint(_decode_batch, _encode_batch)
+"""`POST /v1/predict_batch`, which answers in the media type of the request."""

@@ -1,0 +1,76 @@
+"""The shadow: another model is asked what was asked, after the answer is out, and its answers are compared."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.errors import ServingError
+from serving.monitoring import metrics
+from serving.routing import Route
+from serving.runtime import Output, count_output
+
+log = logging.getLogger("serving.shadow")
+
+MAX_WAITING = 100
+"""Requests that may wait for the shadow in a worker; what comes meanwhile it is not asked."""
+
+TOLERANCE = 1e-6
+"""Values that differ by no more than this part of them are the same."""
+
+
+class Shadow:
+    """Asks, and compares; whatever goes wrong is nobody's business but the metrics'."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def compare(self, route: Route, answered: Output, asking: Coroutine[Any, Any, Output]) -> None:
+        """Begins to ask; returns at once.
+
+        Args:
+            route: of the shadow.
+            answered: what the caller got.
+            asking: asks the shadow.
+        """
+        if len(self._tasks) >= MAX_WAITING:
+            asking.close()
+            route.model.metrics.dropped()
+            return
+        task = asyncio.get_running_loop().create_task(_compare(route, answered, asking))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _compare(route: Route, answered: Output, asking: Coroutine[Any, Any, Output]) -> None:
+    manifest = route.model.manifest
+    try:
+        said = await asking
+    except ServingError as error:
+        metrics.count_error(manifest.name, manifest.version, route.role, error.code)
+    except Exception:
+        log.exception("the shadow %s version %s failed", manifest.name, manifest.version)
+        metrics.count_error(manifest.name, manifest.version, route.role, "internal_error")
+    else:
+        route.model.metrics.compared(count_output(answered), count_differences(answered, said))
+
+
+def count_differences(first: Output, second: Output) -> int:
+    """Returns the number of rows to which two models give different answers: other labels, or other values."""
+    ours, theirs = _answers(first), _answers(second)
+    if ours.shape != theirs.shape:
+        return len(ours)
+    if ours.dtype.kind in "fiu" and theirs.dtype.kind in "fiu" and first.labels is None:
+        is_same = np.isclose(ours, theirs, rtol=TOLERANCE, atol=0, equal_nan=True)
+    else:
+        is_same = np.asarray(ours == theirs, dtype=bool)
+    return int((~is_same.reshape(len(ours), -1).all(axis=1)).sum())
+
+
+def _answers(output: Output) -> npt.NDArray[Any]:
+    found = output.labels if output.labels is not None else output.values
+    assert found is not None
+    return found
