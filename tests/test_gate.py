@@ -11,7 +11,6 @@ from serving.digests import DIGEST_TAG
 from serving.errors import ModelRefused
 from serving.policy import Costs
 from serving.prepare.gate import (
-    FORCE_TAG,
     NEGLIGIBLE_SECONDS,
     check_costs,
     check_digest,
@@ -19,6 +18,7 @@ from serving.prepare.gate import (
     check_output,
     check_signature,
 )
+from serving.prepare.resolving import FORCE_TAG
 from serving.runtime import Description, Output
 from serving.schema import parse_schema
 

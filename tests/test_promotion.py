@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 from serving.digests import DIGEST_TAG
-from serving.prepare.gate import FORCE_TAG
+from serving.prepare.resolving import FORCE_TAG
 from tests.conftest import Service, running_service, wait_until
 from tests.models import wine
 from tests.promoting import (

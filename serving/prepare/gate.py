@@ -15,13 +15,11 @@ from serving.digests import DIGEST_TAG
 from serving.errors import ModelRefused
 from serving.policy import Costs
 from serving.prepare.compatibility import find_incompatibilities
+from serving.prepare.resolving import FORCE_TAG
 from serving.runtime import Description, Output, count_output
 from serving.schema import Schema
 
 log = logging.getLogger("serving.prepare")
-
-FORCE_TAG = "serving.force"
-"""Tag of a version: `true` serves it although it cannot take the requests of the version before."""
 
 COMPARED_LIBRARIES = ("scikit-learn", "xgboost", "lightgbm", "numpy", "pandas", "scipy", "skops")
 """Libraries whose version a model's answers may depend on."""

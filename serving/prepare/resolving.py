@@ -8,10 +8,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from serving.digests import DIGEST_TAG
 from serving.settings import Settings
 
 TAG_PREFIX = "serving."
 """Of tags in the registry that mean something to the service."""
+
+FORCE_TAG = "serving.force"
+"""Tag of a version: `true` serves it although it cannot take the requests of the version before."""
 
 CHALLENGER_PERCENT_TAG = "serving.challenger_percent"
 SHADOW_PERCENT_TAG = "serving.shadow_percent"
@@ -32,7 +36,7 @@ class Resolved(msgspec.Struct, frozen=True):
     updated: int | None = None
     """When the registry's entry was last changed, in milliseconds since 1970."""
     tags: dict[str, str] = {}
-    """The version's tags that are ours."""
+    """The version's tags that the gate looks at."""
 
     @property
     def fingerprint(self) -> str:
@@ -72,7 +76,7 @@ def resolved(version: Version, because: str) -> Resolved:
     )
     key = hashlib.sha256(identity.encode()).hexdigest()
     updated = version.last_updated_timestamp
-    ours = {name: value for name, value in version.tags.items() if name.startswith(TAG_PREFIX)}
+    ours = {name: version.tags[name] for name in (DIGEST_TAG, FORCE_TAG) if name in version.tags}
     return Resolved(version.name, str(version.version), version.run_id, key, because, updated, ours)
 
 
