@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from scripts.lifecycle.moves import encode, new_move
 from scripts.training import TrainingError
 from serving.digests import DIGEST_TAG, digest_of
 from serving.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
@@ -145,10 +146,19 @@ def register(client: "MlflowClient", name: str, trained: Trained, alias: str | N
         tags = trained.tags | {DIGEST_TAG: logged_digest(model_id)}
         number = create_version(client, name, model_id, run.info.run_id, tags)
         if alias:
-            client.set_registered_model_alias(name, alias, str(number))
+            _promote(client, name, alias, str(number))
         return number
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrainingError(f"the registry did not take the model: {reason(error)}") from None
+
+
+def _promote(client: "MlflowClient", name: str, alias: str, version: str) -> None:
+    """Lets the alias point at a version, and records the move, by which a rollback finds its way."""
+    before = client.get_registered_model(name).aliases.get(alias)
+    client.set_registered_model_alias(name, alias, version)
+    source = str(before) if before is not None else None
+    move = new_move("promote", name, alias, source=source, target=version, why="train.py --promote")
+    client.set_model_version_tag(name, version, move.tag, encode(move))
 
 
 def log_model(client: "MlflowClient", trained: Trained) -> str:

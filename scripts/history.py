@@ -1,0 +1,68 @@
+"""Prints who moved the alias when, from which version to which, and why.
+
+    python scripts/history.py
+    python scripts/history.py --json
+
+Exit code 0; 2 with one line on stderr when the registry cannot be asked.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.lifecycle.command import DONE, make_parser, open_model, run  # noqa: E402  # needs the line above
+from scripts.lifecycle.moves import Move  # noqa: E402  # the same
+from serving.settings import Settings  # noqa: E402  # the same
+
+HEAD = ("when (UTC)", "what", "from", "to", "who", "why")
+
+
+def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
+    """Reads the command line."""
+    return make_parser(__doc__ or "", settings).parse_args(arguments)
+
+
+def tell(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
+    """Returns exit code, facts and sentences."""
+    model = open_model(options, settings)
+    moves = [move for move in model.moves if move.alias == model.alias]
+    facts = {
+        "model": model.name,
+        "alias": model.alias,
+        "current": model.current,
+        "moves": [msgspec.to_builtins(move) for move in moves],
+    }
+    current = f"version {model.current}" if model.current else "not set"
+    lines = [f"{model.name}@{model.alias}: {current}"]
+    return DONE, facts, lines + (to_table(moves) if moves else ["no move was recorded"])
+
+
+def to_table(moves: Sequence[Move]) -> list[str]:
+    """Returns the lines of a table, the last move last."""
+    rows = [
+        HEAD,
+        *(
+            (move.at[:19].replace("T", " "), move.kind, move.source or "–", move.target, move.who, move.why)
+            for move in moves
+        ),
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run("history.py", tell, parse_arguments, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

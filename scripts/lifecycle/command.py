@@ -1,0 +1,80 @@
+"""The command lines of the scripts: what they have in common."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.registry import RegisteredModel
+from serving.settings import Settings, SettingsError, load_settings
+
+DONE, FAILED, IMPOSSIBLE = 0, 1, 2
+"""Exit codes: as asked; the alias is not where it was to be, or the services do not follow; nothing was done."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what `run` prints."""
+        raise LifecycleError(f"{message} (--help lists the options)")
+
+
+def make_parser(description: str, settings: Settings) -> OneLineParser:
+    """Returns a parser with the options that every script has; the environment's settings are the defaults."""
+    parser = OneLineParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--name", default=settings.model_name, help="the registered model (%(default)s)")
+    parser.add_argument("--alias", default=settings.model_alias, help="the alias (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
+    return parser
+
+
+def add_move_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the scripts that move the alias."""
+    parser.add_argument("--why", default="", help="the reason, for the record")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument(
+        "--audit-log",
+        type=Path,
+        default=Path("audit.jsonl"),
+        help="a line is added for each move (%(default)s)",
+    )
+
+
+def run(
+    script: str,
+    main: Callable[[argparse.Namespace, Settings], tuple[int, dict[str, Any], list[str]]],
+    parse: Callable[[Sequence[str] | None, Settings], argparse.Namespace],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Runs a script: prints its sentences or its JSON; returns the exit code.
+
+    Args:
+        script: its name, before its mistakes.
+        main: returns exit code, facts and sentences.
+        parse: reads the command line.
+        arguments: of the command line; None takes those of the process.
+    """
+    try:
+        settings = load_settings()
+        options = parse(arguments, settings)
+        code, facts, sentences = main(options, settings)
+    except (LifecycleError, SettingsError) as error:
+        print(f"{script}: {error}", file=sys.stderr)
+        return IMPOSSIBLE
+    print(json.dumps(facts, indent=2) if options.json else "\n".join(sentences), flush=True)
+    return code
+
+
+def open_model(options: argparse.Namespace, settings: Settings) -> RegisteredModel:
+    """Returns the model that the options name.
+
+    Raises:
+        LifecycleError: it cannot be found.
+    """
+    return RegisteredModel(settings, options.name, options.alias)

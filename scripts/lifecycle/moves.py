@@ -1,0 +1,99 @@
+"""Moves of an alias: who, when, from which version to which, and why.
+
+Each is a tag of the version that it leads to, and a line in an audit log:
+
+    serving.move.20260102T030405.678901Z = {"at": …, "who": …, "kind": "promote", "alias": …, "from": …, "to": …}
+"""
+
+import datetime as dt
+import getpass
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+TAG_PREFIX = "serving.move."
+"""Of the tags of a version that hold moves."""
+
+
+class Move(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"}):
+    """One move of an alias."""
+
+    at: str
+    """ISO 8601, UTC."""
+    who: str
+    kind: str
+    """`promote` or `rollback`."""
+    model: str
+    alias: str
+    source: str | None
+    """The version that had the alias before; None of the first."""
+    target: str
+    why: str = ""
+
+    @property
+    def tag(self) -> str:
+        """The name of its tag; sorted by name, moves are in the order in which they were made."""
+        moment = dt.datetime.fromisoformat(self.at).astimezone(dt.UTC)
+        return f"{TAG_PREFIX}{moment:%Y%m%dT%H%M%S.%fZ}"
+
+
+def new_move(kind: str, model: str, alias: str, *, source: str | None, target: str, why: str) -> Move:
+    """Returns a move of this moment and user."""
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+    return Move(now, who(), kind, model, alias, source, target, why)
+
+
+def who() -> str:
+    """Returns `user@host`; of CI what it calls the user."""
+    try:
+        user = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def encode(move: Move) -> str:
+    """Returns the value of its tag, and its line in the audit log."""
+    return msgspec.json.encode(move).decode()
+
+
+def read_moves(tags: Iterable[Mapping[str, str]]) -> list[Move]:
+    """Returns the moves among the tags of versions, in the order in which they were made."""
+    found: dict[str, Move] = {}
+    for of_version in tags:
+        for name, value in of_version.items():
+            if name.startswith(TAG_PREFIX):
+                try:
+                    found[name] = msgspec.json.decode(value, type=Move)
+                except msgspec.MsgspecError:
+                    continue  # written by hand, or by a later version of this
+    return [found[name] for name in sorted(found)]
+
+
+def previous_version(moves: Sequence[Move], alias: str, current: str) -> str | None:
+    """Returns the version that the current one replaced when it was promoted; None where that is not known.
+
+    A rollback does not count: twice in a row leads two versions back, not to the one that was left.
+    """
+    for move in reversed(moves):
+        if move.alias == alias and move.kind == "promote" and move.target == current:
+            return move.source
+    return None
+
+
+def append(file: Path, move: Move) -> None:
+    """Adds a line to the audit log, whole or not at all, and on the disk when it returns.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, encode(move).encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,73 @@
+"""Lets the alias point at the version before, or at another one, and records it.
+
+    python scripts/rollback.py --why "wrong prices"      # what the current version replaced
+    python scripts/rollback.py --to 3
+
+It talks to the registry only: it works while no service does. Services follow by themselves.
+Exit code 0 when it is done, 1 when the services that --url names do not follow in time, 2 with one line on
+stderr when nothing was done.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
+from scripts.lifecycle.command import DONE, FAILED, add_move_options, make_parser, open_model, run  # noqa: E402
+from scripts.lifecycle.moves import previous_version  # noqa: E402  # the same
+from scripts.lifecycle.services import add_url_options, wait_for_version  # noqa: E402  # the same
+from serving.settings import Settings  # noqa: E402  # the same
+
+
+def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = make_parser(__doc__ or "", settings)
+    parser.add_argument("--to", metavar="VERSION", help="this version; else the one before")
+    add_move_options(parser)
+    add_url_options(parser)
+    return parser.parse_args(arguments)
+
+
+def roll_back(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
+    """Does it; returns exit code, facts and sentences.
+
+    Raises:
+        LifecycleError: there is nothing to go back to.
+    """
+    model = open_model(options, settings)
+    where = f"{model.name}@{model.alias}"
+    if model.current is None:
+        raise LifecycleError(f"{where} is not set; there is nothing to roll back")
+    target = options.to or previous_version(model.moves, model.alias, model.current)
+    if target is None:
+        raise LifecycleError(
+            f"it is not recorded what version {model.current} of {model.name!r} replaced; name one with --to"
+        )
+    model.check_version(target)
+    facts: dict[str, Any] = {"model": model.name, "alias": model.alias, "from": model.current, "to": target}
+    if target == model.current:
+        return DONE, facts | {"done": False}, [f"{where} is version {target} already"]
+    if options.dry_run:
+        return DONE, facts | {"done": False}, [f"{where} would go from version {model.current} to {target}"]
+    before = model.current
+    model.move("rollback", target, options.why, options.audit_log)
+    sentences = [f"{where} went back from version {before} to {target}"]
+    late = wait_for_version(options.url, target, options.timeout)
+    sentences += [f"{url} does not answer with version {target}: {why}" for url, why in late.items()]
+    if options.url and not late:
+        sentences.append(f"all {len(options.url)} service(s) answer with version {target}")
+    return FAILED if late else DONE, facts | {"done": True, "late": late}, sentences
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run("rollback.py", roll_back, parse_arguments, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
