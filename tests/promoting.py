@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.datasets import load_wine
@@ -27,20 +28,25 @@ ROWS = frame("wine").iloc[::40].to_dict("records")
 """Of every class."""
 
 
+def log_wine(model: Any, X: pd.DataFrame, name: str, **more: Any) -> Any:
+    """Logs and registers a classifier of wines."""
+    return mlflow.sklearn.log_model(
+        model,
+        name=name,
+        registered_model_name=name,
+        **REQUIREMENTS,
+        signature=infer_signature(X, np.zeros(3, dtype=np.int64)),
+        **more,
+    )
+
+
 def version_of_strength(strength: float) -> Any:
     """Returns what logs a regression whose probabilities depend on its strength."""
 
     def log(name: str) -> Any:
         X, y = load_wine(return_X_y=True, as_frame=True)
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000)).fit(X, y)
-        return mlflow.sklearn.log_model(
-            model,
-            name=name,
-            registered_model_name=name,
-            **REQUIREMENTS,
-            signature=infer_signature(X, model.predict(X)),
-            input_example=X.head(3),
-        )
+        return log_wine(model, X, name, input_example=X.head(3))
 
     return log
 
@@ -71,8 +77,6 @@ class Registry:
         if version not in self.answers:
             with tracking(self.uri):
                 model = mlflow.sklearn.load_model(f"models:/{NAME}/{version}")
-            import pandas as pd
-
             self.answers[version] = model.predict_proba(pd.DataFrame(ROWS)).tolist()
         return self.answers[version]
 
@@ -183,12 +187,10 @@ def trapped(kind: str, serialization_format: str = "cloudpickle") -> Any:
     def log(name: str) -> Any:
         X, y = load_wine(return_X_y=True, as_frame=True)
         model = make_pipeline(Trap(kind), StandardScaler(), LogisticRegression()).fit(X, y)
-        return mlflow.sklearn.log_model(
+        return log_wine(
             model,
-            name=name,
-            registered_model_name=name,
-            **REQUIREMENTS,
-            signature=infer_signature(X, model.predict(X)),
+            X,
+            name,
             serialization_format=serialization_format,
             skops_trusted_types=["tests.promoting.Trap"],
         )
@@ -201,13 +203,7 @@ def nan_outputs(name: str) -> Any:
     X, y = load_wine(return_X_y=True, as_frame=True)
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
     model[-1].coef_[:] = np.nan
-    return mlflow.sklearn.log_model(
-        model,
-        name=name,
-        registered_model_name=name,
-        **REQUIREMENTS,
-        signature=infer_signature(X, np.zeros(3, dtype=np.int64)),
-    )
+    return log_wine(model, X, name)
 
 
 def another_signature(name: str) -> Any:
@@ -215,10 +211,4 @@ def another_signature(name: str) -> Any:
     X, y = load_wine(return_X_y=True, as_frame=True)
     X = X.assign(region=1.0)
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
-    return mlflow.sklearn.log_model(
-        model,
-        name=name,
-        registered_model_name=name,
-        **REQUIREMENTS,
-        signature=infer_signature(X, model.predict(X)),
-    )
+    return log_wine(model, X, name)
