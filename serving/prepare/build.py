@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import yaml
@@ -82,18 +82,11 @@ def _storage_error(error: OSError) -> StorageError:
 def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str | None) -> Prepared:
     model_folder = _pull(resolved, folder / "mlflow", settings)
     mlmodel = _read_mlmodel(model_folder, resolved)
-    schema = _schema_of(mlmodel)
-    metadata = mlmodel.get("metadata") or {}
+    schema = schema_of(mlmodel)
     answering = _open_champion(champion)
     digest = digest_of(model_folder)
     check_digest(digest, resolved.tags.get(DIGEST_TAG))
-    flavors = mlmodel["flavors"]
-    hook_digest = _hook_digest(model_folder, flavors, metadata.get(DIGEST_KEY))
-    _check_preprocessing(hook_digest, settings)
-    writers_code = find_pickle(model_folder, flavors)
-    check_code(writers_code, settings)
-    own_types = _check_types(model_folder, flavors, settings, has_hook=hook_digest is not None)
-    check_libraries(model_folder / "requirements.txt", settings.library_versions)
+    files = check_files(model_folder, mlmodel, settings)
     check_signature(answering.schema if answering else None, schema, resolved.tags)
     runtime = _load(model_folder, schema)
     examples, is_logged = example_body(model_folder, mlmodel, schema, runtime.model)
@@ -117,7 +110,7 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         inputs=signature["inputs"],
         outputs=signature.get("outputs"),
         params=signature.get("params"),
-        flavors=sorted(flavors),
+        flavors=sorted(mlmodel["flavors"]),
         task=runtime.description.task,
         classes=runtime.description.classes,
         has_probabilities=runtime.description.has_probabilities,
@@ -128,9 +121,9 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         native_seconds=native_seconds,
         # A compiled model's single rows have been compared with all at once.
         is_rowwise=bool(compiled and not compiled.native_steps) or is_rowwise(runtime, schema, sample),
-        writers_code=writers_code,
-        own_types=own_types,
-        preprocessing_sha256=hook_digest,
+        writers_code=files.writers_code,
+        own_types=files.own_types,
+        preprocessing_sha256=files.hook_digest,
         libraries=library_versions(),
         prepared_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
@@ -178,6 +171,30 @@ def _read_mlmodel(folder: Path, resolved: Resolved) -> dict[str, Any]:
         ) from None
     else:
         return dict(mlmodel)
+
+
+class Files(NamedTuple):
+    """What a model's files are, as far as somebody has to trust them."""
+
+    hook_digest: str | None
+    writers_code: str | None
+    own_types: list[str]
+
+
+def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Files:
+    """Looks at a model's files before anything is made of them.
+
+    Raises:
+        ModelRefused: they are of another `preprocessing.py`, run code that nobody trusts, or want other libraries.
+    """
+    flavors = mlmodel["flavors"]
+    hook_digest = _hook_digest(folder, flavors, (mlmodel.get("metadata") or {}).get(DIGEST_KEY))
+    _check_preprocessing(hook_digest, settings)
+    writers_code = find_pickle(folder, flavors)
+    check_code(writers_code, settings)
+    own_types = _check_types(folder, flavors, settings, has_hook=hook_digest is not None)
+    check_libraries(folder / "requirements.txt", settings.library_versions)
+    return Files(hook_digest, writers_code, own_types)
 
 
 def _open_champion(tag: str | None) -> Prepared | None:
@@ -228,7 +245,12 @@ def _compare_costs(
     check_costs(costs[1], costs[0], settings.max_slowdown)
 
 
-def _schema_of(mlmodel: dict[str, Any]) -> Schema:
+def schema_of(mlmodel: dict[str, Any]) -> Schema:
+    """Returns the inputs that an MLmodel file describes.
+
+    Raises:
+        ModelRefused: it describes none, or of types that are not known.
+    """
     signature = mlmodel.get("signature") or {}
     if not signature.get("inputs"):
         raise ModelRefused(

@@ -1,0 +1,172 @@
+"""Compares a version's answers with a file of right ones, and with those of the version in production.
+
+    python scripts/validate.py 7 --data recent.csv --target churn --min accuracy=0.8 --max-drop roc_auc=0.01
+    python scripts/validate.py 7 --data recent.csv --target churn --min f1=0.7 --by region --json
+
+Metrics: accuracy, f1, log_loss, roc_auc; r2, rmse, mae. Exit code 0 when all thresholds are met, 1 when one is not,
+2 with one line on stderr when nothing could be compared.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
+from scripts.lifecycle.command import DONE, FAILED, make_parser, open_model, run  # noqa: E402  # the same
+from scripts.training import TrainingError  # noqa: E402  # the same
+from serving.settings import Settings  # noqa: E402  # the same
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scripts.lifecycle.answering import Answers
+    from scripts.lifecycle.scoring import Check
+
+
+def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = make_parser(__doc__ or "", settings)
+    parser.add_argument("version", help="the version to look at")
+    parser.add_argument("--data", type=Path, required=True, help="a CSV file with the right answers")
+    parser.add_argument("--target", required=True, help="the column that holds them")
+    for option, what in (
+        ("--min", "METRIC=NUMBER that must be reached"),
+        ("--max", "METRIC=NUMBER that must not be passed"),
+        ("--max-drop", "METRIC=NUMBER by which it may be worse than the version in production"),
+    ):
+        parser.add_argument(
+            option, action="append", default=[], metavar="METRIC=NUMBER", help=f"{what}; may be repeated"
+        )
+    parser.add_argument(
+        "--by", metavar="COLUMN", help="judge the rows of each value of this column by themselves, too"
+    )
+    return parser.parse_args(arguments)
+
+
+def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
+    """Does it; returns exit code, facts and sentences.
+
+    Raises:
+        LifecycleError: the versions or the file cannot be used.
+    """
+    from scripts.lifecycle.answering import answer_rows
+    from scripts.lifecycle.scoring import Rules, judge, parse_thresholds
+
+    rules = Rules(*(parse_thresholds(texts) for texts in (options.min, options.max, options.max_drop)))
+    if not any(rules):
+        raise LifecycleError("there is nothing to check; give --min, --max or --max-drop")
+    rows, target = read_rows(options.data, options.target)
+    slices = slices_of(rows, options.by)
+    model = open_model(options, settings)
+    model.check_version(options.version)
+    new = answer_rows(settings, model.name, options.version, rows)
+    old = None
+    if model.current is not None and model.current != options.version:
+        old = answer_rows(settings, model.name, model.current, rows)
+    scores = score_slices(new, target, slices)
+    before = score_slices(old, target, slices) if old else {}
+    checks = judge(scores, before, rules)
+    failed = [check for check in checks if not check.is_met]
+    facts = {
+        "model": model.name,
+        "version": options.version,
+        "in_production": model.current,
+        "rows": len(rows),
+        "scores": scores,
+        "before": before,
+        "checks": [check._asdict() for check in checks],
+        "is_met": not failed,
+    }
+    compared = f", compared with version {model.current}" if old else ""
+    verdict = f"{len(failed)} of {len(checks)} checks not met" if failed else f"all {len(checks)} checks met"
+    head = f"{model.name} version {options.version} on {len(rows):,} rows{compared}: {verdict}"
+    return FAILED if failed else DONE, facts, [head, *to_table(checks)]
+
+
+def read_rows(file: Path, target: str) -> "tuple[pd.DataFrame, pd.Series]":
+    """Returns the rows and their right answers.
+
+    Raises:
+        LifecycleError: the file cannot be used.
+    """
+    from scripts.training.table import read_csv, split_target
+
+    try:
+        table = split_target(read_csv(file), target)
+    except TrainingError as error:
+        raise LifecycleError(str(error)) from None
+    return table.inputs, table.target
+
+
+def slices_of(rows: "pd.DataFrame", column: str | None) -> "dict[str, pd.Series]":
+    """Returns which rows belong to all, and to each value of a column that enough rows have.
+
+    Raises:
+        LifecycleError: there is no such column.
+    """
+    import pandas as pd
+
+    from scripts.lifecycle.scoring import MIN_SLICE_ROWS, WHOLE
+
+    slices = {WHOLE: pd.Series(True, index=rows.index)}
+    if column is None:
+        return slices
+    if column not in rows:
+        raise LifecycleError(
+            f"no column {column!r} (--by); the columns are: {', '.join(map(str, rows.columns))}"
+        )
+    for value, labels in rows.groupby(column, dropna=False).groups.items():
+        if len(labels) >= MIN_SLICE_ROWS:
+            slices[f"{column} = {value}"] = pd.Series(rows.index.isin(labels), index=rows.index)
+    return slices
+
+
+def score_slices(
+    answers: "Answers", target: "pd.Series", slices: "dict[str, pd.Series]"
+) -> dict[str, dict[str, float]]:
+    """Returns the metrics of each slice."""
+    from scripts.lifecycle.scoring import score_output
+    from serving.runtime import Output
+
+    def part(array: Any, mask: Any) -> Any:
+        return array[mask] if array is not None else None
+
+    scores = {}
+    for where, of in slices.items():
+        mask = of.to_numpy()
+        output = Output(
+            *(part(getattr(answers.output, f), mask) for f in ("labels", "probabilities", "values"))
+        )
+        scores[where] = score_output(target[of], output, answers.classes)
+    return scores
+
+
+def to_table(checks: "Sequence[Check]") -> list[str]:
+    """Returns the lines of a table."""
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.4g}"
+
+    rows = [("where", "metric", "version", "production", "must be", "")]
+    rows += [
+        (c.where, c.metric, number(c.value), number(c.before), c.rule, "met" if c.is_met else "NOT MET")
+        for c in checks
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run("validate.py", validate, parse_arguments, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
