@@ -13,7 +13,7 @@ export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: serve test lint bench lock lock-bench clean help
+.PHONY: serve test lint bench demo-promotion lock lock-bench clean help
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo where there is none
 	@.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
@@ -27,6 +27,9 @@ lint: $(DEV)  ## check rules, format and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict service.py preprocessing.py serving scripts benchmarks
+
+demo-promotion: $(SERVING)  ## promote, refuse and roll back under load, on the terminal
+	@.venv/bin/python scripts/demo_promotion.py
 
 bench: $(SERVING)  ## measure this against other servers, for half an hour (ARGS=--quick: short, and not to be believed)
 	.venv/bin/python -m benchmarks $(ARGS)

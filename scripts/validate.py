@@ -32,12 +32,18 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     """Reads the command line."""
     parser = make_parser(__doc__ or "", settings)
     parser.add_argument("version", help="the version to look at")
-    parser.add_argument("--data", type=Path, required=True, help="a CSV file with the right answers")
-    parser.add_argument("--target", required=True, help="the column that holds them")
+    add_check_options(parser, required=True)
+    return parser.parse_args(arguments)
+
+
+def add_check_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Adds the options that say what is compared."""
+    parser.add_argument("--data", type=Path, required=required, help="a CSV file with the right answers")
+    parser.add_argument("--target", required=required, help="the column that holds them")
     for option, what in (
-        ("--min", "METRIC=NUMBER that must be reached"),
-        ("--max", "METRIC=NUMBER that must not be passed"),
-        ("--max-drop", "METRIC=NUMBER by which it may be worse than the version in production"),
+        ("--min", "what must be reached"),
+        ("--max", "what must not be passed"),
+        ("--max-drop", "by how much it may be worse than the version in production"),
     ):
         parser.add_argument(
             option, action="append", default=[], metavar="METRIC=NUMBER", help=f"{what}; may be repeated"
@@ -45,7 +51,6 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     parser.add_argument(
         "--by", metavar="COLUMN", help="judge the rows of each value of this column by themselves, too"
     )
-    return parser.parse_args(arguments)
 
 
 def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:

@@ -37,8 +37,10 @@ class Costs(msgspec.Struct, frozen=True):
         return float(np.interp(n_rows, rows, list(self.seconds.values())))
 
 
-def measure_costs(call: Call, inputs: Inputs, params: dict[str, Any]) -> Costs:
-    """Measures what calls cost, with the rows of `inputs` over and over.
+def measure_costs(
+    call: Call, inputs: Inputs, params: dict[str, Any], clock: Callable[[], float] = time.perf_counter
+) -> Costs:
+    """Measures what calls cost, by a clock in seconds, with the rows of `inputs` over and over.
 
     Raises:
         Exception: whatever the model raises.
@@ -50,9 +52,9 @@ def measure_costs(call: Call, inputs: Inputs, params: dict[str, Any]) -> Costs:
         rows = take(join([inputs] * -(-n_rows // inputs.n_rows)), 0, n_rows)
         best = float("inf")
         for n_calls in range(3):
-            started = time.perf_counter()
+            started = clock()
             call(rows, params)
-            best = min(best, time.perf_counter() - started)
+            best = min(best, clock() - started)
             if best > MEASURE_SECONDS and n_calls:  # once may have been bad luck
                 break
         seconds[n_rows] = best

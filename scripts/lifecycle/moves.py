@@ -32,6 +32,8 @@ class Move(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"
     """The version that had the alias before; None of the first."""
     target: str
     why: str = ""
+    results: str = ""
+    """Of the validation before it, in a line."""
 
     @property
     def tag(self) -> str:
@@ -40,10 +42,12 @@ class Move(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"
         return f"{TAG_PREFIX}{moment:%Y%m%dT%H%M%S.%fZ}"
 
 
-def new_move(kind: str, model: str, alias: str, *, source: str | None, target: str, why: str) -> Move:
+def new_move(
+    kind: str, model: str, alias: str, *, source: str | None, target: str, why: str, results: str = ""
+) -> Move:
     """Returns a move of this moment and user."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-    return Move(now, who(), kind, model, alias, source, target, why)
+    return Move(now, who(), kind, model, alias, source, target, why, results)
 
 
 def who() -> str:

@@ -1,12 +1,13 @@
 """Services that are to follow the registry: which version answers."""
 
 import argparse
+import contextlib
 import http.client
 import json
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 REQUEST_SECONDS = 5
 N_CONNECTIONS = 4
@@ -26,32 +27,96 @@ def add_url_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def champion_of(url: str) -> str:
-    """Returns the version that answers, or a few words on why there is none."""
-    request = urllib.request.Request(f"{url.rstrip('/')}/v1/models", headers={"Connection": "close"})  # noqa: S310  # the user's own
+def fetch(url: str, path: str) -> bytes:
+    """Returns what a service answers.
+
+    Raises:
+        OSError: it does not answer, or not well.
+    """
+    request = urllib.request.Request(f"{url.rstrip('/')}{path}", headers={"Connection": "close"})  # noqa: S310  # the user's own
     try:
         with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # the same
-            models = json.loads(answer.read())["models"]
-    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
-        return f"no answer ({type(error).__name__})"
-    for model in models:
-        if model.get("role", "champion") == "champion":
-            return f"version {model['version']}"
-    return "no model is ready"
+            body: bytes = answer.read()
+            return body
+    except http.client.HTTPException as error:
+        raise OSError(type(error).__name__) from error
+
+
+def read_metrics(urls: Sequence[str]) -> list[str]:
+    """Returns the `/metrics` of the services that answer."""
+    texts = []
+    for url in urls:
+        with contextlib.suppress(OSError):
+            texts.append(fetch(url, "/metrics").decode())
+    return texts
+
+
+class Seen(NamedTuple):
+    """What a service says of its versions."""
+
+    versions: dict[str, str]
+    """By role."""
+    percents: dict[str, float]
+    refused: dict[str, str]
+    """Why, by version."""
+    trouble: str = ""
+    """Why it says nothing."""
+
+
+def look(url: str) -> Seen:
+    """Asks a service which versions answer."""
+    try:
+        said = json.loads(fetch(url, "/v1/models"))
+        models = said["models"]
+        return Seen(
+            {model["role"]: model["version"] for model in models},
+            {model["role"]: model["percent"] for model in models},
+            {one["version"]: one["reason"] for one in said["refused"]},
+            "" if models else "no model is ready",
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Seen({}, {}, {}, f"no answer ({type(error).__name__})")
 
 
 def wait_for_version(urls: Sequence[str], version: str, seconds: float) -> dict[str, str]:
-    """Waits until every service answers with a version; returns what the others said last, by URL."""
+    """Waits until every service answers with a version; returns why the others do not, by URL."""
+
+    def lacks(seen: Seen) -> str:
+        champion = seen.versions.get("champion")
+        return "" if champion == version else seen.trouble or f"version {champion}"
+
+    return wait_for(urls, lacks, seconds, version)
+
+
+def wait_for(
+    urls: Sequence[str], lacks: Callable[[Seen], str], seconds: float, version: str
+) -> dict[str, str]:
+    """Waits until no service lacks anything; returns what the others do, by URL.
+
+    A service that refuses the version is not waited for.
+
+    Args:
+        urls: of the services.
+        lacks: says of what a worker said what is missing; nothing where all is well.
+        seconds: to wait.
+        version: that they are to take.
+    """
     give_up = time.monotonic() + seconds
     late = dict.fromkeys(urls, "not asked")
+    lost: dict[str, str] = {}
     while late:
         for url in list(late):
-            said = {champion_of(url) for _ in range(N_CONNECTIONS)}
-            if said == {f"version {version}"}:
+            said = [look(url) for _ in range(N_CONNECTIONS)]
+            refusals = [seen.refused[version] for seen in said if version in seen.refused]
+            missing = sorted({lacks(seen) for seen in said} - {""})
+            if refusals:
+                lost[url] = refusals[0]
                 del late[url]
+            elif missing:
+                late[url] = ", ".join(missing)
             else:
-                late[url] = ", ".join(sorted(said))
-        if not late or time.monotonic() > give_up:
+                del late[url]
+        if lost or not late or time.monotonic() > give_up:
             break
         time.sleep(0.5)
-    return late
+    return late | lost

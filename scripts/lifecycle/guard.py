@@ -1,0 +1,96 @@
+"""Whether a version does worse than the one before it, from what services count."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from prometheus_client.parser import text_string_to_metric_families
+
+MIN_REQUESTS = 20
+"""Of fewer requests nothing is concluded."""
+
+NEGLIGIBLE_SECONDS = 0.005
+"""A mean latency that is longer by no more than this has not become worse."""
+
+
+class Counts(NamedTuple):
+    """What one version has been asked, added up over services."""
+
+    answered: float = 0
+    failed: float = 0
+    seconds: float = 0
+    """That the answered ones took, in all."""
+
+    @property
+    def requests(self) -> float:
+        """Answered or not."""
+        return self.answered + self.failed
+
+    @property
+    def error_rate(self) -> float:
+        """Failed ones among all."""
+        return self.failed / self.requests if self.requests else 0.0
+
+    @property
+    def latency(self) -> float:
+        """Mean seconds of an answer."""
+        return self.seconds / self.answered if self.answered else 0.0
+
+    def __add__(self, other: "Counts") -> "Counts":  # type: ignore[override]  # of the fields, not of the tuples
+        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def since(self, before: "Counts") -> "Counts":
+        """Returns what came after; a counter that went back began anew, with the process that kept it."""
+        return Counts(*(a - b if a >= b else a for a, b in zip(self, before, strict=True)))
+
+
+class Limits(NamedTuple):
+    """How much worse a version may be."""
+
+    error_increase: float
+    """By so much the part of failed requests may be larger."""
+    latency_ratio: float
+    """So many times as long an answer may take."""
+
+
+def read_counts(metrics: Iterable[str], version: str) -> Counts:
+    """Returns what services have counted for a version, whoever's shadow it is not.
+
+    Args:
+        metrics: the text of `/metrics` of each service.
+        version: its number.
+    """
+    total = Counts()
+    for text in metrics:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.labels.get("version") != version or sample.labels.get("role") == "shadow":
+                    continue
+                total += _counts_of(sample.name, sample.value)
+    return total
+
+
+def _counts_of(name: str, value: float) -> Counts:
+    match name:
+        case "model_prediction_latency_seconds_count":
+            return Counts(answered=value)
+        case "model_prediction_latency_seconds_sum":
+            return Counts(seconds=value)
+        case "model_prediction_errors_total":
+            return Counts(failed=value)
+        case _:
+            return Counts()
+
+
+def find_worsening(before: Counts, after: Counts, limits: Limits) -> str | None:
+    """Returns how a version does worse, in a few words; None where it does not, or too little is known."""
+    if after.requests < MIN_REQUESTS or before.requests < MIN_REQUESTS:
+        return None
+    if after.error_rate > before.error_rate + limits.error_increase:
+        return (
+            f"{after.error_rate:.1%} of {after.requests:.0f} requests fail, before {before.error_rate:.1%} "
+            f"of {before.requests:.0f}"
+        )
+    slower = after.latency - before.latency
+    if slower > NEGLIGIBLE_SECONDS and after.latency > limits.latency_ratio * before.latency:
+        return f"an answer takes {after.latency * 1e3:.1f} ms, before {before.latency * 1e3:.1f} ms"
+    return None
