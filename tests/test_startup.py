@@ -268,6 +268,20 @@ def test_killed_sync_process_is_started_again(registry: str, tmp_path: Path) -> 
         assert service.http.get("/readyz").status_code == 200
 
 
+def test_the_sync_process_ends_with_the_service_however_long_it_would_sleep(
+    registry: str, tmp_path: Path
+) -> None:
+    with running_service(
+        tmp_path / "a",
+        MLFLOW_TRACKING_URI=registry,
+        SERVING_MODEL_NAME="wine",
+        SERVING_SYNC_SECONDS="3600",
+    ) as service:
+        service.wait_ready()
+        (sync,) = child_processes(service.process.pid, "serving.prepare.sync")
+    wait_until(lambda: not Path(f"/proc/{sync}").exists(), 10, "the sync process is gone")
+
+
 def test_service_takes_its_processes_along_when_killed(registry: str, tmp_path: Path) -> None:
     with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/nowhere.db") as service:
         service.wait_reason("there is no registry")

@@ -23,7 +23,7 @@ from pathlib import Path
 from serving.logs import configure_logging
 from serving.prepare.synchronizer import Synchronizer
 from serving.settings import load_settings
-from serving.state import wake, wake_path
+from serving.state import wake_path
 
 log = logging.getLogger("serving.sync")
 
@@ -74,6 +74,10 @@ class Alarm:
         if select.select([self._pipe], [], [], seconds)[0]:
             os.read(self._pipe, 65_536)
 
+    def ring(self) -> None:
+        """Ends the wait; by the open pipe, whose name is gone once the parent has tidied up."""
+        os.write(self._pipe, b"!")
+
 
 def main(run_directory: Path) -> None:
     """Runs until the parent is gone."""
@@ -87,7 +91,7 @@ def main(run_directory: Path) -> None:
         while os.read(0, 1024):
             pass
         stop.set()
-        wake(run_directory)
+        alarm.ring()
 
     threading.Thread(target=wait_for_parent, daemon=True).start()
     synchronizer = Synchronizer(run_directory, settings, stop)
