@@ -1,7 +1,6 @@
 """Which model answers: watches the sync process' state, loads what it names, swaps in what it says."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -124,7 +123,6 @@ class Router:
             model.metrics.flush()
 
     async def _watch(self) -> None:
-        file = state_path(self._run_directory)
         parent = os.getppid()
         seen: tuple[int, int] | None = None
         while True:
@@ -134,11 +132,7 @@ class Router:
                 log.error("the process that started this worker is gone; ending")
                 signal.raise_signal(signal.SIGTERM)
                 return
-            now = seen
-            with contextlib.suppress(OSError):
-                status = file.stat()
-                # The inode, too: each state is a file of its own, and a clock may be set back.
-                now = (status.st_ino, status.st_mtime_ns)
+            now = self.look() or seen
             if now != seen:
                 is_done = await self._follow()
                 seen = now if is_done else None
@@ -152,6 +146,15 @@ class Router:
             await asyncio.sleep(WATCH_SECONDS)
             if self.counts_requests:
                 metrics.loop_delay_seconds.observe(max(time.perf_counter() - due, 0))
+
+    def look(self) -> tuple[int, int] | None:
+        """Returns what changes with the state; None where there is none."""
+        try:
+            status = state_path(self._run_directory).stat()
+        except OSError:
+            return None
+        # The inode, too: each state is a file of its own, and a clock may be set back.
+        return status.st_ino, status.st_mtime_ns
 
     async def _follow(self) -> bool:
         """Does what the state says; returns whether that is done, or has to be tried again."""

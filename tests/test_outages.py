@@ -20,6 +20,9 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.router import Router
+from serving.settings import Settings
+from serving.state import State, state_path, write_state
 from tests.conftest import Service, clean_environment, free_port, running_service, wait_until
 from tests.promoting import NAME, Clients, Registry, versions_answering, wait_answering
 
@@ -233,3 +236,45 @@ def test_old_prepared_versions_are_removed_and_those_in_use_stay(tmp_path: Path)
         assert stored() == {"1", "4", "5"}
     assert not list((tmp_path / "shared" / "preparing").glob("*.tmp"))
     shutil.rmtree(tmp_path / "shared")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_keeps_the_new_version_out_until_there_is_room(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", 1.0, 0.01)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
+    try:
+        with running_service(
+            tmp_path / "logs",
+            MLFLOW_TRACKING_URI=registry.uri,
+            SERVING_MODEL_NAME=NAME,
+            BENTOML_HOME=str(disk),
+        ) as service:
+            service.wait_ready()
+            filler = disk / "filler"
+            with contextlib.suppress(OSError), filler.open("wb") as stream:
+                while True:
+                    stream.write(b"x" * 4096)
+                    stream.flush()
+            with Clients(service, registry, ("1", "2"), n=2) as clients:
+                registry.promote("2")
+                wait_until(lambda: "disk is full" in stale(service), 60, "it is told that the disk is full")
+                assert versions_answering(service) == {"1"}
+                assert not list(disk.rglob("*.tmp")), "the half-written model still fills the disk"
+                filler.unlink()
+                wait_answering(service, "2")
+            assert clients.wrong == []
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_clock_that_is_set_back_hides_no_state(tmp_path: Path) -> None:
+    """Two states with the same time stamp: the worker tells them apart by the file that each is."""
+    seen = set()
+    for champion in ("wine:1-a", "wine:2-b"):
+        write_state(tmp_path, State(champion=champion))
+        os.utime(state_path(tmp_path), (0, 0))
+        router = Router(tmp_path, Settings())
+        seen.add(router.look())
+    assert len(seen) == 2
