@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from serving.errors import ClientGone, QueueFull
+from serving.errors import ClientGone, ModelNotReady, QueueFull
 from serving.monitoring import metrics
 from serving.policy import Call, Policy
 from serving.runtime import Output, count_output, slice_output
@@ -159,7 +159,12 @@ class Batcher:
             return
         self._is_busy = True
         self._observe(batch)
-        work = self._thread.submit(self._answer, batch)
+        try:
+            work = self._thread.submit(self._answer, batch)
+        except RuntimeError:  # the thread has ended: this worker is being stopped
+            self._is_busy = False
+            _hand_out(batch, [ModelNotReady("the model is not loaded any more") for _ in batch])
+            return
         work.add_done_callback(lambda done: self._hand_over(loop, batch, done))
 
     def _start_gathering(self, loop: asyncio.AbstractEventLoop) -> None:

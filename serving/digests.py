@@ -10,9 +10,11 @@ DIGEST_TAG = "serving.digest"
 def digest_of(folder: Path) -> str:
     """Returns the SHA-256 over the relative names and contents of all files, in the order of the names."""
     total = hashlib.sha256()
-    # MLflow itself adds the first as it downloads; loading a model's code leaves the second.
-    added = {"registered_model_meta", "__pycache__"}
-    for file in sorted(p for p in folder.rglob("*") if p.is_file() and not added & set(p.parts)):
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        # MLflow itself adds the first as it downloads; loading a model's code leaves the second, and what was
+        # pulled of it is thrown away.
+        if file == folder / "registered_model_meta" or "__pycache__" in file.relative_to(folder).parts:
+            continue
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())

@@ -199,5 +199,5 @@ class StorageError(PrepareError):
 
 def from_code(code: str, message: str) -> PrepareError:
     """Returns the error of a code, as another process has told it."""
-    kinds = {kind.code: kind for kind in PrepareError.__subclasses__()}
+    kinds = {kind.code: kind for kind in (RegistryUnreachable, ModelNotFound, ModelRefused, StorageError)}
     return kinds.get(code, PrepareError)(message)

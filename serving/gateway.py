@@ -150,7 +150,7 @@ class Gateway:
             await _send(send, 200, answer.media_type.encode(), answer.body, headers)
             shadow = self._router.shadow_of(answer.route)
             if shadow is not None:
-                self._shadow.compare(shadow, answer.output, v1.ask(endpoint, shadow, request))
+                self._shadow.compare(shadow, answer.output, v1.ask(endpoint, shadow, request), len(body))
         finally:
             metrics.active.leave()
 

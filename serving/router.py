@@ -133,15 +133,21 @@ class Router:
                 signal.raise_signal(signal.SIGTERM)
                 return
             now = self.look() or seen
-            if now != seen:
-                is_done = await self._follow()
-                seen = now if is_done else None
-                if not is_done:
-                    await asyncio.sleep(RETRY_SECONDS)
-            self.flush_metrics()
-            if self.had_large_request and not metrics.active.count:
-                self.had_large_request = False
-                await asyncio.to_thread(give_back)
+            try:
+                if now != seen:
+                    is_done = await self._follow()
+                    seen = now if is_done else None
+                    if not is_done:
+                        await asyncio.sleep(RETRY_SECONDS)
+                self.flush_metrics()
+                if self.had_large_request and not metrics.active.count:
+                    self.had_large_request = False
+                    await asyncio.to_thread(give_back)
+            except Exception:
+                # Of a full disk, for one: whoever does not watch follows no promotion any more.
+                log.exception("this worker could not follow (trying again every %g s)", RETRY_SECONDS)
+                seen = None
+                await asyncio.sleep(RETRY_SECONDS)
             due = time.perf_counter() + WATCH_SECONDS
             await asyncio.sleep(WATCH_SECONDS)
             if self.counts_requests:
@@ -170,12 +176,13 @@ class Router:
                 # Before others are loaded: that takes a while, and this one may be all there is.
                 self._swap(state)
         self._swap(state)
-        for tag in [tag for tag in self._models if tag not in state.tags]:
+        answering = {route.model.tag for route in self.routes.all}
+        for tag in [tag for tag in self._models if tag not in state.tags and tag not in answering]:
             self._models.pop(tag).retire()
             settle(has_let_go=True)
         metrics.stale.set(bool(state.stale))
         self._tell()
-        return state.champion is None or state.champion in self._models
+        return all(tag in self._models for tag in state.tags if tag != state.staged)
 
     async def _load(self, tag: str) -> None:
         try:

@@ -15,8 +15,9 @@ from serving.runtime import Output, count_output
 
 log = logging.getLogger("serving.shadow")
 
-MAX_WAITING = 100
-"""Requests that may wait for the shadow in a worker; what comes meanwhile it is not asked."""
+MAX_WAITING, MAX_WAITING_BYTES = 100, 50_000_000
+"""Requests that may wait for the shadow in a worker, and what their bodies may take; what comes meanwhile it is not
+asked."""
 
 TOLERANCE = 1e-6
 """Values that differ by no more than this part of them are the same."""
@@ -26,23 +27,27 @@ class Shadow:
     """Asks, and compares; whatever goes wrong is nobody's business but the metrics'."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.Task[None], int] = {}
 
-    def compare(self, route: Route, answered: Output, asking: Coroutine[Any, Any, Output]) -> None:
+    def compare(
+        self, route: Route, answered: Output, asking: Coroutine[Any, Any, Output], n_bytes: int
+    ) -> None:
         """Begins to ask; returns at once.
 
         Args:
             route: of the shadow.
             answered: what the caller got.
             asking: asks the shadow.
+            n_bytes: of the request.
         """
-        if len(self._tasks) >= MAX_WAITING:
+        n_waiting = sum(self._waiting.values())
+        if len(self._waiting) >= MAX_WAITING or n_waiting + n_bytes > MAX_WAITING_BYTES:
             asking.close()
             route.model.metrics.dropped()
             return
         task = asyncio.get_running_loop().create_task(_compare(route, answered, asking))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._waiting[task] = n_bytes
+        task.add_done_callback(self._waiting.pop)
 
 
 async def _compare(route: Route, answered: Output, asking: Coroutine[Any, Any, Output]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -232,3 +233,4 @@ def test_of_two_promotions_within_a_second_the_last_wins_everywhere(
         versions.promote("1")
         time.sleep(8)  # in which version 2 could have been prepared
         assert versions_answering(service, 30) == {"1"}
+        assert not re.search(r"wine:2-\w+ answers now", service.log), "the first of the two was served"

@@ -136,6 +136,17 @@ def test_damaged_model_file_is_refused(
     assert list((tmp_path / "service-0" / "bentoml").rglob("manifest.json")) == []
 
 
+def test_a_pickle_that_is_not_allowed_any_more_is_not_even_served_as_the_last_one(
+    registry: str, tmp_path: Path
+) -> None:
+    settings = {"MLFLOW_TRACKING_URI": registry, "SERVING_MODEL_NAME": "iris"}
+    with running_service(tmp_path / "a", **settings, SERVING_ALLOW_PICKLE="true") as service:
+        service.wait_ready()
+        assert "runs code that its writer chose" in service.log
+    with running_service(tmp_path / "a", **settings, SERVING_ALLOW_PICKLE="") as service:
+        service.wait_reason("SERVING_ALLOW_PICKLE=true")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_full_disk_while_preparing(registry: str, tmp_path: Path) -> None:
     disk = tmp_path / "disk"

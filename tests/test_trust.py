@@ -13,6 +13,7 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestRegressor,
 )
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.feature_selection import SelectKBest, f_classif
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression, SGDClassifier, TweedieRegressor
@@ -25,7 +26,7 @@ from sklearn.svm import SVC
 from skops import io
 
 from serving.errors import ModelRefused
-from serving.prepare.trust import check_code, check_types, find_pickle, untrusted_types
+from serving.prepare.trust import check_code, check_input, check_types, find_pickle, untrusted_types
 from serving.settings import Settings
 
 X = [[float(n), float(n % 7)] for n in range(40)]
@@ -109,23 +110,27 @@ def test_untrusted_types_are_named_in_the_refusal_as_the_setting_wants_them():
 
 
 PYFUNC = {"python_function": {"loader_module": "mlflow.sklearn"}}
+SKOPS = {"sklearn": {"serialization_format": "skops"}} | PYFUNC
+BOOSTER = {"xgboost": {"model_class": "xgboost.core.Booster", "data": "model.json"}} | PYFUNC
 
 
 @pytest.mark.parametrize(
     ("flavors", "part"),
     [
-        ({"sklearn": {"serialization_format": "cloudpickle"}} | PYFUNC, "pickle"),
-        ({"sklearn": {"serialization_format": "pickle"}} | PYFUNC, "pickle"),
-        ({"python_function": {"loader_module": "mlflow.pyfunc.model", "python_model": "m.pkl"}}, "own code"),
-        (
-            {"python_function": {"loader_module": "mlflow.pyfunc.model", "model_code_path": "m.py"}},
-            "own code",
-        ),
-        ({"python_function": {"loader_module": "loader"}}, "code of its own"),
-        ({"python_function": {"loader_module": "mlflowish.loader"}}, "code of its own"),
+        ({"sklearn": {"serialization_format": "cloudpickle"}} | PYFUNC, "is a pickle"),
+        ({"sklearn": {"pickled_model": "model.dat"}} | PYFUNC, "is a pickle"),  # MLflow's default
+        ({"python_function": {"loader_module": "mlflow.pyfunc.model", "python_model": "m.pkl"}}, "pyfunc"),
+        ({"python_function": {"loader_module": "mlflow.sklearn"}}, "pyfunc"),
+        ({"python_function": {"loader_module": "loader"}}, "pyfunc"),
+        ({"langchain": {"model_code_path": "m.py"}} | PYFUNC, "pyfunc"),
+        ({"xgboost": {"model_class": "evil.M", "data": "model.json"}} | PYFUNC, "evil.M"),
+        ({"xgboost": {"code": "code"}} | PYFUNC, "code of its own"),
+        ({"lightgbm": {"model_class": "lightgbm.sklearn.LGBMRegressor"}} | PYFUNC, "saved as a pickle"),
     ],
 )
-def test_flavors_that_run_their_writers_code_are_found(tmp_path: Path, flavors: dict[str, Any], part: str):
+def test_flavors_that_may_run_their_writers_code_are_found(
+    tmp_path: Path, flavors: dict[str, Any], part: str
+):
     assert part in str(find_pickle(tmp_path, flavors))
 
 
@@ -133,21 +138,31 @@ def test_flavors_that_run_their_writers_code_are_found(tmp_path: Path, flavors: 
 def test_a_pickle_is_found_whatever_its_name(tmp_path: Path, protocol: int):
     (tmp_path / "model.json").write_bytes(pickle.dumps({"a": 1}, protocol))
 
-    assert "pickle among its files" in str(find_pickle(tmp_path, PYFUNC))
+    assert "pickle among its files" in str(find_pickle(tmp_path, BOOSTER))
 
 
 def test_a_compressed_pickle_is_found_by_its_name(tmp_path: Path):
     joblib.dump({"a": 1}, tmp_path / "model.joblib", compress=3)
 
-    assert "pickle among its files" in str(find_pickle(tmp_path, PYFUNC))
+    assert "pickle among its files" in str(find_pickle(tmp_path, SKOPS))
 
 
-def test_plain_data_is_no_pickle(tmp_path: Path):
+@pytest.mark.parametrize("flavors", [SKOPS, BOOSTER])
+def test_plain_data_is_no_pickle(tmp_path: Path, flavors: dict[str, Any]):
     (tmp_path / "model.json").write_text(json.dumps({"a": 1}))
     (tmp_path / "empty").touch()
     io.dump(LogisticRegression().fit(X, Y), tmp_path / "model.skops")
 
-    assert find_pickle(tmp_path, {"sklearn": {"serialization_format": "skops"}} | PYFUNC) is None
+    assert find_pickle(tmp_path, flavors) is None
+
+
+@pytest.mark.parametrize("kind", ["filename", "file"])
+def test_a_model_that_would_open_the_files_that_callers_name_is_refused(kind: str):
+    check_input(make_pipeline(CountVectorizer(), LogisticRegression()))
+    with pytest.raises(ModelRefused, match="CountVectorizer reads files"):
+        check_input(make_pipeline(CountVectorizer(input=kind), LogisticRegression()))
+    with pytest.raises(ModelRefused, match="CountVectorizer reads files"):
+        check_input(CountVectorizer(input=kind))
 
 
 def test_a_pickle_is_refused_unless_it_is_allowed_and_then_the_log_says_what_that_means(

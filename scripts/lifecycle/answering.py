@@ -38,7 +38,9 @@ def answer_rows(settings: Settings, name: str, version: str, rows: pd.DataFrame)
     who = f"{name!r} version {version}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=folder)
+            target = Path(folder, "mlflow")  # by which the runtime tells one model's code from another's
+            target.mkdir()
+            path = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(target))
         except (MlflowException, OSError) as error:
             raise LifecycleError(f"{who} cannot be fetched: {type(error).__name__}") from None
         try:

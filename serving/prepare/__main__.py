@@ -15,7 +15,7 @@ import msgspec
 from serving.errors import PrepareError
 from serving.logs import configure_logging
 from serving.memory import limit_memory
-from serving.prepare.attempts import Outcome, Wish, lower_priority, write_outcome
+from serving.prepare.attempts import Outcome, Wish, end_with_parent, lower_priority, write_outcome
 from serving.settings import Settings, load_settings
 
 log = logging.getLogger("serving.prepare")
@@ -25,6 +25,7 @@ def main(outcome_file: Path, wish: str | None = None) -> int:
     """Makes the attempt; returns the exit status."""
     configure_logging()
     settings = load_settings()
+    end_with_parent()
     lower_priority()
     limit_memory(settings.prepare_memory_mb)
     # MLflow's own defaults are 120 seconds and 7 retries: minutes of silence in front of a dead server.

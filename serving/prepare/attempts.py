@@ -4,12 +4,15 @@ MLflow, scikit-learn, pandas and whatever the model brings are in memory only wh
 does to its process it does to nobody else's.
 """
 
+import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +20,9 @@ import msgspec
 from serving.prepare.resolving import Resolved, Wanted
 from serving.settings import Settings
 from serving.state import write_aside
+
+PARENT_VARIABLE = "ATTEMPT_PARENT_PID"
+"""In the environment of an attempt: the process that started it."""
 
 CRASHES = frozenset(
     {
@@ -62,7 +68,17 @@ def read_outcome(file: Path) -> Outcome | None:
         return None
 
 
-def attempt(file: Path, wish: Wish | None, settings: Settings, stop: threading.Event) -> Outcome:
+SUPERSEDED = "superseded"
+"""Code of an attempt that was ended because the registry wants something else by now."""
+
+
+def attempt(
+    file: Path,
+    wish: Wish | None,
+    settings: Settings,
+    stop: threading.Event,
+    is_superseded: Callable[[], bool] | None = None,
+) -> Outcome:
     """Runs one attempt; however that ends, an outcome comes back.
 
     Args:
@@ -70,17 +86,24 @@ def attempt(file: Path, wish: Wish | None, settings: Settings, stop: threading.E
         wish: the version to prepare; None asks MLflow's own client which it is, and prepares nothing.
         settings: of the service.
         stop: ends the attempt.
+        is_superseded: asked all the time; ends it, too.
     """
     file.unlink(missing_ok=True)
     arguments = [] if wish is None else [msgspec.json.encode(wish).decode()]
     try:
         process = subprocess.Popen(  # noqa: S603  # our own module
-            [sys.executable, "-m", "serving.prepare", str(file), *arguments], stdin=subprocess.DEVNULL
+            [sys.executable, "-m", "serving.prepare", str(file), *arguments],
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {PARENT_VARIABLE: str(os.getpid())},
         )
     except OSError as error:
         return Outcome(code="internal_error", message=f"no process can be started: {error.strerror}")
     give_up = time.monotonic() + settings.prepare_timeout_seconds
     while process.poll() is None:
+        if is_superseded is not None and is_superseded():
+            process.kill()
+            process.wait()
+            return Outcome(code=SUPERSEDED, message="the registry names another version by now")
         if stop.wait(0.05) or time.monotonic() > give_up:
             process.kill()
             process.wait()
@@ -101,6 +124,19 @@ def _without_outcome(status: int) -> Outcome:
         )
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
     return Outcome(code="prepare_failed", message=f"the preparing process {how}; the log may say more")
+
+
+def end_with_parent() -> None:
+    """Ends this process with the one that started it: an attempt that nobody waits for holds the model's lock.
+
+    Linux only. Source: PR_SET_PDEATHSIG(2const).
+    """
+    pr_set_pdeathsig = 1
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    # It may have ended before the kernel was told.
+    if os.environ.get(PARENT_VARIABLE, str(os.getppid())) != str(os.getppid()):
+        sys.exit("the process that started this one is gone")
 
 
 def lower_priority() -> None:

@@ -29,7 +29,7 @@ from serving.prepare.gate import (
     check_slowdown,
 )
 from serving.prepare.resolving import Resolved
-from serving.prepare.trust import check_code, check_types, find_pickle, untrusted_types
+from serving.prepare.trust import check_code, check_input, check_types, find_pickle, untrusted_types
 from serving.prepared import Manifest, Prepared, find_prepared, open_prepared, preparing, publish
 from serving.runtime import load_runtime
 from serving.runtime.compiled.nodes import NotCompiled
@@ -93,6 +93,8 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
     files = check_files(model_folder, mlmodel, settings)
     check_signature(answering.schema if answering else None, schema, resolved.tags)
     runtime = _load(model_folder, schema)
+    if files.writers_code is None and runtime.model is not None:
+        check_input(runtime.model)
     examples, is_logged = example_body(model_folder, mlmodel, schema, runtime.model)
     (folder / "examples.json").write_bytes(examples)
     native_seconds = _warm_up(runtime, schema, examples, is_logged=is_logged)
@@ -159,7 +161,13 @@ def _pull(resolved: Resolved, target: Path, settings: Settings) -> Path:
             f"the artifacts of {resolved.name!r} version {resolved.version} cannot be fetched: "
             f"{type(error).__name__}; is its artifact store reachable from here?"
         ) from error
-    return Path(path)
+    model_folder = Path(path)
+    # Bytecode would run instead of the source that is looked at.
+    for cache in list(model_folder.rglob("__pycache__")):
+        shutil.rmtree(cache)
+    for bytecode in list(model_folder.rglob("*.py[co]")):
+        bytecode.unlink()
+    return model_folder
 
 
 def _read_mlmodel(folder: Path, resolved: Resolved) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import os
 import socket
 import sqlite3
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -43,6 +44,9 @@ UNUSUAL = ("MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV
 
 UNABLE = frozenset({429, 500, 502, 503, 504})
 """Answers of a server, or of what stands before it, that may be others a little later."""
+
+
+MAX_ANSWER_BYTES = 10_000_000
 
 
 class _Model(NamedTuple):
@@ -78,7 +82,7 @@ def look_up(settings: Settings) -> Wanted | None:
         if isinstance(error.reason, (TimeoutError, ConnectionError, socket.gaierror)):
             raise _unreachable(uri, error.reason.strerror or "it took too long") from None
         return None
-    except (OSError, ValueError, LookupError, TypeError, sqlite3.Error, msgspec.MsgspecError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, sqlite3.Error, msgspec.MsgspecError):
         return None
     return None
 
@@ -161,12 +165,27 @@ class _Server:
             f"{self._base}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}", headers=self._headers
         )
         with urllib.request.urlopen(request, timeout=self._timeout, context=self._context) as answer:  # noqa: S310
-            document: dict[str, Any] = msgspec.json.decode(answer.read(10_000_000))
+            document: dict[str, Any] = msgspec.json.decode(_read(answer, self._timeout))
         return document
 
     def version(self, name: str, number: str) -> Version:
         found = self.get("model-versions/get", name=name, version=number)["model_version"]
         return _to_version(found)
+
+
+def _read(answer: Any, seconds: float) -> bytes:
+    """Returns a body that comes within so many seconds as a whole: a socket's timeout is for each piece of it.
+
+    Raises:
+        TimeoutError: it did not.
+    """
+    give_up = time.monotonic() + seconds
+    parts = []
+    while part := answer.read1(MAX_ANSWER_BYTES):
+        parts.append(part)
+        if time.monotonic() > give_up or sum(map(len, parts)) > MAX_ANSWER_BYTES:
+            raise TimeoutError("its answer does not end")
+    return b"".join(parts)
 
 
 def _to_version(found: dict[str, Any]) -> Version:

@@ -37,15 +37,18 @@ def start_sync(run_directory: Path) -> threading.Thread:
 
     def watch() -> None:
         while True:
-            process = subprocess.Popen(  # noqa: S603  # our own module
-                [sys.executable, "-m", "serving.prepare.sync", str(run_directory)],
-                stdin=subprocess.PIPE,
-                env=os.environ | {"PYTHONPATH": _python_path()},
-                # Ctrl-C goes to the whole foreground group; this process is ended by its parent's end alone.
-                start_new_session=True,
-            )
-            # Not by the exit status: BentoML's process manager reaps every child of the parent itself.
-            process.wait()
+            try:
+                process = subprocess.Popen(  # noqa: S603  # our own module
+                    [sys.executable, "-m", "serving.prepare.sync", str(run_directory)],
+                    stdin=subprocess.PIPE,
+                    env=os.environ | {"PYTHONPATH": _python_path()},
+                    # Ctrl-C goes to the whole foreground group; this process is ended by its parent's end alone.
+                    start_new_session=True,
+                )
+                # Not by the exit status: BentoML's process manager reaps every child of the parent itself.
+                process.wait()
+            except OSError as error:  # no more processes, for the moment
+                log.error("no sync process can be started: %s (trying again)", error)  # noqa: TRY400  # no trace for it
             threading.Event().wait(1)
 
     thread = threading.Thread(target=watch, name="sync", daemon=True)
@@ -100,6 +103,11 @@ def main(run_directory: Path) -> None:
             synchronizer.round()
         except OSError as error:  # the run directory's disk is full, or no process can be made
             log.error("the registry cannot be followed: %s (trying again)", error)  # noqa: TRY400  # no trace for it
+        except Exception:
+            log.exception("the registry cannot be followed (trying again)")
+        if synchronizer.is_hurried:
+            synchronizer.is_hurried = False
+            continue
         # Jitter keeps many pods from asking the registry in step.
         alarm.wait(settings.sync_seconds * random.uniform(0.8, 1.2))  # noqa: S311  # no secret depends on it
 

@@ -7,23 +7,26 @@ one could not load it, it stays out everywhere.
 
 import datetime as dt
 import logging
+import os
 import threading
 import time
 from pathlib import Path
 
 import msgspec
 
+from serving.digests import DIGEST_TAG
 from serving.errors import ModelRefused, PrepareError, from_code
 from serving.libraries import library_versions
-from serving.prepare.attempts import Outcome, Wish, attempt
+from serving.prepare.attempts import SUPERSEDED, Outcome, Wish, attempt
+from serving.prepare.gate import check_digest, check_libraries, check_signature
 from serving.prepare.last_good import LastGood, read_last_good, write_last_good
 from serving.prepare.lookup import look_up
 from serving.prepare.resolving import Resolved, Wanted
 from serving.prepare.retention import Keeper
 from serving.prepare.trust import check_admission
-from serving.prepared import find_prepared, is_prepared, open_prepared
+from serving.prepared import Prepared, find_prepared, is_prepared, open_prepared
 from serving.settings import Settings
-from serving.state import Refused, State, read_reports, read_state, write_state
+from serving.state import Refused, State, read_reports, read_state, state_path, write_state
 
 log = logging.getLogger("serving.sync")
 
@@ -33,6 +36,9 @@ takes seconds of a processor."""
 
 MAX_RETRY_SECONDS = 600
 """Between two attempts at a version that failed for a reason that may pass."""
+
+MAX_LOOK_SECONDS = 5
+"""The registry is asked at least so often while a version is prepared."""
 
 MAX_REFUSED = 20
 """How many refused versions are remembered, the newest."""
@@ -45,6 +51,10 @@ class _Failure(msgspec.Struct):
     n_times: int
     next_try: float
     """By the monotonic clock; infinite where it is not tried again."""
+
+
+class Superseded(PrepareError):
+    """Meanwhile the registry names another version, which may be prepared already: that comes first."""
 
 
 class _WorkerEnded(PrepareError):
@@ -62,9 +72,14 @@ class Synchronizer:
         self._written = read_state(run_directory)
         self._state = self._written or State()
         self._keeper = Keeper(settings)
-        self._failures: dict[str, _Failure] = {}
+        self._failures: dict[tuple[str, str | None], _Failure] = {}
         self._said = ""
         self._said_of: dict[str, str] = {}
+        self._n_attempts = 0
+        self._champion_wanted = ""
+        self._look_again_at = 0.0
+        self.is_hurried = False
+        """Whether the next round is to begin at once."""
         self._said_mlflow: Outcome | None = None
         self._ask_mlflow_at = 0.0
 
@@ -72,22 +87,29 @@ class Synchronizer:
         """Asks once, and follows the answer; whatever goes wrong is in the state and, once, in the log."""
         if self._state.champion is not None and not is_prepared(self._state.champion):
             log.warning("%s is gone from the model store; preparing it again", self._state.champion)
+        wanted = None
         try:
-            wanted, tag = self._find()
+            wanted = self._ask()
+            wanted, tag = self._find(wanted)
             if not self._stop.is_set():
                 self._serve(tag, wanted.champion)
+        except Superseded:
+            self.is_hurried = True
+            return
         except PrepareError as error:
             if not self._stop.is_set():
                 self._keep(error)
-        else:
-            self._accompany(wanted)
+        if wanted is not None and not self._stop.is_set():
+            try:
+                self._accompany(wanted)
+            except Superseded:
+                self.is_hurried = True
 
-    def _find(self) -> tuple[Wanted, str]:
+    def _find(self, wanted: Wanted) -> tuple[Wanted, str]:
         """Returns what the registry names, and the champion's prepared model.
 
         Preparing takes seconds, in which the registry may have come to name another.
         """
-        wanted = self._ask()
         while True:
             tag = self._get_ready(wanted.champion)
             if tag == self._state.champion or self._stop.is_set():
@@ -100,6 +122,7 @@ class Synchronizer:
     def _ask(self) -> Wanted:
         wanted = look_up(self._settings)
         if wanted is not None:
+            self._champion_wanted = wanted.champion.fingerprint
             return wanted
         is_serving = self._state.champion is not None
         outcome = self._said_mlflow
@@ -108,11 +131,33 @@ class Synchronizer:
             self._ask_mlflow_at = time.monotonic() + ASK_MLFLOW_SECONDS
         if outcome.wanted is None:
             raise from_code(outcome.code, outcome.message)
+        self._champion_wanted = outcome.wanted.champion.fingerprint
         return outcome.wanted
 
     def _attempt(self, resolved: Resolved | None) -> Outcome:
         wish = None if resolved is None else Wish(resolved, self._state.champion)
-        return attempt(self._run_directory / "attempt.json", wish, self._settings, self._stop)
+        self._n_attempts += 1
+        # A name of its own: what was left behind by a killed sync process may still write into another.
+        file = self._run_directory / f"attempt-{os.getpid()}-{self._n_attempts}.json"
+        try:
+            outcome = attempt(file, wish, self._settings, self._stop, self._is_superseded if wish else None)
+        finally:
+            file.unlink(missing_ok=True)
+        if outcome.code == SUPERSEDED:
+            log.info("the registry names another version by now")
+            raise Superseded(outcome.message)
+        return outcome
+
+    def _is_superseded(self) -> bool:
+        """Whether the registry, asked while something is prepared, names another champion than it did before."""
+        if self._state.champion is None or time.monotonic() < self._look_again_at:
+            return False
+        self._look_again_at = time.monotonic() + min(self._settings.sync_seconds, MAX_LOOK_SECONDS)
+        try:
+            latest = look_up(self._settings)
+        except PrepareError:
+            return False
+        return latest is not None and latest.champion.fingerprint != self._champion_wanted
 
     def _get_ready(self, resolved: Resolved) -> str:
         """Returns the tag of the prepared version; prepares it where that was not done yet.
@@ -120,12 +165,12 @@ class Synchronizer:
         Raises:
             PrepareError: it must not, or cannot be served.
         """
-        failure = self._failures.get(resolved.fingerprint)
+        failure = self._failures.get(self._key(resolved))
         if failure is not None and time.monotonic() < failure.next_try:
             raise failure.error
         found = find_prepared(resolved.name, resolved.version, resolved.source_key, library_versions())
         if found is not None:
-            check_admission(found.manifest, self._settings)
+            self._admit(found, resolved)
             return found.tag
         log.info("registry: %s version %s (%s)", resolved.name, resolved.version, resolved.because)
         started = time.monotonic()
@@ -136,9 +181,34 @@ class Synchronizer:
             raise error
         return outcome.tag
 
+    def _key(self, resolved: Resolved) -> tuple[str, str | None]:
+        """By what a failure is remembered: another champion to be compared with may let the version pass."""
+        return resolved.fingerprint, self._state.champion
+
+    def _admit(self, found: Prepared, resolved: Resolved) -> None:
+        """Lets a version pass that was prepared before, by whomever, for another champion, or other settings.
+
+        Raises:
+            ModelRefused: it must not be served here and now.
+        """
+        try:
+            check_admission(found.manifest, self._settings)
+            if found.tag in (self._state.champion, self._state.previous):
+                return  # it has answered these callers
+            check_digest(found.manifest.digest, resolved.tags.get(DIGEST_TAG))
+            check_libraries(found.folder / "mlflow" / "requirements.txt", self._settings.library_versions)
+            if self._state.champion is not None:
+                check_signature(open_prepared(self._state.champion).schema, found.schema, resolved.tags)
+        except ModelRefused as error:
+            refusal = ModelRefused(f"{resolved.name!r} version {resolved.version} is refused: {error}")
+            self._failed(resolved, refusal, 0)
+            raise refusal from error
+        except (OSError, msgspec.MsgspecError):
+            return  # the champion is gone from the store; it is prepared again
+
     def _failed(self, resolved: Resolved, error: PrepareError, seconds: float) -> None:
         """Remembers a failure: for good where it is the model's, until it may have passed where it is not."""
-        before = self._failures.get(resolved.fingerprint)
+        before = self._failures.get(self._key(resolved))
         n_times = before.n_times + 1 if before else 1
         is_final = isinstance(error, ModelRefused) or (isinstance(error, _WorkerEnded) and n_times > 1)
         if is_final:
@@ -146,7 +216,7 @@ class Synchronizer:
         else:
             pause = self._settings.sync_seconds * 2 ** min(n_times - 1, 20)
             next_try = time.monotonic() + min(max(pause, seconds), MAX_RETRY_SECONDS)
-        self._failures[resolved.fingerprint] = _Failure(error, n_times, next_try)
+        self._failures[self._key(resolved)] = _Failure(error, n_times, next_try)
         if is_final and not self._stop.is_set():
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             others = [one for one in self._state.refused if one.version != resolved.version]
@@ -156,6 +226,7 @@ class Synchronizer:
     def _serve(self, tag: str, resolved: Resolved) -> None:
         before = self._state
         refused = tuple(one for one in before.refused if one.version != resolved.version)
+        self._failures.pop(self._key(resolved), None)
         if tag == before.champion:
             self._write(msgspec.structs.replace(before, staged=None, reason="", stale="", refused=refused))
             return
@@ -208,6 +279,8 @@ class Synchronizer:
                 return None
             if tag not in self._state.tags:
                 self._stage(tag, resolved)
+        except Superseded:
+            raise
         except PrepareError as error:
             if self._said_of.get(role) != str(error) and not self._stop.is_set():
                 log.error("no %s: %s", role, error)  # noqa: TRY400  # the attempt's log has the trace
@@ -293,13 +366,14 @@ class Synchronizer:
         if found is None or not is_prepared(found.tag):
             return None
         try:
-            is_current = open_prepared(found.tag).manifest.libraries == library_versions()
-        except (OSError, msgspec.MsgspecError):
+            manifest = open_prepared(found.tag).manifest
+            check_admission(manifest, self._settings)
+        except (OSError, msgspec.MsgspecError, ModelRefused):
             return None
-        return found if is_current else None
+        return found if manifest.libraries == library_versions() else None
 
     def _write(self, state: State) -> None:
-        if state != self._written:
+        if state != self._written or not state_path(self._run_directory).exists():
             write_state(self._run_directory, state)
         self._state = self._written = state
         self._keeper.keep([*state.tags, *([state.previous] if state.previous else [])])

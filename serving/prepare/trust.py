@@ -36,8 +36,17 @@ OTHERS = frozenset(
 )
 """And these, beside what skops trusts by itself (NumPy's arrays and functions of numbers, SciPy's matrices)."""
 
-PICKLES = frozenset({"pickle", "cloudpickle", "joblib"})
-"""MLflow's `serialization_format` of what is a pickle."""
+PLAIN_CLASSES = frozenset(
+    {
+        *("xgboost.core.Booster", "lightgbm.basic.Booster"),
+        *(
+            f"xgboost.sklearn.XGB{kind}"
+            for kind in ("Classifier", "Regressor", "Ranker", "RFClassifier", "RFRegressor")
+        ),
+    }
+)
+"""`model_class` of what MLflow saves in the library's own format. Source: mlflow/xgboost and mlflow/lightgbm,
+`_save_model`."""
 
 PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".cloudpickle", ".pt", ".pth"})
 
@@ -132,19 +141,41 @@ def check_types(untrusted: list[str]) -> None:
 
 
 def find_pickle(folder: Path, flavors: dict[str, Any]) -> str | None:
-    """Returns what in a model is, or runs, code of its writer's, as the end of a sentence; None of plain data."""
-    for name in ("sklearn", "lightgbm", "xgboost"):
-        if (flavors.get(name) or {}).get("serialization_format") in PICKLES:
+    """Returns what in a model is, or may run, code of its writer's, as the end of a sentence; None of plain data.
+
+    Plain data are: scikit-learn saved with skops, and XGBoost's and LightGBM's own formats, without code beside.
+    MLflow's default for a missing `serialization_format` is a pickle; its loaders put the code that was logged with
+    a model in front of all other modules, and import classes that the MLmodel file names.
+    """
+    if "sklearn" in flavors:
+        if (flavors["sklearn"] or {}).get("serialization_format") != "skops":
             return "is a pickle"
-    pyfunc = flavors.get("python_function") or {}
-    if "python_model" in pyfunc or "model_code_path" in pyfunc:
-        return "is a pyfunc model of its own code"
-    if not str(pyfunc.get("loader_module", "mlflow.")).startswith("mlflow."):
-        return "is loaded by code of its own"
+    elif "xgboost" in flavors or "lightgbm" in flavors:
+        flavor = flavors.get("xgboost") or flavors.get("lightgbm") or {}
+        if flavor.get("code"):
+            return "brings code of its own"
+        if flavor.get("model_class", "xgboost.core.Booster") not in PLAIN_CLASSES:
+            return f"is a {flavor.get('model_class')}, which is saved as a pickle"
+    else:
+        return "is loaded through mlflow.pyfunc, which may run code of the model's own"
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         if file.suffix in PICKLE_SUFFIXES or _begins_like_a_pickle(file):
             return "has a pickle among its files"
     return None
+
+
+def check_input(model: Any) -> None:
+    """Refuses a model that would open files whose names callers send.
+
+    Raises:
+        ModelRefused: a vectorizer with `input="filename"` or `"file"` is a part of it.
+    """
+    parts = [model, *(model.get_params(deep=True).values() if hasattr(model, "get_params") else ())]
+    for part in parts:
+        if getattr(part, "input", None) in ("filename", "file"):
+            raise ModelRefused(
+                f"its {type(part).__name__} reads files that callers name (input={part.input!r})"
+            )
 
 
 def _begins_like_a_pickle(file: Path) -> bool:

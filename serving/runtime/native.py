@@ -4,7 +4,9 @@ scikit-learn, XGBoost and LightGBM models are called themselves, because `mlflow
 probabilities; every other flavor is called through `mlflow.pyfunc`.
 """
 
+import importlib
 import importlib.util
+import itertools
 import sys
 import warnings
 from pathlib import Path
@@ -68,9 +70,27 @@ def load_native(folder: Path, schema: Schema) -> NativeRuntime:
         Exception: whatever the library raises while loading.
     """
     flavors = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]
-    # Two versions may bring different code under the same module name; the one loaded now must get its own.
-    sys.modules.pop("preprocessing", None)
+    _forget_other_code()
     return NativeRuntime(_load_adapter(folder, flavors, schema), schema)
+
+
+def _forget_other_code() -> None:
+    """Forgets the modules that other models have brought, so that the one loaded now gets its own.
+
+    Two versions may bring different code under the same name. What is loaded keeps its classes and functions.
+    """
+    sys.modules.pop("preprocessing", None)
+    sys.path[:] = [path for path in sys.path if not _is_model_code(path)]
+    for name, module in list(sys.modules.items()):
+        if _is_model_code(getattr(module, "__file__", None) or ""):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def _is_model_code(path: str) -> bool:
+    """Whether a path leads into the code that was logged with a model: `…/mlflow/code`."""
+    parts = Path(path).parts
+    return any(pair == ("mlflow", "code") for pair in itertools.pairwise(parts))
 
 
 def _load_adapter(folder: Path, flavors: dict[str, Any], schema: Schema) -> _Adapter:
