@@ -1,6 +1,7 @@
 """The prepared model on disk: the contract between what prepares a model and what serves it.
 
-A prepared model is an ordinary entry of the BentoML model store, one per MLflow version and digest:
+A prepared model is an ordinary entry of the BentoML model store, one per MLflow version, digest and
+what it was prepared with:
 
     $BENTOML_HOME/models/churn/3-0f1e2d3c4b5a/
         model.yaml       BentoML's own
@@ -130,9 +131,14 @@ def store_name(model_name: str) -> str:
     return f"{name[:50].rstrip('._-') or 'model'}-{hashlib.sha256(model_name.encode()).hexdigest()[:8]}"
 
 
-def store_version(version: str, digest: str) -> str:
-    """Returns the BentoML version of an MLflow version."""
-    return f"{version}-{hashlib.sha256(f'{FORMAT}:{digest}'.encode()).hexdigest()[:12]}"
+def store_version(manifest: Manifest) -> str:
+    """Returns the BentoML version of an MLflow version.
+
+    Another registry's version of the same number, or the same one prepared with other libraries or another version
+    of this code, has another: services that share a store must not take each other's away.
+    """
+    identity = (FORMAT, manifest.digest, manifest.source_key, sorted(manifest.libraries.items()))
+    return f"{manifest.version}-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"
 
 
 def open_prepared(tag: str) -> Prepared:
@@ -205,7 +211,7 @@ def publish(folder: Path, manifest: Manifest) -> Prepared:
     Raises:
         OSError: the disk is full or not writable; nothing is in the store then.
     """
-    name, version = store_name(manifest.name), store_version(manifest.version, manifest.digest)
+    name, version = store_name(manifest.name), store_version(manifest)
     (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
     (folder / "model.yaml").write_text(
         yaml.safe_dump(_bentoml_info(name, version, manifest), sort_keys=False)
@@ -215,7 +221,7 @@ def publish(folder: Path, manifest: Manifest) -> Prepared:
     folder.chmod(0o755)  # mkdtemp lets nobody else in, such as the user of a container
     target = bentoml_home() / "models" / name / version
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The same artifacts may have been prepared before: for another registry, or by another version of this code.
+    # The same may have been prepared before, and have lost some of its files.
     before = folder.with_suffix(".before.tmp")
     if target.exists():
         target.rename(before)

@@ -87,9 +87,10 @@ ODD_NAMES = [
 def test_a_store_name_is_a_valid_bentoml_tag(name):
     from bentoml import Tag
 
-    tag = Tag.from_str(f"{store_name(name)}:{store_version('3', 'd' * 64)}")
+    version = store_version(some_manifest())
+    tag = Tag.from_str(f"{store_name(name)}:{version}")
     assert tag.name == store_name(name)
-    assert tag.version == store_version("3", "d" * 64)
+    assert tag.version == version
 
 
 def test_two_models_never_share_a_store_name():
@@ -106,7 +107,7 @@ def test_a_name_that_bentoml_takes_is_kept():
 
 
 def test_a_version_differs_by_digest_and_begins_with_mlflows():
-    one, other = store_version("3", "a" * 64), store_version("3", "b" * 64)
+    one, other = (store_version(some_manifest(digest=digit * 64)) for digit in "ab")
     assert one != other
     assert one.startswith("3-")
 
@@ -184,14 +185,22 @@ def test_what_is_damaged_or_of_another_format_is_not_found():
     assert find_prepared("churn", "3", "key") is None
 
 
-def test_publishing_the_same_digest_again_replaces_all_of_it(home):
+def test_publishing_the_same_again_replaces_all_of_it(home):
     first = prepare(manifest_of(), "old")
-    second = prepare(manifest_of(source_key="of another registry"), "new")
+    second = prepare(manifest_of(prepared_at="2025-01-01T00:00:00+00:00"), "new")
     assert first.folder == second.folder
     assert (second.folder / "mlflow" / "model.bin").read_text() == "new"
-    assert open_prepared(second.tag).manifest.source_key == "of another registry"
+    assert open_prepared(second.tag).manifest.prepared_at.startswith("2025")
     with preparing("churn") as folder:
         assert list((home / "preparing").glob("*.tmp")) == [folder]
+
+
+@pytest.mark.parametrize("other", [{"source_key": "of another registry"}, {"libraries": {"numpy": "9"}}])
+def test_what_was_prepared_for_others_stays_beside_it(home, other):
+    first = prepare(manifest_of(), "ours")
+    second = prepare(manifest_of(**other), "theirs")
+    assert (first.folder / "mlflow" / "model.bin").read_text() == "ours"
+    assert (second.folder / "mlflow" / "model.bin").read_text() == "theirs"
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
