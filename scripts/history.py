@@ -17,7 +17,7 @@ import msgspec
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.lifecycle.command import DONE, make_parser, open_model, run  # noqa: E402  # needs the line above
+from scripts.lifecycle.command import DONE, align, make_parser, open_model, run  # noqa: E402  # needs the line above
 from scripts.lifecycle.moves import Move  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
@@ -53,10 +53,7 @@ def to_table(moves: Sequence[Move]) -> list[str]:
             for move in moves
         ),
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return align(rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

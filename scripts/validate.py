@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
-from scripts.lifecycle.command import DONE, FAILED, make_parser, open_model, run  # noqa: E402  # the same
+from scripts.lifecycle.command import DONE, FAILED, align, make_parser, open_model, run  # noqa: E402  # the same
 from scripts.training import TrainingError  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
@@ -162,10 +162,7 @@ def to_table(checks: "Sequence[Check]") -> list[str]:
         (c.where, c.metric, number(c.value), number(c.before), c.rule, "met" if c.is_met else "NOT MET")
         for c in checks
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return align(rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

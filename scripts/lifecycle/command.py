@@ -78,3 +78,11 @@ def open_model(options: argparse.Namespace, settings: Settings) -> RegisteredMod
         LifecycleError: it cannot be found.
     """
     return RegisteredModel(settings, options.name, options.alias)
+
+
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
