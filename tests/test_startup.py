@@ -147,6 +147,19 @@ def test_a_pickle_that_is_not_allowed_any_more_is_not_even_served_as_the_last_on
         service.wait_reason("SERVING_ALLOW_PICKLE=true")
 
 
+def test_a_version_whose_files_are_in_doubt_now_is_not_even_served_as_the_last_one(
+    own_registry: str, tmp_path: Path
+) -> None:
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias("wine", "production", "1")
+    settings = {"MLFLOW_TRACKING_URI": own_registry, "SERVING_MODEL_NAME": "wine"}
+    with running_service(tmp_path / "a", **settings) as service:
+        service.wait_ready()
+    client.set_model_version_tag("wine", "1", "serving.digest", "0" * 64)
+    with running_service(tmp_path / "a", **settings) as service:
+        service.wait_reason("not those that were registered")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_full_disk_while_preparing(registry: str, tmp_path: Path) -> None:
     disk = tmp_path / "disk"

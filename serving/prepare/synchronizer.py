@@ -75,6 +75,8 @@ class Synchronizer:
         self._failures: dict[tuple[str, str | None], _Failure] = {}
         self._said = ""
         self._said_of: dict[str, str] = {}
+        self._refused_tag: str | None = None
+        """The prepared model that was refused last: it must not come back as the one that was served last."""
         self._n_attempts = 0
         self._champion_wanted = ""
         self._look_again_at = 0.0
@@ -200,6 +202,7 @@ class Synchronizer:
             if self._state.champion is not None:
                 check_signature(open_prepared(self._state.champion).schema, found.schema, resolved.tags)
         except ModelRefused as error:
+            self._refused_tag = found.tag
             refusal = ModelRefused(f"{resolved.name!r} version {resolved.version} is refused: {error}")
             self._failed(resolved, refusal, 0)
             raise refusal from error
@@ -363,7 +366,7 @@ class Synchronizer:
 
     def _find_last_good(self) -> LastGood | None:
         found = read_last_good(self._settings)
-        if found is None or not is_prepared(found.tag):
+        if found is None or found.tag == self._refused_tag or not is_prepared(found.tag):
             return None
         try:
             manifest = open_prepared(found.tag).manifest
