@@ -158,6 +158,11 @@ def refused(service: Service) -> dict[str, str]:
     return {one["version"]: one["reason"] for one in service.http.get("/v1/models").json()["refused"]}
 
 
+def metrics(service: Service) -> str:
+    """What one of the workers shows at `/metrics`."""
+    return service.http.get("/metrics").text
+
+
 class Trap(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """A step that does its worst, once it is in the processes of a service."""
 
