@@ -23,6 +23,7 @@ from serving.monitoring import metrics
 from serving.policy import Call, Policy
 from serving.runtime import Output, count_output, slice_output
 from serving.schema import Inputs, join
+from serving.threads import as_exception
 
 log = logging.getLogger("serving.batching")
 
@@ -198,12 +199,8 @@ class Batcher:
     def _answer_one(self, entry: _Entry) -> Output | Exception:
         try:
             return self._call(entry.inputs, entry.params)
-        except StopIteration as error:  # a future takes any exception but this one
-            return _as_exception(error)
-        except Exception as error:  # noqa: BLE001  # it is raised where the request waits
-            return error
-        except BaseException as error:  # noqa: BLE001  # a model that exits, or panics in Rust, ends a request
-            return _as_exception(error)
+        except BaseException as error:  # noqa: BLE001  # it is raised where the request waits
+            return as_exception(error)
 
     def _hand_over(
         self,
@@ -254,12 +251,6 @@ def _hand_out(batch: list[_Entry], answers: list[Output | Exception]) -> None:
             entry.future.set_exception(answer)
         else:
             entry.future.set_result(answer)
-
-
-def _as_exception(error: BaseException) -> Exception:
-    wrapped = RuntimeError(f"the model raised {type(error).__name__}")
-    wrapped.__cause__ = error
-    return wrapped
 
 
 def forget_frames(error: BaseException) -> None:

@@ -171,6 +171,8 @@ class PrepareError(ServingError):
     """Why no model could be made ready; shown by `/readyz` and in the log."""
 
     code = "prepare_failed"
+    final_after: int | None = None
+    """After so many failures a version is not tried again until it changes; None of what may always pass."""
 
 
 class RegistryUnreachable(PrepareError):
@@ -189,6 +191,14 @@ class ModelRefused(PrepareError):
     """The version was found and must not be served."""
 
     code = "model_refused"
+    final_after = 1
+
+
+class OutOfMemory(PrepareError):
+    """The version takes more memory than there is; another time there may be more."""
+
+    code = "out_of_memory"
+    final_after = 2
 
 
 class StorageError(PrepareError):
@@ -199,5 +209,5 @@ class StorageError(PrepareError):
 
 def from_code(code: str, message: str) -> PrepareError:
     """Returns the error of a code, as another process has told it."""
-    kinds = {kind.code: kind for kind in (RegistryUnreachable, ModelNotFound, ModelRefused, StorageError)}
-    return kinds.get(code, PrepareError)(message)
+    kinds = (RegistryUnreachable, ModelNotFound, ModelRefused, OutOfMemory, StorageError)
+    return {kind.code: kind for kind in kinds}.get(code, PrepareError)(message)

@@ -11,6 +11,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -150,7 +151,8 @@ class Gateway:
             await _send(send, 200, answer.media_type.encode(), answer.body, headers)
             shadow = self._router.shadow_of(answer.route)
             if shadow is not None:
-                self._shadow.compare(shadow, answer.output, v1.ask(endpoint, shadow, request), len(body))
+                ask = partial(v1.ask, endpoint, shadow, request)
+                self._shadow.compare(shadow, answer.output, ask, len(body))
         finally:
             metrics.active.leave()
 
@@ -247,6 +249,7 @@ class Gateway:
 
     def _metrics(self) -> tuple[int, bytes, bytes]:
         self._router.flush_metrics()
+        metrics.registry_asked.set(self._router.registry_asked_at or 0)
         return 200, b"text/plain; version=0.0.4; charset=utf-8", metrics.exposition()
 
     def _models(self) -> tuple[int, bytes, bytes]:

@@ -38,15 +38,25 @@ def describe_model(model: LoadedModel) -> dict[str, Any]:
         "preprocessing_sha256": manifest.preprocessing_sha256,
         "libraries": manifest.libraries,
         "prepared_at": manifest.prepared_at,
-        "loaded_at": np.datetime64(int(model.since), "s").item().isoformat() + "+00:00",
+        "loaded_at": to_iso(model.since),
         "signature": describe_schema(model.schema),
     }
 
 
 def describe_state(router: Router) -> dict[str, Any]:
     """Returns what the registry's last word has come to."""
-    state = router.state
-    return {"stale": state.stale or None, "previous": state.previous, "refused": state.refused}
+    state, asked = router.state, router.registry_asked_at
+    return {
+        "stale": state.stale or None,
+        "registry_asked_at": to_iso(asked) if asked else None,
+        "previous": state.previous,
+        "refused": state.refused,
+    }
+
+
+def to_iso(seconds: float) -> str:
+    """Returns a time since 1970 as ISO 8601 in UTC, to the second."""
+    return np.datetime64(int(seconds), "s").item().isoformat() + "+00:00"
 
 
 def describe_calls(model: LoadedModel) -> dict[str, Any]:

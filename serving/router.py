@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from serving.collector import give_back, settle
@@ -14,7 +15,8 @@ from serving.monitoring import metrics
 from serving.prepared import open_prepared
 from serving.routing import CHALLENGER, CHAMPION, SHADOW, Choice, Route, Routes
 from serving.settings import Settings
-from serving.state import Report, State, read_state, state_path, wake, write_report
+from serving.state import Report, State, read_asked, read_state, state_path, wake, write_report
+from serving.threads import call_aside
 
 log = logging.getLogger("serving.router")
 
@@ -112,6 +114,11 @@ class Router:
         for model in self._models.values():
             model.batcher.close()
 
+    @property
+    def registry_asked_at(self) -> float | None:
+        """When the registry answered last, in seconds since 1970; None where it never did."""
+        return read_asked(self._run_directory)
+
     def synchronize(self) -> None:
         """Makes the sync process ask the registry at once."""
         wake(self._run_directory)
@@ -185,8 +192,15 @@ class Router:
         return all(tag in self._models for tag in state.tags if tag != state.staged)
 
     async def _load(self, tag: str) -> None:
+        """Loads a model, unless the state names it no more before that is done: the next one must not wait."""
+        loading = call_aside(partial(self._open, tag))
+        while not (await asyncio.wait({loading}, timeout=WATCH_SECONDS))[0]:
+            state = read_state(self._run_directory)
+            if state is not None and tag not in state.tags:
+                loading.add_done_callback(_let_go)
+                return
         try:
-            model = await asyncio.to_thread(self._open, tag)
+            model = loading.result()
         except Exception as error:
             why = f"cannot be loaded: {type(error).__name__}; the log has the trace"
             if self._broken.get(tag) != why:
@@ -225,3 +239,9 @@ class Router:
         if report != self._report:
             write_report(self._run_directory, report)
             self._report = report
+
+
+def _let_go(loading: "asyncio.Future[LoadedModel]") -> None:
+    """Forgets a model that was loaded in vain."""
+    if loading.exception() is None:
+        loading.result().retire()

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,31 +24,56 @@ TOLERANCE = 1e-6
 """Values that differ by no more than this part of them are the same."""
 
 
+class _Question(NamedTuple):
+    route: Route
+    answered: Output
+    ask: Callable[[], Coroutine[Any, Any, Output]]
+    n_bytes: int
+
+
 class Shadow:
-    """Asks, and compares; whatever goes wrong is nobody's business but the metrics'."""
+    """Asks, and compares; whatever goes wrong is nobody's business but the metrics'.
+
+    One question begins in each turn of the event loop, after the requests that came in it: a compiled shadow
+    answers on the loop, and a burst of questions would hold up the requests behind it.
+    """
 
     def __init__(self) -> None:
-        self._waiting: dict[asyncio.Task[None], int] = {}
+        self._waiting: deque[_Question] = deque()
+        self._asked: dict[asyncio.Task[None], int] = {}
+        self._n_bytes = 0
 
     def compare(
-        self, route: Route, answered: Output, asking: Coroutine[Any, Any, Output], n_bytes: int
+        self, route: Route, answered: Output, ask: Callable[[], Coroutine[Any, Any, Output]], n_bytes: int
     ) -> None:
         """Begins to ask; returns at once.
 
         Args:
             route: of the shadow.
             answered: what the caller got.
-            asking: asks the shadow.
+            ask: asks the shadow.
             n_bytes: of the request.
         """
-        n_waiting = sum(self._waiting.values())
-        if len(self._waiting) >= MAX_WAITING or n_waiting + n_bytes > MAX_WAITING_BYTES:
-            asking.close()
+        n_waiting = len(self._waiting) + len(self._asked)
+        if n_waiting >= MAX_WAITING or self._n_bytes + n_bytes > MAX_WAITING_BYTES:
             route.model.metrics.dropped()
             return
-        task = asyncio.get_running_loop().create_task(_compare(route, answered, asking))
-        self._waiting[task] = n_bytes
-        task.add_done_callback(self._waiting.pop)
+        self._waiting.append(_Question(route, answered, ask, n_bytes))
+        self._n_bytes += n_bytes
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._ask_next)
+
+    def _ask_next(self) -> None:
+        route, answered, ask, n_bytes = self._waiting.popleft()
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(_compare(route, answered, ask()))
+        self._asked[task] = n_bytes
+        task.add_done_callback(self._forget)
+        if self._waiting:
+            loop.call_soon(self._ask_next)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._n_bytes -= self._asked.pop(task)
 
 
 async def _compare(route: Route, answered: Output, asking: Coroutine[Any, Any, Output]) -> None:

@@ -2,6 +2,7 @@
 
     state.json           from the sync process: which prepared models to load, and which of them answer
     workers/PID.json     from each worker: what it has loaded, what it could not, what it serves
+    asked                empty, touched by the sync process each time that the registry has answered
     wake                 a named pipe: a byte in it makes the sync process ask the registry at once
 
 Every file appears by a rename, so that nobody reads half of one.
@@ -80,6 +81,20 @@ def read_state(run_directory: Path) -> State | None:
 def write_state(run_directory: Path, state: State) -> None:
     """Tells the workers."""
     write_aside(state_path(run_directory), state)
+
+
+def note_asked(run_directory: Path) -> None:
+    """Tells that the registry has answered just now."""
+    with contextlib.suppress(OSError):  # of a full disk, for one; the time is then an old one
+        (run_directory / "asked").touch()
+
+
+def read_asked(run_directory: Path) -> float | None:
+    """Returns when the registry answered last, in seconds since 1970; None where it never did."""
+    try:
+        return (run_directory / "asked").stat().st_mtime
+    except OSError:
+        return None
 
 
 def write_report(run_directory: Path, report: Report) -> None:

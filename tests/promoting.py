@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from serving.prepare.attempts import PARENT_VARIABLE
 from tests.conftest import Service, tracking, wait_until
 from tests.models import REQUIREMENTS, fill_registry, frame, register
 
@@ -177,6 +178,8 @@ class Trap(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         if "SERVING_MODEL_NAME" in os.environ:
             if self.kind == "slow":
                 time.sleep(0.2)
+            if self.kind == "hang" and PARENT_VARIABLE not in os.environ:  # not while it is prepared
+                time.sleep(3600)
             if self.kind == "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
             if self.kind == "greedy":

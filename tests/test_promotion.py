@@ -165,8 +165,10 @@ def test_a_bad_version_stays_out_and_the_one_that_answers_is_unharmed(
     assert clients.wrong == []
     assert set(clients.answered) == {"1"}
     assert workers(service) == pids
-    for version in made.values():
-        assert service.log.count(f"registry: wine version {version} ") == 1, "it was tried again"
+    for what, version in made.items():
+        # Another time there may be more memory.
+        n_tries = 2 if what == "all memory" else 1
+        assert service.log.count(f"registry: wine version {version} ") == n_tries, what
     registry.promote("1")
     wait_until(lambda: service.http.get("/v1/models").json()["stale"] is None, 30, "all is well again")
     wait_until(lambda: "\nmodel_registry_stale 0.0" in metrics(service), 10, "it is measured")

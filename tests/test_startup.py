@@ -56,6 +56,7 @@ def test_no_registry_at_the_path(serve: Callable[..., Service], tmp_path: Path) 
         "ready": False,
         "reason": reason.removeprefix("no model is ready: "),
         "stale": None,
+        "registry_asked_at": None,
         "previous": None,
         "refused": [],
         "models": [],

@@ -85,6 +85,11 @@ stale = Gauge(
     "1 when the registry's last word is not known or not followed; `/v1/models` says why.",
     multiprocess_mode="livemax",
 )
+registry_asked = Gauge(
+    "model_registry_asked_timestamp_seconds",
+    "When the registry answered last, in seconds since 1970; 0 where it never did. Promotions are not seen after.",
+    multiprocess_mode="livemax",
+)
 model_ready = Gauge(
     "model_ready", "1 when every worker has a model that answers.", multiprocess_mode="livemin"
 )

@@ -13,7 +13,7 @@ import yaml
 
 from serving.decoding import JsonDecoder
 from serving.digests import DIGEST_TAG, digest_of
-from serving.errors import ModelNotFound, ModelRefused, PrepareError, StorageError
+from serving.errors import ModelNotFound, ModelRefused, OutOfMemory, PrepareError, StorageError
 from serving.hook import DIGEST_KEY, preprocessing_digest
 from serving.libraries import library_versions
 from serving.policy import measure_costs
@@ -67,7 +67,7 @@ def prepare(resolved: Resolved, settings: Settings, champion: str | None = None)
     except ModelRefused as error:
         raise ModelRefused(f"{resolved.name!r} version {resolved.version} is refused: {error}") from error
     except MemoryError as error:
-        raise ModelRefused(
+        raise OutOfMemory(
             f"{resolved.name!r} version {resolved.version} is refused: it takes more memory than there is "
             "(SERVING_PREPARE_MEMORY_MB)"
         ) from error

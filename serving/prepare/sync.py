@@ -72,10 +72,12 @@ class Alarm:
         # For writing, too: a pipe without a writer would be at its end, and never silent.
         self._pipe = os.open(file, os.O_RDWR | os.O_NONBLOCK)
 
-    def wait(self, seconds: float) -> None:
-        """Returns after so long, or once somebody has written."""
+    def wait(self, seconds: float) -> bool:
+        """Returns False after so long, or True once somebody has written."""
         if select.select([self._pipe], [], [], seconds)[0]:
             os.read(self._pipe, 65_536)
+            return True
+        return False
 
     def ring(self) -> None:
         """Ends the wait; by the open pipe, whose name is gone once the parent has tidied up."""
@@ -109,7 +111,8 @@ def main(run_directory: Path) -> None:
             synchronizer.is_hurried = False
             continue
         # Jitter keeps many pods from asking the registry in step.
-        alarm.wait(settings.sync_seconds * random.uniform(0.8, 1.2))  # noqa: S311  # no secret depends on it
+        if alarm.wait(settings.sync_seconds * random.uniform(0.8, 1.2)):  # noqa: S311  # no secret depends on it
+            synchronizer.hurry()
 
 
 if __name__ == "__main__":

@@ -18,15 +18,17 @@ from serving.digests import DIGEST_TAG
 from serving.errors import ModelRefused, PrepareError, from_code
 from serving.libraries import library_versions
 from serving.prepare.attempts import SUPERSEDED, Outcome, Wish, attempt
+from serving.prepare.failures import Failures
 from serving.prepare.gate import check_digest, check_libraries, check_signature
 from serving.prepare.last_good import LastGood, read_last_good, write_last_good
 from serving.prepare.lookup import look_up
 from serving.prepare.resolving import Resolved, Wanted
 from serving.prepare.retention import Keeper
+from serving.prepare.staging import Superseded, answering_workers, wait_loaded
 from serving.prepare.trust import check_admission
 from serving.prepared import Prepared, find_prepared, is_prepared, open_prepared
 from serving.settings import Settings
-from serving.state import Refused, State, read_reports, read_state, state_path, write_state
+from serving.state import Refused, State, note_asked, read_state, state_path, write_state
 
 log = logging.getLogger("serving.sync")
 
@@ -34,31 +36,11 @@ ASK_MLFLOW_SECONDS = 60
 """A registry that only MLflow's own client can ask is asked so often while a model answers: importing the client
 takes seconds of a processor."""
 
-MAX_RETRY_SECONDS = 600
-"""Between two attempts at a version that failed for a reason that may pass."""
-
 MAX_LOOK_SECONDS = 5
 """The registry is asked at least so often while a version is prepared."""
 
 MAX_REFUSED = 20
 """How many refused versions are remembered, the newest."""
-
-
-class _Failure(msgspec.Struct):
-    """What went wrong with one version so far."""
-
-    error: PrepareError
-    n_times: int
-    next_try: float
-    """By the monotonic clock; infinite where it is not tried again."""
-
-
-class Superseded(PrepareError):
-    """Meanwhile the registry names another version, which may be prepared already: that comes first."""
-
-
-class _WorkerEnded(PrepareError):
-    """Perhaps because of what it loaded, perhaps not."""
 
 
 class Synchronizer:
@@ -72,7 +54,7 @@ class Synchronizer:
         self._written = read_state(run_directory)
         self._state = self._written or State()
         self._keeper = Keeper(settings)
-        self._failures: dict[tuple[str, str | None], _Failure] = {}
+        self._failures = Failures(settings.sync_seconds)
         self._said = ""
         self._said_of: dict[str, str] = {}
         self._refused_tag: str | None = None
@@ -84,6 +66,10 @@ class Synchronizer:
         """Whether the next round is to begin at once."""
         self._said_mlflow: Outcome | None = None
         self._ask_mlflow_at = 0.0
+
+    def hurry(self) -> None:
+        """Makes the next round ask the registry in any case: somebody says that there is news."""
+        self._ask_mlflow_at = 0
 
     def round(self) -> None:
         """Asks once, and follows the answer; whatever goes wrong is in the state and, once, in the log."""
@@ -124,6 +110,7 @@ class Synchronizer:
     def _ask(self) -> Wanted:
         wanted = look_up(self._settings)
         if wanted is not None:
+            note_asked(self._run_directory)
             self._champion_wanted = wanted.champion.fingerprint
             return wanted
         is_serving = self._state.champion is not None
@@ -131,6 +118,8 @@ class Synchronizer:
         if outcome is None or not is_serving or time.monotonic() > self._ask_mlflow_at:
             outcome = self._said_mlflow = self._attempt(None)
             self._ask_mlflow_at = time.monotonic() + ASK_MLFLOW_SECONDS
+            if outcome.wanted is not None:
+                note_asked(self._run_directory)
         if outcome.wanted is None:
             raise from_code(outcome.code, outcome.message)
         self._champion_wanted = outcome.wanted.champion.fingerprint
@@ -159,6 +148,8 @@ class Synchronizer:
             latest = look_up(self._settings)
         except PrepareError:
             return False
+        if latest is not None:
+            note_asked(self._run_directory)
         return latest is not None and latest.champion.fingerprint != self._champion_wanted
 
     def _get_ready(self, resolved: Resolved) -> str:
@@ -167,9 +158,7 @@ class Synchronizer:
         Raises:
             PrepareError: it must not, or cannot be served.
         """
-        failure = self._failures.get(self._key(resolved))
-        if failure is not None and time.monotonic() < failure.next_try:
-            raise failure.error
+        self._failures.check(resolved, self._state.champion)
         found = find_prepared(resolved.name, resolved.version, resolved.source_key, library_versions())
         if found is not None:
             self._admit(found, resolved)
@@ -182,10 +171,6 @@ class Synchronizer:
             self._failed(resolved, error, time.monotonic() - started)
             raise error
         return outcome.tag
-
-    def _key(self, resolved: Resolved) -> tuple[str, str | None]:
-        """By what a failure is remembered: another champion to be compared with may let the version pass."""
-        return resolved.fingerprint, self._state.champion
 
     def _admit(self, found: Prepared, resolved: Resolved) -> None:
         """Lets a version pass that was prepared before, by whomever, for another champion, or other settings.
@@ -210,16 +195,8 @@ class Synchronizer:
             return  # the champion is gone from the store; it is prepared again
 
     def _failed(self, resolved: Resolved, error: PrepareError, seconds: float) -> None:
-        """Remembers a failure: for good where it is the model's, until it may have passed where it is not."""
-        before = self._failures.get(self._key(resolved))
-        n_times = before.n_times + 1 if before else 1
-        is_final = isinstance(error, ModelRefused) or (isinstance(error, _WorkerEnded) and n_times > 1)
-        if is_final:
-            next_try = float("inf")
-        else:
-            pause = self._settings.sync_seconds * 2 ** min(n_times - 1, 20)
-            next_try = time.monotonic() + min(max(pause, seconds), MAX_RETRY_SECONDS)
-        self._failures[self._key(resolved)] = _Failure(error, n_times, next_try)
+        """Remembers a failure, and shows it where it is for good."""
+        is_final = self._failures.add(resolved, self._state.champion, error, seconds)
         if is_final and not self._stop.is_set():
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             others = [one for one in self._state.refused if one.version != resolved.version]
@@ -229,7 +206,7 @@ class Synchronizer:
     def _serve(self, tag: str, resolved: Resolved) -> None:
         before = self._state
         refused = tuple(one for one in before.refused if one.version != resolved.version)
-        self._failures.pop(self._key(resolved), None)
+        self._failures.forget(resolved, before.champion)
         if tag == before.champion:
             self._write(msgspec.structs.replace(before, staged=None, reason="", stale="", refused=refused))
             return
@@ -251,26 +228,19 @@ class Synchronizer:
             )
 
     def _accompany(self, wanted: Wanted) -> None:
-        """Gets challenger and shadow ready, and gives them their shares."""
-        others = {"challenger": wanted.challenger, "shadow": wanted.shadow}
-        tags = {role: self._get_loaded(role, resolved) for role, resolved in others.items()}
+        """Gets challenger and shadow ready, and gives each its share."""
+        self._give_role("challenger", wanted.challenger, wanted.challenger_percent)
+        self._give_role("shadow", wanted.shadow, wanted.shadow_percent)
+
+    def _give_role(self, role: str, resolved: Resolved | None, percent: float) -> None:
+        tag = self._get_loaded(role, resolved)
         if self._stop.is_set():
             return
         before = self._state
-        after = msgspec.structs.replace(
-            before,
-            staged=None,
-            challenger=tags["challenger"],
-            challenger_percent=wanted.challenger_percent if tags["challenger"] else 0,
-            shadow=tags["shadow"],
-            shadow_percent=wanted.shadow_percent if tags["shadow"] else 0,
-        )
-        if after != before:
-            for role in others:
-                tag, share = getattr(after, role), getattr(after, f"{role}_percent")
-                if (tag, share) != (getattr(before, role), getattr(before, f"{role}_percent")):
-                    log.info("%s: %s", role, f"{tag}, {share:g} % of the requests" if tag else "none")
-        self._write(after)
+        share = percent if tag else 0
+        if (tag, share) != (getattr(before, role), getattr(before, f"{role}_percent")):
+            log.info("%s: %s", role, f"{tag}, {share:g} % of the requests" if tag else "none")
+        self._write(msgspec.structs.replace(before, staged=None, **{role: tag, f"{role}_percent": share}))
 
     def _get_loaded(self, role: str, resolved: Resolved | None) -> str | None:
         """Returns the tag of a model that accompanies the champion, once every worker has it; else None."""
@@ -293,38 +263,33 @@ class Synchronizer:
         return tag
 
     def _stage(self, tag: str, resolved: Resolved) -> None:
-        started = time.monotonic()
-        try:
-            self._load_everywhere(tag)
-        except PrepareError as error:
-            self._failed(resolved, error, time.monotonic() - started)
-            raise
-
-    def _load_everywhere(self, tag: str) -> None:
-        """Lets every worker that answers load the model, and waits until all have.
+        """Lets every worker that answers load a model, and waits until all have.
 
         Raises:
-            ModelRefused: a worker could not.
-            PrepareError: a worker ended, or took too long.
+            PrepareError: see `wait_loaded`.
         """
-        answering = {pid for pid, report in read_reports(self._run_directory).items() if report.serving}
+        answering = answering_workers(self._run_directory)
         if not answering:
             return
         self._write(msgspec.structs.replace(self._state, staged=tag))
-        give_up = time.monotonic() + self._settings.prepare_timeout_seconds
-        while not self._stop.wait(0.02):
-            reports = read_reports(self._run_directory)
-            for report in reports.values():
-                if tag in report.broken:
-                    raise ModelRefused(f"{tag} is prepared, and a worker {report.broken[tag]}")
-            if answering - set(reports):
-                raise _WorkerEnded(f"a worker ended while {tag} was loaded")
-            if all(tag in report.loaded for report in reports.values()):
-                return
-            if time.monotonic() > give_up:
-                raise PrepareError(
-                    f"the workers did not load {tag} in time (SERVING_PREPARE_TIMEOUT_SECONDS)"
-                )
+        started = time.monotonic()
+        # Not at once: most models are loaded by then, and a registry that is slow would hold them up.
+        self._look_again_at = started + MAX_LOOK_SECONDS
+        try:
+            wait_loaded(
+                self._run_directory,
+                tag,
+                answering,
+                until=started + self._settings.prepare_timeout_seconds,
+                stop=self._stop,
+                is_superseded=self._is_superseded,
+            )
+        except Superseded:
+            log.info("the registry names another version by now")
+            raise
+        except PrepareError as error:
+            self._failed(resolved, error, time.monotonic() - started)
+            raise
 
     def _commit(self, state: State) -> None:
         assert state.champion is not None
@@ -342,7 +307,6 @@ class Synchronizer:
         champion = self._state.champion
         if champion is None and (last_good := self._find_last_good()) is not None:
             log.warning("%s, served last time, answers: %s", last_good.tag, message)
-            self._said = message
             self._write(
                 msgspec.structs.replace(
                     self._state, champion=last_good.tag, previous=last_good.previous, stale=message
@@ -358,11 +322,11 @@ class Synchronizer:
 
     def _say(self, form: str, error: PrepareError) -> None:
         """Logs a reason, unless it is the one that was logged last."""
-        if str(error) != self._said:
-            is_final = isinstance(error, ModelRefused)
-            then = "not tried again until it changes" if is_final else "trying again"
+        is_final = any(one.reason == str(error) for one in self._state.refused)
+        then = "not tried again until it changes" if is_final else "trying again"
+        if f"{error} ({then})" != self._said:
             log.error(f"{form} (%s)", error, then)  # noqa: G004  # the form is ours
-        self._said = str(error)
+        self._said = f"{error} ({then})"
 
     def _find_last_good(self) -> LastGood | None:
         found = read_last_good(self._settings)

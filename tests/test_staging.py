@@ -1,0 +1,107 @@
+"""How versions are loaded into two workers of a real service, one beside the other."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from tests.conftest import Service, wait_until
+from tests.promoting import NAME, Clients, Registry, metrics, refused, trapped, wait_answering
+from tests.test_promotion import two_workers
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A registry with three versions."""
+    return Registry(tmp_path_factory.mktemp("versions"), 1.0, 0.1, 0.01)
+
+
+def loaded_at(service: Service, role: str) -> set[str]:
+    """When the workers have loaded the model in the role."""
+    found = set()
+    for _ in range(12):
+        answer = service.http.get("/v1/models", headers={"Connection": "close"}).json()
+        found |= {model["loaded_at"] for model in answer["models"] if model["role"] == role}
+    return found
+
+
+def test_a_version_that_hangs_in_the_workers_does_not_hold_up_the_next(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", 1.0, 0.01)
+    hanging = registry.add(trapped("hang"))
+    with two_workers(tmp_path, registry, SERVING_PREPARE_TIMEOUT_SECONDS="600") as service:
+        wait_answering(service, "1")
+        with Clients(service, registry, ("1", "2"), n=2) as clients:
+            registry.promote(hanging)
+            wait_until(
+                lambda: list((tmp_path / "bentoml").rglob(f"{hanging}-*/manifest.json")), 60, "it is prepared"
+            )
+            time.sleep(2)  # in which the workers begin to load it
+            registry.promote("2")
+            wait_answering(service, "2", 60)
+        assert clients.wrong == []
+        assert refused(service) == {}  # nothing is known against it
+
+
+def test_a_challenger_stays_loaded_when_a_shadow_comes(versions: Registry, tmp_path: Path) -> None:
+    client = mlflow.MlflowClient(versions.uri, versions.uri)
+    client.set_registered_model_alias(NAME, "challenger", "2")
+    with two_workers(
+        tmp_path, versions, SERVING_CHALLENGER_ALIAS="challenger", SERVING_SHADOW_ALIAS="shadow"
+    ) as service:
+        wait_until(lambda: loaded_at(service, "challenger"), 60, "the challenger is loaded")
+        before = wait_until(
+            lambda: (
+                len(service.http.get("/v1/models").json()["models"]) == 2 and loaded_at(service, "challenger")
+            ),
+            60,
+            "both workers have it",
+        )
+        time.sleep(1.1)  # what is loaded now has another second
+        client.set_registered_model_alias(NAME, "shadow", "3")
+        wait_until(lambda: loaded_at(service, "shadow"), 60, "the shadow is loaded")
+        assert loaded_at(service, "challenger") <= before
+
+
+def test_a_webhook_is_followed_at_once_also_where_only_mlflows_client_can_ask(
+    versions: Registry, tmp_path: Path, serve: Callable[..., Service]
+) -> None:
+    from tests.test_outages import signed
+
+    versions.promote("1")
+    service = serve(
+        MLFLOW_TRACKING_URI=versions.uri,
+        MLFLOW_REGISTRY_URI=versions.uri,
+        SERVING_MODEL_NAME=NAME,
+        SERVING_SYNC_SECONDS="3600",
+        SERVING_WEBHOOK_SECRET="hunter2",
+    ).wait_ready()
+    versions.promote("2")
+    assert service.http.post("/v1/sync", content=b"{}", headers=signed("hunter2", b"{}")).status_code == 202
+    wait_answering(service, "2", 45)  # and not after the minute for which MLflow's client is not asked again
+
+
+def test_when_the_registry_answered_last_is_shown(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", 1.0)
+
+    def asked(service: Service) -> float:
+        (line,) = [
+            line
+            for line in metrics(service).splitlines()
+            if line.startswith("model_registry_asked_timestamp_seconds ")
+        ]
+        return float(line.split()[1])
+
+    started = time.time()
+    with two_workers(tmp_path, registry) as service:
+        wait_answering(service, "1")
+        first = asked(service)
+        assert started <= first <= time.time() + 1
+        wait_until(lambda: asked(service) > first, 30, "it is asked again")
+        assert service.http.get("/v1/models").json()["registry_asked_at"] > "2026"
+        (tmp_path / "own" / "mlflow.db").rename(tmp_path / "away.db")
+        wait_until(lambda: service.http.get("/v1/models").json()["stale"], 30, "it is gone")
+        last = asked(service)
+        time.sleep(2)
+        assert asked(service) == last
