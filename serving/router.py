@@ -76,7 +76,8 @@ class Router:
         """Returns the route of a request.
 
         Raises:
-            ServingError: there is none; see `Routes.choose`.
+            ModelNotReady: there is no model; says why.
+            ServingError: see `Routes.choose`.
         """
         if self.routes.champion is None:
             raise ModelNotReady(f"no model is ready: {self.reason}")

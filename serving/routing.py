@@ -4,7 +4,7 @@ import hashlib
 import random
 from typing import NamedTuple, Self
 
-from serving.errors import Forbidden, ModelNotReady, ServingError, VersionNotFound
+from serving.errors import Forbidden, ServingError, VersionNotFound
 from serving.loaded import LoadedModel
 
 CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
@@ -85,15 +85,13 @@ class Routes:
         return self.challenger_percent if route.role == CHALLENGER else 100 - self.challenger_percent
 
     def choose(self, choice: Choice) -> Route:
-        """Returns the route of a request.
+        """Returns the route of a request; there has to be a champion.
 
         Raises:
-            ModelNotReady: there is no champion.
             Forbidden: the request names a version, and may not.
             VersionNotFound: it names one that is not loaded.
         """
-        if self.champion is None:
-            raise ModelNotReady("no model is ready")
+        assert self.champion is not None
         if choice.version is not None:
             return self._named(choice.version)
         if self.challenger_percent and self._fraction(choice.key) * 100 < self.challenger_percent:

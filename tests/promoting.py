@@ -178,7 +178,8 @@ class Trap(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         if "SERVING_MODEL_NAME" in os.environ:
             if self.kind == "slow":
                 time.sleep(0.2)
-            if self.kind == "hang" and PARENT_VARIABLE not in os.environ:  # not while it is prepared
+            is_prepared = PARENT_VARIABLE in os.environ
+            if (self.kind == "hang" and not is_prepared) or (self.kind == "stuck" and is_prepared):
                 time.sleep(3600)
             if self.kind == "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)

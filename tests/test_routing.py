@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import Forbidden, InvalidInput, ModelNotReady, VersionNotFound
+from serving.router import Router
 from serving.routing import NO_CHOICE, Choice, Routes
 from serving.runtime import Output
+from serving.settings import Settings
 from serving.shadow import count_differences
 from tests.conftest import ROOT
 from tests.manifests import some_manifest
@@ -43,9 +46,9 @@ def share(of: Routes, choices: list[Choice]) -> float:
     return sum(of.choose(choice).role == "challenger" for choice in choices) / len(choices)
 
 
-def test_without_a_champion_nobody_answers():
-    with pytest.raises(ModelNotReady):
-        Routes().choose(NO_CHOICE)
+def test_without_a_champion_nobody_answers(tmp_path: Path):
+    with pytest.raises(ModelNotReady, match="no model is ready: the model is being prepared"):
+        Router(tmp_path, Settings()).choose(NO_CHOICE)
 
 
 @pytest.mark.parametrize("percent", [0, 5, 50, 100])

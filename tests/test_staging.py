@@ -7,7 +7,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tests.conftest import Service, wait_until
+from tests.conftest import Service, running_service, wait_until
 from tests.promoting import NAME, Clients, Registry, metrics, refused, trapped, wait_answering
 from tests.test_promotion import two_workers
 
@@ -42,6 +42,22 @@ def test_a_version_that_hangs_in_the_workers_does_not_hold_up_the_next(tmp_path:
             wait_answering(service, "2", 60)
         assert clients.wrong == []
         assert refused(service) == {}  # nothing is known against it
+
+
+def test_a_first_version_that_hangs_while_it_is_prepared_does_not_hold_up_the_next(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", 1.0)
+    registry.promote(registry.add(trapped("stuck")))
+    with running_service(
+        tmp_path,
+        MLFLOW_TRACKING_URI=registry.uri,
+        SERVING_MODEL_NAME=NAME,
+        SERVING_PREPARE_TIMEOUT_SECONDS="600",
+    ) as service:
+        service.wait_reason("the model is being prepared")
+        wait_until(lambda: "registry: wine version 2" in service.log, 30, "it is prepared")
+        time.sleep(5)
+        registry.promote("1")
+        service.wait_ready(60)
 
 
 def test_a_challenger_stays_loaded_when_a_shadow_comes(versions: Registry, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def _answer(folder: Path, settings: Settings, version: str, rows: pd.DataFrame) 
     import yaml
 
     from serving.decoding import JsonDecoder
-    from serving.prepare.build import check_files, schema_of
+    from serving.prepare.files import check_files, schema_of
     from serving.protocols.v1 import encode_hook
     from serving.runtime.native import load_native
 

@@ -3,38 +3,28 @@
 import datetime as dt
 import errno
 import logging
-import os
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import msgspec
-import yaml
 
 from serving.decoding import JsonDecoder
 from serving.digests import DIGEST_TAG, digest_of
-from serving.errors import ModelNotFound, ModelRefused, OutOfMemory, PrepareError, StorageError
-from serving.hook import DIGEST_KEY, preprocessing_digest
+from serving.errors import ModelRefused, OutOfMemory, PrepareError, StorageError
 from serving.libraries import library_versions
 from serving.policy import measure_costs
 from serving.prepare.clock import unhindered_seconds
 from serving.prepare.compiling import Compiled, compile_model, is_rowwise
 from serving.prepare.examples import MAX_EXAMPLES, example_body, sample_inputs
-from serving.prepare.gate import (
-    check_costs,
-    check_digest,
-    check_libraries,
-    check_output,
-    check_signature,
-    check_slowdown,
-)
+from serving.prepare.files import check_files, first_line, pull, read_mlmodel, schema_of
+from serving.prepare.gate import check_costs, check_digest, check_output, check_signature, check_slowdown
 from serving.prepare.resolving import Resolved
-from serving.prepare.trust import check_code, check_input, check_types, find_pickle, untrusted_types
+from serving.prepare.trust import check_input
 from serving.prepared import Manifest, Prepared, find_prepared, open_prepared, preparing, publish
 from serving.runtime import load_runtime
 from serving.runtime.compiled.nodes import NotCompiled
-from serving.runtime.native import HOOK, NativeRuntime, code_folder, load_native, skops_file
-from serving.schema import Inputs, Schema, parse_schema
+from serving.runtime.native import NativeRuntime, load_native
+from serving.schema import Inputs, Schema
 from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")
@@ -84,8 +74,8 @@ def _storage_error(error: OSError) -> StorageError:
 
 
 def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str | None) -> Prepared:
-    model_folder = _pull(resolved, folder / "mlflow", settings)
-    mlmodel = _read_mlmodel(model_folder, resolved)
+    model_folder = pull(resolved, folder / "mlflow", settings)
+    mlmodel = read_mlmodel(model_folder, resolved)
     schema = schema_of(mlmodel)
     answering = _open_champion(champion)
     digest = digest_of(model_folder)
@@ -140,75 +130,6 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
     return prepared
 
 
-def _pull(resolved: Resolved, target: Path, settings: Settings) -> Path:
-    import mlflow
-
-    target.mkdir()
-    try:
-        path = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"models:/{resolved.name}/{resolved.version}",
-            dst_path=str(target),
-            tracking_uri=settings.tracking_uri,
-            registry_uri=settings.tracking_uri,
-        )
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        # MLflow wraps what its stores raise; a full disk is told by asking the disk.
-        if shutil.disk_usage(target).free < 1_000_000:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise ModelNotFound(
-            f"the artifacts of {resolved.name!r} version {resolved.version} cannot be fetched: "
-            f"{type(error).__name__}; is its artifact store reachable from here?"
-        ) from error
-    model_folder = Path(path)
-    # Bytecode would run instead of the source that is looked at.
-    for cache in list(model_folder.rglob("__pycache__")):
-        shutil.rmtree(cache)
-    for bytecode in list(model_folder.rglob("*.py[co]")):
-        bytecode.unlink()
-    return model_folder
-
-
-def _read_mlmodel(folder: Path, resolved: Resolved) -> dict[str, Any]:
-    try:
-        mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
-        flavors = mlmodel["flavors"]
-        if not isinstance(flavors, dict):
-            raise TypeError
-    except (OSError, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError):
-        raise ModelNotFound(
-            f"the artifacts of {resolved.name!r} version {resolved.version} cannot be fetched: "
-            "there is no MLmodel file that can be read among them"
-        ) from None
-    else:
-        return dict(mlmodel)
-
-
-class Files(NamedTuple):
-    """What a model's files are, as far as somebody has to trust them."""
-
-    hook_digest: str | None
-    writers_code: str | None
-    own_types: list[str]
-
-
-def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Files:
-    """Looks at a model's files before anything is made of them.
-
-    Raises:
-        ModelRefused: they are of another `preprocessing.py`, run code that nobody trusts, or want other libraries.
-    """
-    flavors = mlmodel["flavors"]
-    hook_digest = _hook_digest(folder, flavors, (mlmodel.get("metadata") or {}).get(DIGEST_KEY))
-    _check_preprocessing(hook_digest, settings)
-    writers_code = find_pickle(folder, flavors)
-    check_code(writers_code, settings)
-    own_types = _check_types(folder, flavors, settings, has_hook=hook_digest is not None)
-    check_libraries(folder / "requirements.txt", settings.library_versions)
-    return Files(hook_digest, writers_code, own_types)
-
-
 def _open_champion(tag: str | None) -> Prepared | None:
     if tag is None:
         return None
@@ -217,32 +138,6 @@ def _open_champion(tag: str | None) -> Prepared | None:
     except (OSError, msgspec.MsgspecError):
         log.warning("%s, which answers now, cannot be read; the new version is not compared with it", tag)
         return None
-
-
-def _hook_digest(folder: Path, flavors: dict[str, Any], recorded: str | None) -> str | None:
-    """The digest of the `preprocessing.py` among the model's files, else the one that was recorded.
-
-    The file that would run counts, not what is said of it.
-    """
-    code = code_folder(folder, flavors.get("sklearn") or {})
-    hook = code / HOOK if code else None
-    return preprocessing_digest(hook) if hook and hook.is_file() else recorded
-
-
-def _check_types(folder: Path, flavors: dict[str, Any], settings: Settings, *, has_hook: bool) -> list[str]:
-    """Refuses a skops model of untrusted types; returns those that only the settings make trusted."""
-    file = skops_file(folder, flavors.get("sklearn") or {})
-    if file is None:
-        return []
-    from skops import io
-
-    try:
-        names = io.get_untrusted_types(file=file)
-    except Exception as error:
-        raise ModelRefused(f"it cannot be loaded: {type(error).__name__}: {_first_line(error)}") from error
-    # The hook was compared with the one that stands here, or is allowed to differ.
-    check_types(untrusted_types(names, settings.trusted_type_names, has_our_preprocessing=has_hook))
-    return untrusted_types(names, frozenset(), has_our_preprocessing=has_hook)
 
 
 def _compare_costs(
@@ -257,40 +152,6 @@ def _compare_costs(
     check_costs(costs[1], costs[0], settings.max_slowdown)
 
 
-def schema_of(mlmodel: dict[str, Any]) -> Schema:
-    """Returns the inputs that an MLmodel file describes.
-
-    Raises:
-        ModelRefused: it describes none, or of types that are not known.
-    """
-    signature = mlmodel.get("signature") or {}
-    if not signature.get("inputs"):
-        raise ModelRefused(
-            "it was logged without a signature; log it with "
-            "signature=mlflow.models.infer_signature(X, model.predict(X)) and input_example=X.head(50)"
-        )
-    return parse_schema(signature["inputs"], signature.get("params"))
-
-
-def _check_preprocessing(digest: str | None, settings: Settings) -> None:
-    """A model that was trained with another `preprocessing.py` would be fed other features."""
-    if digest is None:
-        return
-    try:
-        here = preprocessing_digest()
-    except FileNotFoundError:
-        here = None
-    if digest == here:
-        return
-    message = (
-        f"the model was trained with another preprocessing.py (sha256 {digest[:12]}…, "
-        f"here {here[:12] + '…' if here else 'there is none'})"
-    )
-    if settings.preprocessing_mismatch == "refuse":
-        raise ModelRefused(f"{message}; train again, or set SERVING_PREPROCESSING_MISMATCH=warn")
-    log.warning("%s; the one that was logged with the model is used", message)
-
-
 def _load(folder: Path, schema: Schema) -> NativeRuntime:
     try:
         return load_native(folder, schema)
@@ -298,7 +159,7 @@ def _load(folder: Path, schema: Schema) -> NativeRuntime:
         raise
     except Exception as error:
         log.exception("the model does not load")
-        raise ModelRefused(f"it cannot be loaded: {type(error).__name__}: {_first_line(error)}") from error
+        raise ModelRefused(f"it cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _compile(
@@ -326,10 +187,6 @@ def _compile(
         compiled.parity.max_abs_difference,
     )
     return compiled, compiled.reason
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
 
 
 def _warm_up(runtime: NativeRuntime, schema: Schema, examples: bytes, *, is_logged: bool) -> float:

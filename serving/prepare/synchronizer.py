@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,27 +18,20 @@ import msgspec
 from serving.digests import DIGEST_TAG
 from serving.errors import ModelRefused, PrepareError, from_code
 from serving.libraries import library_versions
+from serving.prepare.asking import Asking
 from serving.prepare.attempts import SUPERSEDED, Outcome, Wish, attempt
 from serving.prepare.failures import Failures
 from serving.prepare.gate import check_digest, check_libraries, check_signature
 from serving.prepare.last_good import LastGood, read_last_good, write_last_good
-from serving.prepare.lookup import look_up
 from serving.prepare.resolving import Resolved, Wanted
 from serving.prepare.retention import Keeper
 from serving.prepare.staging import Superseded, answering_workers, wait_loaded
 from serving.prepare.trust import check_admission
 from serving.prepared import Prepared, find_prepared, is_prepared, open_prepared
 from serving.settings import Settings
-from serving.state import Refused, State, note_asked, read_state, state_path, write_state
+from serving.state import Refused, State, read_state, state_path, write_state
 
 log = logging.getLogger("serving.sync")
-
-ASK_MLFLOW_SECONDS = 60
-"""A registry that only MLflow's own client can ask is asked so often while a model answers: importing the client
-takes seconds of a processor."""
-
-MAX_LOOK_SECONDS = 5
-"""The registry is asked at least so often while a version is prepared."""
 
 MAX_REFUSED = 20
 """How many refused versions are remembered, the newest."""
@@ -60,16 +54,13 @@ class Synchronizer:
         self._refused_tag: str | None = None
         """The prepared model that was refused last: it must not come back as the one that was served last."""
         self._n_attempts = 0
-        self._champion_wanted = ""
-        self._look_again_at = 0.0
+        self._asking = Asking(run_directory, settings, partial(self._attempt, None))
         self.is_hurried = False
         """Whether the next round is to begin at once."""
-        self._said_mlflow: Outcome | None = None
-        self._ask_mlflow_at = 0.0
 
     def hurry(self) -> None:
         """Makes the next round ask the registry in any case: somebody says that there is news."""
-        self._ask_mlflow_at = 0
+        self._asking.hurry()
 
     def round(self) -> None:
         """Asks once, and follows the answer; whatever goes wrong is in the state and, once, in the log."""
@@ -108,22 +99,7 @@ class Synchronizer:
             wanted = latest
 
     def _ask(self) -> Wanted:
-        wanted = look_up(self._settings)
-        if wanted is not None:
-            note_asked(self._run_directory)
-            self._champion_wanted = wanted.champion.fingerprint
-            return wanted
-        is_serving = self._state.champion is not None
-        outcome = self._said_mlflow
-        if outcome is None or not is_serving or time.monotonic() > self._ask_mlflow_at:
-            outcome = self._said_mlflow = self._attempt(None)
-            self._ask_mlflow_at = time.monotonic() + ASK_MLFLOW_SECONDS
-            if outcome.wanted is not None:
-                note_asked(self._run_directory)
-        if outcome.wanted is None:
-            raise from_code(outcome.code, outcome.message)
-        self._champion_wanted = outcome.wanted.champion.fingerprint
-        return outcome.wanted
+        return self._asking.ask(is_serving=self._state.champion is not None)
 
     def _attempt(self, resolved: Resolved | None) -> Outcome:
         wish = None if resolved is None else Wish(resolved, self._state.champion)
@@ -131,26 +107,14 @@ class Synchronizer:
         # A name of its own: what was left behind by a killed sync process may still write into another.
         file = self._run_directory / f"attempt-{os.getpid()}-{self._n_attempts}.json"
         try:
-            outcome = attempt(file, wish, self._settings, self._stop, self._is_superseded if wish else None)
+            is_superseded = self._asking.is_superseded if wish else None
+            outcome = attempt(file, wish, self._settings, self._stop, is_superseded)
         finally:
             file.unlink(missing_ok=True)
         if outcome.code == SUPERSEDED:
             log.info("the registry names another version by now")
             raise Superseded(outcome.message)
         return outcome
-
-    def _is_superseded(self) -> bool:
-        """Whether the registry, asked while something is prepared, names another champion than it did before."""
-        if self._state.champion is None or time.monotonic() < self._look_again_at:
-            return False
-        self._look_again_at = time.monotonic() + min(self._settings.sync_seconds, MAX_LOOK_SECONDS)
-        try:
-            latest = look_up(self._settings)
-        except PrepareError:
-            return False
-        if latest is not None:
-            note_asked(self._run_directory)
-        return latest is not None and latest.champion.fingerprint != self._champion_wanted
 
     def _get_ready(self, resolved: Resolved) -> str:
         """Returns the tag of the prepared version; prepares it where that was not done yet.
@@ -273,8 +237,7 @@ class Synchronizer:
             return
         self._write(msgspec.structs.replace(self._state, staged=tag))
         started = time.monotonic()
-        # Not at once: most models are loaded by then, and a registry that is slow would hold them up.
-        self._look_again_at = started + MAX_LOOK_SECONDS
+        self._asking.look_later()
         try:
             wait_loaded(
                 self._run_directory,
@@ -282,7 +245,7 @@ class Synchronizer:
                 answering,
                 until=started + self._settings.prepare_timeout_seconds,
                 stop=self._stop,
-                is_superseded=self._is_superseded,
+                is_superseded=self._asking.is_superseded,
             )
         except Superseded:
             log.info("the registry names another version by now")
