@@ -164,6 +164,7 @@ def test_looking_up_imports_neither_mlflow_nor_pandas(uri: str) -> None:
     [
         ("https://me:secret@host/x", "https://host/x"),
         ("postgresql://u:p@db:5432/mlflow", "postgresql://db:5432/mlflow"),
+        ("postgresql://u:p@ss@db:5432/mlflow", "postgresql://db:5432/mlflow"),
         ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
     ],
 )

@@ -28,7 +28,7 @@ from scripts.training.churn_sample import make_churn_sample
 from scripts.training.columns import column_kinds, ignored_columns, make_signature
 from scripts.training.pipeline import build_pipeline, choose_task, output_column, target_for_task
 from scripts.training.reference import example_rows, reference_instances
-from scripts.training.registration import check_names, without_password
+from scripts.training.registration import check_names
 from scripts.training.table import read_csv, split_target, to_numpy_dtypes
 from tests.conftest import ROOT, TELCO, free_port
 
@@ -520,8 +520,3 @@ def test_churn_sample_is_the_same_for_a_seed_and_has_the_promised_columns():
 @pytest.mark.parametrize("alias", ["production", "challenger-2", "v1beta", None])
 def test_ordinary_names_and_aliases_pass(alias):
     check_names("customer churn's", alias)
-
-
-def test_password_of_a_registry_is_not_printed():
-    assert without_password("http://me:secret@host:5000/x") == "http://me:…@host:5000/x"
-    assert without_password("sqlite:///mlflow.db") == "sqlite:///mlflow.db"

@@ -10,20 +10,13 @@ from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import (
-    accuracy_score,
-    f1_score,
-    log_loss,
-    mean_absolute_error,
-    r2_score,
-    roc_auc_score,
-    root_mean_squared_error,
-)
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
+from scripts.lifecycle.scoring import score_output
 from scripts.training import TrainingError
 from scripts.training.columns import ColumnKinds, column_type
+from serving.runtime import Output
 
 Task = Literal["classification", "regression"]
 Model = Literal["forest", "linear"]
@@ -140,23 +133,12 @@ def output_column(target: pd.Series, task: Task) -> ColSpec:
 
 
 def score(pipeline: Pipeline, task: Task, inputs: pd.DataFrame, target: pd.Series) -> dict[str, float]:
-    """Returns the metrics on rows the pipeline has not seen; f1 is the mean over the classes."""
+    """Returns the metrics on rows the pipeline has not seen: those that a validation judges it by later."""
     predicted = pipeline.predict(inputs)
     if task == "regression":
-        return {
-            "r2": float(r2_score(target, predicted)),
-            "rmse": float(root_mean_squared_error(target, predicted)),
-            "mae": float(mean_absolute_error(target, predicted)),
-        }
-    classes, probabilities = pipeline.classes_, pipeline.predict_proba(inputs)
-    metrics = {
-        "accuracy": float(accuracy_score(target, predicted)),
-        "f1": float(f1_score(target, predicted, average="macro")),
-        "log_loss": float(log_loss(target, probabilities, labels=classes)),
-    }
-    if len(classes) == 2:
-        metrics["roc_auc"] = float(roc_auc_score(target == classes[1], probabilities[:, 1]))
-    return metrics
+        return score_output(target, Output(values=predicted), None)
+    output = Output(labels=predicted, probabilities=pipeline.predict_proba(inputs))
+    return score_output(target, output, pipeline.classes_.tolist())
 
 
 def score_baseline(task: Task, training_target: pd.Series, target: pd.Series) -> dict[str, float]:

@@ -12,12 +12,12 @@ from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from scripts.lifecycle.moves import encode, new_move
 from scripts.training import TrainingError
 from serving.digests import DIGEST_TAG, digest_of
 from serving.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
+from serving.prepare.resolving import redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +101,7 @@ def connect(uri: str, timeout_seconds: int) -> "MlflowClient":
     """Returns a client of a registry that has answered once, within seconds.
 
     Raises:
-        TrainingError: it has not answered, or refused; names the URI without its password.
+        TrainingError: it has not answered, or refused; names the URI without what logs in.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read as mlflow is imported
     import mlflow
@@ -115,9 +115,7 @@ def connect(uri: str, timeout_seconds: int) -> "MlflowClient":
             client = mlflow.MlflowClient()
             client.search_registered_models(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrainingError(
-            f"the registry {without_password(uri)} does not answer: {reason(error)}"
-        ) from None
+        raise TrainingError(f"the registry {redact(uri)} does not answer: {reason(error)}") from None
     return client
 
 
@@ -233,14 +231,6 @@ def quiet_mlflow() -> None:
     for logger in ("mlflow", "alembic"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"mlflow|skops|sklearn")
-
-
-def without_password(uri: str) -> str:
-    """Returns the URI as it may be printed."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return uri.replace(f":{parts.password}@", ":…@")
 
 
 def reason(error: BaseException) -> str:

@@ -141,4 +141,4 @@ def latest_moved(versions: Sequence[Version], stage: str) -> tuple[Version, str]
 
 def redact(uri: str) -> str:
     """Returns a URI without user name and password."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return re.sub(r"://[^/]*@", "://", uri)  # a password may hold an @, too
