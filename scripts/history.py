@@ -1,4 +1,4 @@
-"""Prints who moved the alias when, from which version to which, and why.
+"""Prints who moved the alias or the legacy stage when, from which version to which, and why.
 
     python scripts/history.py
     python scripts/history.py --json
@@ -32,15 +32,15 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
 def tell(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
     """Returns exit code, facts and sentences."""
     model = open_model(options, settings)
-    moves = [move for move in model.moves if move.alias == model.alias]
+    moves = [move for move in model.moves if move.selector == model.selector]
     facts = {
         "model": model.name,
-        "alias": model.alias,
+        model.selector.kind: model.selector.name,
         "current": model.current,
         "moves": [msgspec.to_builtins(move) for move in moves],
     }
     current = f"version {model.current}" if model.current else "not set"
-    lines = [f"{model.name}@{model.alias}: {current}"]
+    lines = [f"{model.where}: {current}"]
     return DONE, facts, lines + (to_table(moves) if moves else ["no move was recorded"])
 
 

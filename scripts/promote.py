@@ -5,7 +5,8 @@
     python scripts/promote.py 7 --percent 5,25,50,100 --interval 300 --url http://localhost:3000
 
 Where services do not answer with it in time, or requests fail more often or take longer than before, the alias is
-put back. With --percent the version is the challenger first, and gets that much of the requests, step by step.
+put back. With --percent the version is the challenger first, and gets that much of the requests, step by step. With
+--stage a legacy stage is moved instead of the alias.
 Exit code 0 when the version is in production, 1 when it is not (any more), 2 with one line on stderr when nothing
 was done, 130 after Ctrl-C, with everything put back.
 """
@@ -99,9 +100,14 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
     """
     model = open_model(options, settings)
     model.check_version(options.version)
-    where = f"{model.name}@{model.alias}"
+    where = model.where
     before = model.current
-    facts: dict[str, Any] = {"model": model.name, "alias": model.alias, "from": before, "to": options.version}
+    facts: dict[str, Any] = {
+        "model": model.name,
+        model.selector.kind: model.selector.name,
+        "from": before,
+        "to": options.version,
+    }
     sentences: list[str] = []
     results = ""
     if options.data is not None:
@@ -159,7 +165,7 @@ class Promotion:
         self._model.unset_challenger(alias)
 
     def _move(self, results: str) -> None:
-        where = f"{self._model.name}@{self._model.alias}"
+        where = self._model.where
         old = self._counts(self._before)
         new = self._counts(self._version)
         self._model.move("promote", self._version, self._options.why, self._options.audit_log, results)

@@ -2,6 +2,7 @@
 
     python scripts/rollback.py --why "wrong prices"      # what the current version replaced
     python scripts/rollback.py --to 3
+    python scripts/rollback.py --stage Production
 
 It talks to the registry only: it works while no service does. Services follow by themselves.
 Exit code 0 when it is done, 1 when the services that --url names do not follow in time, 2 with one line on
@@ -40,16 +41,21 @@ def roll_back(options: argparse.Namespace, settings: Settings) -> tuple[int, dic
         LifecycleError: there is nothing to go back to.
     """
     model = open_model(options, settings)
-    where = f"{model.name}@{model.alias}"
+    where = model.where
     if model.current is None:
         raise LifecycleError(f"{where} is not set; there is nothing to roll back")
-    target = options.to or previous_version(model.moves, model.alias, model.current)
+    target = options.to or previous_version(model.moves, model.selector, model.current)
     if target is None:
         raise LifecycleError(
             f"it is not recorded what version {model.current} of {model.name!r} replaced; name one with --to"
         )
     model.check_version(target)
-    facts: dict[str, Any] = {"model": model.name, "alias": model.alias, "from": model.current, "to": target}
+    facts: dict[str, Any] = {
+        "model": model.name,
+        model.selector.kind: model.selector.name,
+        "from": model.current,
+        "to": target,
+    }
     if target == model.current:
         return DONE, facts | {"done": False}, [f"{where} is version {target} already"]
     if options.dry_run:

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.moves import Selector
 from scripts.lifecycle.registry import RegisteredModel
 from serving.settings import Settings, SettingsError, load_settings
 
 DONE, FAILED, IMPOSSIBLE = 0, 1, 2
-"""Exit codes: as asked; the alias is not where it was to be, or the services do not follow; nothing was done."""
+"""Exit codes: as asked; the alias or stage is not where it was to be, or the services do not follow; nothing was done."""
+
+
+ACTIVE_STAGES = ("Production", "Staging")
+"""What is in none of them, MLflow calls archived."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -29,13 +34,19 @@ def make_parser(description: str, settings: Settings) -> OneLineParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--name", default=settings.model_name, help="the registered model (%(default)s)")
-    parser.add_argument("--alias", default=settings.model_alias, help="the alias (%(default)s)")
+    selector = parser.add_mutually_exclusive_group()
+    selector.add_argument("--alias", help=f"the alias that services follow ({settings.model_alias})")
+    selector.add_argument(
+        "--stage",
+        help=f"the legacy stage that services follow, instead ({settings.model_stage or 'none'}); the version that "
+        "another one replaces there is archived",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
     return parser
 
 
 def add_move_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the scripts that move the alias."""
+    """Adds the options of the scripts that move the alias or the stage."""
     parser.add_argument("--why", default="", help="the reason, for the record")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument(
@@ -77,7 +88,21 @@ def open_model(options: argparse.Namespace, settings: Settings) -> RegisteredMod
     Raises:
         LifecycleError: it cannot be found.
     """
-    return RegisteredModel(settings, options.name, options.alias)
+    return RegisteredModel(settings, options.name, choose_selector(options, settings))
+
+
+def choose_selector(options: argparse.Namespace, settings: Settings) -> Selector:
+    """Returns the alias or the stage that the options name, else the one that services follow by their settings.
+
+    Raises:
+        LifecycleError: a version cannot be promoted to that stage.
+    """
+    stage = options.stage or settings.model_stage
+    if options.alias is not None or stage is None:
+        return Selector("alias", options.alias or settings.model_alias)
+    if stage.capitalize() not in ACTIVE_STAGES:
+        raise LifecycleError(f"{stage!r} is not a stage to promote to; there are: {', '.join(ACTIVE_STAGES)}")
+    return Selector("stage", stage.capitalize())
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Moves of an alias: who, when, from which version to which, and why.
+"""Moves of an alias or a legacy stage: who, when, from which version to which, and why.
 
 Each is a tag of the version that it leads to, and a line in an audit log:
 
@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -18,8 +19,19 @@ TAG_PREFIX = "serving.move."
 """Of the tags of a version that hold moves."""
 
 
+class Selector(NamedTuple):
+    """What services choose their version by: an alias, or a legacy stage."""
+
+    kind: Literal["alias", "stage"]
+    name: str
+
+    def of(self, model: str) -> str:
+        """Returns both in a few characters, as they end MLflow's `models:/` URIs."""
+        return f"{model}@{self.name}" if self.kind == "alias" else f"{model}/{self.name}"
+
+
 class Move(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"}):
-    """One move of an alias."""
+    """One move of an alias or a stage."""
 
     at: str
     """ISO 8601, UTC."""
@@ -27,13 +39,20 @@ class Move(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"
     kind: str
     """`promote` or `rollback`."""
     model: str
-    alias: str
+    alias: str | None
+    """None where it is a stage that was moved."""
     source: str | None
-    """The version that had the alias before; None of the first."""
+    """The version that was there before; None of the first."""
     target: str
     why: str = ""
     results: str = ""
     """Of the validation before it, in a line."""
+    stage: str | None = None
+
+    @property
+    def selector(self) -> Selector:
+        """What was moved."""
+        return Selector("alias", self.alias or "") if self.stage is None else Selector("stage", self.stage)
 
     @property
     def tag(self) -> str:
@@ -43,11 +62,19 @@ class Move(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"
 
 
 def new_move(
-    kind: str, model: str, alias: str, *, source: str | None, target: str, why: str, results: str = ""
+    kind: str,
+    model: str,
+    selector: Selector,
+    *,
+    source: str | None,
+    target: str,
+    why: str,
+    results: str = "",
 ) -> Move:
     """Returns a move of this moment and user."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-    return Move(now, who(), kind, model, alias, source, target, why, results)
+    alias, stage = (selector.name, None) if selector.kind == "alias" else (None, selector.name)
+    return Move(now, who(), kind, model, alias, source, target, why, results, stage)
 
 
 def who() -> str:
@@ -77,13 +104,13 @@ def read_moves(tags: Iterable[Mapping[str, str]]) -> list[Move]:
     return [found[name] for name in sorted(found)]
 
 
-def previous_version(moves: Sequence[Move], alias: str, current: str) -> str | None:
+def previous_version(moves: Sequence[Move], selector: Selector, current: str) -> str | None:
     """Returns the version that the current one replaced when it was promoted; None where that is not known.
 
     A rollback does not count: twice in a row leads two versions back, not to the one that was left.
     """
     for move in reversed(moves):
-        if move.alias == alias and move.kind == "promote" and move.target == current:
+        if move.selector == selector and move.kind == "promote" and move.target == current:
             return move.source
     return None
 

@@ -1,13 +1,15 @@
-"""The registered model, for those who move its alias."""
+"""The registered model, for those who move its alias or its legacy stage."""
 
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scripts.lifecycle import LifecycleError
-from scripts.lifecycle.moves import Move, append, encode, new_move, read_moves
+from scripts.lifecycle.moves import Move, Selector, append, encode, new_move, read_moves
 from scripts.training import TrainingError
 from scripts.training.registration import connect, reason
-from serving.prepare.resolving import CHALLENGER_PERCENT_TAG
+from serving.prepare.resolving import CHALLENGER_PERCENT_TAG, Version, in_stage, latest_moved
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -15,40 +17,36 @@ if TYPE_CHECKING:
 
 
 class RegisteredModel:
-    """One model of the registry, its alias, and the moves that were recorded."""
+    """One model of the registry, its alias or stage, and the moves that were recorded."""
 
-    def __init__(self, settings: Settings, name: str, alias: str) -> None:
+    def __init__(self, settings: Settings, name: str, selector: Selector) -> None:
         """Asks the registry.
 
         Raises:
             LifecycleError: it does not answer, or has no such model.
         """
-        self.name, self.alias = name, alias
+        self.name, self.selector = name, selector
         try:
             self._client: MlflowClient = connect(settings.tracking_uri, settings.registry_timeout_seconds)
         except TrainingError as error:
             raise LifecycleError(str(error)) from None
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Asks again.
-
-        Raises:
-            LifecycleError: there is no such model.
-        """
         from mlflow.exceptions import MlflowException
 
+        from serving.prepare.registry import all_versions
+
         try:
-            model = self._client.get_registered_model(self.name)
-            versions = self._client.search_model_versions(
-                f"name = '{self.name.replace(chr(39), chr(39) * 2)}'"
-            )
+            model = self._client.get_registered_model(name)
+            versions = all_versions(self._client, name)
         except MlflowException as error:
-            raise LifecycleError(f"the registry has no model {self.name!r}: {reason(error)}") from None
-        found = model.aliases.get(self.alias)
-        self.current: str | None = str(found) if found is not None else None
-        self._versions: dict[str, Any] = {str(version.version): version for version in versions}
+            raise LifecycleError(f"the registry has no model {name!r}: {reason(error)}") from None
+        self.current = _choose_current(selector, model.aliases, versions)
+        self._stages = {str(version.version): version.current_stage for version in versions}
         self.moves = read_moves(version.tags for version in versions)
+
+    @property
+    def where(self) -> str:
+        """Model and alias or stage, for people."""
+        return self.selector.of(self.name)
 
     def check_version(self, version: str) -> None:
         """Refuses a version that is not registered.
@@ -56,12 +54,12 @@ class RegisteredModel:
         Raises:
             LifecycleError: names those that are.
         """
-        if version not in self._versions:
-            there = ", ".join(sorted(self._versions, key=int)) or "none"
+        if version not in self._stages:
+            there = ", ".join(sorted(self._stages, key=int)) or "none"
             raise LifecycleError(f"model {self.name!r} has no version {version} (there are: {there})")
 
     def move(self, kind: str, target: str, why: str, audit_log: Path, results: str = "") -> Move:
-        """Lets the alias point at a version, and records it.
+        """Lets the alias point at a version, or brings it to the stage, and records it.
 
         Args:
             kind: `promote` or `rollback`.
@@ -76,34 +74,57 @@ class RegisteredModel:
         from mlflow.exceptions import MlflowException
 
         move = new_move(
-            kind, self.name, self.alias, source=self.current, target=target, why=why, results=results
+            kind, self.name, self.selector, source=self.current, target=target, why=why, results=results
         )
         try:
-            self._client.set_registered_model_alias(self.name, self.alias, target)
+            if self.selector.kind == "alias":
+                self._client.set_registered_model_alias(self.name, self.selector.name, target)
+            else:
+                # One version is left in the stage, which is then also what those take who go by the highest number.
+                self._transition(target, self.selector.name, archive_others=True)
         except MlflowException as error:
-            raise LifecycleError(f"the alias could not be moved: {reason(error)}") from None
+            raise LifecycleError(f"{self.where} could not be moved: {reason(error)}") from None
         self.current = target
         try:
             self._client.set_model_version_tag(self.name, target, move.tag, encode(move))
             append(audit_log, move)
         except (MlflowException, OSError) as error:
             raise LifecycleError(
-                f"{self.name}@{self.alias} is version {target} now, and that could not be recorded: {reason(error)}"
+                f"{self.where} is version {target} now, and that could not be recorded: {reason(error)}"
             ) from None
         self.moves.append(move)
         return move
 
     def take_back(self, to: str | None, why: str, audit_log: Path) -> None:
-        """Undoes a move: lets the alias point where it did, or nowhere.
+        """Undoes a move: lets the alias point where it did, or nowhere; brings versions back to their stages.
 
         Raises:
             LifecycleError: the registry refuses.
         """
+        from mlflow.exceptions import MlflowException
+
+        left = self.current
         if to is not None:
             self.move("rollback", to, why, audit_log)
-        else:
-            self.unset_alias(self.alias)
-            self.current = None
+        elif self.selector.kind == "alias":
+            self.unset_alias(self.selector.name)
+        self.current = to
+        if self.selector.kind == "alias" or left is None:
+            return
+        stage = self._stages[left]
+        # Where it was in the same stage before, it was not the one that counted, and must not become it.
+        if stage != self.selector.name:
+            try:
+                self._transition(left, stage, archive_others=False)
+            except MlflowException as error:
+                raise LifecycleError(
+                    f"version {left} could not be brought back to the stage {stage}: {reason(error)}"
+                ) from None
+
+    def _transition(self, version: str, stage: str, *, archive_others: bool) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that stages are deprecated
+            self._client.transition_model_version_stage(self.name, version, stage, archive_others)
 
     def set_challenger(self, alias: str, version: str, percent: float) -> None:
         """Gives a version a part of the requests.
@@ -145,3 +166,14 @@ class RegisteredModel:
             self._client.delete_registered_model_alias(self.name, alias)
         except MlflowException as error:
             raise LifecycleError(f"the alias {alias!r} could not be removed: {reason(error)}") from None
+
+
+def _choose_current(
+    selector: Selector, aliases: Mapping[str, str], versions: Sequence[Version]
+) -> str | None:
+    """Returns the version that a service takes, or would; None where there is none."""
+    if selector.kind == "stage":
+        there = in_stage(versions, selector.name)
+        return str(latest_moved(there, selector.name)[0].version) if there else None
+    found = aliases.get(selector.name)
+    return str(found) if found is not None else None

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scripts.lifecycle.moves import encode, new_move
+from scripts.lifecycle.moves import Selector, encode, new_move
 from scripts.training import TrainingError
 from serving.digests import DIGEST_TAG, digest_of
 from serving.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
@@ -155,7 +155,9 @@ def _promote(client: "MlflowClient", name: str, alias: str, version: str) -> Non
     before = client.get_registered_model(name).aliases.get(alias)
     client.set_registered_model_alias(name, alias, version)
     source = str(before) if before is not None else None
-    move = new_move("promote", name, alias, source=source, target=version, why="train.py --promote")
+    move = new_move(
+        "promote", name, Selector("alias", alias), source=source, target=version, why="train.py --promote"
+    )
     client.set_model_version_tag(name, version, move.tag, encode(move))
 
 

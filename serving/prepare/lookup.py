@@ -27,6 +27,7 @@ from serving.prepare.resolving import (
     Resolved,
     Version,
     Wanted,
+    in_stage,
     latest_moved,
     namesake_stage,
     redact,
@@ -111,7 +112,7 @@ def _choose_champion(model: _Model, by_number: dict[str, Version], settings: Set
     stage = settings.model_stage or namesake_stage(settings.model_alias)
     if stage is None:
         return None
-    there = [version for version in model.versions if version.current_stage.lower() == stage.lower()]
+    there = in_stage(model.versions, stage)
     return resolved(*latest_moved(there, stage)) if there else None
 
 

@@ -12,6 +12,7 @@ from serving.errors import ModelNotFound, PrepareError, RegistryUnreachable
 from serving.prepare.resolving import (
     Version,
     Wanted,
+    in_stage,
     latest_moved,
     namesake_stage,
     redact,
@@ -63,7 +64,7 @@ def _resolve(client: MlflowClient, settings: Settings) -> Wanted:
         version, because = str(model.aliases[settings.model_alias]), f"alias {settings.model_alias!r}"
     else:
         stage = namesake_stage(settings.model_alias)
-        if stage is None or not _in_stage(client, name, stage):
+        if stage is None or not in_stage(all_versions(client, name), stage):
             aliases = ", ".join(sorted(model.aliases)) or "none"
             raise ModelNotFound(
                 f"no version of model {name!r} has the alias {settings.model_alias!r} "
@@ -90,24 +91,26 @@ def to_version(found: Any) -> Version:
     return Version(*(getattr(found, field) for field in Version._fields))
 
 
-def _in_stage(client: MlflowClient, name: str, stage: str) -> list[Any]:
+def all_versions(client: MlflowClient, name: str) -> list[Version]:
+    """Returns every version of a model."""
     quoted = name.replace("'", "''")
-    versions, token = [], None
+    versions: list[Version] = []
+    token = None
     while True:
         page = client.search_model_versions(f"name = '{quoted}'", page_token=token)
-        versions += [v for v in page if str(v.current_stage).lower() == stage.lower()]
+        versions += map(to_version, page)
         token = page.token
         if not token:
             return versions
 
 
 def _by_stage(client: MlflowClient, settings: Settings, stage: str) -> tuple[str, str]:
-    versions = _in_stage(client, settings.model_name, stage)
+    versions = in_stage(all_versions(client, settings.model_name), stage)
     if not versions:
         raise ModelNotFound(
             f"no version of model {settings.model_name!r} is in the stage {stage!r} (SERVING_MODEL_STAGE)"
         )
-    chosen, because = latest_moved([to_version(version) for version in versions], stage)
+    chosen, because = latest_moved(versions, stage)
     return str(chosen.version), because
 
 

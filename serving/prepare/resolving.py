@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -123,6 +123,11 @@ def namesake_stage(alias: str) -> str | None:
     """Returns the legacy stage of an alias' name, which is taken where the alias is not set."""
     stage = alias.capitalize()
     return stage if stage in STAGES else None
+
+
+def in_stage(versions: Iterable[Version], stage: str) -> list[Version]:
+    """Returns the versions in a legacy stage, whose name MLflow takes in any case."""
+    return [version for version in versions if version.current_stage.lower() == stage.lower()]
 
 
 def latest_moved(versions: Sequence[Version], stage: str) -> tuple[Version, str]:
