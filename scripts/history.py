@@ -19,9 +19,10 @@ sys.path.insert(0, str(ROOT))
 
 from scripts.lifecycle.command import DONE, align, make_parser, open_model, run  # noqa: E402  # needs the line above
 from scripts.lifecycle.moves import Move  # noqa: E402  # the same
+from scripts.lifecycle.results import Results  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
-HEAD = ("when (UTC)", "what", "from", "to", "who", "why")
+HEAD = ("when (UTC)", "what", "from", "to", "who", "validated with", "why")
 
 
 def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
@@ -49,11 +50,21 @@ def to_table(moves: Sequence[Move]) -> list[str]:
     rows = [
         HEAD,
         *(
-            (move.at[:19].replace("T", " "), move.kind, move.source or "–", move.target, move.who, move.why)
+            (
+                move.at[:19].replace("T", " "),
+                *(move.kind, move.source or "–", move.target, move.who),
+                to_line(move.results),
+                move.why,
+            )
             for move in moves
         ),
     ]
     return align(rows)
+
+
+def to_line(results: Results | str | None) -> str:
+    """Returns what a validation found, in a line; nothing where there was none."""
+    return results.summary if isinstance(results, Results) else results or "–"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -27,6 +29,7 @@ from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line abo
 from scripts.lifecycle.command import DONE, FAILED, add_move_options, make_parser, open_model, run  # noqa: E402
 from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits, find_worsening, read_counts  # noqa: E402  # the same
 from scripts.lifecycle.registry import RegisteredModel  # noqa: E402  # the same
+from scripts.lifecycle.results import Results  # noqa: E402  # the same
 from scripts.lifecycle.services import Seen, add_url_options, read_metrics, wait_for, wait_for_version  # noqa: E402
 from scripts.validate import add_check_options, validate  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
@@ -109,12 +112,12 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         "to": options.version,
     }
     sentences: list[str] = []
-    results = ""
+    results = None
     if options.data is not None:
         code, found, said = validate(options, settings)
         facts["validation"] = found
         sentences += said
-        results = said[0]
+        results = msgspec.convert(found, Results)
         if code != DONE:
             return FAILED, facts | {"done": False}, [*sentences, f"{where} stays at version {before}"]
     if before == options.version:
@@ -143,7 +146,7 @@ class Promotion:
         self._before = model.current
         self._limits = Limits(options.max_error_increase, options.max_latency_ratio)
 
-    def carry_out(self, results: str) -> None:
+    def carry_out(self, results: Results | None) -> None:
         """Does it.
 
         Raises:
@@ -164,7 +167,7 @@ class Promotion:
             raise
         self._model.unset_challenger(alias)
 
-    def _move(self, results: str) -> None:
+    def _move(self, results: Results | None) -> None:
         where = self._model.where
         old = self._counts(self._before)
         new = self._counts(self._version)

@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
 from scripts.lifecycle.command import DONE, FAILED, align, make_parser, open_model, run  # noqa: E402  # the same
+from scripts.lifecycle.results import Results  # noqa: E402  # the same
 from scripts.training import TrainingError  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scripts.lifecycle.answering import Answers
-    from scripts.lifecycle.scoring import Check
+    from scripts.lifecycle.results import Check
 
 
 def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
@@ -76,21 +79,19 @@ def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
     scores = score_slices(new, target, slices)
     before = score_slices(old, target, slices) if old else {}
     checks = judge(scores, before, rules)
-    failed = [check for check in checks if not check.is_met]
+    results = Results(options.data.name, len(rows), old.version if old else None, checks)
+    is_met = all(check.is_met for check in checks)
     facts = {
         "model": model.name,
         "version": options.version,
         "in_production": model.current,
-        "rows": len(rows),
         "scores": scores,
         "before": before,
-        "checks": [check._asdict() for check in checks],
-        "is_met": not failed,
+        "is_met": is_met,
+        **msgspec.to_builtins(results),
     }
-    compared = f", compared with version {model.current}" if old else ""
-    verdict = f"{len(failed)} of {len(checks)} checks not met" if failed else f"all {len(checks)} checks met"
-    head = f"{model.name} version {options.version} on {len(rows):,} rows{compared}: {verdict}"
-    return FAILED if failed else DONE, facts, [head, *to_table(checks)]
+    head = f"{model.name} version {options.version} on {results.summary}"
+    return DONE if is_met else FAILED, facts, [head, *to_table(checks)]
 
 
 def read_rows(file: Path, target: str) -> "tuple[pd.DataFrame, pd.Series]":

@@ -12,7 +12,8 @@ from sklearn.datasets import load_wine
 
 from scripts import validate
 from scripts.lifecycle import LifecycleError
-from scripts.lifecycle.scoring import WHOLE, Check, Rules, judge, parse_thresholds, score_output
+from scripts.lifecycle.results import Check
+from scripts.lifecycle.scoring import WHOLE, Rules, judge, parse_thresholds, score_output
 from serving.runtime import Output
 from tests.conftest import tracking
 from tests.promoting import NAME, Registry, trapped

@@ -9,14 +9,22 @@ import datetime as dt
 import getpass
 import os
 import socket
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from scripts.lifecycle.results import Results
+
 TAG_PREFIX = "serving.move."
 """Of the tags of a version that hold moves."""
+
+
+MAX_TAG_CHARACTERS = 5000
+"""Of a tag's value. Source: MAX_MODEL_REGISTRY_TAG_VALUE_LENGTH in mlflow/utils/validation.py. It is 100,000 in
+MLflow 3, but was this in servers that are still about; and services read these tags each time they look."""
 
 
 class Selector(NamedTuple):
@@ -45,8 +53,8 @@ class Move(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"
     """The version that was there before; None of the first."""
     target: str
     why: str = ""
-    results: str = ""
-    """Of the validation before it, in a line."""
+    results: Results | str | None = None
+    """Of the validation before it; a line of text in old records."""
     stage: str | None = None
 
     @property
@@ -69,7 +77,7 @@ def new_move(
     source: str | None,
     target: str,
     why: str,
-    results: str = "",
+    results: Results | None = None,
 ) -> Move:
     """Returns a move of this moment and user."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
@@ -87,8 +95,23 @@ def who() -> str:
 
 
 def encode(move: Move) -> str:
-    """Returns the value of its tag, and its line in the audit log."""
+    """Returns its line in the audit log."""
     return msgspec.json.encode(move).decode()
+
+
+def encode_tag(move: Move) -> str:
+    """Returns the value of its tag, with as many checks of the validation as a tag can hold."""
+    results = move.results
+    if not isinstance(results, Results) or len(encode(move)) <= MAX_TAG_CHARACTERS:
+        return encode(move)
+
+    def with_checks(n_checks: int) -> str:
+        return encode(msgspec.structs.replace(move, results=results.cut(n_checks)))
+
+    n_too_many = bisect_left(
+        range(len(results.checks)), True, key=lambda n: len(with_checks(n)) > MAX_TAG_CHARACTERS
+    )
+    return with_checks(max(0, n_too_many - 1))
 
 
 def read_moves(tags: Iterable[Mapping[str, str]]) -> list[Move]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.lifecycle import LifecycleError
-from scripts.lifecycle.moves import Move, Selector, append, encode, new_move, read_moves
+from scripts.lifecycle.moves import Move, Selector, append, encode_tag, new_move, read_moves
+from scripts.lifecycle.results import Results
 from scripts.training import TrainingError
 from scripts.training.registration import connect, reason
 from serving.prepare.resolving import CHALLENGER_PERCENT_TAG, Version, in_stage, latest_moved
@@ -58,7 +59,7 @@ class RegisteredModel:
             there = ", ".join(sorted(self._stages, key=int)) or "none"
             raise LifecycleError(f"model {self.name!r} has no version {version} (there are: {there})")
 
-    def move(self, kind: str, target: str, why: str, audit_log: Path, results: str = "") -> Move:
+    def move(self, kind: str, target: str, why: str, audit_log: Path, results: Results | None = None) -> Move:
         """Lets the alias point at a version, or brings it to the stage, and records it.
 
         Args:
@@ -86,7 +87,7 @@ class RegisteredModel:
             raise LifecycleError(f"{self.where} could not be moved: {reason(error)}") from None
         self.current = target
         try:
-            self._client.set_model_version_tag(self.name, target, move.tag, encode(move))
+            self._client.set_model_version_tag(self.name, target, move.tag, encode_tag(move))
             append(audit_log, move)
         except (MlflowException, OSError) as error:
             raise LifecycleError(

@@ -17,6 +17,7 @@ from sklearn.metrics import (
 )
 
 from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.results import Check
 from serving.runtime import Output
 
 CLASSIFICATION = ("accuracy", "f1", "log_loss", "roc_auc")
@@ -69,19 +70,6 @@ def _score_probabilities(
         area = np.mean([roc_auc_score(columns == column, probabilities[:, column]) for column in there])
     loss = log_loss(columns, probabilities, labels=range(len(classes)))
     return {"log_loss": float(loss), "roc_auc": float(area)}
-
-
-class Check(NamedTuple):
-    """One threshold, and what it found."""
-
-    where: str
-    """All rows, or a slice of them."""
-    metric: str
-    rule: str
-    value: float | None
-    before: float | None
-    """Of the version in production, on the same rows."""
-    is_met: bool
 
 
 class Rules(NamedTuple):

@@ -1,0 +1,45 @@
+"""What a validation found, as the record of a move keeps it."""
+
+import msgspec
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One threshold, and what it found."""
+
+    where: str
+    """All rows, or a slice of them."""
+    metric: str
+    rule: str
+    value: float | None
+    before: float | None
+    """Of the version in production, on the same rows."""
+    is_met: bool
+
+
+class Results(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All of one validation."""
+
+    data: str
+    """The name of the file with the right answers."""
+    rows: int
+    compared_with: str | None
+    """The version in production; None where there was none, or it was the one that was validated."""
+    checks: list[Check]
+    left_out: int = 0
+    """Checks that were made and are not among these."""
+
+    @property
+    def summary(self) -> str:
+        """What came out, in a line."""
+        n_failed = sum(not check.is_met for check in self.checks)
+        n_checks = len(self.checks) + self.left_out
+        verdict = f"{n_failed} of {n_checks} checks not met" if n_failed else f"all {n_checks} checks met"
+        compared = f", compared with version {self.compared_with}" if self.compared_with else ""
+        return f"{self.rows:,} rows{compared}: {verdict}"
+
+    def cut(self, n_checks: int) -> "Results":
+        """Returns so many of the checks: those that are not met first, then those of all rows."""
+        ordered = sorted(self.checks, key=lambda check: check.is_met)
+        return msgspec.structs.replace(
+            self, checks=ordered[:n_checks], left_out=self.left_out + max(0, len(ordered) - n_checks)
+        )
