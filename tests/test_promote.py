@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_wine
 
-from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits, find_worsening, read_counts
+from scripts.lifecycle.counting import read_counts
+from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits, find_worsening
 from tests.conftest import ROOT, Service, clean_environment, wait_until
 from tests.models import strict_categories
 from tests.promoting import NAME, Clients, Registry, nan_outputs, versions_answering, wait_answering

@@ -1,9 +1,6 @@
 """Whether a version does worse than the one before it, from what services count."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
-
-from prometheus_client.parser import text_string_to_metric_families
 
 MIN_REQUESTS = 20
 """Of fewer requests nothing is concluded."""
@@ -50,35 +47,6 @@ class Limits(NamedTuple):
     """By so much the part of failed requests may be larger."""
     latency_ratio: float
     """So many times as long an answer may take."""
-
-
-def read_counts(metrics: Iterable[str], version: str) -> Counts:
-    """Returns what services have counted for a version, whoever's shadow it is not.
-
-    Args:
-        metrics: the text of `/metrics` of each service.
-        version: its number.
-    """
-    total = Counts()
-    for text in metrics:
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.labels.get("version") != version or sample.labels.get("role") == "shadow":
-                    continue
-                total += _counts_of(sample.name, sample.value)
-    return total
-
-
-def _counts_of(name: str, value: float) -> Counts:
-    match name:
-        case "model_prediction_latency_seconds_count":
-            return Counts(answered=value)
-        case "model_prediction_latency_seconds_sum":
-            return Counts(seconds=value)
-        case "model_prediction_errors_total":
-            return Counts(failed=value)
-        case _:
-            return Counts()
 
 
 def find_worsening(before: Counts, after: Counts, limits: Limits) -> str | None:

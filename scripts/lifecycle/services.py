@@ -1,7 +1,6 @@
 """Services that are to follow the registry: which version answers."""
 
 import argparse
-import contextlib
 import http.client
 import json
 import time
@@ -40,15 +39,6 @@ def fetch(url: str, path: str) -> bytes:
             return body
     except http.client.HTTPException as error:
         raise OSError(type(error).__name__) from error
-
-
-def read_metrics(urls: Sequence[str]) -> list[str]:
-    """Returns the `/metrics` of the services that answer."""
-    texts = []
-    for url in urls:
-        with contextlib.suppress(OSError):
-            texts.append(fetch(url, "/metrics").decode())
-    return texts
 
 
 class Seen(NamedTuple):

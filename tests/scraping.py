@@ -1,0 +1,131 @@
+"""A real Prometheus for tests, and pods for it to scrape."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import free_port, wait_until
+
+
+class Prometheus:
+    """A server that scrapes each second."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def value(self, query: str) -> float | None:
+        """What a query that is one number gives; None where there are no samples."""
+        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": query}).raise_for_status()
+        found = answer.json()["data"]["result"]
+        return float(found[0]["value"][1]) if found else None
+
+    def wait_value(self, query: str, value: float | None, seconds: float = 30) -> None:
+        """Waits until it has scraped something."""
+        wait_until(lambda: self.value(query) == value, seconds, f"{query} is {value}")
+
+
+@contextlib.contextmanager
+def running_prometheus(folder: Path, *targets: str) -> Iterator[Prometheus]:
+    """Runs Prometheus; where it is not installed the test is skipped, but fails in CI.
+
+    Args:
+        folder: for its configuration and its samples.
+        targets: `host:port` of what it scrapes.
+    """
+    binary = shutil.which("prometheus")
+    if binary is None:
+        missing = "needs prometheus: apt-get install prometheus"
+        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        {"job_name": "serving", "static_configs": [{"targets": list(targets), "labels": {"env": "prod"}}]}
+    ]
+    settings = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": jobs}
+    (folder / "prometheus.yml").write_text(json.dumps(settings))  # JSON is YAML, too
+    address = f"127.0.0.1:{free_port()}"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                binary,
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'samples'}",
+                f"--web.listen-address={address}",
+            ],
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://{address}"
+
+    def is_ready() -> bool:
+        assert process.poll() is None, (folder / "log").read_text()
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{url}/-/ready").status_code == 200
+        return False
+
+    try:
+        wait_until(is_ready, 60, "Prometheus is ready")
+        yield Prometheus(process, url)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+class Pod:
+    """Something that shows counters at `/metrics`, and can be stopped and started again."""
+
+    def __init__(self) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self._lines: dict[str, float] = {}
+        self._server: ThreadingHTTPServer | None = None
+
+    def show(self, version: str, *, answered: float, seconds: float = 0, failed: float | None = None) -> None:
+        """Shows these numbers from now on; without `failed`, that counter is not there yet."""
+        labels = f'model="wine",version="{version}"'
+        champion = f'{{{labels},role="champion"}}'
+        lines = {
+            f"model_info{{{labels}}}": 1,
+            f"model_prediction_latency_seconds_count{champion}": answered,
+            f"model_prediction_latency_seconds_sum{champion}": seconds,
+            f'model_prediction_latency_seconds_count{{{labels},role="shadow"}}': 1000 + answered,
+        }
+        if failed is not None:
+            lines[f'model_prediction_errors_total{{{labels},role="champion",type="internal"}}'] = failed
+        self._lines = self._lines | lines  # at once: it may be scraped meanwhile
+
+    def start(self) -> None:
+        pod = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write("".join(f"{name} {value}\n" for name, value in pod._lines.items()).encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        host, port = self.address.split(":")
+        self._server = ThreadingHTTPServer((host, int(port)), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        """Its process ends, and its counters with it."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+        self._lines = {}
