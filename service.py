@@ -11,10 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# BentoML's and MLflow's usage reports: nothing leaves the machine unless somebody asks for it.
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
 from serving.settings import (
     RUN_DIRECTORY_VARIABLE,
     SettingsError,
