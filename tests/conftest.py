@@ -22,6 +22,7 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 sys.path.insert(0, str(ROOT))
 
+from tests.processes import run_directory, worker_reports  # noqa: E402  # from this checkout
 
 OURS = ("SERVING_", "MLFLOW_TRACKING", "MLFLOW_EXPERIMENT", "PROMETHEUS_")
 """Variables that say what to serve from where; MLflow sets some of them in passing."""
@@ -67,11 +68,15 @@ def wait_until(claim: Callable[[], Any], seconds: float, what: str) -> Any:
 class Service:
     """A real `bentoml serve` of this checkout."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], port: int, log_file: Path, n_workers: int = 1
+    ) -> None:
         self.process = process
         self.url = f"http://127.0.0.1:{port}"
         self.registry = ""
         self._log_file = log_file
+        self._n_workers = n_workers
+        self._run_directory: Path | None = None
         self.http = httpx.Client(base_url=self.url, timeout=60)
 
     @property
@@ -87,10 +92,22 @@ class Service:
             return None
         return response if response.status_code == status else None
 
+    def served_by_workers(self) -> list[str]:
+        """The prepared models that answer in the workers, by their tags: of each worker that has one."""
+        self._run_directory = self._run_directory or run_directory(self.process.pid)
+        reports = worker_reports(self._run_directory) if self._run_directory else []
+        return [report["serving"] for report in reports if report["serving"]]
+
+    def every_worker_serves(self, prefix: str = "") -> bool:
+        """Whether each of them, by its own word, answers with a model whose tag begins so."""
+        served = self.served_by_workers()
+        return len(served) >= self._n_workers and all(tag.startswith(prefix) for tag in served)
+
     def wait_ready(self, seconds: float = 60) -> "Service":
-        """Waits until a model answers."""
+        """Waits until a model answers, in every worker: `/readyz` is answered by one of them."""
         try:
             wait_until(lambda: self.answers("/readyz", 200), seconds, "/readyz says 200")
+            wait_until(self.every_worker_serves, seconds, "every worker has a model")
         except BaseException:
             print(self.log)
             raise
@@ -109,6 +126,12 @@ class Service:
         except BaseException:
             print(self.log)
             raise
+
+    def ask_anew(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """The answer through a connection of its own, for which the kernel picks a worker."""
+        # Certificates would be read for each, which takes longer than what is asked.
+        with httpx.Client(base_url=self.url, timeout=60, verify=False) as client:
+            return client.request(method, path, **more)
 
     def predict(self, instances: Any, **more: Any) -> dict[str, Any]:
         """The answer to `POST /v1/predict`."""
@@ -163,7 +186,7 @@ def running_service(folder: Path, **environment: str) -> Iterator[Service]:
         process, port, log_file = _start(folder, env)
         if _is_alive(process, port):
             break
-    service = Service(process, port, log_file)
+    service = Service(process, port, log_file, int(env.get("SERVING_WORKERS", "1")))
     try:
         yield service
     finally:

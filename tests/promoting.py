@@ -148,10 +148,22 @@ def versions_answering(service: Service, n_requests: int = 12) -> set[str]:
 
 
 def wait_answering(service: Service, version: str, seconds: float = 60) -> None:
-    """Waits until every worker answers with the version."""
+    """Waits until every worker answers with the version.
+
+    Each says so itself: of the connections made under load one worker may get nearly all.
+    """
     wait_until(
-        lambda: versions_answering(service) == {version}, seconds, f"version {version} answers everywhere"
+        lambda: (
+            service.every_worker_serves(f"{NAME}:{version}-") and versions_answering(service) == {version}
+        ),
+        seconds,
+        f"version {version} answers everywhere",
     )
+
+
+def described_everywhere(service: Service, n_requests: int = 40) -> list[dict[str, Any]]:
+    """What `/v1/models` says at as many new connections; an idle service's workers get about half of them each."""
+    return [service.ask_anew("GET", "/v1/models").json() for _ in range(n_requests)]
 
 
 def refused(service: Service) -> dict[str, str]:
