@@ -4,8 +4,7 @@ import io
 import json
 import pickle
 import re
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.conftest import Service, running_service, tracking
+from tests.conftest import Service, running_service, tracking, wait_until
 from tests.models import frame
 
 SECRET = "4242.424242"
@@ -345,39 +344,44 @@ def metric(service: Service, name: str, **labels: str) -> float:
     return 0.0
 
 
-def test_metrics_add_up_over_the_workers(service: Service, own: Any, rows: Any) -> None:
+def test_metrics_add_up_over_the_workers(
+    registry: str, own: Any, rows: Any, serve: Callable[..., Service]
+) -> None:
+    service = serve(
+        MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="cancer", SERVING_WORKERS="2"
+    ).wait_ready()
     names = {"model": "cancer", "version": "1"}
-    time.sleep(1)  # each worker writes down what it counted several times a second
-    label = own.predict(frame("cancer"))[:40]
-    before = {
-        "rows": metric(service, "model_predictions_total", **names),
-        "requests": metric(service, "model_prediction_latency_seconds_count", **names),
-        "class": metric(service, "model_predicted_class_total", predicted_class="0", **names),
-        "errors": metric(service, "model_prediction_errors_total", type="invalid_input", **names),
+    expected = {
+        "rows": 40,
+        "requests": 40,
+        "class": int((own.predict(frame("cancer"))[:40] == 0).sum()),
+        "errors": 40,
+        "active": 0,
+        "ready": 1,
+        "loaded": 1,
     }
+
+    def counted() -> dict[str, float]:
+        return {
+            "rows": metric(service, "model_predictions_total", **names),
+            "requests": metric(service, "model_prediction_latency_seconds_count", **names),
+            "class": metric(service, "model_predicted_class_total", predicted_class="0", **names),
+            "errors": metric(service, "model_prediction_errors_total", type="invalid_input", **names),
+            "active": metric(service, "model_active_requests"),
+            "ready": metric(service, "model_ready"),
+            "loaded": metric(service, "model_info", runtime="compiled", **names),
+        }
 
     def call(position: int) -> None:
         # A connection each, so that both workers get some.
-        body = {"instances": [rows[position]]}
-        assert httpx.post(f"{service.url}/v1/predict", json=body, timeout=60).status_code == 200
-        assert (
-            httpx.post(f"{service.url}/v1/predict", json={"instances": [{}]}, timeout=60).status_code == 422
-        )
+        for row, status in ((rows[position], 200), ({}, 422)):
+            answer = service.ask_anew("POST", "/v1/predict", json={"instances": [row]})
+            assert answer.status_code == status
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(call, range(40)))
-    time.sleep(1)
-    assert metric(service, "model_predictions_total", **names) == before["rows"] + 40
-    assert metric(service, "model_prediction_latency_seconds_count", **names) == before["requests"] + 40
-    expected = before["class"] + int((label == 0).sum())
-    assert metric(service, "model_predicted_class_total", predicted_class="0", **names) == expected
-    assert (
-        metric(service, "model_prediction_errors_total", type="invalid_input", **names)
-        == before["errors"] + 40
-    )
-    assert metric(service, "model_active_requests") == 0
-    assert metric(service, "model_ready") == 1
-    assert metric(service, "model_info", runtime="compiled", **names) == 1
+    # Each worker writes down what it counted several times a second.
+    wait_until(lambda: counted() == expected, 20, str(expected))
 
 
 def test_scanning_for_paths_makes_no_new_series(service: Service) -> None:
