@@ -1,9 +1,11 @@
 """Requests that share calls, in a real service: right answers, hung-up clients, a full queue."""
 
+import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,15 +20,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import Service, tracking, wait_until
 from tests.models import REQUIREMENTS, fill_registry, frame
 
-SECONDS = 2.0
-"""What a call of the slow model takes that is told to."""
-
 
 class Slow(mlflow.pyfunc.PythonModel):
-    """Doubles numbers, after a while if told to."""
+    """Doubles numbers, once there is a file if told of one."""
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
-        time.sleep((params or {}).get("seconds", 0))
+        gate = (params or {}).get("gate")
+        while gate and not Path(gate).exists():
+            time.sleep(0.01)
         return model_input["number"].to_numpy() * 2
 
 
@@ -34,7 +35,7 @@ def slow(name: str) -> Any:
     example = pd.DataFrame({"number": [1.0, 2.0, 3.0]})
     signature = ModelSignature(
         inputs=Schema([ColSpec("double", "number")]),
-        params=ParamSchema([ParamSpec("seconds", "double", 0.0)]),
+        params=ParamSchema([ParamSpec("gate", "string", "")]),
     )
     return mlflow.pyfunc.log_model(
         python_model=Slow(),
@@ -65,9 +66,17 @@ def metric(service: Service, name: str) -> float:
     return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
 
-def ask(service: Service, number: float) -> httpx.Response:
-    body = {"instances": [{"number": number}], "params": {"seconds": SECONDS}}
-    return httpx.post(f"{service.url}/v1/predict", json=body, timeout=60)
+def ask(service: Service, number: float, gate: Path) -> httpx.Response:
+    body = {"instances": [{"number": number}], "params": {"gate": str(gate)}}
+    return service.ask_anew("POST", "/v1/predict", json=body)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """The file that calls of the slow model wait for."""
+    file = tmp_path / "gate"
+    yield file
+    file.touch()
 
 
 def wait_active(service: Service, n_requests: int) -> None:
@@ -92,7 +101,7 @@ def test_many_callers_share_calls_and_get_their_own_answers(
         own = mlflow.sklearn.load_model("models:/cancer@production").predict_proba(rows)
 
     def one(index: int) -> list[float]:
-        answer = httpx.post(f"{service.url}/v1/predict", json={"instances": [records[index]]}, timeout=60)
+        answer = service.ask_anew("POST", "/v1/predict", json={"instances": [records[index]]})
         return list(answer.json()["predictions"][0]["probabilities"].values())
 
     with ThreadPoolExecutor(32) as callers:
@@ -108,15 +117,17 @@ def test_many_callers_share_calls_and_get_their_own_answers(
     assert metric(service, "model_queue_wait_seconds_count") == 200
 
 
-def test_the_rows_of_callers_that_hung_up_are_not_predicted(start_slow: Callable[..., Service]) -> None:
+def test_the_rows_of_callers_that_hung_up_are_not_predicted(
+    start_slow: Callable[..., Service], gate: Path
+) -> None:
     service = start_slow()
-    body = b'{"instances":[{"number":1}],"params":{"seconds":%g}}' % SECONDS
+    body = json.dumps({"instances": [{"number": 1}], "params": {"gate": str(gate)}}).encode()
     request = (
         b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     )
     with ThreadPoolExecutor(1) as callers:
-        first = callers.submit(ask, service, 1)
+        first = callers.submit(ask, service, 1, gate)
         wait_active(service, 1)
         port = int(service.url.rpartition(":")[2])
         impatient = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
@@ -126,23 +137,29 @@ def test_the_rows_of_callers_that_hung_up_are_not_predicted(start_slow: Callable
         for connection in impatient:
             connection.close()
         wait_active(service, 1)
+        gate.touch()
         assert first.result().json()["predictions"] == [{"value": 2}]
-    assert ask(service, 5).json()["predictions"] == [{"value": 10}]
+    assert ask(service, 5, gate).json()["predictions"] == [{"value": 10}]
     assert metric(service, "model_batch_rows_sum") == 2
 
 
-def test_one_caller_more_than_may_wait_is_told_to_come_back(start_slow: Callable[..., Service]) -> None:
+def test_one_caller_more_than_may_wait_is_told_to_come_back(
+    start_slow: Callable[..., Service], gate: Path
+) -> None:
     service = start_slow(SERVING_MAX_QUEUED_REQUESTS="2")
     with ThreadPoolExecutor(8) as callers:
-        first = callers.submit(ask, service, 1)
+        first = callers.submit(ask, service, 1, gate)
         wait_active(service, 1)
-        others = [callers.submit(ask, service, n) for n in range(2, 8)]
-        answers = [other.result() for other in others]
+        others = {n: callers.submit(ask, service, n, gate) for n in range(2, 8)}
+        wait_until(lambda: sum(other.done() for other in others.values()) == 4, 20, "four are sent away")
+        gate.touch()
+        answers = {n: other.result() for n, other in others.items()}
         assert first.result().status_code == 200
 
-    refused = [answer for answer in answers if answer.status_code == 503]
+    refused = [answer for answer in answers.values() if answer.status_code == 503]
     assert len(refused) == 4
-    assert sorted(a.json()["predictions"][0]["value"] for a in answers if a.status_code == 200)
+    waited = {n: answer.json()["predictions"] for n, answer in answers.items() if answer.status_code == 200}
+    assert waited == {n: [{"value": 2 * n}] for n in waited}
     for answer in refused:
         assert answer.json()["error"]["code"] == "queue_full"
         assert "SERVING_MAX_QUEUED_REQUESTS" in answer.json()["error"]["message"]
@@ -150,12 +167,17 @@ def test_one_caller_more_than_may_wait_is_told_to_come_back(start_slow: Callable
 
 
 @pytest.mark.parametrize(("mode", "calls"), [("auto", 2), ("off", 7)])
-def test_batching_can_be_switched_off(start_slow: Callable[..., Service], mode: str, calls: int) -> None:
+def test_batching_can_be_switched_off(
+    start_slow: Callable[..., Service], gate: Path, mode: str, calls: int
+) -> None:
     service = start_slow(SERVING_BATCHING=mode)
     with ThreadPoolExecutor(8) as callers:
-        first = callers.submit(ask, service, 0)
+        first = callers.submit(ask, service, 0, gate)
         wait_active(service, 1)
-        answers = list(callers.map(lambda n: ask(service, n), range(1, 7)))
+        others = [callers.submit(ask, service, n, gate) for n in range(1, 7)]
+        wait_active(service, 7)
+        gate.touch()
+        answers = [other.result() for other in others]
         first.result()
     assert [answer.json()["predictions"] for answer in answers] == [[{"value": 2 * n}] for n in range(1, 7)]
     assert metric(service, "model_batch_rows_count") == calls
