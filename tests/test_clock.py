@@ -52,4 +52,5 @@ def test_waiting_for_a_processor_does_not():
 
 def test_without_statistics_it_is_a_plain_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(clock, "SCHEDULE", tmp_path / "missing")
-    assert unhindered_seconds() == pytest.approx(time.perf_counter(), abs=0.1)
+    before = time.perf_counter()
+    assert before <= unhindered_seconds() <= time.perf_counter()

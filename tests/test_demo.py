@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -95,7 +94,6 @@ def test_make_serve_trains_serves_and_greets_and_the_second_start_only_serves(fo
         first.stop()
     assert "Traceback" not in first.log
 
-    started = time.monotonic()
     second = Demo(folder)
     try:
         answer = answer_of(second.wait_for_greeting())
@@ -103,6 +101,5 @@ def test_make_serve_trains_serves_and_greets_and_the_second_start_only_serves(fo
         assert "installing" not in second.log
         assert "generated" not in second.log
         assert "prepared churn" not in second.log
-        assert time.monotonic() - started < 60
     finally:
         second.stop()

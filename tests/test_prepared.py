@@ -228,6 +228,7 @@ def test_what_is_not_published_is_gone_afterwards(home):
 def hold(home: str, name: str, said, leave: Path) -> None:
     """In another process: prepares until told to leave."""
     os.environ["BENTOML_HOME"] = home
+    said.put("here")
     with preparing(name) as folder:
         (folder / "half").write_text("written")
         said.put(str(folder))
@@ -246,6 +247,7 @@ def holder(home):
         process = processes.Process(target=hold, args=(str(home), name, said, leave), daemon=True)
         process.start()
         started.append(process)
+        assert said.get(timeout=60) == "here"
         return process, said
 
     yield start, leave
@@ -257,20 +259,20 @@ def holder(home):
 def test_a_second_process_waits_until_the_first_is_done(holder):
     start, leave = holder
     _, first = start("churn")
-    folder = Path(first.get(timeout=20))
+    folder = Path(first.get(timeout=60))
     _, second = start("churn")
-    time.sleep(2.5)
+    time.sleep(1)
     assert second.empty()
     assert folder.exists()
     leave.touch()
-    assert first.get(timeout=10) is True
-    assert second.get(timeout=10) != str(folder)
+    assert first.get(timeout=60) is True
+    assert second.get(timeout=60) != str(folder)
 
 
 def test_what_a_killed_process_left_behind_is_removed(home, holder):
     start, _ = holder
     process, queue = start("churn")
-    left_over = Path(queue.get(timeout=20))
+    left_over = Path(queue.get(timeout=60))
     process.kill()
     process.join(10)
     assert left_over.exists()
@@ -282,11 +284,11 @@ def test_what_a_killed_process_left_behind_is_removed(home, holder):
 def test_another_model_is_prepared_at_the_same_time_undisturbed(holder, name):
     start, leave = holder
     _, queue = start(name)
-    folder = Path(queue.get(timeout=20))
+    folder = Path(queue.get(timeout=60))
     with preparing("churn"):
         assert (folder / "half").exists()
     leave.touch()
-    assert queue.get(timeout=10) is True
+    assert queue.get(timeout=60) is True
 
 
 def test_the_store_name_of_a_changed_name_ends_with_its_hash():
