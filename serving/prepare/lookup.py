@@ -12,7 +12,6 @@ import os
 import socket
 import sqlite3
 import ssl
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from serving.errors import RegistryUnreachable
+from serving.prepare.deadline import ask
 from serving.prepare.resolving import (
     TAG_PREFIX,
     Resolved,
@@ -45,9 +45,6 @@ UNUSUAL = ("MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV
 
 UNABLE = frozenset({429, 500, 502, 503, 504})
 """Answers of a server, or of what stands before it, that may be others a little later."""
-
-
-MAX_ANSWER_BYTES = 10_000_000
 
 
 class _Model(NamedTuple):
@@ -77,6 +74,8 @@ def look_up(settings: Settings) -> Wanted | None:
         return None
     except http.client.HTTPException as error:
         raise _unreachable(uri, type(error).__name__) from None
+    except msgspec.DecodeError:
+        raise _unreachable(uri, "it is no JSON") from None
     except (TimeoutError, ConnectionError) as error:
         raise _unreachable(uri, error.strerror or "it took too long") from None
     except urllib.error.URLError as error:
@@ -165,28 +164,12 @@ class _Server:
         request = urllib.request.Request(  # noqa: S310  # the scheme has been looked at
             f"{self._base}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}", headers=self._headers
         )
-        with urllib.request.urlopen(request, timeout=self._timeout, context=self._context) as answer:  # noqa: S310
-            document: dict[str, Any] = msgspec.json.decode(_read(answer, self._timeout))
+        document: dict[str, Any] = msgspec.json.decode(ask(request, self._timeout, self._context))
         return document
 
     def version(self, name: str, number: str) -> Version:
         found = self.get("model-versions/get", name=name, version=number)["model_version"]
         return _to_version(found)
-
-
-def _read(answer: Any, seconds: float) -> bytes:
-    """Returns a body that comes within so many seconds as a whole: a socket's timeout is for each piece of it.
-
-    Raises:
-        TimeoutError: it did not.
-    """
-    give_up = time.monotonic() + seconds
-    parts = []
-    while part := answer.read1(MAX_ANSWER_BYTES):
-        parts.append(part)
-        if time.monotonic() > give_up or sum(map(len, parts)) > MAX_ANSWER_BYTES:
-            raise TimeoutError("its answer does not end")
-    return b"".join(parts)
 
 
 def _to_version(found: dict[str, Any]) -> Version:
