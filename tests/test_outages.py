@@ -4,18 +4,15 @@ import base64
 import contextlib
 import hashlib
 import hmac
-import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -24,13 +21,18 @@ from serving.router import Router
 from serving.settings import Settings
 from serving.state import State, state_path, write_state
 from tests.conftest import Service, clean_environment, free_port, running_service, wait_until
+from tests.processes import SYNC, child_processes
 from tests.promoting import NAME, Clients, Registry, versions_answering, wait_answering
+from tests.proxy import BEHAVIOURS, Proxy
 
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """A registry with two versions."""
     return Registry(tmp_path_factory.mktemp("versions"), 1.0, 0.01)
+
+
+REGISTRY_TIMEOUT_SECONDS = 1
 
 
 def stale(service: Service) -> str:
@@ -64,64 +66,89 @@ def tracking_server(registry: Registry, port: int) -> Iterator[None]:
         process.wait(20)
 
 
-@contextlib.contextmanager
-def misbehaving(port: int, behaviour: str) -> Iterator[None]:
-    """A server on the port that is no tracking server, or one in trouble."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if behaviour == "slow":
-                time.sleep(5)
-            self.send_response(500 if behaviour == "500" else 200)
-            self.end_headers()
-            with contextlib.suppress(OSError):
-                self.wfile.write(b"<html>welcome</html>" if behaviour == "nonsense" else b"{}")
-
-        do_POST = do_GET  # noqa: N815  # the name that the server calls
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+@pytest.fixture(scope="module")
+def followed(versions: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Proxy]]:
+    """Two workers that have prepared both versions, and the proxy behind which their registry is."""
+    port = free_port()
+    versions.promote("1")
+    with (
+        tracking_server(versions, port),
+        Proxy(port).running() as proxy,
+        running_service(
+            tmp_path_factory.mktemp("followed"),
+            MLFLOW_TRACKING_URI=proxy.url,
+            SERVING_MODEL_NAME=NAME,
+            SERVING_WORKERS="2",
+            SERVING_SYNC_SECONDS="0.5",
+            SERVING_REGISTRY_TIMEOUT_SECONDS=str(REGISTRY_TIMEOUT_SECONDS),
+        ) as service,
+    ):
+        service.wait_ready()
+        versions.promote("2")
+        wait_answering(service, "2")
+        yield service, proxy
 
 
-def test_callers_notice_nothing_of_a_registry_in_trouble(versions: Registry, tmp_path: Path) -> None:
+def peak_mb(pid: int) -> float:
+    """The most memory that a process has had, in 10^6 bytes."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmHWM" in line]
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+def test_callers_notice_nothing_of_a_registry_in_trouble_and_what_it_says_afterwards_is_followed(
+    followed: tuple[Service, Proxy], versions: Registry, behaviour: str
+) -> None:
+    service, proxy = followed
+    versions.promote("1")
+    wait_answering(service, "1")
+    wait_until(lambda: stale(service) == "", 30, "all is well")
+    (sync,) = child_processes(service.process.pid, SYNC)
+    before = peak_mb(sync)
+    with Clients(service, versions, ("1", "2"), n=2) as clients:
+        with proxy.misbehaving(behaviour):
+            # MLflow's own client is asked about nonsense, at the lowest priority.
+            wait_until(
+                lambda: "does not answer" in stale(service) or "cannot be read" in stale(service),
+                120,
+                "it is told",
+            )
+            n_misbehaved = proxy.n_misbehaved
+            wait_until(lambda: proxy.n_misbehaved > n_misbehaved, 30, "the registry is asked again")
+            versions.promote("2")
+            assert versions_answering(service) == {"1"}
+        wait_answering(service, "2")
+        wait_until(lambda: stale(service) == "", 30, "all is well again")
+    assert clients.wrong == []
+    assert child_processes(service.process.pid, SYNC) == [sync]
+    assert peak_mb(sync) - before < 40
+    assert "Traceback" not in service.log
+
+
+def test_callers_notice_nothing_of_a_registry_that_is_down(versions: Registry, tmp_path: Path) -> None:
     versions.promote("1")
     port = free_port()
     with contextlib.ExitStack() as stack:
-        first = stack.enter_context(contextlib.ExitStack())
-        first.enter_context(tracking_server(versions, port))
+        server = stack.enter_context(contextlib.ExitStack())
+        server.enter_context(tracking_server(versions, port))
         service = stack.enter_context(
             running_service(
                 tmp_path,
                 MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}",
                 SERVING_MODEL_NAME=NAME,
                 SERVING_WORKERS="2",
-                SERVING_REGISTRY_TIMEOUT_SECONDS="1",
             )
         )
         service.wait_ready()
+        wait_until(lambda: stale(service) == "", 30, "all is well")
         with Clients(service, versions, ("1", "2"), n=2) as clients:
-            first.close()
-            wait_until(
-                lambda: "does not answer" in stale(service), 30, "it is told that the registry is down"
-            )
-            for behaviour in ("500", "slow", "nonsense"):
-                with misbehaving(port, behaviour):
-                    time.sleep(4)
-                assert "does not answer" in stale(service)
+            server.close()
+            wait_until(lambda: "does not answer" in stale(service), 30, "it is told")
             assert versions_answering(service) == {"1"}
             versions.promote("2")
             with tracking_server(versions, port):
                 wait_answering(service, "2")
-                assert stale(service) == ""
+                wait_until(lambda: stale(service) == "", 30, "all is well again")
         assert clients.wrong == []
         assert "Traceback" not in service.log
 
@@ -197,7 +224,7 @@ def test_mlflows_webhook_makes_a_promotion_seen_at_once(
     assert versions_answering(service) == {"1"}
     response = service.http.post("/v1/sync", content=body, headers=signed("hunter2", body))
     assert response.status_code == 202
-    wait_answering(service, "2", 30)
+    wait_answering(service, "2")
     assert "hunter2" not in service.log
 
 
@@ -259,9 +286,10 @@ def test_a_full_disk_keeps_the_new_version_out_until_there_is_room(tmp_path: Pat
                     stream.flush()
             with Clients(service, registry, ("1", "2"), n=2) as clients:
                 registry.promote("2")
-                wait_until(lambda: "disk is full" in stale(service), 60, "it is told that the disk is full")
+                wait_until(lambda: "disk is full" in stale(service), 180, "it is told that the disk is full")
                 assert versions_answering(service) == {"1"}
-                assert not list(disk.rglob("*.tmp")), "the half-written model still fills the disk"
+                # It is tried again every other second.
+                wait_until(lambda: not list((disk / "preparing").glob("*.tmp")), 30, "there is no rest of it")
                 filler.unlink()
                 wait_answering(service, "2")
             assert clients.wrong == []
