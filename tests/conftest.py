@@ -103,7 +103,7 @@ class Service:
         served = self.served_by_workers()
         return len(served) >= self._n_workers and all(tag.startswith(prefix) for tag in served)
 
-    def wait_ready(self, seconds: float = 60) -> "Service":
+    def wait_ready(self, seconds: float = 120) -> "Service":
         """Waits until a model answers, in every worker: `/readyz` is answered by one of them."""
         try:
             wait_until(lambda: self.answers("/readyz", 200), seconds, "/readyz says 200")
@@ -113,7 +113,7 @@ class Service:
             raise
         return self
 
-    def wait_reason(self, part: str, seconds: float = 60) -> str:
+    def wait_reason(self, part: str, seconds: float = 120) -> str:
         """Waits until /readyz gives a reason with this part in it; returns the whole reason."""
 
         def reason() -> str:

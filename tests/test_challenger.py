@@ -56,7 +56,7 @@ def three(versions: Registry, tmp_path: Path) -> Iterator[Service]:
         SERVING_SHADOW_ALIAS="shadow",
         SERVING_ALLOW_VERSION_CHOICE="true",
     ) as service:
-        wait_roles(service, 60, champion=("1", 50), challenger=("2", 50), shadow=("3", 100))
+        wait_roles(service, 180, champion=("1", 50), challenger=("2", 50), shadow=("3", 100))
         yield service
 
 
@@ -110,7 +110,7 @@ def test_a_key_gets_the_same_version_from_every_worker_and_replica(
         SERVING_CHALLENGER_ALIAS="challenger",
     ) as replica:
         replica.wait_ready()
-        wait_roles(replica, 60, champion=("1", 50), challenger=("2", 50))
+        wait_roles(replica, 180, champion=("1", 50), challenger=("2", 50))
         assert by_key(replica) == first
 
 
@@ -123,9 +123,9 @@ def test_the_share_is_changed_in_the_registry_and_the_challenger_can_be_promoted
         set_percent(versions, "100")
         wait_until(lambda: set(by_key(three).values()) == {"2"}, 30, "the challenger answers all")
         versions.promote("2")
-        wait_roles(three, 30, champion=("2", 100), shadow=("3", 100))
+        wait_roles(three, 60, champion=("2", 100), shadow=("3", 100))
         versions.promote("1")
-        wait_roles(three, 30, champion=("1", 0), challenger=("2", 100), shadow=("3", 100))
+        wait_roles(three, 60, champion=("1", 0), challenger=("2", 100), shadow=("3", 100))
     assert clients.wrong == []
 
 
@@ -146,7 +146,7 @@ def test_the_shadow_is_asked_and_compared_and_callers_see_nothing_of_it(
     with tracking(versions.uri):
         one, other = (mlflow.sklearn.load_model(f"models:/{NAME}/{n}").predict(rows) for n in (1, 3))
     set_percent(versions, "0")
-    wait_roles(three, 30, champion=("1", 100), challenger=("2", 0), shadow=("3", 100))
+    wait_roles(three, 60, champion=("1", 100), challenger=("2", 0), shadow=("3", 100))
     before = samples(three, "model_shadow_compared_total").get(("3", ""), 0)
     for start in range(0, len(rows), 20):
         response = ask(three, rows.iloc[start : start + 20].to_dict("records"))
@@ -187,7 +187,7 @@ def test_a_bad_challenger_stays_out_and_the_champion_answers(tmp_path: Path) -> 
     with two_workers(
         tmp_path, registry, SERVING_CHALLENGER_ALIAS="challenger", SERVING_CHALLENGER_PERCENT="50"
     ) as service:
-        wait_until(lambda: bad in refused(service), 60, "it is refused")
+        wait_until(lambda: bad in refused(service), 180, "it is refused")
         wait_answering(service, "1")
         wait_roles(service, 30, champion=("1", 100))
         assert service.http.get("/v1/models").json()["stale"] is None
@@ -221,7 +221,7 @@ def test_what_the_shadow_refuses_is_counted_and_nobody_told(tmp_path: Path) -> N
     client.set_registered_model_alias(NAME, "shadow", version)
     client.set_model_version_tag(NAME, version, "serving.force", "true")
     with two_workers(tmp_path, registry, SERVING_SHADOW_ALIAS="shadow") as service:
-        wait_roles(service, 60, champion=("1", 100), shadow=(version, 100))
+        wait_roles(service, 180, champion=("1", 100), shadow=(version, 100))
         assert version_of(ask(service)) == "1"
         wait_until(
             lambda: samples(service, "model_prediction_errors_total").get((version, "shadow")) == 1,
