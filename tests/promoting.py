@@ -17,6 +17,7 @@ from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -52,6 +53,18 @@ def version_of_strength(strength: float) -> Any:
     return log
 
 
+def version_of_neighbours(n_neighbors: int, *, is_scaled: bool) -> Any:
+    """Returns what logs a classifier without a compiled form, behind a step that has one or alone."""
+
+    def log(name: str) -> Any:
+        X, y = load_wine(return_X_y=True, as_frame=True)
+        neighbours = KNeighborsClassifier(n_neighbors, algorithm="brute")
+        model = make_pipeline(StandardScaler(), neighbours) if is_scaled else neighbours
+        return log_wine(model.fit(X, y), X, name, input_example=X.head(3))
+
+    return log
+
+
 class Registry:
     """A registry of a test's own with versions of `wine`, and what each of them answers."""
 
@@ -72,6 +85,15 @@ class Registry:
         """Registers one more version; returns its number."""
         with tracking(self.uri):
             return register(NAME, log, alias=None)
+
+    def add_again(self, version: str) -> str:
+        """Registers one more version of the files of another; returns its number."""
+        client = mlflow.MlflowClient(self.uri, self.uri)
+        source = client.get_model_version(NAME, version)
+        with tracking(self.uri):
+            added = str(client.create_model_version(NAME, source.source, source.run_id).version)
+        self.answers[added] = self.own_answers(version)
+        return added
 
     def own_answers(self, version: str) -> list[list[float]]:
         """What the model itself says of `ROWS`."""
@@ -147,10 +169,11 @@ def versions_answering(service: Service, n_requests: int = 12) -> set[str]:
     return found
 
 
-def wait_answering(service: Service, version: str, seconds: float = 60) -> None:
+def wait_answering(service: Service, version: str, seconds: float = 180) -> None:
     """Waits until every worker answers with the version.
 
-    Each says so itself: of the connections made under load one worker may get nearly all.
+    Each says so itself: of the connections made under load one worker may get nearly all. Preparing has a low
+    priority: beside clients that take what they can get it may last minutes.
     """
     wait_until(
         lambda: (

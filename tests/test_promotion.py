@@ -17,6 +17,7 @@ from serving.digests import DIGEST_TAG
 from serving.prepare.resolving import FORCE_TAG
 from tests.conftest import Service, running_service, wait_until
 from tests.models import wine
+from tests.processes import SYNC, WORKER, child_processes, resident_mb
 from tests.promoting import (
     NAME,
     Clients,
@@ -26,13 +27,15 @@ from tests.promoting import (
     nan_outputs,
     refused,
     trapped,
+    version_of_neighbours,
     version_of_strength,
     versions_answering,
     wait_answering,
 )
-from tests.test_startup import child_processes
 
 N_PROMOTIONS = 200
+N_PROMOTIONS_BETWEEN_RUNTIMES = 30
+N_NEW_VERSIONS = 12
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +60,7 @@ def two_workers(folder: Path, registry: Registry, **environment: str) -> Iterato
 
 
 def workers(service: Service) -> list[int]:
-    return sorted(child_processes(service.process.pid, "_bentoml_impl.worker.service"))
-
-
-def resident_mb(pid: int) -> float:
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in line]
-    return int(line.split()[1]) / 1000
+    return sorted(child_processes(service.process.pid, WORKER))
 
 
 def test_many_promotions_under_load_fail_no_request(versions: Registry, tmp_path: Path) -> None:
@@ -78,11 +76,70 @@ def test_many_promotions_under_load_fail_no_request(versions: Registry, tmp_path
                 versions.promote(version)
                 wait_answering(service, version)
                 if n in (9, N_PROMOTIONS - 1):
-                    memory.append(sum(map(resident_mb, workers(service))))
+                    memory.append(memory_mb(service))
         assert clients.wrong == []
         assert min(clients.answered["1"], clients.answered["2"]) > N_PROMOTIONS
         assert workers(service) == pids, "a worker was started again"
         assert memory[1] <= 1.2 * memory[0], memory
+
+
+def memory_mb(service: Service) -> float:
+    """Of all workers."""
+    return sum(map(resident_mb, workers(service)))
+
+
+def runtime(service: Service) -> str:
+    (model,) = service.http.get("/v1/models").json()["models"]
+    return str(model["runtime"])
+
+
+def test_promotions_between_runtimes_fail_no_request_and_leave_no_memory_behind(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", 1.0)
+    registry.add(version_of_neighbours(25, is_scaled=True))
+    registry.add(version_of_neighbours(35, is_scaled=False))
+    runtimes = {"1": "compiled", "2": "mixed", "3": "native"}
+    # Neighbours take many times as long as a regression.
+    with two_workers(tmp_path, registry, SERVING_MAX_SLOWDOWN="10000") as service:
+        pids = workers(service)
+        memory: list[float] = []
+        with Clients(service, registry, tuple(runtimes), n=2) as clients:
+            for n in range(N_PROMOTIONS_BETWEEN_RUNTIMES):
+                version = "231"[n % 3]
+                registry.promote(version)
+                wait_answering(service, version)
+                assert runtime(service) == runtimes[version]
+                if version == "1":
+                    memory.append(memory_mb(service))
+        assert clients.wrong == []
+        assert min(clients.answered[version] for version in runtimes) > N_PROMOTIONS_BETWEEN_RUNTIMES
+        assert workers(service) == pids, "a worker was started again"
+        assert memory[-1] <= 1.2 * memory[0], memory
+
+
+def test_ever_new_versions_leave_neither_memory_nor_files_behind(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", 1.0, 0.1, 0.01)
+    versions = [registry.add_again("123"[n % 3]) for n in range(N_NEW_VERSIONS)]
+    with two_workers(tmp_path, registry, SERVING_KEEP_VERSIONS="3") as service:
+        pids = workers(service)
+        memory: list[float] = []
+        with Clients(service, registry, ("1", *versions), n=2) as clients:
+            for version in versions:
+                registry.promote(version)
+                wait_answering(service, version)
+                memory.append(memory_mb(service))
+        assert clients.wrong == []
+        assert set(clients.answered) == {"1", *versions}
+        assert workers(service) == pids, "a worker was started again"
+        assert memory[-1] <= 1.2 * memory[2], memory
+        store = tmp_path / "bentoml" / "models" / NAME
+        wait_until(
+            lambda: (
+                {path.parent.name.partition("-")[0] for path in store.glob("*/manifest.json")}
+                == set(versions[-3:])
+            ),
+            20,
+            "only the last three are kept",
+        )
 
 
 def test_requests_end_on_the_version_that_they_began_with_and_both_workers_swap_within_a_second(
