@@ -149,11 +149,14 @@ def test_requests_end_on_the_version_that_they_began_with_and_both_workers_swap_
     with two_workers(tmp_path, versions) as service:
         wait_answering(service, "1")
         versions.promote("2")
-        first = wait_until(
-            lambda: "2" in versions_answering(service, 4) and time.monotonic(), 60, "a first answer"
-        )
-        wait_answering(service, "2")
-        assert time.monotonic() - first < 1
+        asked: dict[str, list[float]] = {"1": [], "2": []}
+        answered: dict[str, list[float]] = {"1": [], "2": []}
+        while len(answered["2"]) < 100 or not service.every_worker_serves("wine:2-"):
+            began = time.monotonic()
+            (version,) = versions_answering(service, 1)
+            asked[version].append(began)
+            answered[version].append(time.monotonic())
+        assert asked["1"][-1] - answered["2"][0] < 1
         described = service.http.get("/v1/models").json()
         assert described["stale"] is None
         assert described["previous"].startswith("wine:1-")
@@ -214,8 +217,8 @@ def test_a_bad_version_stays_out_and_the_one_that_answers_is_unharmed(
     with Clients(service, registry, ("1",), n=2) as clients:
         for what, version in made.items():
             registry.promote(version)
-            wait_until(lambda version=version: version in refused(service), 60, what)
-            assert BAD[what][1] in refused(service)[version]
+            reason = wait_until(lambda version=version: refused(service).get(version), 180, what)
+            assert BAD[what][1] in reason
             # Another worker may answer here, which looks up to a fifth of a second later.
             wait_until(lambda: "\nmodel_registry_stale 1.0" in metrics(service), 10, "it is measured")
         time.sleep(2)  # several rounds
@@ -243,7 +246,7 @@ def test_a_version_whose_file_is_missing_is_taken_once_the_file_is_there(
     with Clients(service, registry, ("1", version), n=2) as clients:
         registry.promote(version)
         stale = lambda: service.http.get("/v1/models").json()["stale"]  # noqa: E731
-        wait_until(lambda: "cannot be fetched" in (stale() or ""), 60, "it is told")
+        wait_until(lambda: "cannot be fetched" in (stale() or ""), 180, "it is told")
         assert versions_answering(service) == {"1"}
         file.write_bytes(content)
         wait_answering(service, version)
@@ -256,31 +259,36 @@ def test_a_refused_version_is_tried_again_when_it_has_changed(
     service, registry = serving_two
     version = registry.add(another_signature)
     registry.promote(version)
-    wait_until(lambda: version in refused(service), 60, "it is refused")
+    wait_until(lambda: version in refused(service), 180, "it is refused")
     mlflow.MlflowClient(registry.uri, registry.uri).set_model_version_tag(NAME, version, FORCE_TAG, "true")
 
-    def serves() -> bool:
-        return bool(service.http.get("/v1/models").json()["models"][0]["version"] == version)
-
-    wait_until(serves, 60, "it is served")
-    assert refused(service) == {}
+    wait_answering(service, version)
+    wait_until(lambda: refused(service) == {}, 20, "it is refused no more")
 
 
 def test_the_sync_process_may_be_killed_at_any_point_of_a_preparation(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "own", *(2.0**n for n in range(4)))
     chance = random.Random(0)
+    killed: set[int] = set()
     with two_workers(tmp_path, registry) as service:
         wait_answering(service, "1")
         with Clients(service, registry, ("1", "2", "3", "4"), n=1) as clients:
             for n in range(10):
                 version = str(2 + n % 3)
-                shutil.rmtree(tmp_path / "bentoml" / "models" / NAME / "never", ignore_errors=True)
+                # Prepared anew each time.
+                for prepared in (tmp_path / "bentoml" / "models" / NAME).glob(f"{version}-*"):
+                    shutil.rmtree(prepared)
+                (sync,) = wait_until(lambda: child_processes(service.process.pid, SYNC), 30, "a sync process")
                 registry.promote(version)
                 time.sleep(chance.uniform(0, 3))
-                for pid in child_processes(service.process.pid, "serving.prepare.sync"):
-                    os.kill(pid, signal.SIGKILL)
-            wait_answering(service, version, 90)
+                os.kill(sync, signal.SIGKILL)
+                killed.add(sync)
+                wait_until(
+                    lambda sync=sync: sync not in child_processes(service.process.pid, SYNC), 30, "it is gone"
+                )
+            wait_answering(service, version)
         assert clients.wrong == []
+        assert len(killed) == 10
 
 
 def test_of_two_promotions_within_a_second_the_last_wins_everywhere(
@@ -290,8 +298,9 @@ def test_of_two_promotions_within_a_second_the_last_wins_everywhere(
     with two_workers(tmp_path, versions) as service:
         wait_answering(service, "1")
         versions.promote("2")
-        time.sleep(0.3)
+        wait_until(lambda: "registry: wine version 2 " in service.log, 30, "version 2 is being prepared")
         versions.promote("1")
-        time.sleep(8)  # in which version 2 could have been prepared
+        wait_until(lambda: "registry names another version by now" in service.log, 30, "it is given up")
+        time.sleep(2)  # several rounds
         assert versions_answering(service, 30) == {"1"}
         assert not re.search(r"wine:2-\w+ answers now", service.log), "the first of the two was served"
