@@ -55,6 +55,7 @@ def three(versions: Registry, tmp_path: Path) -> Iterator[Service]:
         SERVING_CHALLENGER_ALIAS="challenger",
         SERVING_SHADOW_ALIAS="shadow",
         SERVING_ALLOW_VERSION_CHOICE="true",
+        BENTOML_HOME=str(versions.folder / "bentoml"),  # prepared once for all tests
     ) as service:
         wait_roles(service, 180, champion=("1", 50), challenger=("2", 50), shadow=("3", 100))
         yield service
@@ -108,6 +109,7 @@ def test_a_key_gets_the_same_version_from_every_worker_and_replica(
         MLFLOW_TRACKING_URI=versions.uri,
         SERVING_MODEL_NAME=NAME,
         SERVING_CHALLENGER_ALIAS="challenger",
+        BENTOML_HOME=str(versions.folder / "bentoml"),
     ) as replica:
         replica.wait_ready()
         wait_roles(replica, 180, champion=("1", 50), challenger=("2", 50))
