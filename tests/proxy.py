@@ -76,6 +76,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.target = ("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.behaviour: str | None = None
+        self.victims = b""
         self.n_misbehaved = 0
         self.over = threading.Event()
 
@@ -92,9 +93,9 @@ class Proxy(socketserver.ThreadingTCPServer):
             self.server_close()
 
     @contextlib.contextmanager
-    def misbehaving(self, behaviour: str) -> Iterator[None]:
-        """Does so to everybody who connects meanwhile."""
-        self.n_misbehaved, self.over = 0, threading.Event()
+    def misbehaving(self, behaviour: str, victims: bytes = b"") -> Iterator[None]:
+        """Does so to everybody who connects meanwhile, and whose request has this in its head."""
+        self.n_misbehaved, self.over, self.victims = 0, threading.Event(), victims
         self.behaviour = behaviour
         try:
             yield
@@ -110,10 +111,11 @@ class _Connection(socketserver.BaseRequestHandler):
     server: Proxy
 
     def handle(self) -> None:
-        if self.server.behaviour is None:
+        behaviour = self.server.behaviour
+        if behaviour is None or self.server.victims not in self.request.recv(65_536, socket.MSG_PEEK):
             self._pass_on()
             return
-        pieces = BEHAVIOURS[self.server.behaviour](self.server.over)
+        pieces = BEHAVIOURS[behaviour](self.server.over)
         self.server.n_misbehaved += 1
         self.request.recv(65_536)
         for piece in pieces:

@@ -125,6 +125,20 @@ def test_callers_notice_nothing_of_a_registry_in_trouble_and_what_it_says_afterw
     assert "Traceback" not in service.log
 
 
+def test_what_mlflows_client_said_once_is_not_followed_when_the_registry_has_said_another_thing_since(
+    followed: tuple[Service, Proxy], versions: Registry
+) -> None:
+    """Twice within a minute the registry is understood by MLflow's own client only, with a promotion between."""
+    service, proxy = followed
+    for version in "21":
+        versions.promote(version)
+        wait_answering(service, version)
+        with proxy.misbehaving("null", victims=b"Python-urllib"):
+            wait_until(lambda: proxy.n_misbehaved >= 3, 120, "MLflow's client was asked, and rounds later")
+            assert versions_answering(service, 30) == {version}
+        wait_until(lambda: stale(service) == "", 30, "all is well")
+
+
 def test_callers_notice_nothing_of_a_registry_that_is_down(versions: Registry, tmp_path: Path) -> None:
     versions.promote("1")
     port = free_port()

@@ -19,7 +19,7 @@ from scripts.lifecycle.counting import read_counts
 from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits, find_worsening
 from tests.conftest import ROOT, Service, clean_environment, wait_until
 from tests.models import strict_categories
-from tests.promoting import NAME, Clients, Registry, nan_outputs, versions_answering, wait_answering
+from tests.promoting import NAME, Clients, Registry, nan_outputs, wait_answering
 from tests.test_promotion import two_workers
 
 LIMITS = Limits(error_increase=0.01, latency_ratio=2)
@@ -120,7 +120,7 @@ def test_a_version_is_promoted_followed_and_watched(
     assert aliases(versions)["production"] == "1"
     with Clients(service, versions, ("1", "2"), n=2) as clients:
         done = promote("2", "--url", service.url, "--watch", "3", "--why", "better", "--json")
-        assert versions_answering(service) == {"2"}
+        wait_answering(service, "2")
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert (told["from"], told["to"], told["done"]) == ("1", "2", True)

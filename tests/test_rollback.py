@@ -16,7 +16,7 @@ from scripts import history, rollback
 from scripts.lifecycle.moves import Move, Selector, encode, previous_version, read_moves
 from scripts.training.registration import _promote
 from tests.conftest import ROOT, clean_environment, free_port, running_service, tracking
-from tests.promoting import NAME, Registry, versions_answering
+from tests.promoting import NAME, Registry, wait_answering
 
 
 def move(at: int, kind: str, source: str | None, target: str, alias: str = "production") -> Move:
@@ -176,9 +176,9 @@ def test_it_waits_for_the_services_and_names_those_that_do_not_follow(registry: 
         done = call("--url", service.url)
         assert done.returncode == 0, done.stderr
         assert "all 1 service(s) answer with version 2" in done.stdout
-        assert versions_answering(service) == {"2"}
+        wait_answering(service, "2")
         # Version 3 is prepared still: the time is not what is looked at here.
-        late = call("--url", service.url, "--url", dead, "--timeout", "8", "--to", "3", "--json")
+        late = call("--url", service.url, "--url", dead, "--timeout", "20", "--to", "3", "--json")
         assert late.returncode == 1
         assert json.loads(late.stdout)["late"] == {dead: "no answer (URLError)"}
-        assert versions_answering(service) == {"3"}
+        wait_answering(service, "3")

@@ -58,6 +58,8 @@ class Asking:
             wanted = outcome.wanted
         else:
             note_asked(self._run_directory)
+            # What MLflow's own client said before is not the registry's last word any more.
+            self._said_mlflow = None
         self._champion = wanted.champion.fingerprint
         return wanted
 

@@ -104,6 +104,8 @@ def main(run_directory: Path) -> None:
         try:
             synchronizer.round()
         except OSError as error:  # the run directory's disk is full, or no process can be made
+            if not run_directory.exists():  # the parent has tidied up, and ends
+                return
             log.error("the registry cannot be followed: %s (trying again)", error)  # noqa: TRY400  # no trace for it
         except Exception:
             log.exception("the registry cannot be followed (trying again)")
