@@ -9,11 +9,13 @@ DEV := .venv/dev.stamp
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
+PROMETHEUS_RULE := k8s/components/monitoring/prometheusrule.yaml
+
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: serve test lint bench demo-promotion lock lock-bench clean help
+.PHONY: serve test test-manifests rules lint bench demo-promotion lock lock-bench clean help
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo where there is none
 	@.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
@@ -27,6 +29,13 @@ lint: $(DEV)  ## check rules, format and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict service.py preprocessing.py serving scripts benchmarks
+
+test-manifests: $(DEV)  ## run the tests of k8s/ and monitoring/ only
+	.venv/bin/python -m pytest tests/kubernetes $(ARGS)
+
+rules:  ## write monitoring/prometheus/rules.yaml into the PrometheusRule of k8s/components/monitoring
+	@{ sed '/^spec:$$/q' $(PROMETHEUS_RULE); sed -n '/^groups:/,$$p' monitoring/prometheus/rules.yaml | sed 's/^./  &/'; } \
+		> $(PROMETHEUS_RULE).new && mv $(PROMETHEUS_RULE).new $(PROMETHEUS_RULE)
 
 demo-promotion: $(SERVING)  ## promote, refuse and roll back under load, on the terminal
 	@.venv/bin/python scripts/demo_promotion.py

@@ -1,0 +1,99 @@
+"""Builds the kustomizations as a user would: the overlays as they are, and with components added to them."""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+K8S = ROOT / "k8s"
+OVERLAYS = ("staging", "production")
+COMPONENTS = sorted(file.parent.name for file in K8S.glob("components/*/kustomization.yaml"))
+TOGETHER = "ingress monitoring requests-per-second canary model-cache"
+"""Components of which one cluster may want all."""
+
+BUILDS = [(overlay, chosen) for overlay in OVERLAYS for chosen in ("", *COMPONENTS, TOGETHER)]
+
+Document = dict[str, Any]
+
+
+@functools.cache
+def builders() -> dict[str, list[str]]:
+    """The commands on the path that build a kustomization. Without one the tests are skipped, but never in CI."""
+    found = {}
+    if shutil.which("kubectl"):
+        told = subprocess.run(
+            ["kubectl", "version", "--client", "-o", "json"], capture_output=True, text=True
+        )
+        # Before 1.21 kubectl had a kustomize of its own that knows no components, and told no version of it.
+        if "kustomizeVersion" in (json.loads(told.stdout) if told.returncode == 0 else {}):
+            found["kubectl"] = ["kubectl", "kustomize"]
+    if shutil.which("kustomize"):
+        found["kustomize"] = ["kustomize", "build"]
+    return found
+
+
+def build_text(overlay: str, components: str, builder: str) -> str:
+    """Returns what a builder makes of an overlay with these components in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "k8s"
+        shutil.copytree(K8S, copy)
+        chosen = [f"../../components/{name}" for name in components.split()]
+        if chosen:
+            file = copy / "overlays" / overlay / "kustomization.yaml"
+            file.write_text(f"{file.read_text()}\ncomponents: {json.dumps(chosen)}\n")
+        told = subprocess.run(
+            [*builders()[builder], str(copy / "overlays" / overlay)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert told.returncode == 0, told.stderr
+    assert not told.stderr, "kustomize warns"
+    return told.stdout
+
+
+@functools.cache
+def build(overlay: str, components: str = "") -> tuple[Document, ...]:
+    """Returns the documents of an overlay with these components in it."""
+    if not builders():
+        missing = "neither kubectl 1.21 or newer nor kustomize is installed"
+        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    return tuple(yaml.safe_load_all(build_text(overlay, components, next(iter(builders())))))
+
+
+def of_kind(documents: tuple[Document, ...], *kinds: str) -> list[Document]:
+    """Returns the documents of these kinds."""
+    return [document for document in documents if document["kind"] in kinds]
+
+
+def pods_of(document: Document) -> list[tuple[dict[str, str], Document]]:
+    """Returns labels and spec of the pods that a document has made, whoever makes them."""
+    spec = document.get("spec", {})
+    match document["kind"]:
+        case "Deployment":
+            return [(spec["template"]["metadata"]["labels"], spec["template"]["spec"])]
+        case "SeldonDeployment":
+            parts = [part for predictor in spec["predictors"] for part in predictor["componentSpecs"]]
+            return [(part["metadata"]["labels"], part["spec"]) for part in parts]
+        case "InferenceService":
+            return [(spec["predictor"]["labels"], spec["predictor"])]
+    return []
+
+
+def all_pods(documents: tuple[Document, ...]) -> list[tuple[dict[str, str], Document]]:
+    """Returns labels and spec of all pods."""
+    return [pod for document in documents for pod in pods_of(document)]
+
+
+def named(document: Document) -> str:
+    """Returns kind and name, to find a document by."""
+    return f"{document['kind']}/{document['metadata']['name']}"

@@ -1,0 +1,295 @@
+"""Names, numbers and paths of the manifests are those of the code."""
+
+import re
+from urllib.parse import urlsplit
+
+import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from prometheus_client.metrics import MetricWrapperBase
+
+from serving import errors, gateway
+from serving.errors import PrepareError, ServingError
+from serving.monitoring import metrics
+from serving.settings import Settings, load_settings, unknown_variables
+from tests.conftest import ROOT
+from tests.kubernetes.building import BUILDS, OVERLAYS, all_pods, build, of_kind
+from tests.kubernetes.queries import ADAPTER, all_queries, keda_queries, labels_in, metrics_in, rules
+from tests.test_docs import all_subclasses
+
+EVERY_BUILD = pytest.mark.parametrize(("overlay", "components"), BUILDS)
+
+PORT = BentoMLContainer.http.port.get()
+
+LOGINS = {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"}
+OTHERS = {"BENTOML_HOME", "MLFLOW_TRACKING_URI"}
+
+
+def containers(documents):
+    return [container for _, pod in all_pods(documents) for container in pod["containers"]]
+
+
+def environment_of(container, documents):
+    """What a container's variables are; None where they come out of a Secret."""
+    maps = {document["metadata"]["name"]: document["data"] for document in of_kind(documents, "ConfigMap")}
+    values = {}
+    for source in container["envFrom"]:
+        values.update(maps[source["configMapRef"]["name"]])
+    return values | {entry["name"]: entry.get("value") for entry in container["env"]}
+
+
+def seconds(duration):
+    number, unit = re.fullmatch(r"(\d+)([smh])", duration).groups()
+    return int(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+
+
+def megabytes(quantity):
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi)", quantity).groups()
+    return int(number) * {"Mi": 2**20, "Gi": 2**30}[unit] / 1e6
+
+
+@EVERY_BUILD
+def test_every_variable_is_one_that_is_read(overlay, components):
+    documents = build(overlay, components)
+    for container in containers(documents):
+        names = environment_of(container, documents)
+        assert unknown_variables(names) == {}
+        assert {name for name in names if not name.startswith("SERVING_")} == LOGINS | OTHERS
+
+
+@EVERY_BUILD
+def test_every_value_is_one_that_can_be_used(overlay, components, monkeypatch):
+    documents = build(overlay, components)
+    for container in containers(documents):
+        with monkeypatch.context() as patch:
+            for name, value in environment_of(container, documents).items():
+                patch.setenv(name, value or "from-a-secret")
+            settings = load_settings()
+        assert settings.tracking_uri.startswith("http")
+        assert settings.webhook_secret is not None
+
+
+@EVERY_BUILD
+def test_no_configmap_is_left_over(overlay, components):
+    documents = build(overlay, components)
+    used = {source["configMapRef"]["name"] for one in containers(documents) for source in one["envFrom"]}
+    assert used == {document["metadata"]["name"] for document in of_kind(documents, "ConfigMap")}
+
+
+def test_the_logins_are_those_of_the_documentation():
+    description = Settings.model_fields["tracking_uri"].description
+    assert {f"MLFLOW_TRACKING{end}" for end in re.findall(r"_[A-Z]+(?=`)", description)} | {
+        "MLFLOW_TRACKING_USERNAME"
+    } == LOGINS
+
+
+@EVERY_BUILD
+def test_pods_listen_where_bentoml_does(overlay, components):
+    for container in containers(build(overlay, components)):
+        assert container["ports"] == [{"name": "http", "containerPort": PORT}]
+
+
+@EVERY_BUILD
+def test_everybody_asks_that_port(overlay, components):
+    documents = build(overlay, components)
+    for service in of_kind(documents, "Service"):
+        assert [(port["name"], port["targetPort"]) for port in service["spec"]["ports"]] == [("http", "http")]
+    for policy in of_kind(documents, "NetworkPolicy"):
+        assert all(rule["ports"] == [{"port": "http"}] for rule in policy["spec"]["ingress"])
+    for monitor in of_kind(documents, "ServiceMonitor"):
+        assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == ["http"]
+    for ingress in of_kind(documents, "Ingress"):
+        paths = [path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]]
+        assert [path["backend"]["service"] for path in paths] == [
+            {"name": "model-server", "port": {"name": "http"}}
+        ]
+    for seldon in of_kind(documents, "SeldonDeployment"):
+        assert {one["graph"]["endpoint"]["service_port"] for one in seldon["spec"]["predictors"]} == {PORT}
+
+
+@EVERY_BUILD
+def test_routes_name_services_and_their_ports(overlay, components):
+    documents = build(overlay, components)
+    open_ports = {
+        (service["metadata"]["name"], port["port"])
+        for service in of_kind(documents, "Service")
+        for port in service["spec"]["ports"]
+    }
+    for route in of_kind(documents, "HTTPRoute"):
+        backends = [backend for rule in route["spec"]["rules"] for backend in rule["backendRefs"]]
+        assert {(backend["name"], backend["port"]) for backend in backends} == open_ports
+        assert sum(backend["weight"] for backend in backends) == 100
+
+
+@EVERY_BUILD
+def test_shares_of_traffic_add_up(overlay, components):
+    for seldon in of_kind(build(overlay, components), "SeldonDeployment"):
+        assert [predictor["traffic"] for predictor in seldon["spec"]["predictors"]] == [90, 10]
+
+
+@EVERY_BUILD
+def test_probes_ask_what_they_should(overlay, components):
+    pages = gateway.Gateway(None, None, None, 1)._pages
+    for container in containers(build(overlay, components)):
+        asked = {
+            kind: container[f"{kind}Probe"]["httpGet"]["path"]
+            for kind in ("startup", "liveness", "readiness")
+        }
+        # A restart brings no registry back: only readiness asks for a model.
+        assert asked == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+        assert set(asked.values()) <= set(pages)
+
+
+@EVERY_BUILD
+def test_prometheus_asks_our_page(overlay, components):
+    for monitor in of_kind(build(overlay, components), "ServiceMonitor"):
+        (endpoint,) = monitor["spec"]["endpoints"]
+        assert endpoint["path"] in gateway.Gateway(None, None, None, 1)._pages
+
+
+def test_only_the_prefix_of_the_api_is_open_to_the_outside():
+    (ingress,) = of_kind(build("production", "ingress"), "Ingress")
+    (route,) = of_kind(build("production", "gateway"), "HTTPRoute")
+    paths = [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]]
+    assert paths == [match["path"]["value"] for match in route["spec"]["rules"][0]["matches"]] == ["/v1"]
+    assert "/v1/predict" in gateway.Gateway(None, None, None, 1)._predictions
+
+
+def test_the_ingress_takes_bodies_as_large_as_the_service_does():
+    (ingress,) = of_kind(build("production", "ingress"), "Ingress")
+    allowed = ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"]
+    assert allowed == f"{Settings.model_fields['max_body_mb'].default}m"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_registrys_port_is_open(overlay):
+    documents = build(overlay)
+    (uri,) = {environment_of(one, documents)["MLFLOW_TRACKING_URI"] for one in containers(documents)}
+    (policy,) = of_kind(documents, "NetworkPolicy")
+    assert urlsplit(uri).port in {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+
+
+@EVERY_BUILD
+def test_what_is_kept_fits_on_the_volume_beside_what_is_prepared(overlay, components):
+    documents = build(overlay, components)
+    claims = of_kind(documents, "PersistentVolumeClaim")
+    for _, pod in all_pods(documents):
+        kept = float(environment_of(pod["containers"][0], documents)["SERVING_KEEP_MB"])
+        sizes = [volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if "emptyDir" in volume]
+        (models,) = (volume for volume in pod["volumes"] if volume["name"] == "models")
+        if "emptyDir" in models:
+            assert kept < megabytes(models["emptyDir"]["sizeLimit"]) / 2
+        else:
+            assert kept < megabytes(claims[0]["spec"]["resources"]["requests"]["storage"]) / 2
+        limit = megabytes(pod["containers"][0]["resources"]["limits"]["ephemeral-storage"])
+        assert sum(megabytes(size) for size in sizes) < limit
+
+
+@EVERY_BUILD
+def test_memory_is_enough_to_prepare_beside_the_worker(overlay, components):
+    told = (ROOT / "docs" / "performance.md").read_text()
+    at_rest, more = re.search(r"at rest (\d+) MB.*?takes (\d+) MB more", told, re.DOTALL).groups()
+    for container in containers(build(overlay, components)):
+        limit = megabytes(container["resources"]["limits"]["memory"])
+        assert limit > int(at_rest) + int(more)
+    for scaler in of_kind(build(overlay, components), "HorizontalPodAutoscaler"):
+        (memory,) = (
+            metric["resource"]["target"]["averageUtilization"]
+            for metric in scaler["spec"]["metrics"]
+            if metric.get("resource", {}).get("name") == "memory"
+        )
+        # A promotion must not look like traffic.
+        assert limit * memory / 100 > int(at_rest) + int(more)
+
+
+@EVERY_BUILD
+def test_a_pod_that_still_prepares_has_not_failed(overlay, components):
+    patience = Settings.model_fields["prepare_timeout_seconds"].default
+    for document in of_kind(build(overlay, components), "Deployment", "Rollout"):
+        assert document["spec"]["progressDeadlineSeconds"] > patience
+
+
+@EVERY_BUILD
+def test_the_pause_before_the_end_leaves_time_for_the_end(overlay, components):
+    for _, pod in all_pods(build(overlay, components)):
+        (container,) = pod["containers"]
+        stop = container["lifecycle"]["preStop"]
+        pause = (
+            stop["sleep"]["seconds"] if "sleep" in stop else int(re.search(r"sleep\((\d+)\)", str(stop))[1])
+        )
+        assert 5 <= pause < pod["terminationGracePeriodSeconds"] / 2
+
+
+def exported():
+    """The names under which our metrics are scraped, and their labels."""
+    names, labels = set(), set()
+    for value in vars(metrics).values():
+        if isinstance(value, MetricWrapperBase):
+            (family,) = value.describe()
+            ends = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+            names |= {family.name + end for end in ends}
+            labels |= set(value._labelnames)
+    return names, labels
+
+
+def test_queries_ask_for_metrics_that_exist():
+    names, _ = exported()
+    asked = set().union(*(metrics_in(query) for query in all_queries()))
+    assert asked - names == set()
+    # The claim would hold of no queries, too.
+    assert len(asked) > 8
+
+
+def test_queries_ask_for_labels_that_exist():
+    _, labels = exported()
+    theirs = {"job", "namespace", "pod", "rollouts_pod_template_hash", "le"}
+    assert set().union(*(labels_in(query) for query in all_queries())) - labels - theirs == set()
+
+
+def test_errors_that_alert_are_all_of_ours_and_none_of_the_callers():
+    ours = {
+        kind.code
+        for kind in all_subclasses(ServingError)
+        if kind.status >= 500 and not issubclass(kind, PrepareError) and kind is not errors.RequestError
+    }
+    listed = [found for query in all_queries() for found in re.findall(r'type=~"([^"]*)"', query)]
+    assert len(listed) == 2
+    assert {frozenset(one.split("|")) for one in listed} == {frozenset(ours)}
+
+
+def test_the_label_that_tells_canaries_apart_is_scraped():
+    (monitor,) = of_kind(build("production", "monitoring"), "ServiceMonitor")
+    assert [name.replace("-", "_") for name in monitor["spec"]["podTargetLabels"]] == [
+        "rollouts_pod_template_hash"
+    ]
+
+
+def test_rules_ask_for_the_job_that_the_scraping_names():
+    documents = build("production", "monitoring")
+    (monitor,) = of_kind(documents, "ServiceMonitor")
+    (service,) = of_kind(documents, "Service")
+    job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert {name for rule in rules() for name in re.findall(r'job="([^"]*)"', rule["expr"])} == {job}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_keda_looks_at_its_own_namespace_only(overlay):
+    (namespace,) = (document["metadata"]["name"] for document in of_kind(build(overlay), "Namespace"))
+    for query in keda_queries(overlay):
+        assert f'{{namespace="{namespace}"' in query
+
+
+def test_the_autoscaler_asks_the_metric_that_the_adapter_makes():
+    (scaler,) = of_kind(build("production", "requests-per-second"), "HorizontalPodAutoscaler")
+    asked = [
+        metric["pods"]["metric"]["name"] for metric in scaler["spec"]["metrics"] if metric["type"] == "Pods"
+    ]
+    assert [f"as: {name}" in ADAPTER.read_text() for name in asked] == [True]
+
+
+def test_alerts_wait_longer_than_what_is_normal():
+    waits = {rule["alert"]: rule for rule in rules() if "alert" in rule}
+    not_ready = seconds(waits["ModelServerNotReady"]["for"])
+    assert not_ready > Settings.model_fields["prepare_timeout_seconds"].default
+    silent = int(waits["ModelRegistrySilent"]["expr"].rpartition(">")[2])
+    assert silent > 10 * Settings.model_fields["sync_seconds"].default
