@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.errors import ServingError
+from serving.loaded import LoadedModel
 from serving.monitoring import metrics
 from serving.routing import Route
 from serving.runtime import Output, count_output
@@ -19,6 +21,9 @@ log = logging.getLogger("serving.shadow")
 MAX_WAITING, MAX_WAITING_BYTES = 100, 50_000_000
 """Requests that may wait for the shadow in a worker, and what their bodies may take; what comes meanwhile it is not
 asked."""
+
+TIMEOUT_SECONDS = 60
+"""After which nobody waits for a shadow's answer any more."""
 
 TOLERANCE = 1e-6
 """Values that differ by no more than this part of them are the same."""
@@ -40,8 +45,9 @@ class Shadow:
 
     def __init__(self) -> None:
         self._waiting: deque[_Question] = deque()
-        self._asked: dict[asyncio.Task[None], int] = {}
-        self._n_bytes = 0
+        self._asked: set[asyncio.Task[None]] = set()
+        self._load: defaultdict[LoadedModel, list[int]] = defaultdict(lambda: [0, 0])
+        """Requests and bytes that wait for each model: one that hangs takes no other's places."""
 
     def compare(
         self, route: Route, answered: Output, ask: Callable[[], Coroutine[Any, Any, Output]], n_bytes: int
@@ -54,32 +60,40 @@ class Shadow:
             ask: asks the shadow.
             n_bytes: of the request.
         """
-        n_waiting = len(self._waiting) + len(self._asked)
-        if n_waiting >= MAX_WAITING or self._n_bytes + n_bytes > MAX_WAITING_BYTES:
+        n_waiting, n_bytes_waiting = self._load[route.model]
+        if n_waiting >= MAX_WAITING or n_bytes_waiting + n_bytes > MAX_WAITING_BYTES:
             route.model.metrics.dropped()
             return
         self._waiting.append(_Question(route, answered, ask, n_bytes))
-        self._n_bytes += n_bytes
+        self._load[route.model] = [n_waiting + 1, n_bytes_waiting + n_bytes]
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._ask_next)
 
     def _ask_next(self) -> None:
-        route, answered, ask, n_bytes = self._waiting.popleft()
+        question = self._waiting.popleft()
         loop = asyncio.get_running_loop()
-        task = loop.create_task(_compare(route, answered, ask()))
-        self._asked[task] = n_bytes
-        task.add_done_callback(self._forget)
+        task = loop.create_task(_compare(question.route, question.answered, question.ask))
+        self._asked.add(task)
+        task.add_done_callback(partial(self._forget, question))
         if self._waiting:
             loop.call_soon(self._ask_next)
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._n_bytes -= self._asked.pop(task)
+    def _forget(self, question: _Question, task: asyncio.Task[None]) -> None:
+        self._asked.discard(task)
+        n_waiting, n_bytes = self._load[question.route.model]
+        if n_waiting == 1:
+            del self._load[question.route.model]
+        else:
+            self._load[question.route.model] = [n_waiting - 1, n_bytes - question.n_bytes]
 
 
-async def _compare(route: Route, answered: Output, asking: Coroutine[Any, Any, Output]) -> None:
+async def _compare(route: Route, answered: Output, ask: Callable[[], Coroutine[Any, Any, Output]]) -> None:
     manifest = route.model.manifest
     try:
-        said = await asking
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            said = await ask()
+    except TimeoutError:
+        metrics.count_error(manifest.name, manifest.version, route.role, "timeout")
     except ServingError as error:
         metrics.count_error(manifest.name, manifest.version, route.role, error.code)
     except Exception:
