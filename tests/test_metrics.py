@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
 from serving.monitoring import metrics
-from serving.monitoring.metrics import LATENCY_BUCKETS_SECONDS, RoleMetrics, _Observations
+from serving.monitoring.metrics import LATENCY_BUCKETS_SECONDS, ModelMetrics, RoleMetrics, _Observations
 from serving.runtime import Output
 from tests.manifests import some_manifest
 
@@ -70,3 +70,17 @@ def test_classes_beyond_the_limit_are_counted_together():
     observed.flush()
     now = counted("many")
     assert (now["model_predicted_class_total0"], now["model_predicted_class_totalother"]) == (1, 2)
+
+
+def test_a_model_that_is_loaded_again_before_its_last_request_has_ended_is_told_as_loaded():
+    manifest = some_manifest(version="loaded twice")
+
+    def told() -> list[float]:
+        (family,) = metrics.model_info.collect()
+        return [s.value for s in family.samples if s.labels["version"] == "loaded twice"]
+
+    before, again = (ModelMetrics(manifest, "native", counts_requests=True) for _ in range(2))
+    before.close()
+    assert told() == [1]
+    again.close()
+    assert told() == [0]

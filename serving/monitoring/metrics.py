@@ -7,6 +7,7 @@ whether the values of several workers are added up.
 import os
 import time
 from bisect import bisect_left
+from collections import Counter as Counter_
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,10 @@ model_ready = Gauge(
 )
 
 
+_loaded: Counter_[tuple[str, ...]] = Counter_()
+"""How often each model is in memory: twice, where its last request ends after it was loaded again."""
+
+
 class _Observations:
     """Observations of a histogram that are not in it yet."""
 
@@ -175,10 +180,9 @@ class ModelMetrics:
         self._batch_rows = _Observations(batch_rows.labels(*labels))
         self._queue_wait = _Observations(queue_wait_seconds.labels(*labels))
         self._roles: dict[str, RoleMetrics] = {}
-        self._info = model_info.labels(
-            *labels, runtime, manifest.task, manifest.run_id or "", manifest.digest[:12]
-        )
-        self._info.set(1)
+        self._info = (*labels, runtime, manifest.task, manifest.run_id or "", manifest.digest[:12])
+        _loaded[self._info] += 1
+        model_info.labels(*self._info).set(1)
 
     def role(self, name: str) -> RoleMetrics:
         """Returns what the model has answered in a role: `champion`, `challenger` or `shadow`."""
@@ -211,7 +215,9 @@ class ModelMetrics:
     def close(self) -> None:
         """Writes the rest; the model is loaded no more."""
         self.flush()
-        self._info.set(0)
+        _loaded[self._info] -= 1
+        if not _loaded[self._info]:
+            model_info.labels(*self._info).set(0)
 
     def flush(self) -> None:
         """Writes what was counted where `/metrics` of every worker finds it."""
