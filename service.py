@@ -67,6 +67,10 @@ class GatewayService(bentoml.Service[Any]):
         )
 
 
+LOAD_SECONDS = 30
+"""How long a worker takes no connections where it is to serve a model that is prepared."""
+
+
 class Worker:
     """The life of one worker process."""
 
@@ -76,6 +80,7 @@ class Worker:
     async def start(self) -> None:
         """Starts watching for the model."""
         router.start()
+        await router.wait_loaded(LOAD_SECONDS)
         if server_context.worker_index == 1:  # one worker speaks for all
             self._greeting = asyncio.create_task(self._greet())
 

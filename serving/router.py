@@ -1,6 +1,7 @@
 """Which model answers: watches the sync process' state, loads what it names, swaps in what it says."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -106,6 +107,16 @@ class Router:
         """Starts watching, in the running event loop."""
         metrics.model_ready.set(0)
         self._task = asyncio.create_task(self._watch(), name="router")
+
+    async def wait_loaded(self, seconds: float) -> None:
+        """Waits until the model answers, where there is one.
+
+        A worker that was started again beside others would take connections of theirs, with nothing to answer with.
+        """
+        state = read_state(self._run_directory)
+        if state is not None and state.champion is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.loaded.wait(), seconds)
 
     async def stop(self) -> None:
         """Stops watching."""
