@@ -50,3 +50,15 @@ def test_anything_else_is_not(headers: list[tuple[bytes, bytes]], body: bytes, n
 def test_without_a_secret_nobody_may(secret: str | None):
     with pytest.raises(Forbidden, match="SERVING_WEBHOOK_SECRET"):
         check_delivery(signed(""), BODY, secret, NOW)
+
+
+def test_a_time_stamp_that_no_clock_shows_is_refused():
+    at = "9" * 5000
+    signature = _generate_hmac_signature("hunter2", "delivery-1", at, BODY.decode())
+    headers = [
+        *signed()[:1],
+        (b"x-mlflow-signature", signature.encode()),
+        (b"x-mlflow-timestamp", at.encode()),
+    ]
+    with pytest.raises(Unauthorized, match="older than"):
+        check_delivery([*headers, (b"x-mlflow-delivery-id", b"delivery-1")], BODY, "hunter2", NOW)

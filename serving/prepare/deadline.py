@@ -32,7 +32,7 @@ def ask(request: urllib.request.Request, timeout_seconds: float, context: ssl.SS
             parts.append(part)
             n_bytes += len(part)
             if n_bytes > MAX_ANSWER_BYTES:
-                raise TimeoutError("its answer does not end")
+                raise TimeoutError(f"its answer has more than {MAX_ANSWER_BYTES / 1e6:g} MB")
         if answer.length:  # of the length that it was to have, so much is missing
             raise http.client.IncompleteRead(b"".join(parts), answer.length)
     return b"".join(parts)
@@ -53,7 +53,7 @@ class _Hurried(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         left = self._give_up - time.monotonic()
         if left <= 0:
-            raise TimeoutError("its answer does not end")
+            raise TimeoutError("its answer takes too long")
         self._connection.settimeout(left)
         return self._received.readinto(buffer)
 

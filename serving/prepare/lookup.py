@@ -77,7 +77,7 @@ def look_up(settings: Settings) -> Wanted | None:
     except msgspec.DecodeError:
         raise _unreachable(uri, "it is no JSON") from None
     except (TimeoutError, ConnectionError) as error:
-        raise _unreachable(uri, error.strerror or "it took too long") from None
+        raise _unreachable(uri, error.strerror or str(error) or "it took too long") from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, (TimeoutError, ConnectionError, socket.gaierror)):
             raise _unreachable(uri, error.reason.strerror or "it took too long") from None

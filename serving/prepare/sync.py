@@ -18,6 +18,7 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from serving.logs import configure_logging
@@ -26,6 +27,8 @@ from serving.settings import load_settings
 from serving.state import wake_path
 
 log = logging.getLogger("serving.sync")
+
+MIN_ROUND_SECONDS = 0.5
 
 
 def start_sync(run_directory: Path) -> threading.Thread:
@@ -101,6 +104,7 @@ def main(run_directory: Path) -> None:
     threading.Thread(target=wait_for_parent, daemon=True).start()
     synchronizer = Synchronizer(run_directory, settings, stop)
     while not stop.is_set():
+        began = time.monotonic()
         try:
             synchronizer.round()
         except OSError as error:  # the run directory's disk is full, or no process can be made
@@ -115,6 +119,8 @@ def main(run_directory: Path) -> None:
         # Jitter keeps many pods from asking the registry in step.
         if alarm.wait(settings.sync_seconds * random.uniform(0.8, 1.2)):  # noqa: S311  # no secret depends on it
             synchronizer.hurry()
+            # However often somebody wakes it, the registry is not asked more than so often.
+            stop.wait(max(began + MIN_ROUND_SECONDS - time.monotonic(), 0))
 
 
 if __name__ == "__main__":
