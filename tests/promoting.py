@@ -216,6 +216,8 @@ class Trap(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
             is_prepared = PARENT_VARIABLE in os.environ
             if (self.kind == "hang" and not is_prepared) or (self.kind == "stuck" and is_prepared):
                 time.sleep(3600)
+            if self.kind == "tardy":
+                time.sleep(0.02)
             if self.kind == "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
             if self.kind == "greedy":

@@ -1,5 +1,7 @@
 """How versions are loaded into two workers of a real service, one beside the other."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +9,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from serving.prepare.resolving import CHALLENGER_PERCENT_TAG
 from tests.conftest import Service, running_service, wait_until
-from tests.promoting import NAME, Clients, Registry, metrics, refused, trapped, wait_answering
+from tests.processes import WORKER, child_processes
+from tests.promoting import NAME, ROWS, Clients, Registry, metrics, refused, trapped, wait_answering
 from tests.test_promotion import two_workers
 
 
@@ -96,6 +100,74 @@ def test_a_webhook_is_followed_at_once_also_where_only_mlflows_client_can_ask(
     versions.promote("2")
     assert service.http.post("/v1/sync", content=b"{}", headers=signed("hunter2", b"{}")).status_code == 202
     wait_answering(service, "2", 45)  # and not after the minute for which MLflow's client is not asked again
+
+
+def test_a_challenger_is_taken_away_while_a_shadow_is_prepared(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", 1.0, 0.01)
+    client = mlflow.MlflowClient(registry.uri, registry.uri)
+    client.set_registered_model_alias(NAME, "challenger", "2")
+    client.set_registered_model_tag(NAME, CHALLENGER_PERCENT_TAG, "50")
+    stuck = registry.add(trapped("stuck"))
+    with two_workers(
+        tmp_path, registry, SERVING_CHALLENGER_ALIAS="challenger", SERVING_SHADOW_ALIAS="shadow"
+    ) as service:
+
+        def shares() -> set[tuple[str, float]]:
+            answers = [service.ask_anew("GET", "/v1/models").json() for _ in range(12)]
+            return {(model["role"], model["percent"]) for answer in answers for model in answer["models"]}
+
+        wait_until(lambda: shares() == {("champion", 50), ("challenger", 50)}, 90, "it has its share")
+        client.set_registered_model_alias(NAME, "shadow", stuck)
+        wait_until(
+            lambda: f"registry: wine version {stuck} " in service.log, 60, "the shadow is being prepared"
+        )
+        client.set_registered_model_tag(NAME, CHALLENGER_PERCENT_TAG, "10")
+        wait_until(lambda: shares() == {("champion", 90), ("challenger", 10)}, 30, "its share is changed")
+        client.delete_registered_model_alias(NAME, "challenger")
+        wait_until(lambda: shares() == {("champion", 100)}, 30, "it is gone")
+
+
+def test_a_version_that_another_service_prepared_has_to_pass_the_gate_of_this_one(tmp_path: Path) -> None:
+    """The store is shared; to the other service the slow version is the first, and nothing is compared."""
+    registry = Registry(tmp_path / "own", 1.0)
+    slow = registry.add(trapped("tardy"))
+    shared = {
+        "MLFLOW_TRACKING_URI": registry.uri,
+        "SERVING_MODEL_NAME": NAME,
+        "BENTOML_HOME": str(tmp_path / "store"),
+    }
+    with running_service(tmp_path / "a", SERVING_MODEL_VERSION=slow, **shared) as other:
+        other.wait_ready(240)
+    with running_service(tmp_path / "b", **shared) as service:
+        service.wait_ready()
+        registry.promote(slow)
+        wait_until(lambda: slow in refused(service), 60, "it is refused")
+        assert "it is too slow" in refused(service)[slow]
+
+
+def test_a_worker_that_is_started_again_takes_no_request_before_it_has_the_model(
+    versions: Registry, tmp_path: Path
+) -> None:
+    versions.promote("1")
+    with two_workers(tmp_path, versions) as service:
+        wait_answering(service, "1")
+        with Clients(service, versions, ("1",), n=2) as clients:
+            killed = child_processes(service.process.pid, WORKER)[0]
+            os.kill(killed, signal.SIGKILL)
+            wait_until(
+                lambda: (
+                    service.every_worker_serves("wine:1-")
+                    and killed not in child_processes(service.process.pid, WORKER)
+                ),
+                60,
+                "there are two again",
+            )
+            for _ in range(200):
+                assert (
+                    service.ask_anew("POST", "/v1/predict", json={"instances": ROWS[:1]}).status_code == 200
+                )
+        # What the killed one was answering is lost with it.
+        assert not [what for what in clients.wrong if "503" in what]
 
 
 def test_when_the_registry_answered_last_is_shown(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ from sklearn.svm import SVC
 from skops import io
 
 from serving.errors import ModelRefused
-from serving.prepare.trust import check_code, check_input, check_types, find_pickle, untrusted_types
+from serving.hook import preprocessing_digest
+from serving.prepare.files import check_files
+from serving.prepare.trust import check_admission, check_input, check_types, find_pickle, untrusted_types
 from serving.settings import Settings
+from tests.manifests import some_manifest
 
 X = [[float(n), float(n % 7)] for n in range(40)]
 Y = [n % 2 for n in range(40)]
@@ -166,10 +170,21 @@ def test_a_model_that_would_open_the_files_that_callers_name_is_refused(kind: st
 
 
 def test_a_pickle_is_refused_unless_it_is_allowed_and_then_the_log_says_what_that_means(
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
+    (tmp_path / "model.pkl").write_bytes(b"")
+    mlmodel = {"flavors": {"sklearn": {"serialization_format": "cloudpickle", "pickled_model": "model.pkl"}}}
     with pytest.raises(ModelRefused, match=r"it is a pickle.*SERVING_ALLOW_PICKLE=true"):
-        check_code("is a pickle", Settings())
-    check_code("is a pickle", Settings(allow_pickle=True))
+        check_files(tmp_path, mlmodel, Settings())
+    check_files(tmp_path, mlmodel, Settings(allow_pickle=True))
     assert "runs code that its writer chose" in caplog.text
-    check_code(None, Settings())
+
+
+@pytest.mark.parametrize(("mismatch", "is_refused"), [("refuse", True), ("warn", False)])
+def test_what_was_prepared_with_another_preprocessing_is_admitted_only_where_that_is_allowed(
+    mismatch: str, is_refused: bool
+):
+    manifest = some_manifest(preprocessing_sha256="0" * 64)
+    with pytest.raises(ModelRefused, match="with another preprocessing") if is_refused else nullcontext():
+        check_admission(manifest, Settings(preprocessing_mismatch=mismatch))
+    check_admission(some_manifest(preprocessing_sha256=preprocessing_digest()), Settings())

@@ -7,7 +7,7 @@ from pathlib import Path
 from serving.errors import PrepareError, from_code
 from serving.prepare.attempts import Outcome
 from serving.prepare.lookup import look_up
-from serving.prepare.resolving import Wanted
+from serving.prepare.resolving import Resolved, Wanted
 from serving.settings import Settings
 from serving.state import note_asked
 
@@ -29,7 +29,7 @@ class Asking:
         self._ask_mlflow = ask_mlflow
         self._said_mlflow: Outcome | None = None
         self._ask_mlflow_at = 0.0
-        self._champion = ""
+        self._wanted: Wanted | None = None
         self._look_again_at = 0.0
 
     def hurry(self) -> None:
@@ -60,16 +60,19 @@ class Asking:
             note_asked(self._run_directory)
             # What MLflow's own client said before is not the registry's last word any more.
             self._said_mlflow = None
-        self._champion = wanted.champion.fingerprint
+        self._wanted = wanted
         return wanted
 
     def look_later(self) -> None:
         """Puts off the next look: what is waited for is mostly done at once, and a slow registry would hold it up."""
         self._look_again_at = time.monotonic() + MAX_LOOK_SECONDS
 
-    def is_superseded(self) -> bool:
-        """Whether the registry, asked now and then, names another champion than it did when it was asked last."""
-        if time.monotonic() < self._look_again_at:
+    def is_superseded(self, resolved: Resolved) -> bool:
+        """Whether the registry, asked now and then, wants something else by now than this version got ready.
+
+        For the champion nothing else counts; what is got ready beside it must not hold up any change.
+        """
+        if time.monotonic() < self._look_again_at or self._wanted is None:
             return False
         self._look_again_at = time.monotonic() + min(self._settings.sync_seconds, MAX_LOOK_SECONDS)
         try:
@@ -79,4 +82,7 @@ class Asking:
         if latest is None:
             return False
         note_asked(self._run_directory)
-        return latest.champion.fingerprint != self._champion
+        champion = self._wanted.champion.fingerprint
+        if resolved.fingerprint == champion:
+            return latest.champion.fingerprint != champion
+        return latest != self._wanted

@@ -13,7 +13,7 @@ from serving.errors import ModelNotFound, ModelRefused
 from serving.hook import DIGEST_KEY, preprocessing_digest
 from serving.prepare.gate import check_libraries
 from serving.prepare.resolving import Resolved
-from serving.prepare.trust import check_code, check_types, find_pickle, untrusted_types
+from serving.prepare.trust import check_code, check_preprocessing, check_types, find_pickle, untrusted_types
 from serving.runtime.native import HOOK, code_folder, skops_file
 from serving.schema import Schema, parse_schema
 from serving.settings import Settings
@@ -108,31 +108,20 @@ def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Fi
     """
     flavors = mlmodel["flavors"]
     hook_digest = _hook_digest(folder, flavors, (mlmodel.get("metadata") or {}).get(DIGEST_KEY))
-    _check_preprocessing(hook_digest, settings)
+    mismatch = check_preprocessing(hook_digest, settings)
+    if mismatch is not None:
+        log.warning("%s; the one that was logged with the model is used", mismatch)
     writers_code = find_pickle(folder, flavors)
     check_code(writers_code, settings)
+    if writers_code is not None:
+        log.warning(
+            "the model %s: loading it runs code that its writer chose, with this service's rights "
+            "(SERVING_ALLOW_PICKLE=true)",
+            writers_code,
+        )
     own_types = _check_types(folder, flavors, settings, has_hook=hook_digest is not None)
     check_libraries(folder / "requirements.txt", settings.library_versions)
     return Files(hook_digest, writers_code, own_types)
-
-
-def _check_preprocessing(digest: str | None, settings: Settings) -> None:
-    """A model that was trained with another `preprocessing.py` would be fed other features."""
-    if digest is None:
-        return
-    try:
-        here = preprocessing_digest()
-    except FileNotFoundError:
-        here = None
-    if digest == here:
-        return
-    message = (
-        f"the model was trained with another preprocessing.py (sha256 {digest[:12]}…, "
-        f"here {here[:12] + '…' if here else 'there is none'})"
-    )
-    if settings.preprocessing_mismatch == "refuse":
-        raise ModelRefused(f"{message}; train again, or set SERVING_PREPROCESSING_MISMATCH=warn")
-    log.warning("%s; the one that was logged with the model is used", message)
 
 
 def _hook_digest(folder: Path, flavors: dict[str, Any], recorded: str | None) -> str | None:

@@ -21,7 +21,7 @@ from serving.libraries import library_versions
 from serving.prepare.asking import Asking
 from serving.prepare.attempts import SUPERSEDED, Outcome, Wish, attempt
 from serving.prepare.failures import Failures
-from serving.prepare.gate import check_digest, check_libraries, check_signature
+from serving.prepare.gate import check_digest, check_libraries, check_signature, check_slowdown
 from serving.prepare.last_good import LastGood, read_last_good, write_last_good
 from serving.prepare.resolving import Resolved, Wanted
 from serving.prepare.retention import Keeper
@@ -107,7 +107,7 @@ class Synchronizer:
         # A name of its own: what was left behind by a killed sync process may still write into another.
         file = self._run_directory / f"attempt-{os.getpid()}-{self._n_attempts}.json"
         try:
-            is_superseded = self._asking.is_superseded if wish else None
+            is_superseded = partial(self._asking.is_superseded, resolved) if resolved else None
             outcome = attempt(file, wish, self._settings, self._stop, is_superseded)
         finally:
             file.unlink(missing_ok=True)
@@ -142,14 +142,23 @@ class Synchronizer:
         Raises:
             ModelRefused: it must not be served here and now.
         """
+        if found.tag in self._state.tags:
+            return
         try:
             check_admission(found.manifest, self._settings)
-            if found.tag in (self._state.champion, self._state.previous):
+            if found.tag == self._state.previous:
                 return  # it has answered these callers
             check_digest(found.manifest.digest, resolved.tags.get(DIGEST_TAG))
             check_libraries(found.folder / "mlflow" / "requirements.txt", self._settings.library_versions)
             if self._state.champion is not None:
-                check_signature(open_prepared(self._state.champion).schema, found.schema, resolved.tags)
+                champion = open_prepared(self._state.champion)
+                check_signature(champion.schema, found.schema, resolved.tags)
+                check_slowdown(
+                    "a row",
+                    champion.manifest.native_seconds,
+                    found.manifest.native_seconds,
+                    self._settings.max_slowdown,
+                )
         except ModelRefused as error:
             self._refused_tag = found.tag
             refusal = ModelRefused(f"{resolved.name!r} version {resolved.version} is refused: {error}")
@@ -193,18 +202,30 @@ class Synchronizer:
 
     def _accompany(self, wanted: Wanted) -> None:
         """Gets challenger and shadow ready, and gives each its share."""
-        self._give_role("challenger", wanted.challenger, wanted.challenger_percent)
-        self._give_role("shadow", wanted.shadow, wanted.shadow_percent)
+        roles = {
+            "challenger": (wanted.challenger, wanted.challenger_percent),
+            "shadow": (wanted.shadow, wanted.shadow_percent),
+        }
+        # First what takes no time: a share that changed, or a role that is taken away, does not wait for the other.
+        for role, (resolved, percent) in sorted(roles.items(), key=lambda item: not self._has(*item)):
+            tag = self._get_loaded(role, resolved)
+            if self._stop.is_set():
+                return
+            self._give(role, tag, percent if tag else 0)
 
-    def _give_role(self, role: str, resolved: Resolved | None, percent: float) -> None:
-        tag = self._get_loaded(role, resolved)
-        if self._stop.is_set():
-            return
+    def _has(self, role: str, wanted: tuple[Resolved | None, float]) -> bool:
+        """Whether the version of a role is there already, or there is to be none."""
+        resolved, _ = wanted
+        if resolved is None:
+            return True
+        found = find_prepared(resolved.name, resolved.version, resolved.source_key, library_versions())
+        return found is not None and found.tag == getattr(self._state, role)
+
+    def _give(self, role: str, tag: str | None, percent: float) -> None:
         before = self._state
-        share = percent if tag else 0
-        if (tag, share) != (getattr(before, role), getattr(before, f"{role}_percent")):
-            log.info("%s: %s", role, f"{tag}, {share:g} % of the requests" if tag else "none")
-        self._write(msgspec.structs.replace(before, staged=None, **{role: tag, f"{role}_percent": share}))
+        if (tag, percent) != (getattr(before, role), getattr(before, f"{role}_percent")):
+            log.info("%s: %s", role, f"{tag}, {percent:g} % of the requests" if tag else "none")
+        self._write(msgspec.structs.replace(before, staged=None, **{role: tag, f"{role}_percent": percent}))
 
     def _get_loaded(self, role: str, resolved: Resolved | None) -> str | None:
         """Returns the tag of a model that accompanies the champion, once every worker has it; else None."""
@@ -245,7 +266,7 @@ class Synchronizer:
                 answering,
                 until=started + self._settings.prepare_timeout_seconds,
                 stop=self._stop,
-                is_superseded=self._asking.is_superseded,
+                is_superseded=partial(self._asking.is_superseded, resolved),
             )
         except Superseded:
             log.info("the registry names another version by now")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.errors import ModelRefused
+from serving.hook import preprocessing_digest
 from serving.prepared import Manifest
 from serving.settings import Settings
 
@@ -96,9 +97,10 @@ def check_admission(manifest: Manifest, settings: Settings) -> None:
     """Refuses a prepared model that the settings, which may have changed since, do not allow.
 
     Raises:
-        ModelRefused: what it is made of is not trusted any more.
+        ModelRefused: what it is made of is not trusted any more, or it was trained with another `preprocessing.py`.
     """
     check_code(manifest.writers_code, settings)
+    check_preprocessing(manifest.preprocessing_sha256, settings)
     check_types([name for name in manifest.own_types if name not in settings.trusted_type_names])
 
 
@@ -120,11 +122,36 @@ def check_code(why: str | None, settings: Settings) -> None:
             'serialization_format="skops", or set SERVING_ALLOW_PICKLE=true where all who may register models are '
             "trusted like those who may deploy"
         )
-    log.warning(
-        "the model %s: loading it runs code that its writer chose, with this service's rights "
-        "(SERVING_ALLOW_PICKLE=true)",
-        why,
+
+
+def check_preprocessing(digest: str | None, settings: Settings) -> str | None:
+    """Refuses a model that was trained with another `preprocessing.py`, and would be fed other features.
+
+    Args:
+        digest: of the file that it was trained with; None where there was none.
+        settings: of the service.
+
+    Returns:
+        What is wrong, where that is allowed; else None.
+
+    Raises:
+        ModelRefused: it is not allowed.
+    """
+    if digest is None:
+        return None
+    try:
+        here = preprocessing_digest()
+    except FileNotFoundError:
+        here = None
+    if digest == here:
+        return None
+    message = (
+        f"the model was trained with another preprocessing.py (sha256 {digest[:12]}…, "
+        f"here {here[:12] + '…' if here else 'there is none'})"
     )
+    if settings.preprocessing_mismatch == "refuse":
+        raise ModelRefused(f"{message}; train again, or set SERVING_PREPROCESSING_MISMATCH=warn")
+    return message
 
 
 def check_types(untrusted: list[str]) -> None:
