@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import functools
+import logging
 import os
 import shutil
 import sys
@@ -35,12 +36,21 @@ from bentoml import server_context  # noqa: E402
 
 from serving.gateway import App, Gateway  # noqa: E402
 from serving.greeting import greeting  # noqa: E402
-from serving.logs import configure_logging  # noqa: E402
+from serving.logs import configure_bentoml, configure_logging  # noqa: E402
 from serving.prepare.sync import start_sync  # noqa: E402
+from serving.prepared import STORE_VARIABLE  # noqa: E402
 from serving.protocols import v1  # noqa: E402
 from serving.router import Router  # noqa: E402
+from serving.sealed import find_sealed  # noqa: E402
+from serving.shutdown import end_gracefully  # noqa: E402
+from serving.state import State, write_state  # noqa: E402
 
-configure_logging()
+configure_logging(settings.log_format)
+if settings.log_format == "json":
+    from bentoml._internal.log import SERVER_LOGGING_CONFIG
+
+    configure_bentoml(SERVER_LOGGING_CONFIG)
+log = logging.getLogger("serving.service")
 
 
 def new_run_directory() -> Path:
@@ -80,6 +90,7 @@ class Worker:
     async def start(self) -> None:
         """Starts watching for the model."""
         router.start()
+        end_gracefully(router.end, settings.drain_seconds, settings.shutdown_seconds)
         await router.wait_loaded(LOAD_SECONDS)
         if server_context.worker_index == 1:  # one worker speaks for all
             self._greeting = asyncio.create_task(self._greet())
@@ -87,6 +98,9 @@ class Worker:
     async def _greet(self) -> None:
         """Prints where the service listens once the first model answers."""
         await router.loaded.wait()
+        if settings.log_format == "json":
+            log.info("%s answers", router.model.tag)
+            return
         print(greeting(router.model, self._service.url or "http://localhost:3000"), flush=True)
 
     async def stop(self) -> None:
@@ -114,8 +128,14 @@ class ModelServer:
         os.environ[RUN_DIRECTORY_VARIABLE] = str(folder)
         for name, near in unknown_variables().items():
             hint = f"; did you mean {near}?" if near else ""
-            print(f"warning: no setting reads {name}{hint}", file=sys.stderr)
-        start_sync(folder)
+            log.warning("no setting reads %s%s", name, hint)
+        sealed = find_sealed(Path(__file__).parent)
+        if sealed is None:
+            start_sync(folder)
+            return
+        store, tag = sealed
+        os.environ[STORE_VARIABLE] = str(store)
+        write_state(folder, State(champion=tag))
 
     @bentoml.api
     async def predict(self, instances: list[Any], params: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -148,6 +148,8 @@ class Gateway:
             await _send_error(send, mistake, request_id)
         else:
             headers = [(b"x-request-id", request_id.encode()), *answer.route.headers]
+            if self._router.is_ending:
+                headers.append((b"connection", b"close"))  # the next request goes to another worker
             await _send(send, 200, answer.media_type.encode(), answer.body, headers)
             shadow = self._router.shadow_of(answer.route)
             if shadow is not None:

@@ -119,6 +119,15 @@ def bentoml_home() -> Path:
     return Path(os.environ.get("BENTOML_HOME", "~/bentoml")).expanduser()
 
 
+STORE_VARIABLE = "MODEL_STORE"
+"""In the environment of a sealed service's processes: the model store in its Bento."""
+
+
+def model_store() -> Path:
+    """Returns the folder of prepared models."""
+    return Path(os.environ.get(STORE_VARIABLE) or bentoml_home() / "models")
+
+
 def store_name(model_name: str) -> str:
     """Returns the BentoML name of a registered model.
 
@@ -149,13 +158,13 @@ def open_prepared(tag: str) -> Prepared:
         msgspec.MsgspecError: its manifest is of another format.
     """
     name, _, version = tag.partition(":")
-    return _open(bentoml_home() / "models" / name / version)
+    return _open(model_store() / name / version)
 
 
 def is_prepared(tag: str) -> bool:
     """Whether there is a prepared model of this tag."""
     name, _, version = tag.partition(":")
-    return (bentoml_home() / "models" / name / version / "manifest.json").exists()
+    return (model_store() / name / version / "manifest.json").exists()
 
 
 def _open(folder: Path) -> Prepared:
@@ -173,7 +182,7 @@ def find_prepared(
         source_key: as in the manifest.
         libraries: if given, those that it was prepared with must be these.
     """
-    for folder in sorted((bentoml_home() / "models" / store_name(model_name)).glob(f"{version}-*")):
+    for folder in sorted((model_store() / store_name(model_name)).glob(f"{version}-*")):
         try:
             prepared = _open(folder)
         except (OSError, msgspec.MsgspecError):
@@ -219,7 +228,7 @@ def publish(folder: Path, manifest: Manifest) -> Prepared:
     for file in sorted(folder.rglob("*")):
         _flush(file)
     folder.chmod(0o755)  # mkdtemp lets nobody else in, such as the user of a container
-    target = bentoml_home() / "models" / name / version
+    target = model_store() / name / version
     target.parent.mkdir(parents=True, exist_ok=True)
     # The same may have been prepared before, and have lost some of its files.
     before = folder.with_suffix(".before.tmp")

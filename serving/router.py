@@ -47,6 +47,8 @@ class Router:
         self.state = State(reason="the model is being prepared")
         self.routes = Routes()
         self.loaded = asyncio.Event()
+        self.is_ending = False
+        """Whether the worker ends soon, and is not ready any more."""
         self.had_large_request = False
         """Whether one has left holes in the memory that are worth giving back."""
 
@@ -63,6 +65,8 @@ class Router:
         Raises:
             ModelNotReady: there is none; says why.
         """
+        if self.is_ending:
+            raise ModelNotReady("the service is shutting down")
         if self.routes.champion is None:
             raise ModelNotReady(f"no model is ready: {self.reason}")
         return self.routes.champion.model
@@ -102,6 +106,11 @@ class Router:
             if champion in self._broken
             else "the model is being loaded"
         )
+
+    def end(self) -> None:
+        """Says from now on that it is not ready; requests are still answered."""
+        log.info("shutting down")
+        self.is_ending = True
 
     def start(self) -> None:
         """Starts watching, in the running event loop."""

@@ -73,6 +73,23 @@ class Settings(BaseSettings):
     prepare_timeout_seconds: float = Field(
         900, gt=0, le=86_400, description="Seconds that pulling, checking and preparing one version may take."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        description="`text` on standard error for people, or `json` on standard output for collectors.",
+    )
+    drain_seconds: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM in which requests are still answered while `/readyz` says 503: what load "
+        "balancers need to notice.",
+    )
+    shutdown_seconds: float = Field(
+        30,
+        gt=0,
+        le=3600,
+        description="Seconds that requests in flight may take after that; then they are cut off.",
+    )
     webhook_secret: SecretStr | None = Field(
         None,
         description="The secret of MLflow's webhook, which may then call `POST /v1/sync` to have the registry "

@@ -140,13 +140,18 @@ class Service:
         return dict(response.json())
 
 
-def _start(folder: Path, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], int, Path]:
+def _start(
+    folder: Path, env: dict[str, str], bento: Path | None
+) -> tuple[subprocess.Popen[bytes], int, Path]:
     port = free_port()
     log_file = folder / f"service-{port}.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", "--port", str(port), "--host", "127.0.0.1"],
-            cwd=ROOT,
+            [
+                *(sys.executable, "-m", "bentoml", "serve", *([str(bento)] if bento else [])),
+                *("--port", str(port), "--host", "127.0.0.1"),
+            ],
+            cwd=bento or ROOT,
             env=env,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -166,8 +171,8 @@ def _is_alive(process: subprocess.Popen[bytes], port: int) -> bool:
 
 
 @contextlib.contextmanager
-def running_service(folder: Path, **environment: str) -> Iterator[Service]:
-    """Runs `bentoml serve` with a model store in `folder`; stops it as Kubernetes would."""
+def running_service(folder: Path, bento: Path | None = None, **environment: str) -> Iterator[Service]:
+    """Runs `bentoml serve` with a model store in `folder`, of this checkout or of a Bento; stops it as Kubernetes would."""
     folder.mkdir(parents=True, exist_ok=True)
     env = (
         clean_environment()
@@ -183,7 +188,7 @@ def running_service(folder: Path, **environment: str) -> Iterator[Service]:
     # process was quicker, or where one of them is the port that it was given, it gives up, and starting again
     # is the remedy.
     for _ in range(3):
-        process, port, log_file = _start(folder, env)
+        process, port, log_file = _start(folder, env, bento)
         if _is_alive(process, port):
             break
     service = Service(process, port, log_file, int(env.get("SERVING_WORKERS", "1")))

@@ -214,6 +214,8 @@ class Trap(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
             if self.kind == "slow":
                 time.sleep(0.2)
             is_prepared = PARENT_VARIABLE in os.environ
+            if self.kind == "sluggish" and not is_prepared:
+                time.sleep(0.2)
             if (self.kind == "hang" and not is_prepared) or (self.kind == "stuck" and is_prepared):
                 time.sleep(3600)
             if self.kind == "tardy":

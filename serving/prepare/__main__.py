@@ -23,8 +23,8 @@ log = logging.getLogger("serving.prepare")
 
 def main(outcome_file: Path, wish: str | None = None) -> int:
     """Makes the attempt; returns the exit status."""
-    configure_logging()
     settings = load_settings()
+    configure_logging(settings.log_format)
     end_with_parent()
     lower_priority()
     limit_memory(settings.prepare_memory_mb)

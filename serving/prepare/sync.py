@@ -89,8 +89,8 @@ class Alarm:
 
 def main(run_directory: Path) -> None:
     """Runs until the parent is gone."""
-    configure_logging()
     settings = load_settings()
+    configure_logging(settings.log_format)
     stop = threading.Event()
     alarm = Alarm(run_directory)
 

@@ -1,0 +1,30 @@
+"""A sealed Bento: the prepared model lies in it, and no registry is asked."""
+
+from pathlib import Path
+
+import yaml
+
+from serving.errors import StorageError
+
+
+def find_sealed(source: Path) -> tuple[Path, str] | None:
+    """Returns the model store of the Bento that the code lies in, and the tag of its model; None where there is none.
+
+    Args:
+        source: the folder of `service.py`.
+
+    Raises:
+        StorageError: the Bento names several models, or one that is not in it.
+    """
+    info = source.parent / "bento.yaml"
+    if source.name != "src" or not info.is_file():
+        return None
+    tags = [str(model["tag"]) for model in yaml.safe_load(info.read_text()).get("models") or []]
+    if not tags:
+        return None
+    if len(tags) > 1:
+        raise StorageError(f"the Bento holds {len(tags)} models, and one is served: {', '.join(tags)}")
+    store = source.parent / "models"
+    if not (store / tags[0].replace(":", "/") / "manifest.json").is_file():
+        return None
+    return store, tags[0]
