@@ -15,7 +15,7 @@ export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: serve test test-manifests rules lint bench demo-promotion lock lock-bench clean help
+.PHONY: serve test test-container test-manifests image rules lint bench demo-promotion lock lock-bench clean help
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo where there is none
 	@.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
@@ -32,6 +32,13 @@ lint: $(DEV)  ## check rules, format and types
 
 test-manifests: $(DEV)  ## run the tests of k8s/ and monitoring/ only
 	.venv/bin/python -m pytest tests/kubernetes $(ARGS)
+
+test-container: $(DEV)  ## build both kinds of image, and try them in a container engine
+	.venv/bin/python -m pytest tests/container -s $(ARGS)
+
+image: $(SERVING)  ## build the image: live, or with MODEL_VERSION=3 sealed (TAG=name:tag)
+	@.venv/bin/python scripts/build_image.py $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION)) \
+		$(if $(TAG),--tag $(TAG))
 
 rules:  ## write monitoring/prometheus/rules.yaml into the PrometheusRule of k8s/components/monitoring
 	@{ sed '/^spec:$$/q' $(PROMETHEUS_RULE); sed -n '/^groups:/,$$p' monitoring/prometheus/rules.yaml | sed 's/^./  &/'; } \

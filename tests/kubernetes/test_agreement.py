@@ -216,7 +216,9 @@ def test_the_pause_before_the_end_leaves_time_for_the_end(overlay, components):
         pause = (
             stop["sleep"]["seconds"] if "sleep" in stop else int(re.search(r"sleep\((\d+)\)", str(stop))[1])
         )
-        assert 5 <= pause < pod["terminationGracePeriodSeconds"] / 2
+        end = sum(Settings.model_fields[f"{what}_seconds"].default for what in ("drain", "shutdown"))
+        assert pause >= 5
+        assert pause + end < pod["terminationGracePeriodSeconds"]
 
 
 def exported():
