@@ -28,7 +28,7 @@ test: $(DEV)  ## run the tests (ARGS="-k name" for some of them)
 lint: $(DEV)  ## check rules, format and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy --strict service.py preprocessing.py serving scripts benchmarks
+	.venv/bin/mypy --strict service.py preprocessing.py serving scripts benchmarks container
 
 test-manifests: $(DEV)  ## run the tests of k8s/ and monitoring/ only
 	.venv/bin/python -m pytest tests/kubernetes $(ARGS)
@@ -54,6 +54,7 @@ lock:  ## write requirements/*.txt anew from *.in (LOCK_ARGS=--upgrade for newer
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	$(LOCK) requirements/serving.in -o requirements/serving.txt
 	$(LOCK) requirements/dev.in -o requirements/dev.txt
+	$(LOCK) -c requirements/serving.txt requirements/sealed.in -o requirements/sealed.txt
 
 lock-bench:  ## write benchmarks/requirements/*.txt anew from *.in, at the versions of serving.txt
 	@command -v $(UV) >/dev/null || { echo "make lock-bench needs uv: pip install uv"; exit 1; }

@@ -3,6 +3,7 @@
 Everything is in a folder of its own, and gone afterwards. Exit code 0 when no request failed.
 """
 
+import argparse
 import contextlib
 import http.client
 import json
@@ -85,6 +86,7 @@ class Load:
 
 def main() -> int:
     """Shows it; returns the exit code."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
         environment = os.environ | {
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",

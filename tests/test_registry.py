@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ from serving.prepare.resolving import Version, latest_moved
 from serving.settings import Settings
 from tests.conftest import Service, clean_environment, free_port, tracking, wait_until
 from tests.models import fill_registry, frame, register, wine
+from tests.test_outages import tracking_server
 
 LOGIN = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a long one for tests 77"}
 
@@ -120,6 +122,16 @@ def test_latest_moved_breaks_ties_by_the_higher_number() -> None:
 )
 def test_looking_up_without_mlflow_finds_what_mlflow_finds(uri: str, chosen: dict[str, Any]) -> None:
     assert look_up(settings(uri, **chosen)) == resolve(settings(uri, **chosen))
+
+
+def test_a_tracking_server_is_asked_for_stages_without_mlflow_too(uri: str, tmp_path: Path) -> None:
+    port = free_port()
+    with tracking_server(SimpleNamespace(uri=uri), port):  # type: ignore[arg-type]  # as far as it is looked at
+        over_http = f"http://127.0.0.1:{port}"
+        for chosen in ({"model_stage": "staging"}, {"model_name": "only-stages"}, {}):
+            expected = resolve(settings(over_http, **chosen))
+            assert look_up(settings(over_http, **chosen)) == expected
+            assert expected.champion.version == resolve(settings(uri, **chosen)).champion.version
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,18 @@ class _Server:
         found = self.get("model-versions/get", name=name, version=number)["model_version"]
         return _to_version(found)
 
+    def versions(self, name: str) -> list[Version]:
+        """All of a model's: the registry is not asked for those in one stage."""
+        quoted = name.replace("'", "''")
+        query = {"filter": f"name = '{quoted}'", "max_results": "1000"}
+        found: list[Version] = []
+        while True:
+            page = self.get("model-versions/search", **query)
+            found += map(_to_version, page.get("model_versions", []))
+            if not page.get("next_page_token"):
+                return found
+            query["page_token"] = page["next_page_token"]
+
 
 def _to_version(found: dict[str, Any]) -> Version:
     updated = found.get("last_updated_timestamp")
@@ -192,16 +204,16 @@ def _ask_server(server: _Server, settings: Settings) -> Wanted | None:
     if any(tag.get("key") == PROMPT_TAG for tag in model.get("tags", [])):
         return None
     aliases = {one["alias"]: str(one["version"]) for one in model.get("aliases", [])}
+    tags = {tag["key"]: tag.get("value", "") for tag in model.get("tags", [])}
     if settings.model_version is not None:
         numbers = {str(settings.model_version)}
     elif settings.model_stage is None and settings.model_alias in aliases:
         numbers = {aliases[settings.model_alias]}
     else:
-        return None  # versions by stage come in pages; stages are on their way out
+        return _choose(_Model(aliases, tags, server.versions(name)), settings)
     for alias in (settings.challenger_alias, settings.shadow_alias):
         if alias in aliases:
             numbers.add(aliases[alias])
-    tags = {tag["key"]: tag.get("value", "") for tag in model.get("tags", [])}
     versions = [server.version(name, number) for number in sorted(numbers)]
     return _choose(_Model(aliases, tags, versions), settings)
 

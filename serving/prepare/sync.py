@@ -92,7 +92,10 @@ def main(run_directory: Path) -> None:
     settings = load_settings()
     configure_logging(settings.log_format)
     stop = threading.Event()
-    alarm = Alarm(run_directory)
+    try:
+        alarm = Alarm(run_directory)
+    except FileNotFoundError:  # the parent has ended already: its port was taken, for one
+        return
 
     def wait_for_parent() -> None:
         # Not through sys.stdin, whose lock a thread would hold while the interpreter ends.
