@@ -18,6 +18,7 @@ import msgspec
 
 from serving.errors import (
     ClientGone,
+    Forbidden,
     InternalError,
     MethodNotAllowed,
     PayloadTooLarge,
@@ -230,6 +231,8 @@ class Gateway:
             )
 
     def _sync(self, headers: list[tuple[bytes, bytes]], body: bytes) -> dict[str, str]:
+        if self._router.is_sealed:
+            raise Forbidden("no registry is followed here: the model is inside this service")
         check_delivery(headers, body, self._webhook_secret, time.time())
         self._router.synchronize()
         return {"status": "asking the registry"}

@@ -13,7 +13,7 @@ from serving.collector import give_back, settle
 from serving.errors import ModelNotReady
 from serving.loaded import LoadedModel
 from serving.monitoring import metrics
-from serving.prepared import open_prepared
+from serving.prepared import STORE_VARIABLE, open_prepared
 from serving.routing import CHALLENGER, CHAMPION, SHADOW, Choice, Route, Routes
 from serving.settings import Settings
 from serving.state import Report, State, read_asked, read_state, state_path, wake, write_report
@@ -47,6 +47,8 @@ class Router:
         self.state = State(reason="the model is being prepared")
         self.routes = Routes()
         self.loaded = asyncio.Event()
+        self.is_sealed = STORE_VARIABLE in os.environ
+        """Whether the model is inside this Bento, and no registry is asked."""
         self.is_ending = False
         """Whether the worker ends soon, and is not ready any more."""
         self.had_large_request = False

@@ -18,6 +18,7 @@ from serving.settings import Settings
 from tests.conftest import ROOT, clean_environment, running_service, tracking
 from tests.processes import SYNC, child_processes
 from tests.promoting import NAME, ROWS, Registry
+from tests.test_outages import signed
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,11 @@ def bento(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_serves_its_model_without_a_registry(bento: Path, registry: Registry, tmp_path: Path) -> None:
     with running_service(
-        tmp_path, bento, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/nowhere.db", SERVING_MODEL_NAME="another"
+        tmp_path,
+        bento,
+        MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/nowhere.db",
+        SERVING_MODEL_NAME="another",
+        SERVING_WEBHOOK_SECRET="hunter2",
     ) as service:
         service.wait_ready()
         answer = service.predict(ROWS)
@@ -70,7 +75,9 @@ def test_it_serves_its_model_without_a_registry(bento: Path, registry: Registry,
         described = service.http.get("/v1/models").json()
         assert (described["stale"], described["models"][0]["runtime"]) == (None, "compiled")
         assert child_processes(service.process.pid, SYNC) == []
-        assert service.http.post("/v1/sync", content=b"{}").status_code == 403
+        refused = service.http.post("/v1/sync", content=b"{}", headers=signed("hunter2", b"{}"))
+        assert refused.status_code == 403
+        assert "inside this service" in refused.json()["error"]["message"]
 
 
 def test_the_bento_holds_what_is_served_and_nothing_else(bento: Path) -> None:
