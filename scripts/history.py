@@ -52,7 +52,7 @@ def to_table(moves: Sequence[Move]) -> list[str]:
         *(
             (
                 move.at[:19].replace("T", " "),
-                *(move.kind, move.source or "–", move.target, move.who),
+                *(move.kind, move.source or "–", move.target or "–", move.who),
                 to_line(move.results),
                 move.why,
             )

@@ -5,12 +5,13 @@
     python scripts/promote.py 7 --percent 5,25,50,100 --interval 300 --url http://localhost:3000
     python scripts/promote.py 7 --watch 600 --url http://model.example --prometheus http://prometheus.example:9090
 
-Where services do not answer with it in time, or requests fail more often or take longer than before, the alias is
-put back. With --percent the version is the challenger first, and gets that much of the requests, step by step. With
+Where services do not answer with it in time or any more, or requests fail more often or take longer than before, the
+alias is put back. With --percent the version is the challenger first, and gets that much of the requests, step by step. With
 --stage a legacy stage is moved instead of the alias. With --prometheus, all services are judged that it scrapes; the
 alias is put back, too, where it does not answer any more.
 Exit code 0 when the version is in production, 1 when it is not (any more), 2 with one line on stderr when nothing
-was done, 130 after Ctrl-C, with everything put back.
+was done, 130 after Ctrl-C and 143 after SIGTERM, with everything put back. Where the registry does not let it be put
+back, or somebody else has moved the same thing meanwhile, that is told on stderr, and the exit code is 1.
 """
 
 import argparse
@@ -25,13 +26,26 @@ import msgspec
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.lifecycle.command import DONE, FAILED, add_move_options, make_parser, open_model, run  # noqa: E402  # needs the line above
+from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
+from scripts.lifecycle.command import (  # noqa: E402  # the same
+    DONE,
+    FAILED,
+    IMPOSSIBLE,
+    add_move_options,
+    make_parser,
+    open_model,
+    run,
+    teller,
+)
 from scripts.lifecycle.counting import ServiceCounts  # noqa: E402  # the same
 from scripts.lifecycle.guard import Limits  # noqa: E402  # the same
+from scripts.lifecycle.interrupts import BrokenOff, breaking_off  # noqa: E402  # the same
+from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
-from scripts.lifecycle.promotion import Promotion, TakenBack  # noqa: E402  # the same
+from scripts.lifecycle.promotion import Promotion  # noqa: E402  # the same
 from scripts.lifecycle.results import Results  # noqa: E402  # the same
-from scripts.lifecycle.services import add_url_options  # noqa: E402  # the same
+from scripts.lifecycle.services import add_url_options, http_url  # noqa: E402  # the same
+from scripts.lifecycle.watching import TakenBack  # noqa: E402  # the same
 from scripts.validate import add_check_options, validate  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
@@ -65,6 +79,7 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     )
     parser.add_argument(
         "--prometheus",
+        type=http_url,
         metavar="URL",
         help="a Prometheus that scrapes the services: count their requests there, not at those of --url",
     )
@@ -120,41 +135,52 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         "from": before,
         "to": options.version,
     }
-    sentences: list[str] = []
+    say = teller(options)
     results = None
     if options.data is not None:
         code, found, said = validate(options, settings)
         facts["validation"] = found
-        sentences += said
+        for sentence in said:
+            say(sentence)
         results = msgspec.convert(found, Results)
         if code != DONE:
-            return FAILED, facts | {"done": False}, [*sentences, f"{where} stays at version {before}"]
+            return FAILED, facts | {"done": False}, [f"{where} stays at {name_of(before)}"]
     if before == options.version:
-        return DONE, facts | {"done": False}, [*sentences, f"{where} is version {options.version} already"]
+        return DONE, facts | {"done": False}, [f"{where} is version {options.version} already"]
     if options.dry_run:
-        plan = f"{where} would go from version {before} to {options.version}"
-        return DONE, facts | {"done": False}, [*sentences, plan]
+        plan = f"{where} would go from {name_of(before)} to {options.version}"
+        return DONE, facts | {"done": False}, [plan]
     counts = (
         PrometheusCounts(options.prometheus, model.name, options.prometheus_selector)
         if options.prometheus
         else ServiceCounts(options.url)
     )
     limits = Limits(options.max_error_increase, options.max_latency_ratio)
-    promotion = Promotion(model, options, counts, limits, sentences.append)
+    promotion = Promotion(model, options, counts, limits, say)
     try:
         promotion.carry_out(results)
     except TakenBack as reason:
-        return FAILED, facts | {"done": False, "why": str(reason)}, sentences
-    return DONE, facts | {"done": True}, sentences
+        return FAILED, facts | {"done": False, "why": str(reason)}, []
+    except BrokenOff as reason:
+        why = f"{reason}; {promotion.outcome}"
+        print(f"promote.py: {why}", file=sys.stderr)
+        return reason.exit_code, facts | {"done": False, "why": why}, []
+    except LifecycleError as error:
+        if error.exit_code == IMPOSSIBLE:
+            raise
+        print(f"promote.py: {error}", file=sys.stderr)
+        return error.exit_code, facts | {"done": False, "why": str(error)}, []
+    return DONE, facts | {"done": True}, []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     try:
-        return run("promote.py", promote, parse_arguments, arguments)
-    except KeyboardInterrupt:
-        print("promote.py: broken off; everything was put back", file=sys.stderr)
-        return 130
+        with breaking_off():
+            return run("promote.py", promote, parse_arguments, arguments)
+    except BrokenOff as reason:
+        print(f"promote.py: {reason}", file=sys.stderr)
+        return reason.exit_code
 
 
 if __name__ == "__main__":

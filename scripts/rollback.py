@@ -5,8 +5,8 @@
     python scripts/rollback.py --stage Production
 
 It talks to the registry only: it works while no service does. Services follow by themselves.
-Exit code 0 when it is done, 1 when the services that --url names do not follow in time, 2 with one line on
-stderr when nothing was done.
+Exit code 0 when it is done, 1 when the services that --url names do not follow in time, when the move could not be
+recorded, or when somebody else moved the same thing meanwhile, 2 with one line on stderr when nothing was done.
 """
 
 import argparse
@@ -18,10 +18,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
-from scripts.lifecycle.command import DONE, FAILED, add_move_options, make_parser, open_model, run  # noqa: E402
+from scripts.lifecycle import LifecycleError, NotRecorded  # noqa: E402  # needs the line above
+from scripts.lifecycle.command import DONE, FAILED, add_move_options, make_parser, open_model, run, teller  # noqa: E402
 from scripts.lifecycle.moves import previous_version  # noqa: E402  # the same
-from scripts.lifecycle.services import add_url_options, wait_for_version  # noqa: E402  # the same
+from scripts.lifecycle.services import add_url_options  # noqa: E402  # the same
+from scripts.lifecycle.waiting import known_refusals, wait_for_version  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 
@@ -60,14 +61,20 @@ def roll_back(options: argparse.Namespace, settings: Settings) -> tuple[int, dic
         return DONE, facts | {"done": False}, [f"{where} is version {target} already"]
     if options.dry_run:
         return DONE, facts | {"done": False}, [f"{where} would go from version {model.current} to {target}"]
-    before = model.current
-    model.move("rollback", target, options.why, options.audit_log)
-    sentences = [f"{where} went back from version {before} to {target}"]
-    late = wait_for_version(options.url, target, options.timeout)
+    before, say, trouble = model.current, teller(options), ""
+    try:
+        model.move("rollback", target, options.why, options.audit_log)
+    except NotRecorded as error:
+        trouble = str(error)
+    say(f"{where} went back from version {before} to {target}")
+    # Services are asked only now: one that hangs must not keep anybody from going back.
+    late = wait_for_version(options.url, target, options.timeout, known_refusals(options.url))
+    sentences = [trouble] if trouble else []
     sentences += [f"{url} does not answer with version {target}: {why}" for url, why in late.items()]
     if options.url and not late:
         sentences.append(f"all {len(options.url)} service(s) answer with version {target}")
-    return FAILED if late else DONE, facts | {"done": True, "late": late}, sentences
+    facts |= {"done": True, "late": late} | ({"why": trouble} if trouble else {})
+    return FAILED if late or trouble else DONE, facts, sentences
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,33 @@
-"""What `promote`, `rollback` and `history` share."""
+"""What `promote`, `rollback`, `validate` and `history` share.
+
+LifecycleError           2  nothing was done
+├── Overtaken            1  somebody else has moved it meanwhile; it is left alone
+├── NotRecorded          1  it was moved, and that could not be recorded
+└── StillThere           1  it could not be put back
+"""
+
+from typing import ClassVar
 
 
 class LifecycleError(Exception):
     """A command cannot be carried out; the message is one line for the terminal."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class Overtaken(LifecycleError):
+    """The alias or stage is not where it was left: somebody else has moved it."""
+
+    exit_code = 1
+
+
+class NotRecorded(LifecycleError):
+    """The alias or stage was moved, and the record of it could not be written."""
+
+    exit_code = 1
+
+
+class StillThere(LifecycleError):
+    """The version has to leave, and the registry does not take it away; says what to do by hand."""
+
+    exit_code = 1

@@ -1,6 +1,7 @@
 """The command lines of the scripts: what they have in common."""
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -67,7 +68,7 @@ def run(
 
     Args:
         script: its name, before its mistakes.
-        main: returns exit code, facts and sentences.
+        main: returns exit code, facts, and the sentences that it has not printed yet.
         parse: reads the command line.
         arguments: of the command line; None takes those of the process.
     """
@@ -77,9 +78,24 @@ def run(
         code, facts, sentences = main(options, settings)
     except (LifecycleError, SettingsError) as error:
         print(f"{script}: {error}", file=sys.stderr)
-        return IMPOSSIBLE
-    print(json.dumps(facts, indent=2) if options.json else "\n".join(sentences), flush=True)
+        return error.exit_code if isinstance(error, LifecycleError) else IMPOSSIBLE
+    if options.json:
+        print(json.dumps(facts, indent=2), flush=True)
+    elif sentences:
+        print("\n".join(sentences), flush=True)
     return code
+
+
+def teller(options: argparse.Namespace) -> Callable[[str], None]:
+    """Returns what prints a sentence at once; nothing where JSON is wanted."""
+
+    def say(sentence: str) -> None:
+        # That nobody reads it any more must not keep a version from being put back.
+        with contextlib.suppress(OSError):
+            if not options.json:
+                print(sentence, flush=True)
+
+    return say
 
 
 def open_model(options: argparse.Namespace, settings: Settings) -> RegisteredModel:

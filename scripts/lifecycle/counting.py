@@ -2,10 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.guard import Counts
 from scripts.lifecycle.services import fetch
 
@@ -45,38 +47,69 @@ class ServiceCounts:
         self._urls = urls
 
     def past(self, version: str) -> Counts:
-        """Returns what the services that answer have counted since they started."""
-        return read_counts(read_metrics(self._urls), version)
+        """Returns what the services that answer have counted since they started.
+
+        Raises:
+            LifecycleError: one answers with something else than metrics.
+        """
+        return add_up(self._ask(version).values())
 
     def follow(self, version: str) -> Callable[[], Counts]:
-        """Returns what tells what they have counted from now on."""
-        start = self.past(version)
-        return lambda: self.past(version).since(start)
+        """Returns what tells what they have counted from now on.
+
+        Of a service that did not answer now, what it has counted before is not known: it counts from its first answer.
+        """
+        start = self._ask(version)
+        found: dict[str, Counts] = {}
+
+        def since() -> Counts:
+            for url, counts in self._ask(version).items():
+                found[url] = counts.since(start.setdefault(url, counts))
+            return add_up(found.values())
+
+        return since
+
+    def _ask(self, version: str) -> dict[str, Counts]:
+        return {url: read_counts(text, version, url) for url, text in read_metrics(self._urls).items()}
 
 
-def read_metrics(urls: Sequence[str]) -> list[str]:
-    """Returns the `/metrics` of the services that answer."""
-    texts = []
-    for url in urls:
+def add_up(counts: Iterable[Counts]) -> Counts:
+    """Returns the sum."""
+    return sum(counts, start=Counts())
+
+
+def read_metrics(urls: Sequence[str]) -> dict[str, str]:
+    """Returns the `/metrics` of the services that answer, by URL."""
+
+    def ask(url: str) -> str | None:
         with contextlib.suppress(OSError):
-            texts.append(fetch(url, "/metrics").decode())
-    return texts
+            return fetch(url, "/metrics").decode(errors="replace")
+        return None
+
+    with ThreadPoolExecutor(max(1, len(urls))) as pool:
+        texts = zip(urls, pool.map(ask, urls), strict=True)
+        return {url: text for url, text in texts if text is not None}
 
 
-def read_counts(metrics: Iterable[str], version: str) -> Counts:
-    """Returns what services have counted for a version, whoever's shadow it is not.
+def read_counts(metrics: str, version: str, url: str) -> Counts:
+    """Returns what a service has counted for a version, whoever's shadow it is not.
 
     Args:
-        metrics: the text of `/metrics` of each service.
+        metrics: the text of its `/metrics`.
         version: its number.
+        url: of the service, for people.
+
+    Raises:
+        LifecycleError: the text is something else, or only a part.
     """
     total = Counts()
-    for text in metrics:
-        for family in text_string_to_metric_families(text):
+    try:
+        for family in text_string_to_metric_families(metrics):
             for sample in family.samples:
-                if sample.labels.get("version") != version or sample.labels.get("role") == "shadow":
-                    continue
-                total += counts_of(sample.name, sample.value)
+                if sample.labels.get("version") == version and sample.labels.get("role") != "shadow":
+                    total += counts_of(sample.name, sample.value)
+    except (ValueError, LookupError):
+        raise LifecycleError(f"{url}/metrics does not answer with metrics") from None
     return total
 
 

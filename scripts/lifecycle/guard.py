@@ -50,15 +50,21 @@ class Limits(NamedTuple):
 
 
 def find_worsening(before: Counts, after: Counts, limits: Limits) -> str | None:
-    """Returns how a version does worse, in a few words; None where it does not, or too little is known."""
-    if after.requests < MIN_REQUESTS or before.requests < MIN_REQUESTS:
+    """Returns how a version does worse, in a few words; None where it does not, or too little is known of it.
+
+    Where too little is known of the version before, that is taken for one whose requests do not fail.
+    """
+    if after.requests < MIN_REQUESTS:
         return None
-    if after.error_rate > before.error_rate + limits.error_increase:
-        return (
-            f"{after.error_rate:.1%} of {after.requests:.0f} requests fail, before {before.error_rate:.1%} "
-            f"of {before.requests:.0f}"
+    is_known = before.requests >= MIN_REQUESTS
+    if after.error_rate > (before.error_rate if is_known else 0) + limits.error_increase:
+        compared = (
+            f"before {before.error_rate:.1%} of {before.requests:.0f}"
+            if is_known
+            else "and too little is known of the version before"
         )
+        return f"{after.error_rate:.1%} of {after.requests:.0f} requests fail, {compared}"
     slower = after.latency - before.latency
-    if slower > NEGLIGIBLE_SECONDS and after.latency > limits.latency_ratio * before.latency:
+    if is_known and slower > NEGLIGIBLE_SECONDS and after.latency > limits.latency_ratio * before.latency:
         return f"an answer takes {after.latency * 1e3:.1f} ms, before {before.latency * 1e3:.1f} ms"
     return None

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.results import Results
 
 TAG_PREFIX = "serving.move."
@@ -25,6 +26,9 @@ TAG_PREFIX = "serving.move."
 MAX_TAG_CHARACTERS = 5000
 """Of a tag's value. Source: MAX_MODEL_REGISTRY_TAG_VALUE_LENGTH in mlflow/utils/validation.py. It is 100,000 in
 MLflow 3, but was this in servers that are still about; and services read these tags each time they look."""
+
+MAX_WHY_CHARACTERS = 500
+"""Of the reason in a tag. The audit log has all of it."""
 
 
 class Selector(NamedTuple):
@@ -51,7 +55,8 @@ class Move(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"
     """None where it is a stage that was moved."""
     source: str | None
     """The version that was there before; None of the first."""
-    target: str
+    target: str | None
+    """The version that is there since; None where the first one was taken back."""
     why: str = ""
     results: Results | str | None = None
     """Of the validation before it; a line of text in old records."""
@@ -75,13 +80,15 @@ def new_move(
     selector: Selector,
     *,
     source: str | None,
-    target: str,
+    target: str | None,
     why: str,
     results: Results | None = None,
 ) -> Move:
     """Returns a move of this moment and user."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     alias, stage = (selector.name, None) if selector.kind == "alias" else (None, selector.name)
+    # What the shell passed on that is no UTF-8 must not be noticed only when the move has been made.
+    why = why.encode(errors="replace").decode()
     return Move(now, who(), kind, model, alias, source, target, why, results, stage)
 
 
@@ -100,7 +107,9 @@ def encode(move: Move) -> str:
 
 
 def encode_tag(move: Move) -> str:
-    """Returns the value of its tag, with as many checks of the validation as a tag can hold."""
+    """Returns the value of its tag, with as many checks of the validation as a tag can hold, and a short reason."""
+    if len(move.why) > MAX_WHY_CHARACTERS:
+        move = msgspec.structs.replace(move, why=f"{move.why[: MAX_WHY_CHARACTERS - 1]}…")
     results = move.results
     if not isinstance(results, Results) or len(encode(move)) <= MAX_TAG_CHARACTERS:
         return encode(move)
@@ -130,12 +139,27 @@ def read_moves(tags: Iterable[Mapping[str, str]]) -> list[Move]:
 def previous_version(moves: Sequence[Move], selector: Selector, current: str) -> str | None:
     """Returns the version that the current one replaced when it was promoted; None where that is not known.
 
-    A rollback does not count: twice in a row leads two versions back, not to the one that was left.
+    A rollback does not count: twice in a row leads two versions back, not to the one that was left. Moves are in the
+    order of their movers' clocks, since the registry keeps none: of promotions of the same version with different
+    versions before it, made from machines whose clocks differ by more than lies between them, the wrong one may count.
     """
     for move in reversed(moves):
         if move.selector == selector and move.kind == "promote" and move.target == current:
             return move.source
     return None
+
+
+def check_appendable(file: Path) -> None:
+    """Makes sure that a line can be added to the audit log, which is made if need be.
+
+    Raises:
+        LifecycleError: it cannot.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644))
+    except OSError as error:
+        raise LifecycleError(f"the audit log {file} cannot be written: {error.strerror or error}") from None
 
 
 def append(file: Path, move: Move) -> None:

@@ -5,16 +5,23 @@ import functools
 import time
 from collections.abc import Callable
 
-from scripts.lifecycle import LifecycleError
+from scripts.lifecycle import LifecycleError, NotRecorded, Overtaken, StillThere
+from scripts.lifecycle.challenger import Challenger
 from scripts.lifecycle.counting import CountSource
-from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits, find_worsening
+from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits
+from scripts.lifecycle.interrupts import undisturbed
+from scripts.lifecycle.placement import name_of
 from scripts.lifecycle.registry import RegisteredModel
 from scripts.lifecycle.results import Results
-from scripts.lifecycle.services import Seen, wait_for, wait_for_version
+from scripts.lifecycle.services import Seen
+from scripts.lifecycle.waiting import known_refusals, lacks_challenger, lacks_champion, wait_for
+from scripts.lifecycle.watching import TakenBack, Watch, Watched
 
+PUT_BACK_SECONDS = 60
+"""For so long a registry that does not answer is asked to put back what was moved."""
 
-class TakenBack(Exception):
-    """The version does worse, or is not taken; says why."""
+PAUSE_SECONDS = 2
+"""Between two attempts."""
 
 
 class Promotion:
@@ -31,90 +38,138 @@ class Promotion:
         self._model = model
         self._options = options
         self._counts = counts
-        self._limits = limits
         self._say = say
+        self._watch = Watch(options.url, counts.look_seconds, limits, say)
         self._version: str = options.version
         self._before = model.current
+        self.outcome = f"{model.where} was not moved"
+        """Where the alias or the stage is, in words."""
 
     def carry_out(self, results: Results | None) -> None:
         """Does it.
 
         Raises:
             TakenBack: it did not succeed, and all is as it was.
-            LifecycleError: the registry refuses, or it is not known how the version before does; all is as it was.
-            KeyboardInterrupt: all is as it was.
+            Overtaken: somebody else has moved the same thing meanwhile; that is left alone.
+            StillThere: it did not succeed, and could not be put back.
+            LifecycleError: the registry refuses, or it is not known how the version before does; nothing was done.
+            BaseException: any other, such as Ctrl-C; all is as it was.
         """
         past = self._counts.past(self._before) if self._before is not None else Counts()
+        self._known = known_refusals(self._options.url)
         if not self._options.percent:
             self._move(past, results)
             return
-        alias = self._options.challenger_alias
+        challenger = Challenger(self._model, self._options.challenger_alias, self._version)
         try:
             for percent in self._options.percent:
-                self._step(past, percent)
+                self._step(challenger, past, percent)
             self._move(past, results)
-        except (TakenBack, LifecycleError, KeyboardInterrupt):
-            self._model.unset_challenger(alias)
-            self._say(f"version {self._version} is no challenger any more")
+        except BaseException as error:
+            with undisturbed():
+                has_changed = self._end(challenger)
+            if (
+                has_changed
+                and isinstance(error, LifecycleError)
+                and error.exit_code == LifecycleError.exit_code
+            ):
+                raise TakenBack(str(error)) from None
             raise
-        self._model.unset_challenger(alias)
+        with undisturbed():
+            self._end(challenger, is_promoted=True)
 
     def _move(self, past: Counts, results: Results | None) -> None:
-        where = self._model.where
+        model, options = self._model, self._options
         since = self._counts.follow(self._version)
-        self._model.move("promote", self._version, self._options.why, self._options.audit_log, results)
-        self._say(f"{where} went from version {self._before} to {self._version}")
         try:
-            self._wait(wait_for_version(self._options.url, self._version, self._options.timeout))
-            self._watch(self._options.watch, lambda: past, since)
-        except (TakenBack, KeyboardInterrupt) as reason:
-            why = str(reason) or "broken off"
-            self._model.take_back(self._before, why, self._options.audit_log)
-            self._say(f"{where} was put back to version {self._before}: {why}")
+            model.move("promote", self._version, options.why, options.audit_log, results)
+            self._say(f"{model.where} went from {name_of(self._before)} to {self._version}")
+            lacks = lacks_champion(self._version)
+            self._wait(lacks)
+            watched = Watched(self._version, lambda: past, since, lacks, model.check_ours)
+            self._watch.last(options.watch, watched)
+        except BaseException as error:
+            with undisturbed():
+                has_changed = self._take_back(str(error) or type(error).__name__)
+            if has_changed and isinstance(error, LifecycleError):
+                raise TakenBack(str(error)) from None
             raise
-        if self._options.url:
-            self._say(f"all {len(self._options.url)} service(s) answer with version {self._version}")
+        self.outcome = f"{model.where} is version {self._version}"
+        if options.url:
+            self._say(f"all {len(options.url)} service(s) answer with version {self._version}")
 
-    def _step(self, past: Counts, percent: float) -> None:
-        self._model.set_challenger(self._options.challenger_alias, self._version, percent)
-
-        def lacks(seen: Seen) -> str:
-            if seen.versions.get("challenger") != self._version:
-                return seen.trouble or f"version {self._version} is not the challenger"
-            return "" if seen.percents["challenger"] == percent else "the share is another"
-
-        self._wait(wait_for(self._options.url, lacks, self._options.timeout, self._version))
+    def _step(self, challenger: Challenger, past: Counts, percent: float) -> None:
+        challenger.give(percent)
+        lacks = lacks_challenger(self._version, percent)
+        self._wait(lacks)
         self._say(f"version {self._version} gets {percent:g} % of the requests")
         beside = self._counts.follow(self._before) if self._before is not None else Counts
         since = self._counts.follow(self._version)
-        self._watch(self._options.interval, functools.partial(_enough_of, beside, past), since)
+        before = functools.partial(_enough_of, beside, past)
+        watched = Watched(self._version, before, since, lacks, challenger.check_ours)
+        self._watch.last(self._options.interval, watched)
 
-    def _wait(self, late: dict[str, str]) -> None:
+    def _wait(self, lacks: Callable[[Seen], str]) -> None:
+        late = wait_for(self._options.url, lacks, self._options.timeout, self._version, self._known)
         if late:
             raise TakenBack("; ".join(f"{url}: {why}" for url, why in late.items()))
 
-    def _watch(self, seconds: float, before: Callable[[], Counts], after: Callable[[], Counts]) -> None:
-        """Looks at what is counted for so long.
+    def _take_back(self, why: str) -> bool:
+        """Puts the version before back; returns False where it was never moved."""
+        model, options = self._model, self._options
+        try:
+            has_changed = self._insist(lambda: model.take_back(why, options.audit_log))
+        except NotRecorded as error:
+            self._say(str(error))
+            has_changed = True
+        except Overtaken as error:
+            self.outcome = str(error)
+            raise
+        except LifecycleError as error:
+            self.outcome = f"{model.where.upper()} STILL AT {self._version}: {self._by_hand} ({error})"
+            raise StillThere(self.outcome) from None
+        if has_changed:
+            self.outcome = f"{model.where} was put back to {name_of(self._before)}"
+            self._say(f"{self.outcome}: {why}")
+        return has_changed
 
-        Raises:
-            TakenBack: the version does worse, or it is not known any more how it does.
+    @property
+    def _by_hand(self) -> str:
+        """What people can do where the registry does not answer."""
+        name, selector = self._model.name, self._model.selector
+        if self._before is None:
+            return f"take version {self._version} out of the {selector.kind} {selector.name}"
+        return f"run scripts/rollback.py --name {name} --{selector.kind} {selector.name} --to {self._before}"
+
+    def _end(self, challenger: Challenger, *, is_promoted: bool = False) -> bool:
+        """Gives the challenger's alias and share back; returns False where they were not changed.
+
+        Nothing that goes wrong here changes which version is in production: it is said, and that is all.
         """
-        end = time.monotonic() + seconds
-        seen = None
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(self._counts.look_seconds, left))
+        try:
+            has_changed = self._insist(lambda: challenger.put_back(is_promoted=is_promoted))
+        except LifecycleError as error:
+            self._say(f"the challenger was left as it is: {error}")
+            return True
+        if has_changed and not is_promoted:
+            self._say("the challenger is what it was before")
+        return has_changed
+
+    def _insist(self, put_back: Callable[[], bool]) -> bool:
+        """Puts something back; tries again for a while where the registry does not answer."""
+        give_up = time.monotonic() + PUT_BACK_SECONDS
+        has_told = False
+        while True:
             try:
-                seen = after()
-                worse = find_worsening(before(), seen, self._limits)
+                return put_back()
             except LifecycleError as error:
-                raise TakenBack(str(error)) from None
-            if worse is not None:
-                raise TakenBack(worse)
-        if seen is not None and seen.requests < MIN_REQUESTS:
-            self._say(
-                f"version {self._version} was seen to get {seen.requests:.0f} requests meanwhile, "
-                "too few to say how it does"
-            )
+                is_final = error.exit_code != LifecycleError.exit_code
+                if is_final or time.monotonic() > give_up:
+                    raise
+                if not has_told:
+                    self._say(f"{error}; trying again for {PUT_BACK_SECONDS} s")
+                    has_told = True
+            time.sleep(PAUSE_SECONDS)
 
 
 def _enough_of(beside: Callable[[], Counts], past: Counts) -> Counts:

@@ -1,16 +1,17 @@
 """The registered model, for those who move its alias or its legacy stage."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.lifecycle import LifecycleError
-from scripts.lifecycle.moves import Move, Selector, append, encode_tag, new_move, read_moves
+from scripts.lifecycle import LifecycleError, NotRecorded, Overtaken
+from scripts.lifecycle.moves import Move, Selector, append, check_appendable, encode_tag, new_move, read_moves
+from scripts.lifecycle.placement import Placement, followed, name_of, place
 from scripts.lifecycle.results import Results
 from scripts.training import TrainingError
-from scripts.training.registration import connect, reason
-from serving.prepare.resolving import CHALLENGER_PERCENT_TAG, Version, in_stage, latest_moved
+from scripts.training.registration import connect, reason, short_requests
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class RegisteredModel:
-    """One model of the registry, its alias or stage, and the moves that were recorded."""
+    """One model of the registry, its alias or stage, and the moves that were recorded.
+
+    Whoever moves something reads it first: what is not as it was left was moved by somebody else, and stays.
+    """
 
     def __init__(self, settings: Settings, name: str, selector: Selector) -> None:
         """Asks the registry.
@@ -27,22 +31,22 @@ class RegisteredModel:
             LifecycleError: it does not answer, or has no such model.
         """
         self.name, self.selector = name, selector
+        self._timeout_seconds = settings.registry_timeout_seconds
         try:
-            self._client: MlflowClient = connect(settings.tracking_uri, settings.registry_timeout_seconds)
+            self._client: MlflowClient = connect(settings.tracking_uri, self._timeout_seconds)
         except TrainingError as error:
             raise LifecycleError(str(error)) from None
-        from mlflow.exceptions import MlflowException
-
         from serving.prepare.registry import all_versions
 
-        try:
-            model = self._client.get_registered_model(name)
-            versions = all_versions(self._client, name)
-        except MlflowException as error:
-            raise LifecycleError(f"the registry has no model {name!r}: {reason(error)}") from None
-        self.current = _choose_current(selector, model.aliases, versions)
+        with self.asking(f"the registry has no model {name!r}") as client:
+            aliases = client.get_registered_model(name).aliases
+            versions = all_versions(client, name)
+        self.current = followed(selector, aliases, versions)
+        """The version that services take."""
+        self._seen = place(selector, aliases, versions)
         self._stages = {str(version.version): version.current_stage for version in versions}
         self.moves = read_moves(version.tags for version in versions)
+        self._undo: _Undo | None = None
 
     @property
     def where(self) -> str:
@@ -59,7 +63,55 @@ class RegisteredModel:
             there = ", ".join(sorted(self._stages, key=int)) or "none"
             raise LifecycleError(f"model {self.name!r} has no version {version} (there are: {there})")
 
-    def move(self, kind: str, target: str, why: str, audit_log: Path, results: Results | None = None) -> Move:
+    @contextmanager
+    def asking(self, trouble: str) -> "Iterator[MlflowClient]":
+        """Yields the client, whose requests take seconds at most.
+
+        Args:
+            trouble: what to say where it fails, before the reason.
+
+        Raises:
+            LifecycleError: the registry does not answer, or refuses.
+        """
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with short_requests(self._timeout_seconds):
+                yield self._client
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise LifecycleError(f"{trouble}: {reason(error)}") from None
+
+    def read(self) -> Placement:
+        """Returns what the alias or the stage holds now.
+
+        Raises:
+            LifecycleError: the registry does not answer.
+        """
+        from serving.prepare.registry import all_versions
+
+        with self.asking(f"{self.where} could not be read") as client:
+            if self.selector.kind == "alias":
+                return place(self.selector, client.get_registered_model(self.name).aliases, ())
+            return place(self.selector, {}, all_versions(client, self.name))
+
+    def check_ours(self) -> None:
+        """Makes sure that nobody else has moved the alias or the stage since.
+
+        Raises:
+            Overtaken: somebody has.
+            LifecycleError: the registry does not answer.
+        """
+        self._check_seen(self.read())
+
+    def _check_seen(self, now: Placement) -> None:
+        if now.current != self._seen.current:
+            raise Overtaken(
+                f"{self.where} is {name_of(now.current)} by now, not {name_of(self._seen.current)}: "
+                "somebody else has moved it, and it is left so"
+            )
+
+    def move(self, kind: str, target: str, why: str, audit_log: Path, results: Results | None = None) -> None:
         """Lets the alias point at a version, or brings it to the stage, and records it.
 
         Args:
@@ -70,111 +122,109 @@ class RegisteredModel:
             results: of the validation before it.
 
         Raises:
-            LifecycleError: the registry refuses; nothing has changed then.
+            NotRecorded: it was moved.
+            Overtaken: somebody else has moved it since it was read.
+            LifecycleError: the registry refuses, or the audit log cannot be written; whether it was moved where the
+                registry did not answer, `take_back` finds out.
         """
-        from mlflow.exceptions import MlflowException
-
+        check_appendable(audit_log)
         move = new_move(
             kind, self.name, self.selector, source=self.current, target=target, why=why, results=results
         )
-        try:
+        now = self.read()
+        self._check_seen(now)
+        self._undo = _Undo(now, target, self.current)
+        with self.asking(f"{self.where} could not be moved") as client:
             if self.selector.kind == "alias":
-                self._client.set_registered_model_alias(self.name, self.selector.name, target)
+                client.set_registered_model_alias(self.name, self.selector.name, target)
             else:
                 # One version is left in the stage, which is then also what those take who go by the highest number.
                 self._transition(target, self.selector.name, archive_others=True)
-        except MlflowException as error:
-            raise LifecycleError(f"{self.where} could not be moved: {reason(error)}") from None
-        self.current = target
-        try:
-            self._client.set_model_version_tag(self.name, target, move.tag, encode_tag(move))
-            append(audit_log, move)
-        except (MlflowException, OSError) as error:
-            raise LifecycleError(
-                f"{self.where} is version {target} now, and that could not be recorded: {reason(error)}"
-            ) from None
-        self.moves.append(move)
-        return move
+        self._undo.has_arrived = True
+        self.current, self._seen = target, Placement((target,))
+        self._record(move, audit_log)
 
-    def take_back(self, to: str | None, why: str, audit_log: Path) -> None:
-        """Undoes a move: lets the alias point where it did, or nowhere; brings versions back to their stages.
+    def take_back(self, why: str, audit_log: Path) -> bool:
+        """Undoes the last move: lets the alias point where it did, or nowhere; brings versions back to their stages.
+
+        It can be called again where it has failed.
+
+        Returns:
+            False where the version never got there.
 
         Raises:
-            LifecycleError: the registry refuses.
+            NotRecorded: it was put back.
+            Overtaken: somebody else has moved it since.
+            LifecycleError: the registry does not answer, or refuses.
         """
-        from mlflow.exceptions import MlflowException
+        undo = self._undo
+        if undo is None:
+            return False
+        now = self.read()
+        if not now.is_like(undo.left):
+            if undo.target not in now.versions or not {*now.versions} <= {*undo.left.versions, undo.target}:
+                self._seen = Placement((undo.target,))
+                self._check_seen(now)
+            undo.has_arrived = undo.is_under_way = True
+            self._put_back(undo, now)
+        elif not undo.has_arrived:
+            return False
+        elif not undo.is_under_way:
+            self._check_seen(now)
+        self.current, self._seen = undo.before, undo.left
+        move = new_move("rollback", self.name, self.selector, source=undo.target, target=undo.before, why=why)
+        self._record(move, audit_log)
+        return True
 
-        left = self.current
-        if to is not None:
-            self.move("rollback", to, why, audit_log)
-        elif self.selector.kind == "alias":
-            self.unset_alias(self.selector.name)
-        self.current = to
-        if self.selector.kind == "alias" or left is None:
-            return
-        stage = self._stages[left]
-        # Where it was in the same stage before, it was not the one that counted, and must not become it.
-        if stage != self.selector.name:
-            try:
-                self._transition(left, stage, archive_others=False)
-            except MlflowException as error:
-                raise LifecycleError(
-                    f"version {left} could not be brought back to the stage {stage}: {reason(error)}"
-                ) from None
+    def _put_back(self, undo: "_Undo", now: Placement) -> None:
+        with self.asking(f"{self.where} could not be put back") as client:
+            if self.selector.kind == "alias":
+                if undo.left.current is None:
+                    client.delete_registered_model_alias(self.name, self.selector.name)
+                else:
+                    client.set_registered_model_alias(self.name, self.selector.name, undo.left.current)
+                return
+            # What counts in a stage is the version that was changed last: the others go first. The one that has to
+            # leave does so at the end, so that half of it can be told from somebody else's moves.
+            for version in undo.left.versions[:-1]:
+                if version not in now.versions:
+                    self._transition(version, self.selector.name, archive_others=False)
+            if undo.left.current is not None:
+                self._transition(undo.left.current, self.selector.name, archive_others=False)
+            if undo.target not in undo.left.versions:
+                self._transition(undo.target, self._stages[undo.target], archive_others=False)
 
     def _transition(self, version: str, stage: str, *, archive_others: bool) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # that stages are deprecated
             self._client.transition_model_version_stage(self.name, version, stage, archive_others)
 
-    def set_challenger(self, alias: str, version: str, percent: float) -> None:
-        """Gives a version a part of the requests.
-
-        Raises:
-            LifecycleError: the registry refuses.
-        """
-        from mlflow.exceptions import MlflowException
-
+    def _record(self, move: Move, audit_log: Path) -> None:
+        tagged = move.target or move.source
+        assert tagged is not None
+        trouble = ""
         try:
-            self._client.set_registered_model_tag(self.name, CHALLENGER_PERCENT_TAG, f"{percent:g}")
-            self._client.set_registered_model_alias(self.name, alias, version)
-        except MlflowException as error:
-            raise LifecycleError(f"the challenger could not be set: {reason(error)}") from None
-
-    def unset_challenger(self, alias: str) -> None:
-        """Takes the requests away from the challenger.
-
-        Raises:
-            LifecycleError: the registry refuses.
-        """
-        from mlflow.exceptions import MlflowException
-
+            with self.asking("the registry") as client:
+                client.set_model_version_tag(self.name, tagged, move.tag, encode_tag(move))
+        except LifecycleError as error:
+            trouble = str(error)
         try:
-            self._client.set_registered_model_tag(self.name, CHALLENGER_PERCENT_TAG, "0")
-        except MlflowException as error:
-            raise LifecycleError(f"the challenger's share could not be taken back: {reason(error)}") from None
-        self.unset_alias(alias)
-
-    def unset_alias(self, alias: str) -> None:
-        """Removes an alias.
-
-        Raises:
-            LifecycleError: the registry refuses.
-        """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.delete_registered_model_alias(self.name, alias)
-        except MlflowException as error:
-            raise LifecycleError(f"the alias {alias!r} could not be removed: {reason(error)}") from None
+            append(audit_log, move)
+        except OSError as error:
+            trouble = f"{audit_log}: {reason(error)}"
+        if trouble:
+            raise NotRecorded(
+                f"{self.where} is {name_of(move.target)} now, and that could not be recorded: {trouble}"
+            )
+        self.moves.append(move)
 
 
-def _choose_current(
-    selector: Selector, aliases: Mapping[str, str], versions: Sequence[Version]
-) -> str | None:
-    """Returns the version that a service takes, or would; None where there is none."""
-    if selector.kind == "stage":
-        there = in_stage(versions, selector.name)
-        return str(latest_moved(there, selector.name)[0].version) if there else None
-    found = aliases.get(selector.name)
-    return str(found) if found is not None else None
+class _Undo:
+    """What a move has changed, or was about to."""
+
+    def __init__(self, left: Placement, target: str, before: str | None) -> None:
+        self.left, self.target, self.before = left, target, before
+        self.has_arrived = False
+        """True where the version was there, as far as is known."""
+        self.is_under_way = False
+        """True where it was tried to put it back."""

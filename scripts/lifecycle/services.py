@@ -3,9 +3,10 @@
 import argparse
 import http.client
 import json
-import time
+import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 REQUEST_SECONDS = 5
@@ -18,12 +19,31 @@ def add_url_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
         action="append",
+        type=http_url,
         default=[],
         help="a service that has to follow, http://host:port; may be repeated",
     )
     parser.add_argument(
         "--timeout", type=float, default=120, help="seconds in which they have to (%(default)g)"
     )
+
+
+def http_url(text: str) -> str:
+    """Returns the URL of a service.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    try:
+        parts = urllib.parse.urlsplit(text)
+        is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the URL of a server, such as http://localhost:3000"
+        )
+    return text
 
 
 def fetch(url: str, path: str) -> bytes:
@@ -41,16 +61,37 @@ def fetch(url: str, path: str) -> bytes:
         raise OSError(type(error).__name__) from error
 
 
+class Refusal(NamedTuple):
+    """A version that a service does not take."""
+
+    version: str
+    at: str
+    reason: str
+
+
 class Seen(NamedTuple):
     """What a service says of its versions."""
 
     versions: dict[str, str]
     """By role."""
     percents: dict[str, float]
-    refused: dict[str, str]
-    """Why, by version."""
+    refused: tuple[Refusal, ...] = ()
+    stale: str = ""
+    """Why it does not follow the registry's last word."""
     trouble: str = ""
     """Why it says nothing."""
+
+    def why_refused(self, version: str, known: Collection[Refusal]) -> str:
+        """Returns why a version is refused now; empty where it is not.
+
+        Args:
+            version: its number.
+            known: refusals from before; one of them counts only while it is what keeps the service from following.
+        """
+        for one in self.refused:
+            if one.version == version and (one not in known or one.reason == self.stale):
+                return one.reason
+        return ""
 
 
 def look(url: str) -> Seen:
@@ -61,52 +102,15 @@ def look(url: str) -> Seen:
         return Seen(
             {model["role"]: model["version"] for model in models},
             {model["role"]: model["percent"] for model in models},
-            {one["version"]: one["reason"] for one in said["refused"]},
+            tuple(Refusal(one["version"], one.get("at", ""), one["reason"]) for one in said["refused"]),
+            said.get("stale") or "",
             "" if models else "no model is ready",
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return Seen({}, {}, {}, f"no answer ({type(error).__name__})")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Seen({}, {}, trouble=f"no answer ({type(error).__name__})")
 
 
-def wait_for_version(urls: Sequence[str], version: str, seconds: float) -> dict[str, str]:
-    """Waits until every service answers with a version; returns why the others do not, by URL."""
-
-    def lacks(seen: Seen) -> str:
-        champion = seen.versions.get("champion")
-        return "" if champion == version else seen.trouble or f"version {champion}"
-
-    return wait_for(urls, lacks, seconds, version)
-
-
-def wait_for(
-    urls: Sequence[str], lacks: Callable[[Seen], str], seconds: float, version: str
-) -> dict[str, str]:
-    """Waits until no service lacks anything; returns what the others do, by URL.
-
-    A service that refuses the version is not waited for.
-
-    Args:
-        urls: of the services.
-        lacks: says of what a worker said what is missing; nothing where all is well.
-        seconds: to wait.
-        version: that they are to take.
-    """
-    give_up = time.monotonic() + seconds
-    late = dict.fromkeys(urls, "not asked")
-    lost: dict[str, str] = {}
-    while late:
-        for url in list(late):
-            said = [look(url) for _ in range(N_CONNECTIONS)]
-            refusals = [seen.refused[version] for seen in said if version in seen.refused]
-            missing = sorted({lacks(seen) for seen in said} - {""})
-            if refusals:
-                lost[url] = refusals[0]
-                del late[url]
-            elif missing:
-                late[url] = ", ".join(missing)
-            else:
-                del late[url]
-        if lost or not late or time.monotonic() > give_up:
-            break
-        time.sleep(0.5)
-    return late | lost
+def look_at_all(urls: Sequence[str]) -> dict[str, Seen]:
+    """Asks all services at once; returns what each of them says."""
+    with ThreadPoolExecutor(max(1, len(urls))) as pool:
+        return dict(zip(urls, pool.map(look, urls), strict=True))

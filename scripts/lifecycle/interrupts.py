@@ -1,0 +1,47 @@
+"""Ctrl-C, and what CI or a closed terminal sends: a promotion is broken off, and put back undisturbed."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class BrokenOff(KeyboardInterrupt):
+    """One of the signals has come."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("broken off")
+        self.exit_code = 128 + number
+        """As a shell shows it: 130 after Ctrl-C, 143 after SIGTERM."""
+
+
+@contextmanager
+def breaking_off() -> Iterator[None]:
+    """Within, the first signal raises `BrokenOff`, and those after it are ignored: what it led to has to be done."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise BrokenOff(number)
+
+    # What whoever started this wants ignored stays so.
+    ours = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in ours}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within, the signals are ignored."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
