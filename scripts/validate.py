@@ -63,7 +63,7 @@ def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
         LifecycleError: the versions or the file cannot be used.
     """
     from scripts.lifecycle.answering import answer_rows
-    from scripts.lifecycle.scoring import Rules, judge, parse_thresholds
+    from scripts.lifecycle.scoring import WHOLE, Rules, check_rules, judge, parse_thresholds
 
     rules = Rules(*(parse_thresholds(texts) for texts in (options.min, options.max, options.max_drop)))
     if not any(rules):
@@ -78,6 +78,15 @@ def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
         old = answer_rows(settings, model.name, model.current, rows)
     scores = score_slices(new, target, slices)
     before = score_slices(old, target, slices) if old else {}
+    if old is not None:
+        before_name = f"version {old.version}"
+    elif model.current is None:
+        before_name = f"{model.where} is not set, so that there is nothing to compare with"
+    else:
+        before_name = (
+            f"version {options.version} is in production itself, so that there is nothing to compare with"
+        )
+    check_rules(rules, scores[WHOLE], before.get(WHOLE), before_name)
     checks = judge(scores, before, rules)
     results = Results(options.data.name, len(rows), old.version if old else None, checks)
     is_met = all(check.is_met for check in checks)
@@ -91,7 +100,8 @@ def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
         **msgspec.to_builtins(results),
     }
     head = f"{model.name} version {options.version} on {results.summary}"
-    return DONE if is_met else FAILED, facts, [head, *to_table(checks)]
+    unchecked = [f"{before_name}: --max-drop was not checked"] if rules.max_drop and old is None else []
+    return DONE if is_met else FAILED, facts, [head, *to_table(checks), *unchecked]
 
 
 def read_rows(file: Path, target: str) -> "tuple[pd.DataFrame, pd.Series]":
@@ -135,8 +145,13 @@ def slices_of(rows: "pd.DataFrame", column: str | None) -> "dict[str, pd.Series]
 def score_slices(
     answers: "Answers", target: "pd.Series", slices: "dict[str, pd.Series]"
 ) -> dict[str, dict[str, float]]:
-    """Returns the metrics of each slice."""
+    """Returns the metrics of each slice.
+
+    Raises:
+        LifecycleError: the right answers are of another kind than the version's.
+    """
     from scripts.lifecycle.scoring import score_output
+    from scripts.training.registration import reason
     from serving.runtime import Output
 
     def part(array: Any, mask: Any) -> Any:
@@ -148,7 +163,13 @@ def score_slices(
         output = Output(
             *(part(getattr(answers.output, f), mask) for f in ("labels", "probabilities", "values"))
         )
-        scores[where] = score_output(target[of], output, answers.classes)
+        try:
+            scores[where] = score_output(target[of], output, answers.classes)
+        except (ValueError, TypeError) as error:
+            raise LifecycleError(
+                f"the right answers in {target.name!r} cannot be compared with those of version {answers.version}: "
+                f"{reason(error)}"
+            ) from None
     return scores
 
 

@@ -3,12 +3,16 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_wine
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from scripts import validate
 from scripts.lifecycle import LifecycleError
@@ -16,7 +20,7 @@ from scripts.lifecycle.results import Check
 from scripts.lifecycle.scoring import WHOLE, Rules, judge, parse_thresholds, score_output
 from serving.runtime import Output
 from tests.conftest import tracking
-from tests.promoting import NAME, Registry, trapped
+from tests.promoting import NAME, Registry, log_wine, trapped
 
 
 def test_metrics_of_a_hand_made_classifier():
@@ -75,7 +79,10 @@ def test_each_slice_is_judged():
     ]
 
 
-@pytest.mark.parametrize(("text", "part"), [("beauty=1", "no metric 'beauty'"), ("f1=much", "accuracy=0.8")])
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("beauty=1", "no metric 'beauty'"), ("f1=much", "accuracy=0.8"), ("f1=nan", "accuracy=0.8")],
+)
 def test_a_threshold_that_is_none_is_told(text: str, part: str):
     with pytest.raises(LifecycleError, match=part):
         parse_thresholds([text])
@@ -168,3 +175,71 @@ def test_a_pickle_is_not_loaded_here_either(versions: Registry, run: Run):
     code, _, err = run(version, "--min", "f1=0.5")
     assert code == 2
     assert "SERVING_ALLOW_PICKLE" in err
+
+
+def text_labels(name: str) -> Any:
+    """Logs a model whose labels are "0", "1" and "2"."""
+    X, y = load_wine(return_X_y=True, as_frame=True)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y.astype(str))
+    return log_wine(model, X, name)
+
+
+def regression(name: str) -> Any:
+    """Logs a model that answers with numbers."""
+    X, y = load_wine(return_X_y=True, as_frame=True)
+    return log_wine(LinearRegression().fit(X, y.astype(float)), X, name)
+
+
+@pytest.fixture(scope="module")
+def of_kind(versions: Registry) -> dict[str, str]:
+    """Versions whose answers are of some kind."""
+    found = {"text": versions.add(text_labels), "numbers": versions.add(regression)}
+    return {"labels": "2", "production": "1"} | found
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "arguments", "part"),
+    [
+        (
+            "labels",
+            {"alcohol": np.nan},
+            ["--min", "f1=0.5"],
+            "version 2 does not take the rows: ValueError: ",
+        ),
+        ("labels", {"kind": "a"}, ["--min", "f1=0.5"], "cannot be compared with those of version 2"),
+        ("numbers", {"kind": "a"}, ["--min", "r2=0.5"], "cannot be compared with those of version"),
+        ("text", {}, ["--min", "f1=0.5"], "cannot be compared with those of version"),
+        ("labels", {}, ["--max-drop", "r2=0.1"], "the version has no r2 on these rows; it has: accuracy, f1"),
+        ("labels", {}, ["--min", "rmse=1", "--min", "f1=0"], "the version has no rmse"),
+        ("numbers", {}, ["--min", "r2=0", "--max-drop", "mae=1"], "version 1 has no mae on these rows"),
+        ("production", {}, ["--max-drop", "f1=0.1"], "version 1 is in production itself"),
+    ],
+)
+def test_rows_and_thresholds_that_do_not_go_with_a_version_are_told_in_one_line(
+    of_kind: dict[str, str],
+    run: Run,
+    data: Path,
+    kind: str,
+    change: dict[str, Any],
+    arguments: list[str],
+    part: str,
+):
+    rows = pd.read_csv(data)
+    for column, value in change.items():
+        rows[column] = rows[column].astype(object)
+        rows.loc[3:9, column] = value
+    rows.to_csv(data, index=False)
+    code, out, err = run(of_kind[kind], *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert part in err
+
+
+def test_where_nothing_is_in_production_the_comparison_is_said_to_be_left_out(versions: Registry, run: Run):
+    code, out, _ = run("2", "--alias", "blue", "--min", "f1=0", "--max-drop", "f1=0.1")
+    assert code == 0
+    assert out.splitlines()[-1] == (
+        "wine@blue is not set, so that there is nothing to compare with: --max-drop was not checked"
+    )
+    code, _, err = run("2", "--alias", "blue", "--max-drop", "f1=0.1")
+    assert code == 2
+    assert "there is nothing to check: wine@blue is not set" in err

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from scripts.lifecycle import LifecycleError
+from scripts.training.registration import reason
 from serving.errors import InvalidInput, PrepareError
 from serving.runtime import Output
 from serving.settings import Settings
@@ -45,10 +46,14 @@ def answer_rows(settings: Settings, name: str, version: str, rows: pd.DataFrame)
             raise LifecycleError(f"{who} cannot be fetched: {type(error).__name__}") from None
         try:
             return _answer(Path(path), settings, version, rows)
-        except InvalidInput as error:
-            raise LifecycleError(f"{who} does not take the rows: {error}") from None
         except PrepareError as error:
             raise LifecycleError(f"{who} is refused: {error}") from None
+        except InvalidInput as error:
+            raise LifecycleError(f"{who} does not take the rows: {error}") from None
+        except Exception as error:  # noqa: BLE001  # the model's own code may raise anything
+            raise LifecycleError(
+                f"{who} does not take the rows: {type(error).__name__}: {reason(error)}"
+            ) from None
 
 
 def _answer(folder: Path, settings: Settings, version: str, rows: pd.DataFrame) -> Answers:

@@ -1,5 +1,6 @@
 """How good a version's answers are, and whether that is good enough."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -81,6 +82,36 @@ class Rules(NamedTuple):
     """How much worse than the version in production; of an error that is how much more."""
 
 
+def check_rules(
+    rules: Rules, found: Mapping[str, float], before: Mapping[str, float] | None, before_name: str
+) -> None:
+    """Refuses thresholds that could not be looked at.
+
+    Args:
+        rules: the thresholds.
+        found: the metrics of the version, of all rows.
+        before: those of the version that it is compared with; None where there is none.
+        before_name: that version, or why there is none, for people.
+
+    Raises:
+        LifecycleError: there is no such metric, or nothing to compare with and no other threshold.
+    """
+    for metric in (*rules.at_least, *rules.at_most, *rules.max_drop):
+        if metric not in found:
+            raise LifecycleError(
+                f"the version has no {metric} on these rows; it has: {', '.join(found) or 'none'}"
+            )
+    if before is None:
+        if not (rules.at_least or rules.at_most):
+            raise LifecycleError(f"there is nothing to check: {before_name}; give --min or --max")
+        return
+    for metric in rules.max_drop:
+        if metric not in before:
+            raise LifecycleError(
+                f"{before_name} has no {metric} on these rows; it has: {', '.join(before) or 'none'}"
+            )
+
+
 def judge(
     scores: Mapping[str, Mapping[str, float]], before: Mapping[str, Mapping[str, float]], rules: Rules
 ) -> list[Check]:
@@ -105,7 +136,7 @@ def judge(
         for metric, limit in rules.max_drop.items() if before else ():
             value, was = found.get(metric), old.get(metric)
             if was is None:
-                continue  # the version in production had no such metric on these rows
+                continue  # it had no such metric in this slice
             checks.append(
                 Check(
                     where,
@@ -140,7 +171,10 @@ def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
             known = ", ".join((*CLASSIFICATION, *REGRESSION))
             raise LifecycleError(f"no metric {metric!r} in {text!r}; there are: {known}")
         try:
-            found[metric] = float(number)
+            limit = float(number)
         except ValueError:
-            raise LifecycleError(f"{text!r} is not a metric with a number, such as accuracy=0.8") from None
+            limit = math.nan
+        if not math.isfinite(limit):
+            raise LifecycleError(f"{text!r} is not a metric with a number, such as accuracy=0.8")
+        found[metric] = limit
     return found
