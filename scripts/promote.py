@@ -39,7 +39,7 @@ from scripts.lifecycle.command import (  # noqa: E402  # the same
 )
 from scripts.lifecycle.counting import ServiceCounts  # noqa: E402  # the same
 from scripts.lifecycle.guard import Limits  # noqa: E402  # the same
-from scripts.lifecycle.interrupts import BrokenOff, breaking_off  # noqa: E402  # the same
+from scripts.lifecycle.interrupts import BrokenOff  # noqa: E402  # the same
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
 from scripts.lifecycle.promotion import Promotion  # noqa: E402  # the same
@@ -175,12 +175,7 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    try:
-        with breaking_off():
-            return run("promote.py", promote, parse_arguments, arguments)
-    except BrokenOff as reason:
-        print(f"promote.py: {reason}", file=sys.stderr)
-        return reason.exit_code
+    return run("promote.py", promote, parse_arguments, arguments)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from scripts.lifecycle import LifecycleError, NotRecorded  # noqa: E402  # needs the line above
 from scripts.lifecycle.command import DONE, FAILED, add_move_options, make_parser, open_model, run, teller  # noqa: E402
+from scripts.lifecycle.interrupts import undisturbed  # noqa: E402  # the same
 from scripts.lifecycle.moves import previous_version  # noqa: E402  # the same
 from scripts.lifecycle.services import add_url_options  # noqa: E402  # the same
 from scripts.lifecycle.waiting import known_refusals, wait_for_version  # noqa: E402  # the same
@@ -63,7 +64,8 @@ def roll_back(options: argparse.Namespace, settings: Settings) -> tuple[int, dic
         return DONE, facts | {"done": False}, [f"{where} would go from version {model.current} to {target}"]
     before, say, trouble = model.current, teller(options), ""
     try:
-        model.move("rollback", target, options.why, options.audit_log)
+        with undisturbed():  # a move is made and recorded, or is not made
+            model.move("rollback", target, options.why, options.audit_log)
     except NotRecorded as error:
         trouble = str(error)
     say(f"{where} went back from version {before} to {target}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.interrupts import BrokenOff, breaking_off
 from scripts.lifecycle.moves import Selector
 from scripts.lifecycle.registry import RegisteredModel
 from serving.settings import Settings, SettingsError, load_settings
@@ -75,7 +76,11 @@ def run(
     try:
         settings = load_settings()
         options = parse(arguments, settings)
-        code, facts, sentences = main(options, settings)
+        with breaking_off():
+            code, facts, sentences = main(options, settings)
+    except BrokenOff as reason:
+        print(f"{script}: {reason}", file=sys.stderr)
+        return reason.exit_code
     except (LifecycleError, SettingsError) as error:
         print(f"{script}: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, LifecycleError) else IMPOSSIBLE

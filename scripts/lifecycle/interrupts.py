@@ -19,9 +19,15 @@ class BrokenOff(KeyboardInterrupt):
 
 @contextmanager
 def breaking_off() -> Iterator[None]:
-    """Within, the first signal raises `BrokenOff`, and those after it are ignored: what it led to has to be done."""
+    """Within, the first signal raises `BrokenOff`, and those after it are ignored: what it led to has to be done.
+
+    They are ignored until the process ends, which comes next: it shall end with the exit code of the first one.
+    """
+    is_broken_off = False
 
     def stop(number: int, _: FrameType | None) -> None:
+        nonlocal is_broken_off
+        is_broken_off = True
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         raise BrokenOff(number)
@@ -32,7 +38,7 @@ def breaking_off() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in () if is_broken_off else before.items():
             signal.signal(number, handler)
 
 

@@ -126,7 +126,7 @@ class Promotion:
             self.outcome = str(error)
             raise
         except LifecycleError as error:
-            self.outcome = f"{model.where.upper()} STILL AT {self._version}: {self._by_hand} ({error})"
+            self.outcome = f"{model.selector.kind.upper()} STILL AT {self._version} ({model.where}): {self._by_hand} ({error})"
             raise StillThere(self.outcome) from None
         if has_changed:
             self.outcome = f"{model.where} was put back to {name_of(self._before)}"

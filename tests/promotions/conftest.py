@@ -1,5 +1,6 @@
 """A registry with three versions beside a service that says of itself what a test wants."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from scripts.lifecycle import promotion
 from scripts.lifecycle.counting import ServiceCounts
+from scripts.lifecycle.interrupts import SIGNALS
 from tests.pretending import Hook, Pretender, Run
 from tests.promoting import NAME, Registry
 from tests.test_promote import aliases
@@ -43,6 +45,15 @@ def registry(versions: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def service(registry: Registry) -> Iterator[Pretender]:
     with Pretender(lambda: aliases(registry)).running() as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Signals that a promotion leaves ignored are not for the next test."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

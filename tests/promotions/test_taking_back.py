@@ -11,6 +11,7 @@ import pytest
 
 from scripts import history, promote, rollback
 from scripts.lifecycle import watching
+from scripts.lifecycle.interrupts import SIGNALS
 from scripts.lifecycle.moves import MAX_TAG_CHARACTERS, TAG_PREFIX
 from tests.pretending import Hook, Pretender, Run, refuse
 from tests.promoting import NAME, Registry
@@ -28,7 +29,13 @@ def test_a_signal_while_the_alias_is_moved_and_another_while_it_is_put_back(
         f"promote.py: broken off; {NAME}@production was put back to version 1\n",
     )
     assert aliases(registry) == {"production": "1"}
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # until the process ends
+
+
+def test_a_promotion_that_ends_by_itself_leaves_signals_as_they_were(registry: Registry, run: Run):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    assert run(promote, "2")[0] == 0
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_a_signal_before_anything_is_moved(registry: Registry, service: Pretender, run: Run):
@@ -137,7 +144,10 @@ def test_a_registry_that_does_not_put_it_back_is_told_with_what_to_do(
         f"{NAME}@production went from version 1 to 2",
         f"{NAME}@production could not be put back: the registry is down; trying again for 1 s",
     ]
-    assert "STILL AT 2: run scripts/rollback.py --name wine --alias production --to 1" in err
+    assert (
+        "ALIAS STILL AT 2 (wine@production): run scripts/rollback.py --name wine --alias production --to 1"
+        in err
+    )
     assert err.count("\n") == 1
     assert {*timeouts} == {"3"}
 
@@ -172,4 +182,20 @@ def test_a_registry_that_does_not_move_it_has_done_nothing(
         2,
         "",
         f"promote.py: {NAME}@production could not be moved: the registry is down\n",
+    )
+
+
+def test_ctrl_c_during_a_rollback_leaves_it_made_and_recorded(registry: Registry, run: Run, after: Hook):
+    after("set_registered_model_alias", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    assert run(rollback, "--to", "2")[0] == 0
+    assert aliases(registry)["production"] == "2"
+    assert json.loads(Path("audit.jsonl").read_text())["to"] == "2"
+
+
+def test_ctrl_c_while_a_rollback_waits_is_told_in_a_line(registry: Registry, service: Pretender, run: Run):
+    service.on_look = lambda: os.kill(os.getpid(), signal.SIGINT)
+    assert run(rollback, "--to", "2", "--url", service.url) == (
+        130,
+        f"{NAME}@production went back from version 1 to 2\n",
+        "rollback.py: broken off\n",
     )
