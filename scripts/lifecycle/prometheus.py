@@ -1,10 +1,12 @@
 """What a Prometheus that scrapes services knows of their versions: of all services, also of those that are gone."""
 
+import http.client
 import json
 import math
 import time
 import urllib.error
 import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -12,7 +14,6 @@ import msgspec
 from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.counting import ANSWERED, FAILED, SECONDS, counts_of
 from scripts.lifecycle.guard import Counts
-from scripts.lifecycle.services import fetch
 from scripts.training.registration import reason
 from serving.prepare.resolving import redact
 
@@ -23,6 +24,7 @@ LOOKBACK_SECONDS = 300
 """A time series without a sample in as long a time was not there. Source: Prometheus' own default."""
 
 N_ATTEMPTS = 3
+REQUEST_SECONDS = 5
 PAUSE_SECONDS = 2
 """Between attempts to ask; then the answer is not known."""
 
@@ -113,15 +115,22 @@ class PrometheusCounts:
         for attempt in range(N_ATTEMPTS):
             time.sleep(PAUSE_SECONDS if attempt else 0)
             try:
-                return msgspec.json.decode(fetch(self._url, path), type=_Answer).data.result
+                return msgspec.json.decode(_fetch(f"{self._url}{path}"), type=_Answer).data.result
             except urllib.error.HTTPError as error:
                 with error:
                     why = f"{error.code} {error.reason}"
                     if error.code not in BUSY:
                         raise LifecycleError(f"{who} refuses {query}: {_message(error) or why}") from None
-            except (OSError, msgspec.MsgspecError) as error:
+            except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
                 why = reason(error)
         raise LifecycleError(f"{who} does not answer as one: {why}")
+
+
+def _fetch(url: str) -> bytes:
+    """Returns an answer of any size: that of an hour of many services is large."""
+    with urllib.request.urlopen(url, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # the user's own
+        body: bytes = answer.read()
+        return body
 
 
 def increase(samples: Iterable[tuple[float, float]], start: float) -> float:

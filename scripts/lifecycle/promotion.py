@@ -67,7 +67,7 @@ class Promotion:
             self._move(past, results)
         except BaseException as error:
             with undisturbed():
-                has_changed = self._end(challenger)
+                has_changed = self._end(challenger, str(error) or type(error).__name__)
             if (
                 has_changed
                 and isinstance(error, LifecycleError)
@@ -76,7 +76,7 @@ class Promotion:
                 raise TakenBack(str(error)) from None
             raise
         with undisturbed():
-            self._end(challenger, is_promoted=True)
+            self._end(challenger)
 
     def _move(self, past: Counts, results: Results | None) -> None:
         model, options = self._model, self._options
@@ -126,7 +126,8 @@ class Promotion:
             self.outcome = str(error)
             raise
         except LifecycleError as error:
-            self.outcome = f"{model.selector.kind.upper()} STILL AT {self._version} ({model.where}): {self._by_hand} ({error})"
+            there = "STILL AT" if model.has_moved else "MAY BE AT"
+            self.outcome = f"{model.selector.kind.upper()} {there} {self._version} ({model.where}): {self._by_hand} ({error})"
             raise StillThere(self.outcome) from None
         if has_changed:
             self.outcome = f"{model.where} was put back to {name_of(self._before)}"
@@ -141,18 +142,22 @@ class Promotion:
             return f"take version {self._version} out of the {selector.kind} {selector.name}"
         return f"run scripts/rollback.py --name {name} --{selector.kind} {selector.name} --to {self._before}"
 
-    def _end(self, challenger: Challenger, *, is_promoted: bool = False) -> bool:
+    def _end(self, challenger: Challenger, why: str = "") -> bool:
         """Gives the challenger's alias and share back; returns False where they were not changed.
 
         Nothing that goes wrong here changes which version is in production: it is said, and that is all.
+
+        Args:
+            challenger: what was changed.
+            why: the promotion has failed; nothing where it has not.
         """
         try:
-            has_changed = self._insist(lambda: challenger.put_back(is_promoted=is_promoted))
+            has_changed = self._insist(lambda: challenger.put_back(is_promoted=not why))
         except LifecycleError as error:
             self._say(f"the challenger was left as it is: {error}")
             return True
-        if has_changed and not is_promoted:
-            self._say("the challenger is what it was before")
+        if has_changed and why:
+            self._say(f"the challenger is what it was before: {why}")
         return has_changed
 
     def _insist(self, put_back: Callable[[], bool]) -> bool:

@@ -53,6 +53,11 @@ class RegisteredModel:
         """Model and alias or stage, for people."""
         return self.selector.of(self.name)
 
+    @property
+    def has_moved(self) -> bool:
+        """True where the last move is known to have been made."""
+        return self._undo is not None and self._undo.has_arrived
+
     def check_version(self, version: str) -> None:
         """Refuses a version that is not registered.
 

@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from serving.prepare.deadline import ask
+
 REQUEST_SECONDS = 5
 N_CONNECTIONS = 4
 """A service has several workers, and each connection comes to one of them."""
@@ -47,16 +49,14 @@ def http_url(text: str) -> str:
 
 
 def fetch(url: str, path: str) -> bytes:
-    """Returns what a service answers.
+    """Returns what a service answers, within seconds as a whole.
 
     Raises:
         OSError: it does not answer, or not well.
     """
     request = urllib.request.Request(f"{url.rstrip('/')}{path}", headers={"Connection": "close"})  # noqa: S310  # the user's own
     try:
-        with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # the same
-            body: bytes = answer.read()
-            return body
+        return ask(request, REQUEST_SECONDS, None)
     except http.client.HTTPException as error:
         raise OSError(type(error).__name__) from error
 

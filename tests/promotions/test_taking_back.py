@@ -199,3 +199,15 @@ def test_ctrl_c_while_a_rollback_waits_is_told_in_a_line(registry: Registry, ser
         f"{NAME}@production went back from version 1 to 2\n",
         "rollback.py: broken off\n",
     )
+
+
+def test_a_registry_that_dies_during_the_move_may_have_made_it(
+    registry: Registry, run: Run, monkeypatch: pytest.MonkeyPatch, after: Hook
+):
+    down_from(monkeypatch, 1, 1000)
+    # Asked for the model, its aliases before the move, and then no more.
+    after("get_registered_model", lambda n_calls: refuse() if n_calls > 2 else None)
+    code, out, err = run(promote, "2")
+    assert code == 1
+    assert "trying again for 1 s" in out
+    assert "ALIAS MAY BE AT 2" in err

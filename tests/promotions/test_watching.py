@@ -1,5 +1,6 @@
 """What is looked at while a version is promoted: who else moves it, which services answer, what they count and refuse."""
 
+import itertools
 import json
 import socket
 import time
@@ -9,13 +10,16 @@ import mlflow
 import pytest
 
 from scripts import history, promote
+from scripts.lifecycle import services
 from scripts.lifecycle.counting import ServiceCounts
 from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits, find_worsening
 from scripts.lifecycle.services import Seen
 from scripts.lifecycle.waiting import lacks_champion, wait_for
 from serving.prepare.resolving import CHALLENGER_PERCENT_TAG
+from tests.conftest import free_port
 from tests.pretending import Pretender, Run, counted, refuse
 from tests.promoting import NAME, Registry
+from tests.proxy import Proxy
 from tests.test_promote import aliases
 
 LIMITS = Limits(error_increase=0.01, latency_ratio=2)
@@ -171,6 +175,18 @@ def test_the_challenger_is_what_it_was_before(
     assert challenger(registry) == ("2" if is_challenger and fails else None, percent)
 
 
+def test_a_challenger_that_fails_is_taken_away_with_the_reason(
+    registry: Registry, service: Pretender, run: Run
+):
+    failed = itertools.count(step=30)
+    service.metrics = lambda: counted("2", 0, next(failed))
+    service.on_look = lambda: setattr(service, "percent", float(challenger(registry)[1] or 100))
+    code, out, _ = run(promote, "2", "--url", service.url, "--percent", "50,100", "--interval", "0.5")
+    assert code == 1
+    assert "the challenger is what it was before: 100.0% of 60 requests fail" in out
+    assert aliases(registry) == {"production": "1"}
+
+
 def test_another_challenger_is_not_pushed_aside(registry: Registry, service: Pretender, run: Run):
     client_of(registry).set_registered_model_alias(NAME, "challenger", "3")
     code, out, err = run(promote, "2", "--url", service.url, "--percent", "50,100")
@@ -268,3 +284,11 @@ def test_the_version_in_the_stage_of_the_alias_name_is_the_one_before(
     assert "before 33.3% of 150" in out
     assert "put back to version 1" in out
     assert aliases(registry) == {}
+
+
+def test_a_service_whose_answer_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(services, "REQUEST_SECONDS", 1)
+    with Proxy(free_port()).running() as proxy, proxy.misbehaving("body without an end"):
+        started = time.monotonic()
+        assert services.look(proxy.url).trouble == "no answer (TimeoutError)"
+        assert time.monotonic() - started < 4
