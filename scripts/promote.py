@@ -44,7 +44,7 @@ from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
 from scripts.lifecycle.promotion import Promotion  # noqa: E402  # the same
 from scripts.lifecycle.results import Results  # noqa: E402  # the same
-from scripts.lifecycle.services import add_url_options, http_url  # noqa: E402  # the same
+from scripts.lifecycle.services import add_url_options, check_services, http_url  # noqa: E402  # the same
 from scripts.lifecycle.watching import TakenBack  # noqa: E402  # the same
 from scripts.validate import add_check_options, validate  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
@@ -98,6 +98,8 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
         parser.error("--prometheus-selector needs --prometheus")
     if (options.data is None) != (options.target is None):
         parser.error("--data and --target go together")
+    if options.data is None and (options.min or options.max or options.max_drop or options.by):
+        parser.error("--min, --max, --max-drop and --by need --data and --target, rows with right answers")
     return options
 
 
@@ -127,6 +129,7 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
     """
     model = open_model(options, settings)
     model.check_version(options.version)
+    check_services(options.url, model.name)
     where = model.where
     before = model.current
     facts: dict[str, Any] = {

@@ -40,13 +40,16 @@ class Pretender(http.server.ThreadingHTTPServer):
         self.refused: list[dict[str, str]] = []
         self.is_dead = False
         self.percent = 100.0
+        self.model = NAME
         self.on_look: Callable[[], Any] = lambda: None
 
     def describe(self) -> dict[str, Any]:
         """What it says at `/v1/models`."""
         self.on_look()
         aliases = self.current()
-        models = [{"role": "champion", "version": aliases.get("production"), "percent": 100.0}]
+        models = [
+            {"name": self.model, "role": "champion", "version": aliases.get("production"), "percent": 100.0}
+        ]
         if "challenger" in aliases:
             models.append({"role": "challenger", "version": aliases["challenger"], "percent": self.percent})
         return {"models": models, "refused": self.refused, "stale": None}

@@ -210,6 +210,9 @@ def test_ctrl_c_while_it_watches_puts_everything_back(service: Service, versions
         (["2", "--percent", "50,100"], "need --url"),
         (["2", "--watch", "5"], "need --url"),
         (["2", "--data", "x.csv"], "go together"),
+        (["2", "--min", "accuracy=0.5"], "need --data and --target"),
+        (["2", "--by", "alcohol"], "need --data and --target"),
+        (["2", "--url", "http://127.0.0.1:1"], "no service answers at http://127.0.0.1:1"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(promote: Promote, arguments: list[str], part: str):

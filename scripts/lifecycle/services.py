@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from scripts.lifecycle import LifecycleError
 from serving.prepare.deadline import ask
 
 REQUEST_SECONDS = 5
@@ -80,6 +81,8 @@ class Seen(NamedTuple):
     """Why it does not follow the registry's last word."""
     trouble: str = ""
     """Why it says nothing."""
+    model: str = ""
+    """The registered model that it serves; empty where it has none yet."""
 
     def why_refused(self, version: str, known: Collection[Refusal]) -> str:
         """Returns why a version is refused now; empty where it is not.
@@ -105,9 +108,24 @@ def look(url: str) -> Seen:
             tuple(Refusal(one["version"], one.get("at", ""), one["reason"]) for one in said["refused"]),
             said.get("stale") or "",
             "" if models else "no model is ready",
+            models[0].get("name", "") if models else "",
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Seen({}, {}, trouble=f"no answer ({type(error).__name__})")
+
+
+def check_services(urls: Sequence[str], model: str) -> None:
+    """Makes sure, before anything is moved, that there are services that could follow.
+
+    Raises:
+        LifecycleError: one does not answer as a service, or serves another model.
+    """
+    for url in urls:
+        seen = look(url)
+        if seen.trouble.startswith("no answer"):
+            raise LifecycleError(f"no service answers at {url} (--url): {seen.trouble}")
+        if seen.model and seen.model != model:
+            raise LifecycleError(f"{url} (--url) serves the model {seen.model!r}, not {model!r}")
 
 
 def look_at_all(urls: Sequence[str]) -> dict[str, Seen]:

@@ -23,7 +23,7 @@ def lacks_champion(version: str) -> Callable[[Seen], str]:
 
     def lacks(seen: Seen) -> str:
         champion = seen.versions.get("champion")
-        return "" if champion == version else seen.trouble or f"version {champion}"
+        return "" if champion == version else seen.trouble or f"it answers with version {champion}"
 
     return lacks
 
@@ -33,7 +33,9 @@ def lacks_challenger(version: str, percent: float) -> Callable[[Seen], str]:
 
     def lacks(seen: Seen) -> str:
         if seen.versions.get("challenger") != version:
-            return seen.trouble or f"version {version} is not the challenger"
+            return seen.trouble or (
+                f"version {version} is not the challenger; does the service have SERVING_CHALLENGER_ALIAS?"
+            )
         return "" if seen.percents["challenger"] == percent else "the share is another"
 
     return lacks

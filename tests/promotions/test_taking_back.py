@@ -211,3 +211,13 @@ def test_a_registry_that_dies_during_the_move_may_have_made_it(
     assert code == 1
     assert "trying again for 1 s" in out
     assert "ALIAS MAY BE AT 2" in err
+
+
+def test_a_service_of_another_model_is_noticed_before_anything_is_moved(
+    registry: Registry, service: Pretender, run: Run
+):
+    service.model = "churn"
+    code, out, err = run(promote, "2", "--url", service.url)
+    assert (code, out) == (2, "")
+    assert f"{service.url} (--url) serves the model 'churn', not '{NAME}'" in err
+    assert aliases(registry)["production"] == "1"
