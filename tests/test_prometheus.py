@@ -13,6 +13,7 @@ from scripts.lifecycle.guard import Counts
 from scripts.lifecycle.prometheus import PrometheusCounts, increase
 from tests.conftest import Service, free_port
 from tests.models import strict_categories
+from tests.pretending import Pretender
 from tests.promoting import NAME, Clients, Registry, wait_answering
 from tests.scraping import Pod, Prometheus, running_prometheus
 from tests.test_promote import aliases, command_line
@@ -196,7 +197,8 @@ def test_what_cannot_be_asked_is_told_in_one_line_and_nothing_is_moved(
 ):
     versions.promote("1")
     given = [argument.format(prometheus=prometheus.url) for argument in arguments]
-    done = promote("2", "--url", "http://127.0.0.1:9", "--watch", "5", *given)
+    with Pretender(lambda: aliases(versions)).running() as service:
+        done = promote("2", "--url", service.url, "--watch", "5", *given)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert part in done.stderr
     assert "hunter2" not in done.stderr
