@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
@@ -19,6 +18,7 @@ from serving.settings import Settings
 from tests.conftest import ROOT, Service, clean_environment
 from tests.promoting import NAME, Clients, Registry, nan_outputs, versions_answering, wait_answering
 from tests.test_promotion import two_workers
+from tests.test_rollback import run
 
 
 def transition(registry: Registry, version: str, stage: str) -> None:
@@ -55,12 +55,6 @@ def served(registry: Registry) -> str:
     """The version that a service would take."""
     wanted = resolve(Settings(MLFLOW_TRACKING_URI=registry.uri, model_name=NAME, model_stage="Production"))
     return wanted.champion.version
-
-
-def run(module: Any, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = module.main(list(arguments))
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 def test_the_current_version_is_the_one_that_the_service_takes(
