@@ -53,6 +53,7 @@ bench: $(SERVING)  ## measure this against other servers, for half an hour (ARGS
 lock:  ## write requirements/*.txt anew from *.in (LOCK_ARGS=--upgrade for newer versions)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	$(LOCK) requirements/serving.in -o requirements/serving.txt
+	$(LOCK) requirements/deploy.in -o requirements/deploy.txt
 	$(LOCK) requirements/dev.in -o requirements/dev.txt
 	$(LOCK) -c requirements/serving.txt requirements/sealed.in -o requirements/sealed.txt
 
