@@ -7,12 +7,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
 from scripts.lifecycle import LifecycleError
-from scripts.lifecycle.counting import ANSWERED, FAILED, SECONDS, counts_of
+from scripts.lifecycle.counting import ANSWERED, FAILED, SECONDS, add_up, counts_of
 from scripts.lifecycle.guard import Counts
 from scripts.training.registration import reason
 from serving.prepare.resolving import redact
@@ -32,7 +32,9 @@ BUSY = frozenset({429, 500, 502, 503, 504})
 """Answers that may be others a little later."""
 
 
-class _Series(msgspec.Struct):
+class Series(msgspec.Struct):
+    """A time series, as a query gives it."""
+
     metric: dict[str, str]
     value: tuple[float, str] = (0, "0")
     """Of one moment."""
@@ -41,76 +43,61 @@ class _Series(msgspec.Struct):
 
 
 class _Data(msgspec.Struct):
-    result: list[_Series]
+    result: list[Series]
 
 
 class _Answer(msgspec.Struct):
     data: _Data
 
 
-class PrometheusCounts:
-    """The counts of all services that a Prometheus scrapes.
+class Prometheus:
+    """A server that scrapes services.
 
-    The samples are added up here and not by `increase()`: that leaves out the first sample of a time series, and a
-    version that is new, or fails for the first time, shows up with one that counts.
+    Counters are added up from their samples and not by `increase()`: that leaves out the first sample of a time
+    series, and a version that is new, or fails for the first time, shows up with one that counts.
     """
 
-    look_seconds = 5.0
-
-    def __init__(self, url: str, model: str, selector: str = "") -> None:
+    def __init__(self, url: str) -> None:
         """Asks for the time, by which its samples are told from older ones.
 
         Args:
             url: of the server, with the path before `/api/v1` if there is one.
-            model: the registered model's name, the label `model` of the metrics.
-            selector: more label matchers, as they stand between the braces of a query.
 
         Raises:
             LifecycleError: it does not answer.
         """
         self._url = url.rstrip("/")
-        self._model = f"model={json.dumps(model, ensure_ascii=False)}"
-        self._selector = selector
-        (now,) = self._ask("vector(time())")
+        self.name = f"the Prometheus {redact(self._url)}"
+        (now,) = self.ask("vector(time())")
         self._ahead_seconds = float(now.value[1]) - time.monotonic()
 
-    def past(self, version: str) -> Counts:
-        """Returns what a version was asked in the last hour.
-
-        Raises:
-            LifecycleError: it cannot be asked, or scrapes no service with the model, so that nothing could be judged.
-        """
-        info = f"model_info{{{self._matchers()}}}"
-        if not self._ask(info):
-            raise LifecycleError(
-                f"the Prometheus {redact(self._url)} has no {info}: it scrapes no service with this model"
-            )
-        return self._counts(version, self._now() - PAST_SECONDS)
-
-    def follow(self, version: str) -> Callable[[], Counts]:
-        """Returns what tells what the version was asked from now on, as far as it was scraped."""
-        start = self._now()
-        return lambda: self._counts(version, start)
-
-    def _now(self) -> float:
+    @property
+    def now(self) -> float:
+        """Its time, in seconds since 1970."""
         return self._ahead_seconds + time.monotonic()
 
-    def _matchers(self, *more: str) -> str:
-        return ",".join(filter(None, (self._model, *more, self._selector)))
+    def increases(self, matchers: str, start: float) -> Iterator[tuple[dict[str, str], float]]:
+        """Returns by how much counters grew from a moment on, each with its labels.
 
-    def _counts(self, version: str, start: float) -> Counts:
-        names = "|".join((ANSWERED, FAILED, SECONDS))
-        matchers = self._matchers(f'__name__=~"{names}"', f'version="{version}"', 'role!="shadow"')
-        seconds = math.ceil(self._now() - start) + LOOKBACK_SECONDS
-        total = Counts()
-        for series in self._ask(f"{{{matchers}}}[{seconds}s]"):
+        Args:
+            matchers: of its labels, as they stand between the braces of a query.
+            start: the moment, by its time.
+
+        Raises:
+            LifecycleError: it cannot be asked.
+        """
+        seconds = max(1, math.ceil(self.now - start)) + LOOKBACK_SECONDS
+        for series in self.ask(f"{{{matchers}}}[{seconds}s]"):
             samples = ((at, float(value)) for at, value in series.values)
-            total += counts_of(series.metric["__name__"], increase(samples, start))
-        return total
+            yield series.metric, increase(samples, start)
 
-    def _ask(self, query: str) -> list[_Series]:
+    def ask(self, query: str) -> list[Series]:
+        """Returns what a query of one moment gives.
+
+        Raises:
+            LifecycleError: it does not answer, or refuses the query.
+        """
         path = f"/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-        who = f"the Prometheus {redact(self._url)}"
         why = ""
         for attempt in range(N_ATTEMPTS):
             time.sleep(PAUSE_SECONDS if attempt else 0)
@@ -120,10 +107,60 @@ class PrometheusCounts:
                 with error:
                     why = f"{error.code} {error.reason}"
                     if error.code not in BUSY:
-                        raise LifecycleError(f"{who} refuses {query}: {_message(error) or why}") from None
+                        raise LifecycleError(
+                            f"{self.name} refuses {query}: {_message(error) or why}"
+                        ) from None
             except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
                 why = reason(error)
-        raise LifecycleError(f"{who} does not answer as one: {why}")
+        raise LifecycleError(f"{self.name} does not answer as one: {why}")
+
+
+class PrometheusCounts:
+    """The counts of all services that a Prometheus scrapes."""
+
+    look_seconds = 5.0
+
+    def __init__(self, url: str, model: str, selector: str = "") -> None:
+        """Takes what tells the services from others.
+
+        Args:
+            url: of the server.
+            model: the registered model's name, the label `model` of the metrics.
+            selector: more label matchers, as they stand between the braces of a query.
+
+        Raises:
+            LifecycleError: it does not answer.
+        """
+        self._prometheus = Prometheus(url)
+        self._model = f"model={json.dumps(model, ensure_ascii=False)}"
+        self._selector = selector
+
+    def past(self, version: str) -> Counts:
+        """Returns what a version was asked in the last hour.
+
+        Raises:
+            LifecycleError: it cannot be asked, or scrapes no service with the model, so that nothing could be judged.
+        """
+        info = f"model_info{{{self._matchers()}}}"
+        if not self._prometheus.ask(info):
+            raise LifecycleError(
+                f"{self._prometheus.name} has no {info}: it scrapes no service with this model"
+            )
+        return self._counts(version, self._prometheus.now - PAST_SECONDS)
+
+    def follow(self, version: str) -> Callable[[], Counts]:
+        """Returns what tells what the version was asked from now on, as far as it was scraped."""
+        start = self._prometheus.now
+        return lambda: self._counts(version, start)
+
+    def _matchers(self, *more: str) -> str:
+        return ",".join(filter(None, (self._model, *more, self._selector)))
+
+    def _counts(self, version: str, start: float) -> Counts:
+        names = "|".join((ANSWERED, FAILED, SECONDS))
+        matchers = self._matchers(f'__name__=~"{names}"', f'version="{version}"', 'role!="shadow"')
+        found = self._prometheus.increases(matchers, start)
+        return add_up(counts_of(labels["__name__"], grown) for labels, grown in found)
 
 
 def _fetch(url: str) -> bytes:

@@ -2,13 +2,13 @@
 
 import argparse
 import functools
-import time
 from collections.abc import Callable
 
 from scripts.lifecycle import LifecycleError, NotRecorded, Overtaken, StillThere
 from scripts.lifecycle.challenger import Challenger
 from scripts.lifecycle.counting import CountSource
 from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits
+from scripts.lifecycle.insisting import insist
 from scripts.lifecycle.interrupts import undisturbed
 from scripts.lifecycle.placement import name_of
 from scripts.lifecycle.registry import RegisteredModel
@@ -16,12 +16,6 @@ from scripts.lifecycle.results import Results
 from scripts.lifecycle.services import Seen
 from scripts.lifecycle.waiting import known_refusals, lacks_challenger, lacks_champion, wait_for
 from scripts.lifecycle.watching import TakenBack, Watch, Watched
-
-PUT_BACK_SECONDS = 60
-"""For so long a registry that does not answer is asked to put back what was moved."""
-
-PAUSE_SECONDS = 2
-"""Between two attempts."""
 
 
 class Promotion:
@@ -118,7 +112,7 @@ class Promotion:
         """Puts the version before back; returns False where it was never moved."""
         model, options = self._model, self._options
         try:
-            has_changed = self._insist(lambda: model.take_back(why, options.audit_log))
+            has_changed = insist(lambda: model.take_back(why, options.audit_log), self._say)
         except NotRecorded as error:
             self._say(str(error))
             has_changed = True
@@ -152,29 +146,13 @@ class Promotion:
             why: the promotion has failed; nothing where it has not.
         """
         try:
-            has_changed = self._insist(lambda: challenger.put_back(is_promoted=not why))
+            has_changed = insist(lambda: challenger.put_back(is_promoted=not why), self._say)
         except LifecycleError as error:
             self._say(f"the challenger was left as it is: {error}")
             return True
         if has_changed and why:
             self._say(f"the challenger is what it was before: {why}")
         return has_changed
-
-    def _insist(self, put_back: Callable[[], bool]) -> bool:
-        """Puts something back; tries again for a while where the registry does not answer."""
-        give_up = time.monotonic() + PUT_BACK_SECONDS
-        has_told = False
-        while True:
-            try:
-                return put_back()
-            except LifecycleError as error:
-                is_final = error.exit_code != LifecycleError.exit_code
-                if is_final or time.monotonic() > give_up:
-                    raise
-                if not has_told:
-                    self._say(f"{error}; trying again for {PUT_BACK_SECONDS} s")
-                    has_told = True
-            time.sleep(PAUSE_SECONDS)
 
 
 def _enough_of(beside: Callable[[], Counts], past: Counts) -> Counts:

@@ -8,7 +8,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from scripts.lifecycle import promotion
+from scripts.lifecycle import insisting
 from scripts.lifecycle.counting import ServiceCounts
 from scripts.lifecycle.interrupts import SIGNALS
 from tests.pretending import Hook, Pretender, Run
@@ -35,8 +35,8 @@ def registry(versions: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(ServiceCounts, "look_seconds", 0.05)
-    monkeypatch.setattr(promotion, "PUT_BACK_SECONDS", 1)
-    monkeypatch.setattr(promotion, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(insisting, "PUT_BACK_SECONDS", 1)
+    monkeypatch.setattr(insisting, "PAUSE_SECONDS", 0.05)
     monkeypatch.chdir(tmp_path)
     return versions
 
