@@ -26,26 +26,23 @@ import msgspec
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
-from scripts.lifecycle.command import (  # noqa: E402  # the same
+from scripts.lifecycle.command import (  # noqa: E402  # needs the line above
     DONE,
     FAILED,
-    IMPOSSIBLE,
     add_move_options,
     make_parser,
     open_model,
     run,
+    settle,
     teller,
 )
 from scripts.lifecycle.counting import ServiceCounts  # noqa: E402  # the same
 from scripts.lifecycle.guard import Limits  # noqa: E402  # the same
-from scripts.lifecycle.interrupts import BrokenOff  # noqa: E402  # the same
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
 from scripts.lifecycle.promotion import Promotion  # noqa: E402  # the same
 from scripts.lifecycle.results import Results  # noqa: E402  # the same
 from scripts.lifecycle.services import add_url_options, check_services, http_url  # noqa: E402  # the same
-from scripts.lifecycle.watching import TakenBack  # noqa: E402  # the same
 from scripts.validate import add_check_options, validate  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
@@ -160,20 +157,7 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
     )
     limits = Limits(options.max_error_increase, options.max_latency_ratio)
     promotion = Promotion(model, options, counts, limits, say)
-    try:
-        promotion.carry_out(results)
-    except TakenBack as reason:
-        return FAILED, facts | {"done": False, "why": str(reason)}, []
-    except BrokenOff as reason:
-        why = f"{reason}; {promotion.outcome}"
-        print(f"promote.py: {why}", file=sys.stderr)
-        return reason.exit_code, facts | {"done": False, "why": why}, []
-    except LifecycleError as error:
-        if error.exit_code == IMPOSSIBLE:
-            raise
-        print(f"promote.py: {error}", file=sys.stderr)
-        return error.exit_code, facts | {"done": False, "why": str(error)}, []
-    return DONE, facts | {"done": True}, []
+    return settle("promote.py", lambda: promotion.carry_out(results), facts, lambda: promotion.outcome)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

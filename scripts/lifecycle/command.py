@@ -12,6 +12,7 @@ from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.interrupts import BrokenOff, breaking_off
 from scripts.lifecycle.moves import Selector
 from scripts.lifecycle.registry import RegisteredModel
+from scripts.lifecycle.watching import TakenBack
 from serving.settings import Settings, SettingsError, load_settings
 
 DONE, FAILED, IMPOSSIBLE = 0, 1, 2
@@ -89,6 +90,36 @@ def run(
     elif sentences:
         print("\n".join(sentences), flush=True)
     return code
+
+
+def settle(
+    script: str, carry_out: Callable[[], None], facts: dict[str, Any], outcome: Callable[[], str]
+) -> tuple[int, dict[str, Any], list[str]]:
+    """Moves something that is put back where that fails; returns what `main` of `run` does.
+
+    Args:
+        script: its name, before what it says on stderr.
+        carry_out: does it.
+        facts: known of it.
+        outcome: says how things are, once it has ended.
+
+    Raises:
+        LifecycleError: nothing was done.
+    """
+    try:
+        carry_out()
+    except TakenBack as reason:
+        return FAILED, facts | {"done": False, "why": str(reason)}, []
+    except BrokenOff as reason:
+        why = f"{reason}; {outcome()}"
+        print(f"{script}: {why}", file=sys.stderr)
+        return reason.exit_code, facts | {"done": False, "why": why}, []
+    except LifecycleError as error:
+        if error.exit_code == IMPOSSIBLE:
+            raise
+        print(f"{script}: {error}", file=sys.stderr)
+        return error.exit_code, facts | {"done": False, "why": str(error)}, []
+    return DONE, facts | {"done": True}, []
 
 
 def teller(options: argparse.Namespace) -> Callable[[str], None]:
