@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -36,21 +36,24 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def running_prometheus(folder: Path, *targets: str) -> Iterator[Prometheus]:
+def running_prometheus(
+    folder: Path, *targets: str, labels: Mapping[str, Mapping[str, str]] | None = None
+) -> Iterator[Prometheus]:
     """Runs Prometheus; where it is not installed the test is skipped, but fails in CI.
 
     Args:
         folder: for its configuration and its samples.
         targets: `host:port` of what it scrapes.
+        labels: by target, as a cluster's service discovery would set them; without, all have `env="prod"`.
     """
     binary = shutil.which("prometheus")
     if binary is None:
         missing = "needs prometheus: apt-get install prometheus"
         pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        {"job_name": "serving", "static_configs": [{"targets": list(targets), "labels": {"env": "prod"}}]}
-    ]
+    known = labels or {}
+    static = [{"targets": [target], "labels": {"env": "prod", **known.get(target, {})}} for target in targets]
+    jobs = [{"job_name": "serving", "static_configs": static}]
     settings = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": jobs}
     (folder / "prometheus.yml").write_text(json.dumps(settings))  # JSON is YAML, too
     address = f"127.0.0.1:{free_port()}"
@@ -87,7 +90,7 @@ class Pod:
 
     def __init__(self) -> None:
         self.address = f"127.0.0.1:{free_port()}"
-        self._lines: dict[str, float] = {}
+        self.lines: dict[str, float] = {}
         self._server: ThreadingHTTPServer | None = None
 
     def show(self, version: str, *, answered: float, seconds: float = 0, failed: float | None = None) -> None:
@@ -102,9 +105,14 @@ class Pod:
         }
         if failed is not None:
             lines[f'model_prediction_errors_total{{{labels},role="champion",type="internal"}}'] = failed
-        self._lines = self._lines | lines  # at once: it may be scraped meanwhile
+        self.show_lines(lines)
 
-    def start(self) -> None:
+    def show_lines(self, lines: Mapping[str, float]) -> None:
+        """Shows these time series, beside those that it has shown before."""
+        self.lines = {**self.lines, **lines}  # at once: it may be scraped meanwhile
+
+    def start(self) -> str:
+        """Begins to answer; returns its address."""
         pod = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -112,7 +120,7 @@ class Pod:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.end_headers()
-                self.wfile.write("".join(f"{name} {value}\n" for name, value in pod._lines.items()).encode())
+                self.wfile.write("".join(f"{name} {value}\n" for name, value in pod.lines.items()).encode())
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -121,6 +129,7 @@ class Pod:
         self._server = ThreadingHTTPServer((host, int(port)), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self.address
 
     def stop(self) -> None:
         """Its process ends, and its counters with it."""
@@ -128,4 +137,4 @@ class Pod:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
-        self._lines = {}
+        self.lines = {}

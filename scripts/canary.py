@@ -1,0 +1,234 @@
+"""Takes a canary from step to step, and puts it back where it does worse than what is there.
+
+    python scripts/canary.py rollout model-server --namespace production --prometheus http://prometheus:9090
+    python scripts/canary.py httproute model-server-gateway --namespace production --prometheus http://prometheus:9090
+    python scripts/canary.py deployment model-server --canary model-server-next --namespace production …
+    python scripts/canary.py httproute model-server-gateway --namespace production --restore
+
+At each step both sides are compared by what the Prometheus has scraped of them: failed requests, latency (the slowest
+of 95 %), and shares of predicted classes. It waits where there are too few requests to tell. Where the canary does
+worse, Prometheus or the cluster cannot be asked any more, or the run is broken off (Ctrl-C), all traffic goes back to
+where it was. A run that was killed is gone on with by the next one.
+Exit code 0 when the canary has all traffic, 1 when it does not, 2 with one line on stderr when nothing was done, 130
+after Ctrl-C and 143 after SIGTERM, with everything put back. Where it cannot be put back, or somebody else has moved
+the same thing meanwhile, that is told on stderr, and the exit code is 1.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.lifecycle.command import DONE, FAILED, OneLineParser, run, settle, teller  # noqa: E402  # needs the line above
+from scripts.lifecycle.insisting import insist  # noqa: E402  # the same
+from scripts.lifecycle.interrupts import undisturbed  # noqa: E402  # the same
+from scripts.lifecycle.prometheus import Prometheus  # noqa: E402  # the same
+from scripts.lifecycle.services import http_url  # noqa: E402  # the same
+from scripts.rollout.argo import Rollout  # noqa: E402  # the same
+from scripts.rollout.cluster import Cluster  # noqa: E402  # the same
+from scripts.rollout.deployments import Deployments  # noqa: E402  # the same
+from scripts.rollout.driving import Canary, Pace  # noqa: E402  # the same
+from scripts.rollout.judging import Limits  # noqa: E402  # the same
+from scripts.rollout.measuring import Measure  # noqa: E402  # the same
+from scripts.rollout.target import Sides, Target  # noqa: E402  # the same
+from scripts.rollout.weighted import HTTPRoute, SeldonDeployment  # noqa: E402  # the same
+from serving.settings import Settings  # noqa: E402  # the same
+
+KINDS: dict[str, Callable[[Cluster, str, str | None], Target]] = {
+    "rollout": Rollout,
+    "httproute": HTTPRoute,
+    "seldondeployment": SeldonDeployment,
+    "deployment": Deployments,
+}
+
+STEPS = (5, 10, 25, 50, 100)
+
+
+def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("kind", choices=KINDS, help="what shares the traffic")
+    parser.add_argument("name", help="its name; of Deployments that of the stable one")
+    parser.add_argument("--namespace", required=True, help="of the cluster")
+    parser.add_argument("--context", help="of the kubeconfig (its current one)")
+    parser.add_argument(
+        "--canary",
+        metavar="NAME",
+        help="the backend, predictor or Deployment that is the canary (the second of two; NAME-canary)",
+    )
+    parser.add_argument(
+        "--prometheus", type=http_url, metavar="URL", help="a Prometheus that scrapes both sides"
+    )
+    for side in Sides._fields:
+        parser.add_argument(
+            f"--{side}-metrics",
+            metavar="MATCHERS",
+            help=f"labels of the {side} pods' time series, where they are not as the README's manifests give them",
+        )
+    parser.add_argument(
+        "--steps",
+        type=parse_steps,
+        metavar="PERCENTS",
+        help=f"of the traffic, step by step ({','.join(map(str, STEPS))}; a Rollout has its own)",
+    )
+    parser.add_argument(
+        "--step-seconds", type=positive, default=300, metavar="SECONDS", help="of each step (%(default)g)"
+    )
+    parser.add_argument(
+        "--max-step-seconds",
+        type=positive,
+        default=3600,
+        metavar="SECONDS",
+        help="where there are too few requests by then, it is broken off (%(default)g)",
+    )
+    limits = Limits()
+    parser.add_argument(
+        "--max-error-increase",
+        type=positive,
+        default=limits.error_increase,
+        metavar="PART",
+        help="of all requests (%(default)g)",
+    )
+    parser.add_argument(
+        "--max-latency-ratio",
+        type=positive,
+        default=limits.latency_ratio,
+        metavar="TIMES",
+        help="of the stable side's (%(default)g)",
+    )
+    parser.add_argument(
+        "--max-class-difference",
+        type=positive,
+        default=limits.class_difference,
+        metavar="PART",
+        help="between the shares of a predicted class (%(default)g)",
+    )
+    parser.add_argument(
+        "--min-requests",
+        type=int,
+        default=limits.requests,
+        metavar="N",
+        help="of each side and step, or it waits (%(default)s)",
+    )
+    parser.add_argument(
+        "--min-rows",
+        type=int,
+        default=limits.rows,
+        metavar="N",
+        help="the same, of rows with a predicted class (%(default)s)",
+    )
+    parser.add_argument("--restore", action="store_true", help="put back what an earlier run has moved")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
+    options = parser.parse_args(arguments)
+    if options.prometheus is None and not options.restore:
+        parser.error("--prometheus is needed: by what it has scraped the canary is judged")
+    if options.max_step_seconds < options.step_seconds:
+        parser.error("--max-step-seconds is less than --step-seconds")
+    if options.min_requests < 1 or options.min_rows < 1:
+        parser.error("--min-requests and --min-rows are at least 1")
+    return options
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """Returns rising whole percents, the last of them 100.
+
+    Raises:
+        argparse.ArgumentTypeError: they are not that.
+    """
+    try:
+        percents = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        percents = ()
+    if percents != tuple(sorted(set(percents))) or not percents or percents[0] < 1 or percents[-1] != 100:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of rising whole percents up to 100, such as 5,10,25,50,100"
+        )
+    return percents
+
+
+def positive(text: str) -> float:
+    """Returns a number above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def drive(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any], list[str]]:
+    """Does it; returns exit code, facts and sentences.
+
+    Raises:
+        LifecycleError: nothing was done.
+    """
+    target = KINDS[options.kind](Cluster(options.namespace, options.context), options.name, options.canary)
+    facts = {"kind": options.kind, "namespace": options.namespace, "name": options.name}
+    say = teller(options)
+    if options.restore:
+        return restore(target, facts, say, is_dry=options.dry_run)
+    percents = target.open(options.steps if options.kind == "rollout" else options.steps or STEPS)
+    if not percents:
+        return DONE, facts | {"done": False}, [f"{target.title}: the canary has all traffic already"]
+    known = target.sides
+    sides = Sides(options.stable_metrics or known.stable, options.canary_metrics or known.canary)
+    measure = Measure(Prometheus(options.prometheus), sides)
+    measure.check("stable")
+    if target.is_present:
+        measure.check("canary")
+    facts |= {"steps": list(percents), "metrics": sides._asdict()}
+    say(
+        f"{target.title}: {', '.join(f'{percent} %' for percent in percents)}, {options.step_seconds:g} s each or more"
+    )
+    say(f"compared are {{{sides.canary}}} and {{{sides.stable}}}")
+    if options.dry_run:
+        return DONE, facts | {"done": False}, []
+    limits = Limits(
+        options.max_error_increase,
+        options.max_latency_ratio,
+        options.max_class_difference,
+        options.min_requests,
+        options.min_rows,
+    )
+    pace = Pace(options.step_seconds, options.max_step_seconds)
+    canary = Canary(target, measure, limits, pace, say)
+    facts["looks"] = canary.steps
+    return settle("canary.py", lambda: canary.carry_out(percents), facts, lambda: canary.outcome)
+
+
+def restore(
+    target: Target, facts: dict[str, Any], say: Callable[[str], None], *, is_dry: bool
+) -> tuple[int, dict[str, Any], list[str]]:
+    """Puts back what an earlier run has moved; returns what `drive` does."""
+    if is_dry:
+        return (
+            DONE,
+            facts | {"done": False},
+            [f"{target.title} would be put back as it was before the canary"],
+        )
+    with undisturbed():
+        said = insist(target.put_back, say)
+    if not said:
+        return FAILED, facts | {"done": False}, [f"{target.title}: no canary has moved it"]
+    return DONE, facts | {"done": True, "why": said}, [f"{target.title}: {said}"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run("canary.py", drive, parse_arguments, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

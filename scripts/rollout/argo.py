@@ -1,0 +1,207 @@
+"""A Rollout of Argo Rollouts, which has steps of its own and waits at each until it is told to go on."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from scripts.lifecycle import LifecycleError, Overtaken
+from scripts.rollout.cluster import Cluster, Document, Kind
+from scripts.rollout.target import NotReached, Sides, change, wait_until
+
+START_SECONDS = 60
+"""In so long the controller sees a change."""
+
+STEP_SECONDS = 1200
+"""Source: progressDeadlineSeconds in k8s/components/canary/rollout.yaml."""
+
+KIND = Kind("Rollout", "argoproj.io", "v1alpha1", "rollouts")
+DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments")
+
+
+class Pause(NamedTuple):
+    """Where the Rollout waits."""
+
+    step: int
+    """Its number, from 0."""
+    percent: int
+    """That the canary has there."""
+
+
+class Rollout:
+    """Where it is, it says itself in its status, so a run that was broken off hard is gone on with by the next one.
+
+    Source: `kubectl argo rollouts promote` and `abort`, for which fields of the status mean what.
+    """
+
+    is_present = False
+
+    def __init__(self, cluster: Cluster, name: str, canary: str | None) -> None:
+        """Takes its name.
+
+        Raises:
+            LifecycleError: a canary is named; it has one only.
+        """
+        if canary is not None:
+            raise LifecycleError("a Rollout makes its canary itself: leave --canary out")
+        self._cluster = cluster
+        self._name = name
+        self._steps: list[dict[str, Any]] = []
+        self._pauses: tuple[Pause, ...] = ()
+        self._hashes = ("", "")
+        self._at = -1
+        """The step that it was left at."""
+        self.title = f"{KIND.title} {cluster.namespace}/{name}"
+
+    def open(self, steps: Sequence[int] | None) -> Sequence[int]:
+        """Reads where it is; see `Target`."""
+        if steps is not None:
+            raise LifecycleError(f"{self.title} has steps of its own: leave --steps out")
+        document = wait_until(
+            self._look_observed,
+            START_SECONDS,
+            lambda: f"{self.title}: the controller has not seen its change",
+        )
+        self._steps = document["spec"].get("strategy", {}).get("canary", {}).get("steps", [])
+        self._pauses = self._find_pauses()
+        status = document["status"]
+        if status.get("abort"):
+            raise LifecycleError(
+                f"{self.title} was aborted, and waits for a change or `kubectl argo rollouts retry rollout {self._name}`"
+            )
+        self._hashes = (status.get("stableRS", ""), status.get("currentPodHash", ""))
+        if self._hashes[0] == self._hashes[1]:
+            return []
+        self._at = status.get("currentStepIndex", 0)
+        return [pause.percent for pause in self._pauses if pause.step >= self._at]
+
+    @property
+    def sides(self) -> Sides:
+        """See `Target`."""
+        here = f'namespace="{self._cluster.namespace}"'
+        stable, canary = (f'{here},rollouts_pod_template_hash="{each}"' for each in self._hashes)
+        return Sides(stable, canary)
+
+    def go_to(self, percent: int) -> str:
+        """Lets it go on to the step's pause, and waits until it is there; see `Target`."""
+        (pause,) = (pause for pause in self._pauses if pause.percent == percent)
+        self._go_on_from_pause(pause.step)
+
+        def look() -> Document | None:
+            document = self._cluster.get(KIND, self._name)
+            self._check(document)
+            is_there = document["status"].get("currentStepIndex") == pause.step
+            return document if is_there and _is_held(document) else None
+
+        document = wait_until(look, STEP_SECONDS, lambda: f"{self.title} has not reached {percent} %")
+        self._at = pause.step
+        status = document["status"]
+        pods = f"{status.get('updatedReplicas', 0)} of {status.get('replicas', 0)} pods"
+        return f"the canary {self._hashes[1]} is at {percent} %: {pods} are new"
+
+    def check_ours(self) -> None:
+        """See `Target`."""
+        document = self._cluster.get(KIND, self._name)
+        self._check(document)
+        index = document["status"].get("currentStepIndex")
+        if index != self._at:
+            raise Overtaken(f"{self.title}: somebody else has taken it to step {index}; it is left as it is")
+
+    def finish(self) -> str:
+        """Lets it go on to its end, and waits until the new pods are the stable ones; see `Target`."""
+        self._go_on_from_pause(len(self._steps))
+
+        def look() -> bool | None:
+            document = self._cluster.get(KIND, self._name)
+            self._check(document)
+            status = document["status"]
+            is_stable = status.get("stableRS") == self._hashes[1]
+            return True if is_stable and status.get("phase") == "Healthy" else None
+
+        wait_until(look, STEP_SECONDS, lambda: f"{self.title} has not become healthy")
+        return f"{self.title}: the new pods are the stable ones"
+
+    def put_back(self) -> str:
+        """Aborts it: all traffic goes to the stable pods; see `Target`."""
+
+        def attempt() -> str:
+            document = self._cluster.get(KIND, self._name)
+            status = document["status"]
+            if status.get("stableRS") == status.get("currentPodHash"):
+                return ""
+            if not status.get("abort"):
+                self._cluster.patch(KIND, document, {"status": {"abort": True}}, "status")
+            return (
+                f"it is aborted, all traffic goes to the stable pods {status.get('stableRS')}; put the image before "
+                "back into the manifests, or the next change tries the new one again"
+            )
+
+        return change(attempt)
+
+    @property
+    def by_hand(self) -> str:
+        """See `Target`."""
+        return f"kubectl argo rollouts abort {self._name} -n {self._cluster.namespace}"
+
+    def _look_observed(self) -> Document | None:
+        """Returns it once its controller has seen the last change of it, and of the Deployment that it is made of."""
+        document = self._cluster.get(KIND, self._name)
+        status = document.get("status", {})
+        if str(status.get("observedGeneration", "")) != str(document["metadata"]["generation"]):
+            return None
+        reference = document["spec"].get("workloadRef")
+        if reference is not None and reference.get("kind") == "Deployment":
+            deployment = self._cluster.get(DEPLOYMENT, reference["name"])
+            seen = str(status.get("workloadObservedGeneration", ""))
+            if seen != str(deployment["metadata"]["generation"]):
+                return None
+        return document
+
+    def _find_pauses(self) -> tuple[Pause, ...]:
+        pauses, percent = [], 0
+        for index, step in enumerate(self._steps):
+            if "setWeight" in step:
+                percent = step["setWeight"]
+            elif "pause" in step:
+                if (step["pause"] or {}).get("duration") is not None:
+                    raise LifecycleError(
+                        f"{self.title} goes on by itself after step {index}; canary.py takes those whose pauses have no "
+                        "duration (k8s/components/canary-steps)"
+                    )
+                pauses.append(Pause(index, percent))
+            else:
+                raise LifecycleError(
+                    f"{self.title}: its step {index} is neither setWeight nor pause but {', '.join(step)}"
+                )
+        percents = [pause.percent for pause in pauses]
+        if not percents or percents != sorted(set(percents)) or percents[0] <= 0:
+            raise LifecycleError(
+                f"{self.title} has no rising steps with a pause each (k8s/components/canary-steps)"
+            )
+        return tuple(pauses)
+
+    def _go_on_from_pause(self, index: int) -> None:
+        """Ends the pause before a step, if it is in one."""
+
+        def attempt() -> None:
+            document = self._cluster.get(KIND, self._name)
+            self._check(document)
+            if document["status"].get("currentStepIndex", 0) < index and _is_held(document):
+                self._cluster.patch(KIND, document, {"status": {"pauseConditions": None}}, "status")
+
+        change(attempt)
+
+    def _check(self, document: Document) -> None:
+        status = document["status"]
+        if status.get("abort"):
+            raise NotReached(f"{self.title} was aborted: {status.get('message') or 'nothing says why'}")
+        if status.get("currentPodHash") != self._hashes[1]:
+            raise Overtaken(f"{self.title}: somebody else has given it other pods; it is left as it is")
+        if document["spec"].get("paused"):
+            raise Overtaken(f"{self.title}: somebody else has paused it; it is left as it is")
+        if status.get("phase") == "Degraded":
+            raise NotReached(f"{self.title} is degraded: {status.get('message') or 'nothing says why'}")
+
+
+def _is_held(document: Document) -> bool:
+    """True where it waits at a step until it is told to go on."""
+    conditions = document["status"].get("pauseConditions") or []
+    return any(condition.get("reason") == "CanaryPauseStep" for condition in conditions)

@@ -1,0 +1,149 @@
+"""A Kubernetes cluster, as far as a canary needs it: objects are read, and changed where nobody else has."""
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import urllib3.exceptions
+import yaml
+
+from scripts.lifecycle import LifecycleError
+from scripts.training.registration import reason
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiException
+
+REQUEST_SECONDS = 10
+
+MERGE_PATCH = "application/merge-patch+json"
+"""The one kind of patch that both built-in and custom resources take."""
+
+Document = dict[str, Any]
+
+
+class Kind(NamedTuple):
+    """A kind of object."""
+
+    title: str
+    group: str
+    version: str
+    plural: str
+
+
+class ClusterError(LifecycleError):
+    """The cluster does not answer, or refuses."""
+
+
+class Conflict(ClusterError):
+    """Somebody else has changed the object since it was read."""
+
+
+class Cluster:
+    """One namespace of a cluster, by the official client."""
+
+    def __init__(self, namespace: str, context: str | None = None) -> None:
+        """Reads how the cluster is reached; asks nothing yet.
+
+        Args:
+            namespace: of all objects.
+            context: of the kubeconfig; None takes its current one. Inside a pod without a kubeconfig, its account.
+
+        Raises:
+            LifecycleError: the client is not installed, or there is no such context.
+        """
+        try:
+            from kubernetes import client, config
+        except ImportError:
+            raise LifecycleError(
+                "the Kubernetes client is missing: pip install --require-hashes -r requirements/deploy.txt"
+            ) from None
+        self.namespace = namespace
+        settings = client.Configuration()
+        try:
+            if context is None and _is_inside():
+                config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+            else:
+                config.load_kube_config(context=context, client_configuration=settings)  # type: ignore[no-untyped-call]
+        except (config.ConfigException, yaml.YAMLError, OSError, ValueError, LookupError, TypeError) as error:
+            raise LifecycleError(f"no cluster is known: {reason(error)}") from None
+        # A change is tried again where it is known whether it has been made, and not below that.
+        settings.retries = False
+        self.host: str = settings.host
+        self._api = client.CustomObjectsApi(client.ApiClient(settings))
+        self._refusal = client.ApiException
+
+    def get(self, kind: Kind, name: str) -> Document:
+        """Returns an object.
+
+        Raises:
+            ClusterError: there is none, the cluster does not answer, or refuses.
+        """
+        return self._call(self._api.get_namespaced_custom_object, kind, name)
+
+    def patch(self, kind: Kind, before: Document, change: Document, part: str = "") -> Document:
+        """Changes an object where it still is as it was read; returns it.
+
+        Args:
+            kind: of the object.
+            before: as it was read.
+            change: the fields that change (lists as a whole).
+            part: `status` for the fields of the status, else nothing.
+
+        Raises:
+            Conflict: it is not as it was read.
+            ClusterError: the cluster does not answer, or refuses.
+        """
+        metadata = change.get("metadata", {}) | {"resourceVersion": before["metadata"]["resourceVersion"]}
+        body = change | {"metadata": metadata}
+        call = (
+            self._api.patch_namespaced_custom_object_status
+            if part
+            else self._api.patch_namespaced_custom_object
+        )
+        return self._call(call, kind, before["metadata"]["name"], body=body, _content_type=MERGE_PATCH)
+
+    def _call(self, call: Any, kind: Kind, name: str, **more: Any) -> Document:
+        what = f"{kind.title} {self.namespace}/{name}"
+        try:
+            answer: Document = call(
+                kind.group,
+                kind.version,
+                self.namespace,
+                kind.plural,
+                name,
+                _request_timeout=REQUEST_SECONDS,
+                **more,
+            )
+        except self._refusal as error:
+            refusal = Conflict if error.status == 409 else ClusterError
+            raise refusal(f"the cluster refuses {what}: {_message(error)}") from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ClusterError(f"the cluster {self.host} does not answer: {_root(error)}") from None
+        if not isinstance(answer, dict):
+            raise ClusterError(f"the cluster {self.host} does not answer as one")
+        return answer
+
+
+def _is_inside() -> bool:
+    """True in a pod that has no kubeconfig."""
+    from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
+
+    files = str(KUBE_CONFIG_DEFAULT_LOCATION).split(os.pathsep)
+    has_file = any(os.path.exists(os.path.expanduser(file)) for file in files)  # noqa: PTH110, PTH111  # os.pathsep above
+    return "KUBERNETES_SERVICE_HOST" in os.environ and not has_file
+
+
+def _message(error: "ApiException") -> str:
+    """Returns what the server says, in a line."""
+    import msgspec
+
+    try:
+        said = msgspec.json.decode(error.body or b"")["message"]
+    except (msgspec.MsgspecError, LookupError, TypeError):
+        said = error.reason
+    return " ".join(f"{error.status} {said}".split())
+
+
+def _root(error: BaseException) -> str:
+    """Returns the reason at the bottom of what urllib3 wraps."""
+    inner = getattr(error, "reason", None)
+    return _root(inner) if isinstance(inner, BaseException) else reason(error)

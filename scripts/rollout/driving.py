@@ -1,0 +1,162 @@
+"""Takes a canary from step to step, and back where it does worse."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from scripts.lifecycle import LifecycleError, Overtaken, StillThere
+from scripts.lifecycle.insisting import insist
+from scripts.lifecycle.interrupts import undisturbed
+from scripts.lifecycle.watching import TakenBack
+from scripts.rollout.cluster import ClusterError
+from scripts.rollout.judging import Behaviour, Limits, Verdict, judge
+from scripts.rollout.measuring import Measure
+from scripts.rollout.target import Target
+
+LOOK_SECONDS = 5.0
+TELL_SECONDS = 60.0
+"""So often it is said what is waited for."""
+
+N_LOST_LOOKS = 3
+"""In so many looks in a row the cluster may not answer."""
+
+
+class Pace(NamedTuple):
+    """How long a step lasts."""
+
+    step_seconds: float
+    """At least."""
+    max_step_seconds: float
+    """At most, where too little is known of it to go on: then it is broken off."""
+
+
+class Canary:
+    """One run, which puts back what it has moved unless it succeeds."""
+
+    def __init__(
+        self,
+        target: Target,
+        measure: Measure,
+        limits: Limits,
+        pace: Pace,
+        say: Callable[[str], None],
+    ) -> None:
+        """Takes what it needs.
+
+        Args:
+            target: what is moved.
+            measure: tells how both sides do.
+            limits: how much worse the canary may do.
+            pace: of the steps.
+            say: tells a sentence.
+        """
+        self._target, self._measure = target, measure
+        self._limits, self._pace, self._say = limits, pace, say
+        self.outcome = f"{target.title} was not moved"
+        """How it is, in words."""
+        self.steps: list[dict[str, Any]] = []
+        """What each step found, for JSON."""
+
+    def carry_out(self, percents: Sequence[int]) -> None:
+        """Does it.
+
+        Args:
+            percents: of the steps, in their order.
+
+        Raises:
+            TakenBack: the canary does worse, or it is not known any more how it does; all is as it was.
+            Overtaken: somebody else has moved it; it is left alone.
+            StillThere: it should be as it was, and is not.
+            BaseException: any other, such as Ctrl-C; all is as it was.
+        """
+        try:
+            for percent in percents:
+                self._step(percent)
+            said = self._target.finish()
+        except Overtaken as error:
+            self.outcome = str(error)
+            raise
+        except BaseException as error:
+            why = str(error) or type(error).__name__
+            with undisturbed():
+                has_changed = self._put_back(why)
+            if has_changed and isinstance(error, LifecycleError):
+                raise TakenBack(why) from None
+            raise
+        self.outcome = said
+        self._say(said)
+
+    def _step(self, percent: int) -> None:
+        self._say(self._target.go_to(percent))
+        is_alone = percent == 100
+        both = self._measure.follow(is_alone=is_alone)
+        start = told = time.monotonic()
+        n_lost = 0
+        while True:
+            left = start + self._pace.step_seconds - time.monotonic()
+            time.sleep(min(LOOK_SECONDS, left) if left > 0 else LOOK_SECONDS)
+            try:
+                self._target.check_ours()
+                n_lost = 0
+            except ClusterError:
+                n_lost += 1
+                if n_lost == N_LOST_LOOKS:
+                    raise
+            stable, canary = both()
+            verdict = judge(stable, canary, self._limits, is_alone=is_alone)
+            seconds = time.monotonic() - start
+            if verdict.kind == "break off" or (
+                verdict.kind == "go on" and seconds >= self._pace.step_seconds
+            ):
+                break
+            if seconds >= self._pace.max_step_seconds:
+                verdict = Verdict("break off", f"after {seconds:.0f} s {verdict.why or 'it goes on'}")
+                break
+            if verdict.why and time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                self._say(f"waiting at {percent} %: {verdict.why}")
+        self._note(percent, stable, canary, verdict)
+        if verdict.kind == "break off":
+            raise TakenBack(verdict.why)
+
+    def _note(self, percent: int, stable: Behaviour, canary: Behaviour, verdict: Verdict) -> None:
+        sides = {"canary": canary, "stable": stable}
+        self.steps.append(
+            {"percent": percent, "verdict": verdict.kind, "why": verdict.why}
+            | {name: describe(side) for name, side in sides.items()}
+        )
+        self._say(f"at {percent} %: " + "; ".join(f"{name} {tell(side)}" for name, side in sides.items()))
+
+    def _put_back(self, why: str) -> bool:
+        """Puts it back; returns False where it was not moved."""
+        try:
+            said = insist(self._target.put_back, self._say)
+        except Overtaken as error:
+            self.outcome = str(error)
+            raise
+        except LifecycleError as error:
+            self.outcome = (
+                f"{self._target.title} IS NOT AS BEFORE: {self._target.by_hand} ({error}); because {why}"
+            )
+            raise StillThere(self.outcome) from None
+        if said:
+            self.outcome = f"{self._target.title}: {said}"
+            self._say(f"{self.outcome}, because {why}")
+        return bool(said)
+
+
+def describe(side: Behaviour) -> dict[str, Any]:
+    """Returns a side as JSON has it."""
+    return {
+        "requests": round(side.requests),
+        "error_rate": side.error_rate,
+        "p95_seconds": side.latency,
+        "rows_by_class": {name: round(rows) for name, rows in sorted(side.classes.items())},
+    }
+
+
+def tell(side: Behaviour) -> str:
+    """Returns a side in words."""
+    if not side.requests:
+        return "no requests"
+    return f"{side.requests:,.0f} requests, {side.error_rate:.1%} failed, 95 % within {side.latency * 1e3:.1f} ms"

@@ -1,0 +1,179 @@
+"""Whether a canary may have more of the traffic, from what it and the stable side were asked meanwhile."""
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from scripts.lifecycle.guard import NEGLIGIBLE_SECONDS
+
+LATENCY_QUANTILE = 0.95
+
+N_DEVIATIONS = 3
+"""By as many standard deviations two shares of the same population may differ by chance: once in 700 looks."""
+
+
+class Behaviour(NamedTuple):
+    """What one side was asked, added up over its pods."""
+
+    failed: float = 0
+    """Requests for predictions that were answered with an error."""
+    buckets: Mapping[float, float] = {}
+    """Answered requests by the longest that they took, in seconds; cumulative, the last one at infinity."""
+    classes: Mapping[str, float] = {}
+    """Rows by predicted class; empty for regressors."""
+
+    @property
+    def answered(self) -> float:
+        """Requests that were answered with predictions."""
+        return self.buckets.get(math.inf, 0)
+
+    @property
+    def requests(self) -> float:
+        """Answered or not."""
+        return self.answered + self.failed
+
+    @property
+    def error_rate(self) -> float:
+        """Failed ones among all."""
+        return self.failed / self.requests if self.requests else 0.0
+
+    @property
+    def latency(self) -> float:
+        """Seconds within which 95 % of the answered ones were."""
+        return quantile(self.buckets, LATENCY_QUANTILE)
+
+    @property
+    def rows(self) -> float:
+        """Rows that have a class."""
+        return sum(self.classes.values())
+
+
+class Limits(NamedTuple):
+    """How much worse than the stable side a canary may be, and of how much that is concluded."""
+
+    error_increase: float = 0.01
+    """By so much the part of failed requests may be larger."""
+    latency_ratio: float = 2
+    """So many times as long 95 % of the answers may take."""
+    class_difference: float = 0.15
+    """By so much the share of a predicted class may be another."""
+    requests: int = 100
+    """Of fewer requests nothing is concluded."""
+    rows: int = 500
+    """Of fewer rows nothing is concluded about classes."""
+
+
+class Verdict(NamedTuple):
+    """What to do about the canary, and why."""
+
+    kind: Literal["go on", "wait", "break off"]
+    why: str = ""
+
+
+def judge(stable: Behaviour, canary: Behaviour, limits: Limits, *, is_alone: bool = False) -> Verdict:
+    """Returns whether the canary does as well as the stable side.
+
+    Args:
+        stable: of the same time; of the hour before, where the canary is alone.
+        canary: since it has its present part of the traffic.
+        limits: what is allowed.
+        is_alone: it has all of the traffic, so that nothing more becomes known of the stable side: where that is too
+            little, the canary's requests must not fail, and neither its latency nor its classes are compared.
+    """
+    is_known = stable.requests >= limits.requests
+    if not is_known and not is_alone:
+        return Verdict("wait", f"stable has {stable.requests:.0f} of {limits.requests} requests")
+    if canary.failed > _allowed_failures(stable if is_known else Behaviour(), canary, limits):
+        before = (
+            f"{stable.error_rate:.1%} of {stable.requests:.0f}" if is_known else "too few to compare with"
+        )
+        return Verdict(
+            "break off",
+            f"{canary.error_rate:.1%} of {canary.requests:.0f} requests of the canary fail, stable: {before}",
+        )
+    if canary.requests < limits.requests:
+        return Verdict("wait", f"the canary has {canary.requests:.0f} of {limits.requests} requests")
+    slower = canary.latency - stable.latency
+    if (
+        is_known
+        and stable.answered
+        and slower > NEGLIGIBLE_SECONDS
+        and canary.latency > limits.latency_ratio * stable.latency
+    ):
+        return Verdict(
+            "break off",
+            f"95 % of the canary's answers take up to {canary.latency * 1e3:.1f} ms, "
+            f"stable: {stable.latency * 1e3:.1f} ms",
+        )
+    return _judge_classes(stable, canary, limits, is_alone=is_alone)
+
+
+def _judge_classes(stable: Behaviour, canary: Behaviour, limits: Limits, *, is_alone: bool) -> Verdict:
+    if not stable.classes and not canary.classes:
+        return Verdict("go on")
+    if not is_alone and stable.rows < limits.rows:
+        return Verdict("wait", f"stable has {stable.rows:.0f} of {limits.rows} rows with a class")
+    if canary.rows < limits.rows and (stable.rows or not is_alone):
+        return Verdict("wait", f"the canary has {canary.rows:.0f} of {limits.rows} rows with a class")
+    if stable.rows < limits.rows:
+        return Verdict("go on")
+    name, by = largest_difference(stable.classes, canary.classes)
+    if by > limits.class_difference:
+        was, now = (side.classes.get(name, 0) / side.rows for side in (stable, canary))
+        return Verdict(
+            "break off",
+            f"the canary predicts {name!r} for {now:.1%} of {canary.rows:.0f} rows, "
+            f"stable: {was:.1%} of {stable.rows:.0f}",
+        )
+    return Verdict("go on")
+
+
+def _allowed_failures(stable: Behaviour, canary: Behaviour, limits: Limits) -> float:
+    """Returns how many requests of the canary may fail.
+
+    Where it has fewer requests than are needed, those to come are taken for answered ones: what is too much then, is
+    too much whatever comes. The stable side's own failures vary by chance, and with them the canary's.
+
+    Source: the standard error of the difference of two proportions, of one population.
+    """
+    n = max(canary.requests, limits.requests)
+    p = stable.error_rate
+    by_chance = math.sqrt(p * (1 - p) * (1 / n + 1 / stable.requests)) if p else 0.0
+    return n * (p + limits.error_increase + N_DEVIATIONS * by_chance)
+
+
+def largest_difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[str, float]:
+    """Returns the class whose share differs most, and by how much; a class that one side lacks has the share 0."""
+    n_ours, n_theirs = sum(ours.values()), sum(theirs.values())
+    # Of two classes both differ by the same, but for the last digit.
+    differences = {
+        name: round(abs(ours.get(name, 0) / n_ours - theirs.get(name, 0) / n_theirs), 12)
+        for name in sorted({*ours, *theirs})
+    }
+    name = max(differences, key=lambda each: differences[each])
+    return name, differences[name]
+
+
+def quantile(buckets: Mapping[float, float], part: float) -> float:
+    """Returns the value below which a part of the observations are; 0 where there are none.
+
+    Args:
+        buckets: cumulative counts by upper bound, the last one infinite.
+        part: of the observations, between 0 and 1.
+
+    Source: Prometheus' `histogram_quantile`: evenly spread within a bucket, and the last finite bound beyond it.
+    """
+    bounds = sorted(buckets)
+    total = buckets[bounds[-1]] if bounds else 0
+    if not total:
+        return 0.0
+    rank = part * total
+    below, lower = 0.0, 0.0
+    for bound in bounds:
+        if buckets[bound] >= rank:
+            if math.isinf(bound):
+                return lower
+            inside = buckets[bound] - below
+            return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0)
+        below, lower = buckets[bound], bound
+    return lower

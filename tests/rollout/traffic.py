@@ -1,0 +1,83 @@
+"""Two sides of a canary that show what they have counted, and traffic that goes to them by weight."""
+
+import threading
+from collections.abc import Callable
+from typing import Self
+
+from tests.scraping import Pod
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+
+
+class Side:
+    """How the pods of one side answer."""
+
+    def __init__(
+        self, *, failing: float = 0.0, seconds: float = 0.002, first_class: float | None = 0.7
+    ) -> None:
+        """Takes parts of requests.
+
+        Args:
+            failing: of all requests, that fail.
+            seconds: that an answer takes.
+            first_class: of the rows, that are of the class `no`; None of a regressor.
+        """
+        self.failing, self.seconds, self.first_class = failing, seconds, first_class
+        self.pod = Pod()
+        self.requests = 0.0
+
+    def answer(self, n: float) -> None:
+        """Takes so many requests more."""
+        self.requests += n
+        answered = (1 - self.failing) * self.requests
+        labels = 'model="wine",version="1",role="champion"'
+        name = "model_prediction_latency_seconds_bucket"
+        lines = {f'model_info{{model="wine",version="1"}}': 1.0}  # noqa: F541
+        lines |= {
+            f'{name}{{{labels},le="{bound}"}}': answered if self.seconds <= bound else 0 for bound in BOUNDS
+        }
+        lines[f'{name}{{{labels},le="+Inf"}}'] = answered
+        if self.failing:
+            errors = f'model_prediction_errors_total{{{labels},type="internal_error"}}'
+            lines[errors] = self.failing * self.requests
+        if self.first_class is not None:
+            for each, part in (("no", self.first_class), ("yes", 1 - self.first_class)):
+                counter = f'model_predicted_class_total{{{labels},predicted_class="{each}"}}'
+                lines[counter] = part * answered
+        self.pod.show_lines(lines)
+
+
+class Traffic:
+    """Requests, from the beginning to the end of a `with` statement."""
+
+    def __init__(self, stable: Side, canary: Side, percent: Callable[[], float], rate: float = 8000) -> None:
+        """Takes both sides.
+
+        Args:
+            stable: the one.
+            canary: the other.
+            percent: of the requests that the canary gets at the moment.
+            rate: requests a second, of both together.
+        """
+        self._sides = (stable, canary)
+        self._percent = percent
+        self._rate = rate
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fire)
+
+    def __enter__(self) -> Self:
+        for side in self._sides:
+            side.answer(0)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _fire(self) -> None:
+        stable, canary = self._sides
+        while not self._stop.wait(0.02):
+            part = self._percent() / 100
+            canary.answer(self._rate * 0.02 * part)
+            stable.answer(self._rate * 0.02 * (1 - part))
