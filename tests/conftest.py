@@ -54,6 +54,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Makes a certificate for localhost that nobody trusts yet; returns it and its key."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
 def wait_until(claim: Callable[[], Any], seconds: float, what: str) -> Any:
     """Returns the first true value of the claim; fails the test where there is none in time."""
     deadline = time.monotonic() + seconds

@@ -2,7 +2,6 @@
 
 import http.client
 import ssl
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +14,7 @@ from serving.errors import RegistryUnreachable
 from serving.prepare.deadline import ask
 from serving.prepare.lookup import look_up
 from serving.settings import Settings
-from tests.conftest import free_port
+from tests.conftest import free_port, make_certificate
 from tests.proxy import BEHAVIOURS, Proxy
 from tests.test_startup import Nonsense
 
@@ -50,16 +49,7 @@ def test_what_is_no_trouble_and_no_answer_is_left_to_mlflow(proxy: Proxy, behavi
 
 
 def test_a_server_is_asked_with_tls_by_those_who_trust_it(tmp_path: Path):
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    certificate, key = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server = Nonsense()

@@ -17,6 +17,10 @@ MAX_ANSWER_BYTES = 10_000_000
 _PIECE_BYTES = 65_536
 
 
+class TooLarge(TimeoutError):
+    """An answer that has more than `MAX_ANSWER_BYTES`, and would take its time."""
+
+
 def ask(request: urllib.request.Request, timeout_seconds: float, context: ssl.SSLContext | None) -> bytes:
     """Returns the body of the answer, which comes within so many seconds as a whole once there is a connection.
 
@@ -27,14 +31,22 @@ def ask(request: urllib.request.Request, timeout_seconds: float, context: ssl.SS
     """
     opener = urllib.request.build_opener(_Http, _Https(context))
     with opener.open(request, timeout=timeout_seconds) as answer:
-        parts, n_bytes = [], 0
-        while part := answer.read1(_PIECE_BYTES):
-            parts.append(part)
-            n_bytes += len(part)
-            if n_bytes > MAX_ANSWER_BYTES:
-                raise TimeoutError(f"its answer has more than {MAX_ANSWER_BYTES / 1e6:g} MB")
-        if answer.length:  # of the length that it was to have, so much is missing
-            raise http.client.IncompleteRead(b"".join(parts), answer.length)
+        return read_body(answer)
+
+
+def read_body(answer: http.client.HTTPResponse) -> bytes:
+    """Returns the body of an answer that one of the connections below has brought.
+
+    Raises: as `ask`.
+    """
+    parts, n_bytes = [], 0
+    while part := answer.read1(_PIECE_BYTES):
+        parts.append(part)
+        n_bytes += len(part)
+        if n_bytes > MAX_ANSWER_BYTES:
+            raise TooLarge(f"its answer has more than {MAX_ANSWER_BYTES / 1e6:g} MB")
+    if answer.length:  # of the length that it was to have, so much is missing
+        raise http.client.IncompleteRead(b"".join(parts), answer.length)
     return b"".join(parts)
 
 
@@ -69,17 +81,21 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Hurried(self.fp.detach(), sock, give_up))
 
 
-class _Connection(http.client.HTTPConnection):
+class Connection(http.client.HTTPConnection):
+    """One whose timeout, at the moment of a request, is for the whole answer."""
+
     response_class = _Response
 
 
-class _TlsConnection(http.client.HTTPSConnection):
+class TlsConnection(http.client.HTTPSConnection):
+    """The same with TLS."""
+
     response_class = _Response
 
 
 class _Http(urllib.request.HTTPHandler):
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Connection, req)
+        return self.do_open(Connection, req)
 
 
 class _Https(urllib.request.HTTPSHandler):
@@ -89,4 +105,4 @@ class _Https(urllib.request.HTTPSHandler):
         self._tls_context = context
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_TlsConnection, req, context=self._tls_context)
+        return self.do_open(TlsConnection, req, context=self._tls_context)

@@ -1,0 +1,212 @@
+"""Asks a service that was just deployed whether it does what is documented; stops at the first claim that fails.
+
+    python scripts/smoke_test.py http://localhost:3000
+    python scripts/smoke_test.py http://localhost:3000 --name churn --version 7 --max-latency-ms 50
+    SMOKE_TEST_HEADER='Authorization: Bearer …' python scripts/smoke_test.py https://model.example --v1-only --example rows.json
+
+It asks for some 40 predictions, of the model's own example. In --version, in `ready` and where nothing answers yet it
+waits for --timeout-seconds in all. Redirects are not followed; headers are never printed. A certificate authority of
+your own goes into SSL_CERT_FILE.
+Exit code 0 when all is as claimed, 1 when a claim fails, 2 with one line on stderr when there was no service to ask,
+130 after Ctrl-C.
+"""
+
+import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.lifecycle.command import DONE, FAILED, OneLineParser, run, teller  # noqa: E402  # needs the line above
+from scripts.lifecycle.services import http_url  # noqa: E402  # the same
+from scripts.smoke import Broken, NoAnswer, NotApplicable, answers, conduct, state  # noqa: E402  # the same
+from scripts.smoke.visit import Expected, Visit  # noqa: E402  # the same
+from serving.settings import Settings  # noqa: E402  # the same
+
+HEADER_VARIABLE = "SMOKE_TEST_HEADER"
+
+Claim = Callable[[Visit], str]
+
+CLAIMS: dict[str, Claim] = {
+    "live": state.live,
+    "ready": state.ready,
+    "model": state.model,
+    "registry": state.registry,
+    "example": answers.example,
+    "version": answers.version,
+    "probabilities": answers.probabilities,
+    "rows": answers.rows,
+    "batch, JSON": answers.batch_json,
+    "batch, .npy": answers.batch_npy,
+    "batch, Arrow": answers.batch_arrow,
+    "errors": conduct.errors,
+    "metrics": conduct.counted,
+    "latency": conduct.latency,
+}
+"""In the order in which they are tried: each needs what those before it have found."""
+
+WIDTH = max(map(len, CLAIMS))
+
+
+def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("url", type=plain_url, help="the service, http://host:port")
+    parser.add_argument("--name", help="the registered model that it has to serve")
+    parser.add_argument("--version", help="the version that has to answer")
+    parser.add_argument(
+        "--timeout-seconds", type=positive, default=60, metavar="SECONDS", help="to wait in all (%(default)g)"
+    )
+    parser.add_argument(
+        "--max-latency-ms",
+        type=positive,
+        metavar="MS",
+        help="in which one row is answered, in the median of 20",
+    )
+    parser.add_argument(
+        "--header",
+        action="append",
+        type=header,
+        default=[],
+        metavar="'NAME: VALUE'",
+        help=f"sent with each request, as for a login; better in {HEADER_VARIABLE}, which other users do not see",
+    )
+    parser.add_argument(
+        "--example",
+        type=Path,
+        metavar="FILE",
+        help='ask with this body, {"instances": […]}, instead of the model\'s own example',
+    )
+    parser.add_argument(
+        "--v1-only",
+        action="store_true",
+        help="the URL shows /v1 and nothing else, as an ingress does: no probes, no metrics; needs --example",
+    )
+    parser.add_argument("--no-metrics", action="store_true", help="do not look at /metrics")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args(arguments)
+    if options.v1_only and options.example is None:
+        parser.error("--v1-only needs --example: the model's own is not below /v1")
+    if text := os.environ.get(HEADER_VARIABLE):
+        try:
+            options.header.insert(0, header(text))
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"{HEADER_VARIABLE}: {error}")
+    return options
+
+
+def plain_url(text: str) -> str:
+    """Returns the URL of a service, without a login in it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    if "@" in text:
+        raise argparse.ArgumentTypeError(
+            "a login does not go into the URL, where everybody sees it, but into --header"
+        )
+    url = http_url(text)
+    if not url.isascii() or any(character in url for character in " ?#") or not url.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} has characters that the URL of a server does not have")
+    return url
+
+
+def positive(text: str) -> float:
+    """Returns a number that is not negative.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return number
+
+
+def header(text: str) -> tuple[str, str]:
+    """Returns name and value of a header; what is wrong with it is told without it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    name, colon, value = (part.strip() for part in text.partition(":"))
+    is_name = bool(name) and name.isascii() and name.replace("-", "").isalnum()
+    if not colon or not is_name or not value or not value.isascii() or not value.isprintable():
+        raise argparse.ArgumentTypeError("it is not of the form 'Name: value'")
+    return name, value
+
+
+def smoke_test(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any], list[str]]:
+    """Does it; returns exit code and facts.
+
+    Raises:
+        LifecycleError: there is no service to ask.
+    """
+    expected = Expected(**{name: getattr(options, name) for name in Expected._fields})
+    # A server may repeat what it was sent.
+    secrets = [part for _, value in options.header for part in (value, *value.split())]
+    say = teller(options)
+    visit = Visit(options.url, dict(options.header), expected, say)
+    rows: list[dict[str, Any]] = []
+    is_met = True
+    for name, claim in CLAIMS.items():
+        started = time.monotonic()
+        outcome, detail = try_claim(claim, visit) if is_met else ("not tried", "")
+        detail = to_line(detail, secrets)
+        is_met = is_met and outcome != "FAILED"
+        rows.append(
+            {
+                "claim": name,
+                "outcome": outcome,
+                "detail": detail,
+                "seconds": round(time.monotonic() - started, 3),
+            }
+        )
+        say(f"{name:<{WIDTH}}  {outcome:<9}  {detail}".rstrip())
+    facts = {"url": options.url, "is_met": is_met}
+    if "champion" in visit.models:
+        facts |= {key: visit.champion.get(key) for key in ("name", "version")}
+    return DONE if is_met else FAILED, facts | {"claims": rows}, []
+
+
+def to_line(text: str, secrets: Sequence[str]) -> str:
+    """Returns what a server may have written as one short line, without what it was to keep to itself."""
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())[:300]
+
+
+def try_claim(claim: Claim, visit: Visit) -> tuple[str, str]:
+    """Returns what came of a claim: `ok`, `FAILED` or `–`, and why.
+
+    Raises:
+        LifecycleError: there is no service to ask.
+    """
+    try:
+        return "ok", claim(visit)
+    except NotApplicable as why:
+        return "–", str(why)
+    except (Broken, NoAnswer) as why:
+        return "FAILED", str(why)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        return "FAILED", f"the answer is not of the documented shape ({type(error).__name__}: {error})"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run("smoke_test.py", smoke_test, parse_arguments, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
