@@ -3,6 +3,7 @@
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; print("$(python)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
 UV ?= uv
+DIST ?= dist
 
 SERVING := .venv/serving.stamp
 DEV := .venv/dev.stamp
@@ -15,7 +16,7 @@ export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: serve test test-container test-manifests image rules lint bench demo-promotion lock lock-bench clean help
+.PHONY: serve test test-container test-manifests image rules lint sbom audit bench demo-promotion lock lock-bench clean help
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo where there is none
 	@.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
@@ -29,6 +30,18 @@ lint: $(DEV)  ## check rules, format and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict service.py preprocessing.py serving scripts benchmarks container
+
+sbom: $(DEV)  ## write what images are made of into dist/*.cdx.json (CycloneDX, from the locked requirements)
+	@mkdir -p $(DIST)
+	@for name in serving sealed; do \
+		.venv/bin/cyclonedx-py requirements requirements/$$name.txt --output-reproducible --validate \
+			--of JSON --output-file $(DIST)/$$name.cdx.json || exit 1; \
+		echo "$(DIST)/$$name.cdx.json"; done
+
+audit: $(DEV)  ## ask the vulnerability database about everything that is locked
+	@for name in serving sealed deploy; do \
+		.venv/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+			--requirement requirements/$$name.txt || exit 1; done
 
 test-manifests: $(DEV)  ## run the tests of k8s/ and monitoring/ only
 	.venv/bin/python -m pytest tests/kubernetes $(ARGS)
