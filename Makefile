@@ -7,6 +7,7 @@ DIST ?= dist
 
 SERVING := .venv/serving.stamp
 DEV := .venv/dev.stamp
+DEPLOY := .venv/deploy.stamp
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
@@ -16,7 +17,7 @@ export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: serve test test-container test-manifests image rules lint sbom audit bench demo-promotion lock lock-bench clean help
+.PHONY: serve test test-container test-manifests image rules lint sbom audit deploy-tools bench demo-promotion lock lock-bench clean help
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo where there is none
 	@.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
@@ -26,10 +27,13 @@ serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains
 test: $(DEV)  ## run the tests (ARGS="-k name" for some of them)
 	.venv/bin/python -m pytest $(ARGS)
 
-lint: $(DEV)  ## check rules, format and types
+lint: $(DEV)  ## check rules, format, types, shell scripts and workflows
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict service.py preprocessing.py serving scripts benchmarks container
+	.venv/bin/shellcheck .ci/run container/*.sh scripts/*.sh
+	.venv/bin/actionlint -shellcheck .venv/bin/shellcheck
+	.venv/bin/zizmor --offline --quiet --persona auditor .github
 
 sbom: $(DEV)  ## write what images are made of into dist/*.cdx.json (CycloneDX, from the locked requirements)
 	@mkdir -p $(DIST)
@@ -42,6 +46,8 @@ audit: $(DEV)  ## ask the vulnerability database about everything that is locked
 	@for name in serving sealed deploy; do \
 		.venv/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
 			--requirement requirements/$$name.txt || exit 1; done
+
+deploy-tools: $(DEPLOY)  ## set up .venv with what scripts/ need that talk to a cluster
 
 test-manifests: $(DEV)  ## run the tests of k8s/ and monitoring/ only
 	.venv/bin/python -m pytest tests/kubernetes $(ARGS)
@@ -94,6 +100,10 @@ $(SERVING): requirements/serving.txt
 	@touch $@
 
 $(DEV): requirements/dev.txt requirements/serving.txt
+	$(call install,$<)
+	@touch $(SERVING) $@
+
+$(DEPLOY): requirements/deploy.txt requirements/serving.txt
 	$(call install,$<)
 	@touch $(SERVING) $@
 

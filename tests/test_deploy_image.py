@@ -13,14 +13,13 @@ import yaml
 
 from scripts.deploy_image import MANIFESTS, build, parse_image
 from tests.conftest import ROOT, clean_environment, free_port
+from tests.kubernetes.building import builders
 
 DIGEST = "sha256:" + "a" * 64
 
 KUBECTL = """#!/bin/sh
 # Builds manifests as the real one does; of a cluster it only pretends.
-case " $* " in
-  *" kustomize "*) exec "$REAL_KUBECTL" "$@" ;;
-esac
+if [ "$1" = kustomize ]; then exec $BUILDER "$2"; fi
 echo "$*" >> "$CALLS"
 case " $* " in
   *" get "*) printf %s "$BEFORE"; exit "${GET_CODE:-0}" ;;
@@ -36,9 +35,10 @@ Done = subprocess.CompletedProcess[str]
 @pytest.fixture
 def cluster(tmp_path: Path) -> dict[str, str]:
     """The environment of a cluster."""
-    real = shutil.which("kubectl")
-    if real is None:
-        pytest.fail("needs kubectl") if os.environ.get("CI") == "true" else pytest.skip("needs kubectl")
+    if not builders():
+        missing = "needs kubectl or kustomize"
+        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    program, verb = next(iter(builders().values()))
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "kubectl").write_text(KUBECTL)
@@ -46,7 +46,7 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     return clean_environment() | {
         "PATH": path,
-        "REAL_KUBECTL": real,
+        "BUILDER": f"{shutil.which(program)} {verb}",
         "CALLS": str(tmp_path / "calls"),
         "BEFORE": "registry.example/model-server:1.0.0",
         "PYTHON": sys.executable,
@@ -117,7 +117,11 @@ def test_an_overlay_is_applied_with_the_image_and_waited_for(
     assert {file: file.read_bytes() for file in MANIFESTS.rglob("*.yaml")} == before
 
 
-def test_a_component_may_have_an_image_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_component_may_have_an_image_of_its_own(
+    cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("PATH", "BUILDER"):
+        monkeypatch.setenv(name, cluster[name])
     shutil.copytree(MANIFESTS, tmp_path / "k8s")
     file = tmp_path / "k8s" / "overlays" / "production" / "kustomization.yaml"
     content = yaml.safe_load(file.read_text())

@@ -1,0 +1,261 @@
+"""`.github/`: pinned, with the least rights, and calling only what is there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, clean_environment
+
+FOLDER = ROOT / ".github"
+WORKFLOWS = sorted((FOLDER / "workflows").glob("*.yaml"))
+ACTIONS = sorted((FOLDER / "actions").glob("*/action.yaml"))
+FILES = [*WORKFLOWS, *ACTIONS]
+
+ACTORS = {"actions/", "anchore/", "sigstore/", "./.github/"}
+"""Whose actions are taken: GitHub's own, and those that scan and sign."""
+
+WRITES = {
+    ("release", "publish"): {"id-token", "attestations"},
+}
+"""The jobs that may write, and what."""
+
+UNTRUSTED = re.compile(r"\$\{\{")
+
+
+def load(file: Path) -> dict[Any, Any]:
+    """A workflow; YAML takes the key `on` for true."""
+    return dict(yaml.safe_load(file.read_text()))
+
+
+def name(file: Path) -> str:
+    return file.relative_to(FOLDER).as_posix()
+
+
+def jobs(file: Path) -> dict[str, Any]:
+    return dict(load(file)["jobs"])
+
+
+def steps(file: Path) -> list[dict[str, Any]]:
+    document = load(file)
+    if "runs" in document:
+        return list(document["runs"]["steps"])
+    return list(chain.from_iterable(job.get("steps", []) for job in document["jobs"].values()))
+
+
+def scripts_of(file: Path) -> list[str]:
+    """The lines of the steps, those that go on put together."""
+    runs = [step["run"].replace("\\\n", " ") for step in steps(file) if "run" in step]
+    return [line.strip() for run in runs for line in run.splitlines()]
+
+
+def calls() -> list[tuple[str, str, list[str]]]:
+    """Each call of a script: the file, the script, and the options that are named."""
+    found = []
+    for file in FILES:
+        for line in scripts_of(file):
+            for script, rest in re.findall(r"(scripts/\w+\.py)(.*)", line):
+                options = re.findall(r"(?<![\w-])--[a-z][\w-]*", rest.partition(" | ")[0])
+                found.append((name(file), script, options))
+    return found
+
+
+@cache
+def help_of(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, script, "--help"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, f"{script} --help\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_there_are_the_three_workflows():
+    assert [file.stem for file in WORKFLOWS] == ["ci", "deploy", "release"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_every_action_is_pinned_to_a_commit_and_says_which_version_that_is(file: Path):
+    for line in file.read_text().splitlines():
+        used = re.match(r"\s*(?:- )?uses:\s*(.+)", line)
+        if used is None:
+            continue
+        assert used[1].startswith(tuple(ACTORS)), line
+        assert used[1].startswith("./") or re.fullmatch(
+            r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used[1]
+        ), line
+
+
+def test_an_action_has_one_commit_everywhere():
+    pins: dict[str, set[str]] = {}
+    for file in FILES:
+        for action, pin in re.findall(r"uses: ([\w./-]+)@(\w+ # \S+)", file.read_text()):
+            pins.setdefault(action, set()).add(pin)
+    assert pins
+    assert {action: pin for action, pin in pins.items() if len(pin) > 1} == {}
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=name)
+def test_nobody_has_rights_that_are_not_given_to_a_job(file: Path):
+    assert load(file)["permissions"] == {}
+    for job, content in jobs(file).items():
+        given = content["permissions"]
+        writes = {right for right, level in given.items() if level != "read"}
+        assert writes == WRITES.get((file.stem, job), set()), job
+        assert set(given) - writes <= {"contents"}, job
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=name)
+def test_every_job_ends_in_time(file: Path):
+    for job, content in jobs(file).items():
+        if "uses" not in content:  # the jobs of the other workflow have their own
+            assert content["timeout-minutes"] <= 360, job
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=name)
+def test_only_checks_are_cancelled_by_what_comes_after(file: Path):
+    document = load(file)
+    groups = [
+        document["concurrency"],
+        *(job["concurrency"] for job in jobs(file).values() if "concurrency" in job),
+    ]
+    assert {group["cancel-in-progress"] for group in groups} == {file.stem == "ci"}
+    if file.stem == "deploy":
+        queued = {
+            job: content["concurrency"]["group"]
+            for job, content in jobs(file).items()
+            if "concurrency" in content
+        }
+        assert queued["staging"] != queued["production"]
+        assert queued["rollback"] != queued["production"], "a way back would wait for an approval"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_steps_stop_at_the_first_mistake(file: Path):
+    shell = "bash -euo pipefail {0}"
+    document = load(file)
+    if "jobs" in document:
+        assert document["defaults"]["run"]["shell"] == shell
+        assert all("shell" not in step for step in steps(file))
+    else:
+        assert all(step["shell"] == shell for step in steps(file) if "run" in step)
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_no_expression_is_written_into_a_script(file: Path):
+    assert [step["run"] for step in steps(file) if UNTRUSTED.search(step.get("run", ""))] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_the_checkout_keeps_no_credentials(file: Path):
+    for step in steps(file):
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_secrets_are_given_to_single_steps(file: Path):
+    document = load(file)
+    assert "secrets." not in str(
+        {key: value for key, value in document.items() if key not in ("jobs", "runs")}
+    )
+    for job, content in document.get("jobs", {}).items():
+        assert "secrets" not in content, job
+        rest = {key: value for key, value in content.items() if key != "steps"}
+        assert "secrets." not in str(rest), job
+        if "secrets." in str(content):
+            assert content["environment"], f"{job}: only an environment has secrets"
+    for step in steps(file):
+        assert "secrets." not in str({key: value for key, value in step.items() if key != "env"})
+
+
+def test_no_file_names_a_registry_or_any_other_host():
+    for file in FOLDER.rglob("*.y*ml"):
+        hosts = re.findall(r"(?:[a-z0-9-]+\.)+(?:com|cloud|dev|io|net|org)\b", file.read_text())
+        assert hosts == [], file
+
+
+def test_every_target_is_one_of_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    matrix = set(jobs(FOLDER / "workflows" / "ci.yaml")["check"]["strategy"]["matrix"]["target"])
+    called = {
+        target
+        for file in FILES
+        for line in scripts_of(file)
+        for target in re.findall(r"\bmake ([a-z-]+)", line)
+    }
+    assert called
+    assert called | matrix <= targets
+
+
+def test_ci_checks_what_is_checked_by_hand():
+    content = (ROOT / ".ci" / "run").read_text()
+    by_hand = set(re.findall(r"^make ([a-z-]+)", content, re.MULTILINE))
+    file = FOLDER / "workflows" / "ci.yaml"
+    matrix = jobs(file)["check"]["strategy"]["matrix"]["target"]
+    called = {target for line in scripts_of(file) for target in re.findall(r"\bmake ([a-z-]+)", line)}
+    assert by_hand <= called | set(matrix)
+
+
+@pytest.mark.parametrize("script", sorted({script for _, script, _ in calls()}))
+def test_every_option_of_a_script_is_one_that_it_has(script: str):
+    known = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", help_of(script)))
+    for file, called, options in calls():
+        if called == script:
+            assert set(options) <= known, f"{file}: {script} has no {set(options) - known}"
+
+
+def test_the_options_that_people_set_are_ones_that_the_scripts_have():
+    """The examples for variables that hold options, in the head of deploy.yaml."""
+    head = (FOLDER / "workflows" / "deploy.yaml").read_text().partition("\nname:")[0]
+    (example,) = re.findall(r"VALIDATION_OPTIONS\n?.*?\((--.+?)\)", head, re.DOTALL)
+    options = {word for word in shlex.split(example) if word.startswith("--")}
+    assert options
+    for script in ("scripts/validate.py", "scripts/promote.py"):
+        assert options <= set(re.findall(r"--[\w-]+", help_of(script)))
+
+
+def test_shell_scripts_that_are_called_can_be():
+    for file in FILES:
+        for line in scripts_of(file):
+            for script in re.findall(r"scripts/\w+\.sh", line):
+                assert (ROOT / script).stat().st_mode & 0o111, script
+
+
+def test_every_variable_and_secret_is_named_at_the_head():
+    for file in WORKFLOWS:
+        text = file.read_text()
+        head = text.partition("\nname:")[0]
+        for used in re.findall(r"(?:vars|secrets)\.(\w+)", text):
+            assert used in head, f"{file.name} does not say that it needs {used}"
+
+
+def test_everything_is_installed_from_locked_requirements():
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.findall(r"pip install .*", makefile.partition("define install")[2])
+    for line in re.findall(r"-m pip install .*", makefile):
+        assert "--require-hashes" in line, line
+    for file in FILES:
+        for line in scripts_of(file):
+            assert not re.search(r"\b(pip3?|uv|npm|curl|wget)\b", line), line
+
+
+def test_the_scripts_run_alone_that_must_put_back_when_a_run_is_cancelled():
+    """A runner's signal goes to the shell of a step; `exec` makes that the script."""
+    for file in WORKFLOWS:
+        for line in scripts_of(file):
+            if re.search(r"scripts/(promote|canary)\.py", line) and "--restore" not in line:
+                assert line.startswith("exec "), line
