@@ -43,6 +43,11 @@ def bento(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("service.py", "preprocessing.py", "serving", "requirements", "container", "README.md"):
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, checkout / part)
+    for name in ("service.py", "preprocessing.py", "serving/__init__.py", "container/.env"):
+        stray = checkout / "elsewhere" / name
+        stray.parent.mkdir(parents=True, exist_ok=True)
+        stray.write_text("SECRET = 1")
+    (checkout / ".env").write_text("SECRET=1")
     (checkout / "bentofile.yaml").write_text(yaml.safe_dump(bentofile(prepared)))
     subprocess.run(
         [sys.executable, "-m", "bentoml", "build"],
