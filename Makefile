@@ -75,6 +75,7 @@ lock:  ## write requirements/*.txt anew from *.in (LOCK_ARGS=--upgrade for newer
 	$(LOCK) requirements/deploy.in -o requirements/deploy.txt
 	$(LOCK) requirements/dev.in -o requirements/dev.txt
 	$(LOCK) -c requirements/serving.txt requirements/sealed.in -o requirements/sealed.txt
+	$(LOCK) requirements/registry.in -o requirements/registry.txt
 
 lock-bench:  ## write benchmarks/requirements/*.txt anew from *.in, at the versions of serving.txt
 	@command -v $(UV) >/dev/null || { echo "make lock-bench needs uv: pip install uv"; exit 1; }
