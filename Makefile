@@ -43,14 +43,14 @@ sbom: $(DEV)  ## write what images are made of into dist/*.cdx.json (CycloneDX, 
 		echo "$(DIST)/$$name.cdx.json"; done
 
 audit: $(DEV)  ## ask the vulnerability database about everything that is locked
-	@for name in serving sealed deploy; do \
+	@for name in serving sealed deploy registry; do \
 		.venv/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
 			--requirement requirements/$$name.txt || exit 1; done
 
 deploy-tools: $(DEPLOY)  ## set up .venv with what scripts/ need that talk to a cluster
 
-test-manifests: $(DEV)  ## run the tests of k8s/ and monitoring/ only
-	.venv/bin/python -m pytest tests/kubernetes $(ARGS)
+test-manifests: $(DEV)  ## run the tests of k8s/, compose.yaml and monitoring/ only
+	.venv/bin/python -m pytest tests/kubernetes tests/compose $(ARGS)
 
 test-container: $(DEV)  ## build both kinds of image, and try them in a container engine
 	.venv/bin/python -m pytest tests/container -s $(ARGS)
