@@ -1,0 +1,51 @@
+"""Model servers as compose.yaml has them: of the same registry, with prepared versions that they share."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import mlflow
+import pytest
+
+from tests.conftest import Service, running_service
+from tests.promoting import NAME, Registry, trapped
+
+QUICK, SLUGGISH = "1", "2"
+"""Versions of the registry: one that is compiled, and one that takes a fifth of a second for each call."""
+
+Start = Callable[..., contextlib.AbstractContextManager[Service]]
+
+
+@pytest.fixture(scope="package")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """The registry; the sluggish version is the shadow of services that want one."""
+    registry = Registry(tmp_path_factory.mktemp("versions"), 1.0)
+    registry.add(trapped("sluggish"))
+    mlflow.MlflowClient(registry.uri, registry.uri).set_registered_model_alias(NAME, "shadow", SLUGGISH)
+    return registry
+
+
+@pytest.fixture(scope="package")
+def start(versions: Registry, tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Starts a server, and ends it."""
+    given = {
+        "MLFLOW_TRACKING_URI": versions.uri,
+        "SERVING_MODEL_NAME": NAME,
+        "BENTOML_HOME": str(tmp_path_factory.mktemp("prepared")),
+    }
+
+    def running(**settings: str) -> contextlib.AbstractContextManager[Service]:
+        return running_service(tmp_path_factory.mktemp("server"), **given | settings)
+
+    return running
+
+
+@pytest.fixture(scope="package")
+def servers(start: Start) -> Iterator[list[Service]]:
+    """Two of them, with a model and its shadow."""
+    with start(SERVING_SHADOW_ALIAS="shadow") as one, start(SERVING_SHADOW_ALIAS="shadow") as two:
+        yield [one.wait_ready(), two.wait_ready()]
+
+
+def address_of(service: Service) -> str:
+    """Returns its `host:port`."""
+    return service.url.removeprefix("http://")
