@@ -1,0 +1,150 @@
+"""A real Alertmanager with the configuration that ships: posts alerts, and leaves out what follows from others."""
+
+import contextlib
+import json
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.compose.configuring import ALERTMANAGER, tool
+from tests.conftest import free_port, wait_until
+from tests.kubernetes.queries import rules
+
+ALERTS = {rule["alert"]: rule["labels"]["severity"] for rule in rules() if "alert" in rule}
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """What the webhook's URL leads to."""
+
+    posted: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.posted.append(json.loads(body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The URL, and what was posted to it."""
+    posted: list[dict[str, Any]] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (Receiver,), {"posted": posted}))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/alerts", posted
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@contextlib.contextmanager
+def running_alertmanager(folder: Path, url_file: Path) -> Iterator[str]:
+    """Runs it as compose.yaml does, but that it waits less long for more; returns its URL."""
+    text = ALERTMANAGER.read_text()
+    assert text.count("url_file: /run/secrets/alert-webhook") == 1
+    text = text.replace("/run/secrets/alert-webhook", str(url_file))
+    text, n_waits = re.subn(r"group_wait: \d+s", "group_wait: 1s", text)
+    assert n_waits == 2
+    (folder / "alertmanager.yaml").write_text(text)
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [
+        tool("prometheus-alertmanager", "prometheus-alertmanager"),
+        f"--config.file={folder / 'alertmanager.yaml'}",
+        f"--storage.path={folder / 'storage'}",
+        "--cluster.listen-address=",
+        f"--web.listen-address={url.removeprefix('http://')}",
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def is_ready() -> bool:
+        assert process.poll() is None, (folder / "log").read_text()
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{url}/-/ready").status_code == 200
+        return False
+
+    try:
+        wait_until(is_ready, 30, "Alertmanager is ready")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def fire(url: str, *alerts: str, **labels: str) -> None:
+    """Tells it what Prometheus would."""
+    told = [{"labels": {"alertname": name, "severity": ALERTS[name], **labels}} for name in alerts]
+    httpx.post(f"{url}/api/v2/alerts", json=told).raise_for_status()
+
+
+def states(url: str) -> dict[str, str]:
+    """Whether each alert is told (`active`) or not (`suppressed`); `unprocessed` for a moment."""
+    found = httpx.get(f"{url}/api/v2/alerts").raise_for_status().json()
+    return {one["labels"]["alertname"]: one["status"]["state"] for one in found}
+
+
+def test_alerts_are_posted_to_the_url_in_the_file(
+    tmp_path: Path, receiver: tuple[str, list[dict[str, Any]]]
+) -> None:
+    target, posted = receiver
+    (tmp_path / "url").write_text(f"{target}\n")
+    with running_alertmanager(tmp_path, tmp_path / "url") as url:
+        fire(url, "ModelServerErrors", "ModelRegistryStale", model="churn")
+        wait_until(lambda: len(posted) == 2, 20, "both are posted")
+    assert {one["groupLabels"]["alertname"] for one in posted} == {"ModelServerErrors", "ModelRegistryStale"}
+
+
+def test_without_a_url_alerts_are_shown(tmp_path: Path) -> None:
+    with running_alertmanager(tmp_path, Path("/dev/null")) as url:
+        fire(url, "ModelServerErrors")
+        wait_until(lambda: states(url) == {"ModelServerErrors": "active"}, 20, "it is shown")
+        assert httpx.get(f"{url}/").status_code == 200
+        wait_until(
+            lambda: "unsupported protocol scheme" in (tmp_path / "log").read_text(), 20, "the log says so"
+        )
+
+
+@pytest.mark.parametrize(
+    ("cause", "follows"),
+    [
+        ("ModelServerGone", set(ALERTS) - {"ModelServerGone"}),
+        (
+            "ModelServerNoneReady",
+            {"ModelServerNotReady", "ModelServerErrors", "ModelServerSlow", "ModelServerSaturated"},
+        ),
+        ("ModelServerSaturated", {"ModelServerSlow"}),
+        ("ModelServerDown", set()),
+    ],
+)
+def test_what_follows_from_another_alert_is_not_told(cause: str, follows: set[str], tmp_path: Path) -> None:
+    with running_alertmanager(tmp_path, Path("/dev/null")) as url:
+        # One after the other, since two causes may be among what is fired.
+        others = set(ALERTS) - {cause, *CAUSES} | follows
+        fire(url, cause, *others, namespace="a")
+        expected = {name: "suppressed" if name in follows else "active" for name in {cause, *others}}
+        wait_until(lambda: states(url) == expected, 20, f"{expected}")
+
+
+CAUSES = {"ModelServerGone", "ModelServerNoneReady", "ModelServerSaturated"}
+
+
+def test_another_environment_is_told_all_the_same(tmp_path: Path) -> None:
+    with running_alertmanager(tmp_path, Path("/dev/null")) as url:
+        fire(url, "ModelServerGone", namespace="staging")
+        fire(url, "ModelServerSlow", namespace="production")
+        wait_until(
+            lambda: states(url) == {"ModelServerGone": "active", "ModelServerSlow": "active"},
+            20,
+            "both are told",
+        )
