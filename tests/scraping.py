@@ -37,7 +37,10 @@ class Prometheus:
 
 @contextlib.contextmanager
 def running_prometheus(
-    folder: Path, *targets: str, labels: Mapping[str, Mapping[str, str]] | None = None
+    folder: Path,
+    *targets: str,
+    labels: Mapping[str, Mapping[str, str]] | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> Iterator[Prometheus]:
     """Runs Prometheus; where it is not installed the test is skipped, but fails in CI.
 
@@ -45,6 +48,7 @@ def running_prometheus(
         folder: for its configuration and its samples.
         targets: `host:port` of what it scrapes.
         labels: by target, as a cluster's service discovery would set them; without, all have `env="prod"`.
+        settings: a whole configuration, in which the targets are already.
     """
     binary = shutil.which("prometheus")
     if binary is None:
@@ -54,7 +58,10 @@ def running_prometheus(
     known = labels or {}
     static = [{"targets": [target], "labels": {"env": "prod", **known.get(target, {})}} for target in targets]
     jobs = [{"job_name": "serving", "static_configs": static}]
-    settings = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": jobs}
+    settings = settings or {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "scrape_configs": jobs,
+    }
     (folder / "prometheus.yml").write_text(json.dumps(settings))  # JSON is YAML, too
     address = f"127.0.0.1:{free_port()}"
     with (folder / "log").open("wb") as log:
