@@ -93,8 +93,9 @@ class Canary:
         start = told = time.monotonic()
         n_lost = 0
         while True:
-            left = start + self._pace.step_seconds - time.monotonic()
-            time.sleep(min(LOOK_SECONDS, left) if left > 0 else LOOK_SECONDS)
+            seconds = time.monotonic() - start
+            ends = (self._pace.step_seconds, self._pace.max_step_seconds)
+            time.sleep(min([LOOK_SECONDS, *(end - seconds for end in ends if end > seconds)]))
             try:
                 self._target.check_ours()
                 n_lost = 0
