@@ -1,0 +1,126 @@
+"""docs/deploy.md: every command in it exists, with the options that it is given, and what it names is there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.kubernetes.building import COMPONENTS, build, of_kind
+
+PAGE = (ROOT / "docs" / "deploy.md").read_text()
+
+COMMANDS = [line.removeprefix("$ ") for line in re.findall(r"^\$ .*$", PAGE, re.MULTILINE)]
+IN_TEXT = re.findall(r"`([^`\n]+)`", PAGE.replace("\n", " ").replace("```", ""))
+
+TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def scripts_in(command: str) -> list[tuple[str, list[str]]]:
+    """The Python scripts in a command, with their arguments."""
+    words = shlex.split(command.replace("…", "x"))
+    return [
+        (word, words[at + 1 :]) for at, word in enumerate(words) if re.fullmatch(r"scripts/\w+\.py", word)
+    ]
+
+
+CALLS = [call for command in [*COMMANDS, *IN_TEXT] for call in scripts_in(command)]
+
+
+def test_the_page_is_about_something():
+    assert len(COMMANDS) > 10
+    assert {script for script, _ in CALLS} >= {
+        "scripts/deploy_image.py",
+        "scripts/smoke_test.py",
+        "scripts/canary.py",
+        "scripts/promote.py",
+        "scripts/rollback.py",
+    }
+
+
+@pytest.mark.parametrize(("script", "arguments"), CALLS, ids=lambda value: str(value)[:60])
+def test_its_scripts_take_these_options(script: str, arguments: list[str], tmp_path: Path):
+    """`--help` beside them is printed only where the parser knows them all up to there."""
+    known = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert known.returncode == 0
+    options = [word for word in arguments if word.startswith("--")]
+    assert [option for option in options if option not in known.stdout] == []
+
+
+@pytest.mark.parametrize("command", [one for one in [*COMMANDS, *IN_TEXT] if one.startswith("make ")])
+def test_its_targets_are_there(command: str):
+    target, *variables = shlex.split(command)[1:]
+    assert target in TARGETS
+    assert all(re.match(r"[A-Z_]+=", variable) for variable in variables)
+
+
+@pytest.mark.parametrize(
+    "file", sorted({*re.findall(r"(?:scripts|k8s|docs|requirements)/[\w./-]+\.\w+", PAGE), "bentofile.yaml"})
+)
+def test_its_files_are_there(file: str):
+    assert (ROOT / file).is_file()
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)]+)\)", PAGE))
+def test_its_links_lead_somewhere(target: str):
+    path, _, anchor = target.partition("#")
+    text = (ROOT / "docs" / path).read_text() if path else PAGE
+    headings = {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    }
+    assert not anchor or anchor in headings
+
+
+def test_its_components_namespaces_and_objects_are_there():
+    named = {word for word in IN_TEXT if word in COMPONENTS}
+    assert named >= {"canary", "canary-steps", "gateway", "model-cache"}
+    namespaces = {
+        of_kind(build(overlay), "Namespace")[0]["metadata"]["name"] for overlay in ("staging", "production")
+    }
+    used = set(re.findall(r"(?:-n|--namespace|with_service\.sh) ([\w-]+)", PAGE))
+    assert used - namespaces == {"mlflow", "default"}  # the registry's own, and a stranger's
+    assert namespaces <= used
+    route = of_kind(build("production", "gateway"), "HTTPRoute")[0]["metadata"]["name"]
+    assert f"canary.py httproute {route}" in PAGE
+    assert of_kind(build("production", "canary-steps"), "Rollout")[0]["metadata"]["name"] == "model-server"
+
+
+def test_its_secrets_are_those_that_the_pods_read():
+    created = set(re.findall(r"kubectl create secret generic (\S+)", PAGE))
+    (deployment,) = of_kind(build("production"), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    read = {entry["valueFrom"]["secretKeyRef"]["name"] for entry in container["env"] if "valueFrom" in entry}
+    assert created == read
+
+
+def test_its_alerts_and_metrics_are_there():
+    rules = yaml.safe_load((ROOT / "monitoring" / "prometheus" / "rules.yaml").read_text())
+    alerts = {rule.get("alert") for group in rules["groups"] for rule in group["rules"]}
+    assert set(re.findall(r"`(Model\w+)`", PAGE)) <= alerts
+
+
+def test_its_variables_and_secrets_are_those_of_the_workflows():
+    workflows = [file.read_text() for file in (ROOT / ".github").rglob("*.yaml")]
+    used = {name for text in workflows for name in re.findall(r"(?:vars|secrets)\.([A-Z_]+)", text)}
+    table = PAGE.partition("| where | name | what |")[2].partition("\n\n")[0]
+    told = {name for row in table.splitlines() for name in re.findall(r"`([A-Z_]+)`", row)}
+    assert told == used
+
+
+def test_the_fields_of_its_runs_are_inputs():
+    deploy = yaml.safe_load((ROOT / ".github" / "workflows" / "deploy.yaml").read_text())
+    inputs = deploy[True]["workflow_dispatch"]["inputs"]  # YAML 1.1 takes `on` for a boolean
+    fields = dict(re.findall(r"--field ([\w-]+)=(\"[^\"]+\"|\S+)", PAGE))
+    assert set(fields) <= set(inputs)
+    assert fields["operation"].strip('"') in inputs["operation"]["options"]
