@@ -2,11 +2,11 @@
 
 import contextlib
 import http.client
-import http.server
 import json
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tests.doubling import Double, Quiet
 
 
 class Asked(NamedTuple):
@@ -37,34 +37,17 @@ Lie = Callable[[Asked, Said], Said | None]
 """Returns what is said instead; None lets the answer be."""
 
 
-class Liar(http.server.ThreadingHTTPServer):
+class Liar(Double):
     """Passes requests on, and answers back, changed where the lie has something to change."""
 
-    daemon_threads = True
-
     def __init__(self, url: str, lie: Lie) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.target = url.removeprefix("http://")
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.lie = lie
         self.asked: list[Asked] = []
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[Self]:
-        thread = threading.Thread(target=self.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.shutdown()
-            thread.join()
-            self.server_close()
 
-    def handle_error(self, *_: object) -> None:
-        """A caller that has gone is no matter."""
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Quiet):
     server: Liar
     protocol_version = "HTTP/1.1"
 
@@ -76,9 +59,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def finish(self) -> None:
         self._behind.close()
         super().finish()
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -1,14 +1,12 @@
 """Promotions beside a service that says of itself what a test wants it to say, over real HTTP."""
 
-import contextlib
-import http.server
 import json
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from tests.doubling import Double, Quiet
 from tests.promoting import NAME
 
 
@@ -22,10 +20,8 @@ def counted(version: str, answered: int, failed: int = 0) -> bytes:
     ).encode()
 
 
-class Pretender(http.server.ThreadingHTTPServer):
+class Pretender(Double):
     """Answers `/v1/models` and `/metrics`."""
-
-    daemon_threads = True
 
     def __init__(self, current: Callable[[], dict[str, str]]) -> None:
         """Follows at once.
@@ -33,8 +29,7 @@ class Pretender(http.server.ThreadingHTTPServer):
         Args:
             current: the aliases of the registered model.
         """
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        super().__init__(_Handler)
         self.current = current
         self.metrics: Callable[[], bytes] = lambda: b""
         self.refused: list[dict[str, str]] = []
@@ -54,26 +49,9 @@ class Pretender(http.server.ThreadingHTTPServer):
             models.append({"role": "challenger", "version": aliases["challenger"], "percent": self.percent})
         return {"models": models, "refused": self.refused, "stale": None}
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[Self]:
-        thread = threading.Thread(target=self.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.shutdown()
-            thread.join()
-            self.server_close()
 
-    def handle_error(self, *_: object) -> None:
-        """A caller that has gone is no matter."""
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Quiet):
     server: Pretender
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
 
     def do_GET(self) -> None:
         if self.server.is_dead:
@@ -81,10 +59,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         is_metrics = self.path == "/metrics"
         body = self.server.metrics() if is_metrics else json.dumps(self.server.describe()).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.answer(body)
 
 
 Run = Callable[..., tuple[int, str, str]]

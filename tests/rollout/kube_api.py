@@ -5,17 +5,16 @@ It keeps to the wire format of the real one: `Status` objects for refusals, opti
 their media type, and schemas of the kinds that it knows.
 """
 
-import contextlib
 import copy
-import http.server
 import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from tests.doubling import Double, Quiet
 from tests.kubernetes.validating import VERSIONS, problems
 
 Document = dict[str, Any]
@@ -57,14 +56,11 @@ def merge(target: Any, patch: Any) -> Any:
     return merged
 
 
-class KubeApi(http.server.ThreadingHTTPServer):
+class KubeApi(Double):
     """Holds objects."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        super().__init__(_Handler)
         self.objects: dict[str, Document] = {}
         """By plural and name."""
         self.patches: list[tuple[str, Document]] = []
@@ -168,27 +164,10 @@ class KubeApi(http.server.ThreadingHTTPServer):
         if wrong:
             raise Refusal(422, f"is invalid: {wrong[0]}")
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[Self]:
-        thread = threading.Thread(target=self.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.shutdown()
-            thread.join()
-            self.server_close()
 
-    def handle_error(self, *_: object) -> None:
-        """A caller that has gone is no matter."""
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Quiet):
     server: KubeApi
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
 
     def do_GET(self) -> None:
         self._answer(lambda: copy.deepcopy(self.server.get(self.path)))
@@ -221,12 +200,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 "reason": REASONS[code],
                 "code": code,
             }
-        body = json.dumps(answer).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.answer(json.dumps(answer).encode(), code)
 
 
 def write_kubeconfig(file: Path, url: str, token: str = TOKEN) -> None:

@@ -3,30 +3,25 @@
 For tests of what follows from its answers, which would wait most of their time for a real one's next scrape.
 """
 
-import contextlib
-import http.server
 import json
 import re
-import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
+from tests.doubling import Double, Quiet
 from tests.rollout.traffic import Side
 
 LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
-class PretendedPrometheus(http.server.ThreadingHTTPServer):
+class PretendedPrometheus(Double):
     """Answers the queries that a canary asks."""
-
-    daemon_threads = True
 
     def __init__(self, sides: Mapping[str, Side]) -> None:
         """Takes the sides, by a part of the matchers that only theirs have."""
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        super().__init__(_Handler)
         self.is_dead = False
         self._sides = sides
         self._scraped: dict[str, dict[str, list[tuple[float, str]]]] = {part: {} for part in sides}
@@ -48,23 +43,9 @@ class PretendedPrometheus(http.server.ThreadingHTTPServer):
                 found.append({"metric": labels, "values": list(samples)})
         return found
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[Self]:
-        thread = threading.Thread(target=self.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.shutdown()
-            thread.join()
-            self.server_close()
 
-
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Quiet):
     server: PretendedPrometheus
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
 
     def do_GET(self) -> None:
         if self.server.is_dead:
@@ -72,8 +53,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)["query"][0]
         answer = {"status": "success", "data": {"result": self.server.query(query)}}
-        body = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.answer(json.dumps(answer).encode())

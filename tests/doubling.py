@@ -1,0 +1,46 @@
+"""What servers that stand in for others have in common: real HTTP on a port of their own."""
+
+import contextlib
+import http.server
+import threading
+from collections.abc import Iterator
+from typing import Self
+
+
+class Double(http.server.ThreadingHTTPServer):
+    """Answers from the beginning to the end of `running`."""
+
+    daemon_threads = True
+
+    def __init__(self, handler: type["Quiet"]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Self]:
+        thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.shutdown()
+            thread.join()
+            self.server_close()
+
+    def handle_error(self, *_: object) -> None:
+        """A caller that has gone is no matter."""
+
+
+class Quiet(http.server.BaseHTTPRequestHandler):
+    """Says nothing on stderr."""
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+    def answer(self, body: bytes, status: int = 200, media_type: str = "application/json") -> None:
+        """Answers with a body as a whole."""
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
