@@ -23,9 +23,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.lifecycle.command import DONE, FAILED, OneLineParser, run, settle, teller  # noqa: E402  # needs the line above
+from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
+from scripts.lifecycle.command import DONE, FAILED, OneLineParser, run, settle, teller  # noqa: E402  # the same
 from scripts.lifecycle.insisting import insist  # noqa: E402  # the same
-from scripts.lifecycle.interrupts import undisturbed  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import Prometheus  # noqa: E402  # the same
 from scripts.lifecycle.services import http_url  # noqa: E402  # the same
 from scripts.rollout.argo import Rollout  # noqa: E402  # the same
@@ -90,21 +90,21 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
     limits = Limits()
     parser.add_argument(
         "--max-error-increase",
-        type=positive,
+        type=part,
         default=limits.error_increase,
         metavar="PART",
         help="of all requests (%(default)g)",
     )
     parser.add_argument(
         "--max-latency-ratio",
-        type=positive,
+        type=ratio,
         default=limits.latency_ratio,
         metavar="TIMES",
         help="of the stable side's (%(default)g)",
     )
     parser.add_argument(
         "--max-class-difference",
-        type=positive,
+        type=part,
         default=limits.class_difference,
         metavar="PART",
         help="between the shares of a predicted class (%(default)g)",
@@ -168,6 +168,32 @@ def positive(text: str) -> float:
     return number
 
 
+def part(text: str) -> float:
+    """Returns a number from 0 to 1, 0 left out.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    number = positive(text)
+    if number > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part of a whole, such as 0.05")
+    return number
+
+
+def ratio(text: str) -> float:
+    """Returns a number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    number = positive(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is less than 1, as which the canary would have to be faster"
+        )
+    return number
+
+
 def drive(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any], list[str]]:
     """Does it; returns exit code, facts and sentences.
 
@@ -180,19 +206,29 @@ def drive(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any]
     if options.restore:
         return restore(target, facts, say, is_dry=options.dry_run)
     percents = target.open(options.steps if options.kind == "rollout" else options.steps or STEPS)
-    if not percents:
+    if percents is None:
         return DONE, facts | {"done": False}, [f"{target.title}: the canary has all traffic already"]
     known = target.sides
     sides = Sides(options.stable_metrics or known.stable, options.canary_metrics or known.canary)
-    measure = Measure(Prometheus(options.prometheus), sides)
-    measure.check("stable")
-    if target.is_present:
-        measure.check("canary")
-    facts |= {"steps": list(percents), "metrics": sides._asdict()}
-    say(
-        f"{target.title}: {', '.join(f'{percent} %' for percent in percents)}, {options.step_seconds:g} s each or more"
-    )
-    say(f"compared are {{{sides.canary}}} and {{{sides.stable}}}")
+    try:
+        measure = Measure(Prometheus(options.prometheus), sides)
+        measure.check("stable")
+        if target.is_present:
+            measure.check("canary")
+    except LifecycleError as error:
+        if not target.is_begun:
+            raise
+        raise LifecycleError(
+            f"{error}; an earlier run has left the canary with traffic, which --restore takes back"
+        ) from None
+    plan = [
+        f"{', '.join(f'{percent} %' for percent in percents) or 'what is left'}, {options.step_seconds:g} s each or more",
+        *target.plan,
+        f"compared are {{{sides.canary}}} and {{{sides.stable}}}",
+    ]
+    facts |= {"steps": list(percents), "plan": plan, "metrics": sides._asdict()}
+    for sentence in plan:
+        say(f"{target.title}: {sentence}")
     if options.dry_run:
         return DONE, facts | {"done": False}, []
     limits = Limits(
@@ -212,17 +248,11 @@ def restore(
     target: Target, facts: dict[str, Any], say: Callable[[str], None], *, is_dry: bool
 ) -> tuple[int, dict[str, Any], list[str]]:
     """Puts back what an earlier run has moved; returns what `drive` does."""
-    if is_dry:
-        return (
-            DONE,
-            facts | {"done": False},
-            [f"{target.title} would be put back as it was before the canary"],
-        )
-    with undisturbed():
-        said = insist(target.put_back, say)
+    # A signal may come through: it goes on where it was broken off, when it is called again.
+    said = insist(lambda: target.put_back(is_dry=is_dry), say)
     if not said:
         return FAILED, facts | {"done": False}, [f"{target.title}: no canary has moved it"]
-    return DONE, facts | {"done": True, "why": said}, [f"{target.title}: {said}"]
+    return DONE, facts | {"done": not is_dry, "why": said}, [f"{target.title}: {said}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,18 +21,18 @@ from tests.test_promotion import two_workers
 
 
 @pytest.mark.parametrize(
-    ("samples", "expected"),
+    ("samples", "expected", "resets"),
     [
-        ([(8, 3), (9, 5), (11, 7), (12, 9)], 4),  # from the last sample before the start
-        ([(11, 7), (12, 9)], 9),  # began after the start, at zero
-        ([(9, 5), (11, 7), (12, 2), (13, 3)], 2 + 2 + 1),  # began anew
-        ([(9, 5), (11, 1)], 1),  # the same, between the start and the first look
-        ([(8, 3), (9, 5)], 0),  # gone before the start
-        ([], 0),
+        ([(8, 3), (9, 5), (11, 7), (12, 9)], 4, 0),  # from the last sample before the start
+        ([(11, 7), (12, 9)], 9, 0),  # began after the start, at zero
+        ([(9, 5), (11, 7), (12, 2), (13, 3)], 2 + 2 + 1, 1),  # began anew
+        ([(9, 5), (11, 1)], 1, 1),  # the same, between the start and the first look
+        ([(7, 5), (8, 3), (9, 5)], 0, 0),  # gone before the start
+        ([], 0, 0),
     ],
 )
-def test_a_counter_grows_from_the_start_on(samples: list[tuple[float, float]], expected: float):
-    assert increase(samples, start=10) == expected
+def test_a_counter_grows_from_the_start_on(samples: list[tuple[float, float]], expected: float, resets: int):
+    assert increase(samples, start=10) == (expected, resets)
 
 
 @pytest.fixture

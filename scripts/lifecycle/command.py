@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,10 +86,14 @@ def run(
     except (LifecycleError, SettingsError) as error:
         print(f"{script}: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, LifecycleError) else IMPOSSIBLE
-    if options.json:
-        print(json.dumps(facts, indent=2), flush=True)
-    elif sentences:
-        print("\n".join(sentences), flush=True)
+    try:
+        if options.json:
+            print(json.dumps(facts, indent=2), flush=True)
+        elif sentences:
+            print("\n".join(sentences), flush=True)
+    except BrokenPipeError:
+        # Nobody reads it any more, and how it ended is told by the exit code, which Python would change at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 

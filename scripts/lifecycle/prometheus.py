@@ -1,5 +1,6 @@
 """What a Prometheus that scrapes services knows of their versions: of all services, also of those that are gone."""
 
+import base64
 import http.client
 import json
 import math
@@ -30,6 +31,10 @@ PAUSE_SECONDS = 2
 
 BUSY = frozenset({429, 500, 502, 503, 504})
 """Answers that may be others a little later."""
+
+
+class PrometheusError(LifecycleError):
+    """It does not answer; a little later it may."""
 
 
 class Series(msgspec.Struct):
@@ -76,28 +81,42 @@ class Prometheus:
         """Its time, in seconds since 1970."""
         return self._ahead_seconds + time.monotonic()
 
-    def increases(self, matchers: str, start: float) -> Iterator[tuple[dict[str, str], float]]:
-        """Returns by how much counters grew from a moment on, each with its labels.
+    def increases(
+        self, matchers: str, start: float, *, is_past: bool = False
+    ) -> Iterator[tuple[dict[str, str], float, int]]:
+        """Returns by how much counters grew from a moment on, each with its labels, and how often it began anew.
 
         Args:
             matchers: of its labels, as they stand between the braces of a query.
             start: the moment, by its time.
+            is_past: what was counted before the first sample may count, too: it is a little more of the past.
 
         Raises:
             LifecycleError: it cannot be asked.
         """
+        # Where nothing was scraped then, or its samples are lost, no series is known to have begun since.
+        was_scraping = is_past or bool(self.ask("model_info", start))
         seconds = max(1, math.ceil(self.now - start)) + LOOKBACK_SECONDS
         for series in self.ask(f"{{{matchers}}}[{seconds}s]"):
-            samples = ((at, float(value)) for at, value in series.values)
-            yield series.metric, increase(samples, start)
+            samples = [(at, float(value)) for at, value in series.values]
+            grown, resets = increase(samples, start)
+            if not was_scraping and samples and samples[0][0] > start:
+                grown -= samples[0][1]
+            yield series.metric, grown, resets
 
-    def ask(self, query: str) -> list[Series]:
+    def ask(self, query: str, at: float | None = None) -> list[Series]:
         """Returns what a query of one moment gives.
 
+        Args:
+            query: in PromQL.
+            at: the moment, by its time; None takes the present one.
+
         Raises:
-            LifecycleError: it does not answer, or refuses the query.
+            PrometheusError: it does not answer.
+            LifecycleError: it refuses the query.
         """
-        path = f"/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+        parameters = {"query": query} if at is None else {"query": query, "time": f"{at:.3f}"}
+        path = f"/api/v1/query?{urllib.parse.urlencode(parameters)}"
         why = ""
         for attempt in range(N_ATTEMPTS):
             time.sleep(PAUSE_SECONDS if attempt else 0)
@@ -112,7 +131,7 @@ class Prometheus:
                         ) from None
             except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
                 why = reason(error)
-        raise LifecycleError(f"{self.name} does not answer as one: {why}")
+        raise PrometheusError(f"{self.name} does not answer as one: {why}")
 
 
 class PrometheusCounts:
@@ -146,7 +165,7 @@ class PrometheusCounts:
             raise LifecycleError(
                 f"{self._prometheus.name} has no {info}: it scrapes no service with this model"
             )
-        return self._counts(version, self._prometheus.now - PAST_SECONDS)
+        return self._counts(version, self._prometheus.now - PAST_SECONDS, is_past=True)
 
     def follow(self, version: str) -> Callable[[], Counts]:
         """Returns what tells what the version was asked from now on, as far as it was scraped."""
@@ -156,22 +175,28 @@ class PrometheusCounts:
     def _matchers(self, *more: str) -> str:
         return ",".join(filter(None, (self._model, *more, self._selector)))
 
-    def _counts(self, version: str, start: float) -> Counts:
+    def _counts(self, version: str, start: float, *, is_past: bool = False) -> Counts:
         names = "|".join((ANSWERED, FAILED, SECONDS))
         matchers = self._matchers(f'__name__=~"{names}"', f'version="{version}"', 'role!="shadow"')
-        found = self._prometheus.increases(matchers, start)
-        return add_up(counts_of(labels["__name__"], grown) for labels, grown in found)
+        found = self._prometheus.increases(matchers, start, is_past=is_past)
+        return add_up(counts_of(labels["__name__"], grown) for labels, grown, _ in found)
 
 
 def _fetch(url: str) -> bytes:
     """Returns an answer of any size: that of an hour of many services is large."""
-    with urllib.request.urlopen(url, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # the user's own
+    parts = urllib.parse.urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310  # the user's own
+    if login:
+        plain = urllib.parse.unquote(login).encode()
+        request.add_header("Authorization", f"Basic {base64.b64encode(plain).decode()}")
+    with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # the same
         body: bytes = answer.read()
         return body
 
 
-def increase(samples: Iterable[tuple[float, float]], start: float) -> float:
-    """Returns by how much a counter grew.
+def increase(samples: Iterable[tuple[float, float]], start: float) -> tuple[float, int]:
+    """Returns by how much a counter grew, and how often it began anew.
 
     Args:
         samples: moments and values, from old to new. A counter whose first sample is after the start began at zero; one
@@ -179,11 +204,14 @@ def increase(samples: Iterable[tuple[float, float]], start: float) -> float:
         start: the moment from which on it counts.
     """
     total = last = 0.0
+    resets = 0
     for at, value in samples:
         if at > start:
-            total += value - last if value >= last else value
+            is_reset = value < last
+            total += value if is_reset else value - last
+            resets += is_reset
         last = value
-    return total
+    return total, resets
 
 
 def _message(error: urllib.error.HTTPError) -> str:

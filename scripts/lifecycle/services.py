@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from scripts.lifecycle import LifecycleError
 from serving.prepare.deadline import ask
+from serving.prepare.resolving import redact
 
 REQUEST_SECONDS = 5
 N_CONNECTIONS = 4
@@ -44,7 +45,7 @@ def http_url(text: str) -> str:
         is_one = False
     if not is_one:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not the URL of a server, such as http://localhost:3000"
+            f"{redact(text)!r} is not the URL of a server, such as http://localhost:3000"
         )
     return text
 

@@ -13,6 +13,9 @@ START_SECONDS = 60
 STEP_SECONDS = 1200
 """Source: progressDeadlineSeconds in k8s/components/canary/rollout.yaml."""
 
+ABORT_SECONDS = 60
+"""For so long an abort is waited for; it goes on afterwards."""
+
 KIND = Kind("Rollout", "argoproj.io", "v1alpha1", "rollouts")
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments")
 
@@ -49,17 +52,22 @@ class Rollout:
         self._hashes = ("", "")
         self._at = -1
         """The step that it was left at."""
+        self.is_begun = False
         self.title = f"{KIND.title} {cluster.namespace}/{name}"
 
-    def open(self, steps: Sequence[int] | None) -> Sequence[int]:
+    def open(self, steps: Sequence[int] | None) -> Sequence[int] | None:
         """Reads where it is; see `Target`."""
         if steps is not None:
             raise LifecycleError(f"{self.title} has steps of its own: leave --steps out")
-        document = wait_until(
-            self._look_observed,
-            START_SECONDS,
-            lambda: f"{self.title}: the controller has not seen its change",
-        )
+        try:
+            document = wait_until(
+                self._look_observed,
+                START_SECONDS,
+                lambda: f"{self.title}: the controller has not seen its change",
+            )
+        except NotReached as error:
+            # Nothing has begun that could fail.
+            raise LifecycleError(str(error)) from None
         self._steps = document["spec"].get("strategy", {}).get("canary", {}).get("steps", [])
         self._pauses = self._find_pauses()
         status = document["status"]
@@ -68,10 +76,23 @@ class Rollout:
                 f"{self.title} was aborted, and waits for a change or `kubectl argo rollouts retry rollout {self._name}`"
             )
         self._hashes = (status.get("stableRS", ""), status.get("currentPodHash", ""))
+        if not self._hashes[0]:
+            raise LifecycleError(
+                f"{self.title} has no stable pods yet: its first rollout goes on without steps"
+            )
         if self._hashes[0] == self._hashes[1]:
-            return []
+            return None
         self._at = status.get("currentStepIndex", 0)
+        self.is_begun = self._at > 0
         return [pause.percent for pause in self._pauses if pause.step >= self._at]
+
+    @property
+    def plan(self) -> Sequence[str]:
+        """See `Target`."""
+        return [
+            f"it goes back to the pods {self._hashes[0]}",
+            "without a traffic router a step is a part of the pods, of which one is the least",
+        ]
 
     @property
     def sides(self) -> Sides:
@@ -88,6 +109,7 @@ class Rollout:
         def look() -> Document | None:
             document = self._cluster.get(KIND, self._name)
             self._check(document)
+            self._check_not_beyond(document, pause.step)
             is_there = document["status"].get("currentStepIndex") == pause.step
             return document if is_there and _is_held(document) else None
 
@@ -101,6 +123,7 @@ class Rollout:
         """See `Target`."""
         document = self._cluster.get(KIND, self._name)
         self._check(document)
+        self._check_not_beyond(document, self._at)
         index = document["status"].get("currentStepIndex")
         if index != self._at:
             raise Overtaken(f"{self.title}: somebody else has taken it to step {index}; it is left as it is")
@@ -112,29 +135,55 @@ class Rollout:
         def look() -> bool | None:
             document = self._cluster.get(KIND, self._name)
             self._check(document)
-            status = document["status"]
+            status = document.get("status") or {}
             is_stable = status.get("stableRS") == self._hashes[1]
             return True if is_stable and status.get("phase") == "Healthy" else None
 
         wait_until(look, STEP_SECONDS, lambda: f"{self.title} has not become healthy")
         return f"{self.title}: the new pods are the stable ones"
 
-    def put_back(self) -> str:
+    def put_back(self, *, is_dry: bool = False) -> str:
         """Aborts it: all traffic goes to the stable pods; see `Target`."""
 
         def attempt() -> str:
             document = self._cluster.get(KIND, self._name)
-            status = document["status"]
-            if status.get("stableRS") == status.get("currentPodHash"):
+            status = document.get("status") or {}
+            stable = str(status.get("stableRS") or "")
+            if not stable or stable == status.get("currentPodHash"):
                 return ""
-            if not status.get("abort"):
+            if not is_dry and not status.get("abort"):
                 self._cluster.patch(KIND, document, {"status": {"abort": True}}, "status")
-            return (
-                f"it is aborted, all traffic goes to the stable pods {status.get('stableRS')}; put the image before "
-                "back into the manifests, or the next change tries the new one again"
-            )
+            return stable
 
-        return change(attempt)
+        stable = change(attempt)
+        if not stable:
+            return ""
+        if is_dry:
+            return f"it would be aborted, and all traffic would go to the stable pods {stable}"
+        left = self._wait_aborted()
+        return (
+            f"it is aborted, {left or 'all traffic goes to'} the stable pods {stable}; put the image before back into "
+            "the manifests, or the next change tries the new one again"
+        )
+
+    def _wait_aborted(self) -> str:
+        """Waits until no pod of the canary gets traffic; returns what there is to say where that takes longer."""
+        left = 0
+
+        def look() -> bool | None:
+            nonlocal left
+            status = self._cluster.get(KIND, self._name).get("status") or {}
+            weights = (status.get("canary") or {}).get("weights") or {}
+            left = status.get("updatedReplicas", 0)
+            # With a traffic router the canary's pods stay for a while without traffic.
+            has_none = weights["canary"].get("weight") == 0 if weights.get("canary") else not left
+            return True if has_none and status.get("phase") == "Degraded" else None
+
+        try:
+            wait_until(look, ABORT_SECONDS, lambda: "")
+        except NotReached:
+            return f"and while {left} new pods still answer, more and more traffic goes to"
+        return ""
 
     @property
     def by_hand(self) -> str:
@@ -184,15 +233,24 @@ class Rollout:
         def attempt() -> None:
             document = self._cluster.get(KIND, self._name)
             self._check(document)
+            self._check_not_beyond(document, index)
             if document["status"].get("currentStepIndex", 0) < index and _is_held(document):
                 self._cluster.patch(KIND, document, {"status": {"pauseConditions": None}}, "status")
 
         change(attempt)
 
-    def _check(self, document: Document) -> None:
+    def _check_not_beyond(self, document: Document, step: int) -> None:
         status = document["status"]
+        index = status.get("currentStepIndex", 0)
+        if index > step or status.get("stableRS") == self._hashes[1]:
+            raise Overtaken(f"{self.title}: somebody else has taken it to step {index}; it is left as it is")
+
+    def _check(self, document: Document) -> None:
+        status = document.setdefault("status", {})
         if status.get("abort"):
-            raise NotReached(f"{self.title} was aborted: {status.get('message') or 'nothing says why'}")
+            # What it says before its controller has seen that is of something else.
+            why = status.get("message") if status.get("phase") == "Degraded" else None
+            raise NotReached(f"{self.title} was aborted: {why or 'by somebody, or its analysis'}")
         if status.get("currentPodHash") != self._hashes[1]:
             raise Overtaken(f"{self.title}: somebody else has given it other pods; it is left as it is")
         if document["spec"].get("paused"):
@@ -203,5 +261,5 @@ class Rollout:
 
 def _is_held(document: Document) -> bool:
     """True where it waits at a step until it is told to go on."""
-    conditions = document["status"].get("pauseConditions") or []
+    conditions = document.get("status", {}).get("pauseConditions") or []
     return any(condition.get("reason") == "CanaryPauseStep" for condition in conditions)

@@ -1,6 +1,7 @@
 """A Kubernetes cluster, as far as a canary needs it: objects are read, and changed where nobody else has."""
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import urllib3.exceptions
@@ -30,11 +31,19 @@ class Kind(NamedTuple):
 
 
 class ClusterError(LifecycleError):
-    """The cluster does not answer, or refuses."""
+    """The cluster refuses."""
 
 
-class Conflict(ClusterError):
+class Unavailable(ClusterError):
+    """The cluster does not answer, or not now: a little later it may."""
+
+
+class Conflict(Unavailable):
     """Somebody else has changed the object since it was read."""
+
+
+BUSY = frozenset({408, 409, 425, 429})
+"""Refusals that may be others a little later, beside all from 500 on."""
 
 
 class Cluster:
@@ -69,6 +78,7 @@ class Cluster:
         settings.retries = False
         self.host: str = settings.host
         self._api = client.CustomObjectsApi(client.ApiClient(settings))
+        self._core = client.CoreV1Api(client.ApiClient(settings))
         self._refusal = client.ApiException
 
     def get(self, kind: Kind, name: str) -> Document:
@@ -101,10 +111,39 @@ class Cluster:
         )
         return self._call(call, kind, before["metadata"]["name"], body=body, _content_type=MERGE_PATCH)
 
+    def all_of(self, kind: Kind) -> list[Document]:
+        """Returns all objects of a kind.
+
+        Raises:
+            ClusterError: as `get`.
+        """
+        answer = self._ask(
+            f"the list of {kind.plural} in {self.namespace}",
+            lambda: self._api.list_namespaced_custom_object(
+                kind.group, kind.version, self.namespace, kind.plural, _request_timeout=REQUEST_SECONDS
+            ),
+        )
+        return list(answer.get("items") or [])
+
+    def service_selectors(self) -> list[dict[str, str]]:
+        """Returns by which labels each Service finds its pods.
+
+        Raises:
+            ClusterError: as `get`.
+        """
+        services = self._ask(
+            f"the list of services in {self.namespace}",
+            lambda: self._core.list_namespaced_service(
+                self.namespace, _request_timeout=REQUEST_SECONDS
+            ).to_dict(),
+        )
+        selectors = (one.get("spec", {}).get("selector") for one in services.get("items") or [])
+        return [selector for selector in selectors if selector]
+
     def _call(self, call: Any, kind: Kind, name: str, **more: Any) -> Document:
-        what = f"{kind.title} {self.namespace}/{name}"
-        try:
-            answer: Document = call(
+        answer = self._ask(
+            f"{kind.title} {self.namespace}/{name}",
+            lambda: call(
                 kind.group,
                 kind.version,
                 self.namespace,
@@ -112,14 +151,27 @@ class Cluster:
                 name,
                 _request_timeout=REQUEST_SECONDS,
                 **more,
-            )
+            ),
+        )
+        if "spec" not in answer or "resourceVersion" not in answer.get("metadata", {}):
+            raise Unavailable(f"the cluster {self.host} does not answer as one")
+        return answer
+
+    def _ask(self, what: str, call: Callable[[], Any]) -> Document:
+        try:
+            answer = call()
         except self._refusal as error:
-            refusal = Conflict if error.status == 409 else ClusterError
+            if error.status == 409:
+                raise Conflict(f"the cluster refuses {what}: {_message(error)}") from None
+            is_passing = error.status in BUSY or (error.status or 500) >= 500
+            refusal = Unavailable if is_passing else ClusterError
             raise refusal(f"the cluster refuses {what}: {_message(error)}") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ClusterError(f"the cluster {self.host} does not answer: {_root(error)}") from None
-        if not isinstance(answer, dict):
-            raise ClusterError(f"the cluster {self.host} does not answer as one")
+            raise Unavailable(f"the cluster {self.host} does not answer: {_root(error)}") from None
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or not answer:
+            raise Unavailable(f"the cluster {self.host} does not answer as one")
         return answer
 
 

@@ -13,7 +13,11 @@ from scripts.rollout.weighted import Note, annotate, new_run, read_note
 READY_SECONDS = 1200
 """Source: progressDeadlineSeconds in k8s/base/deployment.yaml."""
 
+MAX_PERCENT = 75
+"""Of a step before the last: it takes three times the stable pods, beside these."""
+
 KIND = Kind("Deployment", "apps", "v1", "deployments")
+AUTOSCALER = Kind("HorizontalPodAutoscaler", "autoscaling", "v2", "horizontalpodautoscalers")
 
 POD = "[0-9a-z]+-[0-9a-z]+"
 """What a Deployment's pods have after its name."""
@@ -22,8 +26,8 @@ POD = "[0-9a-z]+-[0-9a-z]+"
 class Deployments:
     """The canary gets so many pods beside the stable ones that its part comes out.
 
-    The stable Deployment keeps its own, which are its autoscaler's; only for 100 % it is left without. So there are
-    never fewer pods than before.
+    The stable Deployment keeps its own, which are its autoscaler's; only for 100 % it is left without, which no
+    autoscaler minds. So there are never fewer pods than before.
     """
 
     is_present = False
@@ -36,23 +40,55 @@ class Deployments:
         self._run = new_run()
         self._note: Note | None = None
         self._has_moved = False
+        self._steps: Sequence[int] = ()
+        self._n_canary = 0
+        self.is_begun = False
         self.title = f"{KIND.title} {cluster.namespace}/{name}"
 
-    def open(self, steps: Sequence[int] | None) -> Sequence[int]:
+    def open(self, steps: Sequence[int] | None) -> Sequence[int] | None:
         """Reads where it is; see `Target`."""
         assert steps is not None
         stable = self._cluster.get(KIND, self._stable)
-        canary = self._cluster.get(KIND, self._canary)
-        _check_same_service(stable, canary)
         note = read_note(stable)
-        if note is None or not _is_as_noted(note, stable, canary):
-            if not _replicas(stable):
-                raise LifecycleError(f"{self.title} has no pods, and nothing says that a canary has them")
-            note = Note(self._run, -1, (_replicas(stable), _replicas(canary)))
-        self._note = note
-        if note.percent == 100:
-            return []
-        return [step for step in steps if step >= note.percent]
+        if note is not None and note.is_done and _replicas(stable):
+            note = None  # The stable pods were brought back by hand.
+        if note is not None and note.names[1] != self._canary:
+            raise LifecycleError(
+                f"{self.title}: an earlier run has left {note.names[1]} at {note.percent} %; "
+                f"--canary {note.names[1]} --restore puts it back"
+            )
+        canary = self._cluster.get(KIND, self._canary)
+        self._check_pods(stable, canary)
+        if note is None and not _replicas(stable):
+            raise LifecycleError(f"{self.title} has no pods, and nothing says that a canary has them")
+        self.is_begun = note is not None
+        names = (self._stable, self._canary)
+        # What there was before is never read anew while a note says it: pods and note do not change at once.
+        self._note = note or Note(self._run, names, (_replicas(stable), _replicas(canary)), -1)
+        if self._note.is_done:
+            return None
+        self._steps = [step for step in steps if step >= self._note.percent]
+        if any(MAX_PERCENT < step < 100 for step in self._steps):
+            raise LifecycleError(
+                f"{self.title}: of pods a canary gets {MAX_PERCENT} % at most before the last step (--steps)"
+            )
+        return self._steps
+
+    @property
+    def plan(self) -> Sequence[str]:
+        """See `Target`."""
+        assert self._note is not None
+        n_stable, n_canary = self._note.before
+        parts = []
+        for step in self._steps:
+            n = pods_for(step, n_stable)
+            parts.append(
+                f"{step} % is {n} beside {n_stable} ({100 * n / (n + n_stable):.0f} %)" if step < 100 else ""
+            )
+        return [
+            f"in pods: {', '.join(filter(None, parts)) or 'all'}",
+            f"it goes back to: {self._stable} {n_stable}, {self._canary} {n_canary}",
+        ]
 
     @property
     def sides(self) -> Sides:
@@ -63,26 +99,16 @@ class Deployments:
     def go_to(self, percent: int) -> str:
         """Scales the canary, and waits for its pods; see `Target`."""
         assert self._note is not None
-        note = msgspec.structs.replace(self._note, run=self._run, percent=percent)
-
-        def attempt() -> Document:
-            stable = self._cluster.get(KIND, self._stable)
-            if read_note(stable) == note:
-                return stable
-            if self._has_moved:
-                self._check_run(stable)
-            return self._cluster.patch(KIND, stable, {"metadata": annotate(note)})
-
-        stable = change(attempt)
-        self._note, self._has_moved = note, True
-        n_stable = _replicas(stable) or note.before[0]
+        stable = self._write(msgspec.structs.replace(self._note, run=self._run, percent=percent))
+        n_stable = _replicas(stable) or self._note.before[0]
         n_canary = pods_for(percent, n_stable)
         if percent == 100:
             n_canary = max(n_canary, _replicas(self._cluster.get(KIND, self._canary)))
         self._scale(self._canary, n_canary)
+        self._n_canary = n_canary
         self._wait_ready(self._canary, n_canary)
         if percent == 100:
-            self._scale(self._stable, 0)
+            self._empty_stable()
             return f"{self._canary} has all {n_canary} pods, {self._stable} none"
         has = 100 * n_canary / (n_canary + n_stable)
         return f"{self._canary} has {n_canary} of {n_canary + n_stable} pods: {has:.0f} % of the traffic"
@@ -94,49 +120,110 @@ class Deployments:
         self._check_run(stable)
         if self._note.percent == 100 and _replicas(stable):
             raise Overtaken(f"{self.title}: somebody else has scaled it; it is left as it is")
-        canary = self._cluster.get(KIND, self._canary)
-        if not _replicas(canary):
+        n = _replicas(self._cluster.get(KIND, self._canary))
+        if n != self._n_canary:
             raise Overtaken(
-                f"{self.title}: somebody else has scaled {self._canary} to 0; it is left as it is"
+                f"{self.title}: somebody else has scaled {self._canary} to {n}; it is left as it is"
             )
 
     def finish(self) -> str:
         """Leaves it as it is; see `Target`."""
+        assert self._note is not None
+        self._write(msgspec.structs.replace(self._note, run=self._run, is_done=True))
         return (
             f"all traffic is {self._canary}'s, which no autoscaler of {self._stable} minds; give {self._stable} the "
             "same image, then bring its pods back with --restore"
         )
 
-    def put_back(self) -> str:
-        """Brings the stable pods back, waits for them, and scales the canary down; see `Target`."""
+    def put_back(self, *, is_dry: bool = False) -> str:
+        """Brings the stable pods back, waits for them, and scales the canary down; see `Target`.
+
+        The canary's pods go only where the stable ones are ready, however often this was broken off before.
+        """
         stable = self._cluster.get(KIND, self._stable)
         note = read_note(stable)
-        if note is None:
+        if note is None and self._has_moved:
+            note = self._note  # Taken away by somebody who writes the whole object.
+            assert note is not None
+        elif note is None:
             return ""
-        if self._has_moved:
+        elif self._has_moved:
             self._check_run(stable)
-        n_stable, n_canary = note.before
+        canary = note.names[1]
+        n_now = _replicas(self._cluster.get(KIND, canary))
+        n_canary = note.before[1]
+        # Its autoscaler may have made more of them since; as many as the canary has now are needed now.
+        n_stable = _replicas(stable) or max(note.before[0], n_now)
+        if is_dry:
+            return f"{self._stable} would get {n_stable} pods, then {canary} {n_canary} after {n_now}"
         if not _replicas(stable):
             self._scale(self._stable, n_stable)
-            self._wait_ready(self._stable, n_stable)
-        self._scale(self._canary, n_canary)
+        # Below 100 % they have been there all the time: the canary does not wait for the last of them.
+        self._wait_ready(self._stable, n_stable if note.percent == 100 else 1)
+        self._scale(canary, n_canary)
         change(
             lambda: self._cluster.patch(
                 KIND, self._cluster.get(KIND, self._stable), {"metadata": annotate(None)}
             )
         )
-        return f"pods are as before: {self._canary} has {n_canary}"
+        return f"pods are as before: {self._stable} has {n_stable}, {canary} {n_canary}"
 
     @property
     def by_hand(self) -> str:
         """See `Target`."""
-        n_stable, n_canary = self._note.before if self._note is not None else ("?", "?")
-        return f"run this again with --restore, or scale {self._stable} to {n_stable}, then {self._canary} to {n_canary}"
+        note = self._note
+        if note is None:
+            return "run this again"
+        return (
+            f"run this again with --restore, or scale {self._stable} to {note.before[0]}, and when its pods are ready, "
+            f"{self._canary} to {note.before[1]}"
+        )
+
+    def _check_pods(self, stable: Document, canary: Document) -> None:
+        """Makes sure that the numbers of pods are the weights, and that nobody else sets the canary's.
+
+        Raises:
+            LifecycleError: they are not.
+        """
+        selectors = [each["spec"]["selector"].get("matchLabels", {}) for each in (stable, canary)]
+        names = f"{self._stable} and {self._canary}"
+        if selectors[0] == selectors[1]:
+            raise LifecycleError(
+                f"the Deployments {names} select the same pods; give each a label of its own"
+            )
+        labels = [each["spec"]["template"]["metadata"].get("labels", {}) for each in (stable, canary)]
+        services = self._cluster.service_selectors()
+        if not any(all(selector.items() <= each.items() for each in labels) for selector in services):
+            raise LifecycleError(
+                f"no Service selects the pods of both {names}: their numbers share no traffic "
+                "(k8s/components/canary-pods)"
+            )
+        for autoscaler in self._cluster.all_of(AUTOSCALER):
+            reference = autoscaler["spec"]["scaleTargetRef"]
+            if (reference.get("kind"), reference.get("name")) == ("Deployment", self._canary):
+                raise LifecycleError(
+                    f"the autoscaler {autoscaler['metadata']['name']} sets the pods of {self._canary}, too: delete it"
+                )
 
     def _check_run(self, stable: Document) -> None:
         note = read_note(stable)
         if note is None or note.run != self._run:
             raise Overtaken(f"{self.title}: another canary has taken it over; it is left as it is")
+
+    def _write(self, note: Note) -> Document:
+        """Writes the note; returns the stable Deployment."""
+
+        def attempt() -> Document:
+            stable = self._cluster.get(KIND, self._stable)
+            if self._has_moved:
+                self._check_run(stable)
+            if read_note(stable) == note:
+                return stable
+            return self._cluster.patch(KIND, stable, {"metadata": annotate(note)})
+
+        stable = change(attempt)
+        self._note, self._has_moved = note, True
+        return stable
 
     def _scale(self, name: str, n: int) -> None:
         def attempt() -> None:
@@ -146,18 +233,35 @@ class Deployments:
 
         change(attempt)
 
+    def _empty_stable(self) -> None:
+        """Scales the stable Deployment to 0, where it is this run's still."""
+
+        def attempt() -> None:
+            stable = self._cluster.get(KIND, self._stable)
+            self._check_run(stable)
+            if _replicas(stable):
+                self._cluster.patch(KIND, stable, {"spec": {"replicas": 0}})
+
+        change(attempt)
+
     def _wait_ready(self, name: str, n: int) -> None:
+        """Waits until so many pods of the present template are ready.
+
+        Raises:
+            NotReached: they are not in time, or the Deployment has given up.
+        """
         seen = 0
 
         def look() -> bool | None:
             nonlocal seen
             document = self._cluster.get(KIND, name)
-            status = document.get("status", {})
+            status = document.get("status") or {}
             # What it says is of the pods that it was asked for last, and of none that an older template made.
             is_current = status.get("observedGeneration", 0) >= document["metadata"].get("generation", 0)
-            seen = min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0))
+            is_current = is_current and status.get("replicas", 0) == status.get("updatedReplicas", 0)
+            seen = status.get("readyReplicas", 0)
             for condition in status.get("conditions", []):
-                if is_current and condition.get("reason") == "ProgressDeadlineExceeded":
+                if is_current and condition.get("reason") == "ProgressDeadlineExceeded" and seen < n:
                     raise NotReached(f"{name}: {condition.get('message', 'its pods do not get ready')}")
             return True if is_current and seen >= n else None
 
@@ -165,7 +269,7 @@ class Deployments:
 
 
 def pods_for(percent: int, n_stable: int) -> int:
-    """Returns how many pods a canary needs beside the stable ones, at least one; all of them for 100 %."""
+    """Returns how many pods a canary needs beside the stable ones, at least one; as many for 100 %."""
     if percent == 100:
         return n_stable
     return max(1, math.ceil(n_stable * percent / (100 - percent)))
@@ -175,20 +279,3 @@ def _replicas(document: Document) -> int:
     # Kubernetes takes 1 where it is not said.
     n: int = document["spec"].get("replicas", 1)
     return n
-
-
-def _is_as_noted(note: Note, stable: Document, canary: Document) -> bool:
-    """True where the pods of both are what the canary of the note has left."""
-    return bool(_replicas(canary)) and (note.percent == 100) == (not _replicas(stable))
-
-
-def _check_same_service(stable: Document, canary: Document) -> None:
-    """Makes sure that the pods of both are told apart by a label at least.
-
-    Raises:
-        LifecycleError: each would take the other's pods for its own.
-    """
-    selectors = [each["spec"]["selector"].get("matchLabels", {}) for each in (stable, canary)]
-    if selectors[0] == selectors[1]:
-        names = " and ".join(each["metadata"]["name"] for each in (stable, canary))
-        raise LifecycleError(f"the Deployments {names} select the same pods; give each a label of its own")

@@ -7,18 +7,19 @@ from typing import Any, NamedTuple
 from scripts.lifecycle import LifecycleError, Overtaken, StillThere
 from scripts.lifecycle.insisting import insist
 from scripts.lifecycle.interrupts import undisturbed
+from scripts.lifecycle.prometheus import PrometheusError
 from scripts.lifecycle.watching import TakenBack
-from scripts.rollout.cluster import ClusterError
-from scripts.rollout.judging import Behaviour, Limits, Verdict, judge
+from scripts.rollout.cluster import Unavailable
+from scripts.rollout.judging import Behaviour, Limits, Share, Verdict, judge
 from scripts.rollout.measuring import Measure
-from scripts.rollout.target import Target
+from scripts.rollout.target import Target, patiently
 
 LOOK_SECONDS = 5.0
 TELL_SECONDS = 60.0
 """So often it is said what is waited for."""
 
-N_LOST_LOOKS = 3
-"""In so many looks in a row the cluster may not answer."""
+LOST_SECONDS = 60.0
+"""For so long neither the cluster nor Prometheus need answer, as while one of them starts anew."""
 
 
 class Pace(NamedTuple):
@@ -72,7 +73,7 @@ class Canary:
         try:
             for percent in percents:
                 self._step(percent)
-            said = self._target.finish()
+            said = patiently(self._target.finish)
         except Overtaken as error:
             self.outcome = str(error)
             raise
@@ -87,38 +88,46 @@ class Canary:
         self._say(said)
 
     def _step(self, percent: int) -> None:
-        self._say(self._target.go_to(percent))
-        is_alone = percent == 100
-        both = self._measure.follow(is_alone=is_alone)
-        start = told = time.monotonic()
-        n_lost = 0
+        self._say(patiently(lambda: self._target.go_to(percent)))
+        both = self._follow(is_alone=percent == 100)
+        start = told = seen = time.monotonic()
         while True:
             seconds = time.monotonic() - start
             ends = (self._pace.step_seconds, self._pace.max_step_seconds)
             time.sleep(min([LOOK_SECONDS, *(end - seconds for end in ends if end > seconds)]))
             try:
                 self._target.check_ours()
-                n_lost = 0
-            except ClusterError:
-                n_lost += 1
-                if n_lost == N_LOST_LOOKS:
+                stable, canary = both()
+            except (Unavailable, PrometheusError):
+                if time.monotonic() - seen > LOST_SECONDS:
                     raise
-            stable, canary = both()
-            verdict = judge(stable, canary, self._limits, is_alone=is_alone)
-            seconds = time.monotonic() - start
-            if verdict.kind == "break off" or (
-                verdict.kind == "go on" and seconds >= self._pace.step_seconds
-            ):
+                continue
+            seen = time.monotonic()
+            seconds = seen - start
+            has_lasted = seconds >= self._pace.step_seconds
+            share = Share(percent, has_lasted=has_lasted)
+            verdict = judge(stable, canary, self._limits, share)
+            if verdict.kind == "break off" or (verdict.kind == "go on" and has_lasted):
                 break
             if seconds >= self._pace.max_step_seconds:
                 verdict = Verdict("break off", f"after {seconds:.0f} s {verdict.why or 'it goes on'}")
                 break
-            if verdict.why and time.monotonic() - told > TELL_SECONDS:
-                told = time.monotonic()
+            if verdict.why and seen - told > TELL_SECONDS:
+                told = seen
                 self._say(f"waiting at {percent} %: {verdict.why}")
         self._note(percent, stable, canary, verdict)
         if verdict.kind == "break off":
             raise TakenBack(verdict.why)
+
+    def _follow(self, *, is_alone: bool) -> Callable[[], tuple[Behaviour, Behaviour]]:
+        give_up = time.monotonic() + LOST_SECONDS
+        while True:
+            try:
+                return self._measure.follow(is_alone=is_alone)
+            except PrometheusError:
+                if time.monotonic() > give_up:
+                    raise
+            time.sleep(LOOK_SECONDS)
 
     def _note(self, percent: int, stable: Behaviour, canary: Behaviour, verdict: Verdict) -> None:
         sides = {"canary": canary, "stable": stable}

@@ -8,6 +8,9 @@ from scripts.lifecycle.guard import NEGLIGIBLE_SECONDS
 
 LATENCY_QUANTILE = 0.95
 
+FAR_TOO_FEW = 0.1
+"""Of the requests that its part should be, a canary has answered at least so many, or something is wrong."""
+
 N_DEVIATIONS = 3
 """By as many standard deviations two shares of the same population may differ by chance: once in 700 looks."""
 
@@ -21,6 +24,8 @@ class Behaviour(NamedTuple):
     """Answered requests by the longest that they took, in seconds; cumulative, the last one at infinity."""
     classes: Mapping[str, float] = {}
     """Rows by predicted class; empty for regressors."""
+    restarts: int = 0
+    """How often a process of the side was seen to begin anew."""
 
     @property
     def answered(self) -> float:
@@ -70,18 +75,37 @@ class Verdict(NamedTuple):
     why: str = ""
 
 
-def judge(stable: Behaviour, canary: Behaviour, limits: Limits, *, is_alone: bool = False) -> Verdict:
+class Share(NamedTuple):
+    """What the canary has of the traffic."""
+
+    percent: int
+    """At least; where pods are its part, it may be more."""
+    has_lasted: bool = False
+    """As long as the step has to."""
+
+    @property
+    def is_alone(self) -> bool:
+        """It has all of it, so that nothing more becomes known of the stable side."""
+        return self.percent == 100
+
+
+def judge(stable: Behaviour, canary: Behaviour, limits: Limits, share: Share) -> Verdict:
     """Returns whether the canary does as well as the stable side.
 
     Args:
-        stable: of the same time; of the hour before, where the canary is alone.
+        stable: of the same time; of the hour before, where the canary is alone. Where that is too little then, the
+            canary's requests must not fail, and neither its latency nor its classes are compared.
         canary: since it has its present part of the traffic.
         limits: what is allowed.
-        is_alone: it has all of the traffic, so that nothing more becomes known of the stable side: where that is too
-            little, the canary's requests must not fail, and neither its latency nor its classes are compared.
+        share: that part.
     """
+    if canary.restarts:
+        # What a process that ends leaves unanswered, it has not counted.
+        return Verdict("break off", f"a process of the canary began anew, {canary.restarts} times")
+    if not all(map(math.isfinite, (stable.requests, canary.requests, stable.latency, canary.latency))):
+        return Verdict("break off", "its metrics are no numbers")
     is_known = stable.requests >= limits.requests
-    if not is_known and not is_alone:
+    if not is_known and not share.is_alone:
         return Verdict("wait", f"stable has {stable.requests:.0f} of {limits.requests} requests")
     if canary.failed > _allowed_failures(stable if is_known else Behaviour(), canary, limits):
         before = (
@@ -91,8 +115,8 @@ def judge(stable: Behaviour, canary: Behaviour, limits: Limits, *, is_alone: boo
             "break off",
             f"{canary.error_rate:.1%} of {canary.requests:.0f} requests of the canary fail, stable: {before}",
         )
-    if canary.requests < limits.requests:
-        return Verdict("wait", f"the canary has {canary.requests:.0f} of {limits.requests} requests")
+    if canary.answered < limits.requests:
+        return _judge_too_few(stable, canary, limits, share)
     slower = canary.latency - stable.latency
     if (
         is_known
@@ -105,7 +129,18 @@ def judge(stable: Behaviour, canary: Behaviour, limits: Limits, *, is_alone: boo
             f"95 % of the canary's answers take up to {canary.latency * 1e3:.1f} ms, "
             f"stable: {stable.latency * 1e3:.1f} ms",
         )
-    return _judge_classes(stable, canary, limits, is_alone=is_alone)
+    return _judge_classes(stable, canary, limits, is_alone=share.is_alone)
+
+
+def _judge_too_few(stable: Behaviour, canary: Behaviour, limits: Limits, share: Share) -> Verdict:
+    """A canary that answers next to nothing of its part does not get it answered: it hangs, or is not there."""
+    expected = 0.0 if share.is_alone else stable.requests * share.percent / (100 - share.percent)
+    if share.has_lasted and expected >= limits.requests and canary.answered < expected * FAR_TOO_FEW:
+        return Verdict(
+            "break off",
+            f"the canary has answered {canary.answered:.0f} requests, and should have {expected:.0f}",
+        )
+    return Verdict("wait", f"the canary has answered {canary.answered:.0f} of {limits.requests} requests")
 
 
 def _judge_classes(stable: Behaviour, canary: Behaviour, limits: Limits, *, is_alone: bool) -> Verdict:

@@ -43,16 +43,18 @@ class Measure:
         """
         start = self._prometheus.now
         stable, canary = self._sides
-        past = self._behaviour(stable, start - PAST_SECONDS) if is_alone else None
+        past = self._behaviour(stable, start - PAST_SECONDS, is_past=True) if is_alone else None
         return lambda: (past or self._behaviour(stable, start), self._behaviour(canary, start))
 
-    def _behaviour(self, matchers: str, start: float) -> Behaviour:
+    def _behaviour(self, matchers: str, start: float, *, is_past: bool = False) -> Behaviour:
         names = "|".join((BUCKETS, FAILED, CLASSES))
         failed = 0.0
         buckets: defaultdict[float, float] = defaultdict(float)
         classes: defaultdict[str, float] = defaultdict(float)
         wanted = f'__name__=~"{names}",role!="shadow",{matchers}'
-        for labels, grown in self._prometheus.increases(wanted, start):
+        restarts = 0
+        for labels, grown, resets in self._prometheus.increases(wanted, start, is_past=is_past):
+            restarts = max(restarts, resets)
             match labels["__name__"]:
                 case name if name == BUCKETS:
                     buckets[float(labels["le"].replace("Inf", "inf"))] += grown
@@ -60,4 +62,4 @@ class Measure:
                     failed += grown
                 case _ if labels["role"] == "champion":
                     classes[labels["predicted_class"]] += grown
-        return Behaviour(failed, buckets, {name: rows for name, rows in classes.items() if rows})
+        return Behaviour(failed, buckets, {name: rows for name, rows in classes.items() if rows}, restarts)

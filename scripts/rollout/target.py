@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from scripts.lifecycle import LifecycleError
-from scripts.rollout.cluster import ClusterError, Conflict
+from scripts.rollout.cluster import Conflict, Unavailable
 
 POLL_SECONDS = 2.0
 """Between two looks at an object that is to change."""
@@ -13,6 +13,8 @@ POLL_SECONDS = 2.0
 
 class NotReached(LifecycleError):
     """The cluster does not get there: pods that are not ready, or a rollout that was aborted."""
+
+    exit_code = 1
 
 
 class Sides(NamedTuple):
@@ -31,15 +33,26 @@ class Target(Protocol):
     is_present: bool
     """True where pods of the canary run before it has any traffic, so that it can be looked at."""
 
-    def open(self, steps: Sequence[int] | None) -> Sequence[int]:
-        """Reads where it is; returns the percents that are left to go to, none where it is there already.
+    def open(self, steps: Sequence[int] | None) -> Sequence[int] | None:
+        """Reads where it is.
 
         Args:
             steps: rising percents up to 100; None takes its own.
 
+        Returns:
+            The percents that are left to go to, none where it only has to be finished; None where it is done already.
+
         Raises:
             LifecycleError: it is not as a canary needs it.
         """
+
+    @property
+    def plan(self) -> Sequence[str]:
+        """What is worth knowing before it begins, in sentences: where it would go back to, and what a step is in truth."""
+
+    @property
+    def is_begun(self) -> bool:
+        """True where an earlier run has left the canary with traffic."""
 
     @property
     def sides(self) -> Sides:
@@ -64,8 +77,14 @@ class Target(Protocol):
     def finish(self) -> str:
         """Does what is left after the last step; returns what comes next, in words."""
 
-    def put_back(self) -> str:
-        """Gives all traffic back as it was; returns how it is now, in words, and nothing where it was not changed.
+    def put_back(self, *, is_dry: bool = False) -> str:
+        """Gives all traffic back as it was; may be called again where it was broken off.
+
+        Args:
+            is_dry: only say how it would be.
+
+        Returns:
+            How it is now, in words, and nothing where it was not changed.
 
         Raises:
             Overtaken: somebody else has moved it; it is left alone.
@@ -95,12 +114,32 @@ def wait_until(look: Callable[[], Found | None], seconds: float, what: Callable[
         trouble = ""
         try:
             found = look()
-        except ClusterError as error:
+        except Unavailable as error:
             found, trouble = None, f" ({error})"
         if found is not None:
             return found
         if time.monotonic() > give_up:
             raise NotReached(f"{what()} after {seconds:g} s{trouble}")
+        time.sleep(POLL_SECONDS)
+
+
+PATIENCE_SECONDS = 30
+"""For so long a cluster that has no time is asked for a step; where it has none then, the canary is put back."""
+
+
+def patiently(act: Callable[[], Found]) -> Found:
+    """Does something that may be done again; tries again where the cluster is busy or away for a moment.
+
+    Raises:
+        Unavailable: it is so for longer.
+    """
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return act()
+        except Unavailable:
+            if time.monotonic() > give_up:
+                raise
         time.sleep(POLL_SECONDS)
 
 

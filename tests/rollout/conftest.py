@@ -12,7 +12,7 @@ from scripts.lifecycle import insisting
 from scripts.lifecycle.interrupts import SIGNALS
 from scripts.rollout import argo, deployments, driving, target
 from tests.kubernetes.building import build, of_kind
-from tests.rollout.kube_api import KubeApi, RolloutController, ready_at_once, write_kubeconfig
+from tests.rollout.kube_api import KubeApi, RolloutController, make_ready, write_kubeconfig
 from tests.rollout.pretended_prometheus import PretendedPrometheus
 from tests.rollout.traffic import Side, Traffic
 
@@ -39,6 +39,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi
     for module, name, seconds in (
         (driving, "LOOK_SECONDS", 0.1),
         (target, "POLL_SECONDS", 0.05),
+        (target, "PATIENCE_SECONDS", 1),
+        (driving, "LOST_SECONDS", 0.5),
+        (argo, "ABORT_SECONDS", 2),
         (argo, "START_SECONDS", 2),
         (argo, "STEP_SECONDS", 2),
         (deployments, "READY_SECONDS", 2),
@@ -87,10 +90,13 @@ def add_seldon(cluster: KubeApi) -> dict[str, Any]:
 
 
 def add_deployments(cluster: KubeApi) -> dict[str, Any]:
-    cluster.controllers.append(ready_at_once)
-    documents = of_kind(build("production", "gateway"), "Deployment")
-    for document in map(copy.deepcopy, documents):
-        is_canary = document["metadata"]["name"].endswith("-next")
+    cluster.controllers.append(make_ready)
+    documents = build("production", "canary-pods")
+    for document in of_kind(documents, "Service", "HorizontalPodAutoscaler"):
+        plural = {"Service": "services"}.get(document["kind"], "horizontalpodautoscalers")
+        cluster.add(plural, document)
+    for document in map(copy.deepcopy, of_kind(documents, "Deployment")):
+        is_canary = document["metadata"]["name"].endswith("-canary")
         document["spec"]["replicas"] = 0 if is_canary else 4
         added = cluster.add("deployments", document)
         if not is_canary:
@@ -113,7 +119,7 @@ def add_rollout(cluster: KubeApi) -> dict[str, Any]:
 
 
 def weight_of_route(document: dict[str, Any], _: KubeApi) -> float:
-    stable, canary = (one["weight"] for one in document["spec"]["rules"][0]["backendRefs"])
+    stable, canary = (one["weight"] for one in document["spec"]["rules"][0]["backendRefs"][:2])
     return 100 * canary / (stable + canary)
 
 
@@ -123,7 +129,7 @@ def weight_of_seldon(document: dict[str, Any], _: KubeApi) -> float:
 
 def part_of_pods(document: dict[str, Any], cluster: KubeApi) -> float:
     stable = document["spec"]["replicas"]
-    canary = cluster.objects["deployments/model-server-next"]["spec"]["replicas"]
+    canary = cluster.objects["deployments/model-server-canary"]["spec"]["replicas"]
     return 100 * canary / (stable + canary)
 
 
@@ -149,15 +155,15 @@ KINDS = (
             {"pod": "model-server-main-0-model-server-7c9d8f-abcde"},
             {"pod": "model-server-canary-0-model-server-5b6f4d-fghij"},
         ),
-        ('pod=~"model-server-main-[0-9]+-.+"', 'pod=~"model-server-canary-[0-9]+-.+"'),
+        ('pod=~"model-server-main-[0-9]+-(?:', 'pod=~"model-server-canary-[0-9]+-(?:'),
     ),
     Kind(
         "deployment",
-        ("model-server", "--canary", "model-server-next"),
+        ("model-server",),
         add_deployments,
         part_of_pods,
-        ({"pod": "model-server-7c9d8f-abcde"}, {"pod": "model-server-next-5b6f4d-fghij"}),
-        ('pod=~"model-server-[0-9a-z]+-', 'pod=~"model-server-next-[0-9a-z]+-'),
+        ({"pod": "model-server-7c9d8f-abcde"}, {"pod": "model-server-canary-5b6f4d-fghij"}),
+        ('pod=~"model-server-[0-9a-z]+-', 'pod=~"model-server-canary-[0-9a-z]+-'),
     ),
     Kind(
         "rollout",

@@ -21,9 +21,14 @@ Document = dict[str, Any]
 
 TOKEN = "the-token-of-a-deployer"
 
+LIST = re.compile(r"/apis?/(?P<api>(?:[^/]+/)?v[^/]+)/namespaces/(?P<namespace>[^/]+)/(?P<plural>[^/]+)$")
+
 PATH = re.compile(
     r"/apis/(?P<api>[^/]+/[^/]+)/namespaces/(?P<namespace>[^/]+)/(?P<plural>[^/]+)/(?P<name>[^/?]+)(?P<status>/status)?$"
 )
+
+CONTROL_SECONDS = 0.15
+"""After a change its controller sees it."""
 
 REASONS = {
     401: "Unauthorized",
@@ -32,6 +37,8 @@ REASONS = {
     409: "Conflict",
     415: "UnsupportedMediaType",
     422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
 }
 
 
@@ -66,13 +73,19 @@ class KubeApi(Double):
         self.patches: list[tuple[str, Document]] = []
         """What was changed, in order: path and body."""
         self.n_requests = 0
+        self.busy = 0
+        """So many requests are refused for now."""
         self.is_dead = False
         self.forbidden: set[str] = set()
         """Methods that the account may not use."""
         self.on_patch: Callable[[Document], Any] = lambda _: None
         """Called before each patch with the object: somebody else's moment."""
         self.controllers: list[Callable[[Document], Any]] = []
-        """Called after each change with the object, which they may change."""
+        """Called with the object a moment after it was changed, which they may change, too."""
+        self.refusals: list[int] = []
+        """Status codes of refusals, in order."""
+        self.garbage: bytes | None = None
+        """What it answers instead."""
         self.lock = threading.RLock()
         self._version = 1000
 
@@ -81,7 +94,9 @@ class KubeApi(Double):
         document = copy.deepcopy(document)
         document["metadata"] |= {"generation": 1, "uid": f"uid-{len(self.objects)}"}
         self.objects[f"{plural}/{document['metadata']['name']}"] = document
-        self.change(document, lambda _: None)
+        with self.lock:
+            self._count(document)
+            self._control(document)
         return document
 
     def change(self, document: Document, edit: Callable[[Document], Any]) -> None:
@@ -94,10 +109,35 @@ class KubeApi(Double):
             self._touch(document)
 
     def _touch(self, document: Document) -> None:
-        for controller in self.controllers:
-            controller(document)
+        self._count(document)
+        timer = threading.Timer(CONTROL_SECONDS, self._control, (document,))
+        timer.daemon = True
+        timer.start()
+
+    def _count(self, document: Document) -> None:
         self._version += 1
         document["metadata"]["resourceVersion"] = str(self._version)
+
+    def _control(self, document: Document) -> None:
+        with self.lock:
+            before = copy.deepcopy(document)
+            for controller in self.controllers:
+                controller(document)
+            if document != before:
+                self._count(document)
+
+    def list(self, path: str) -> Document | None:
+        """All objects that a path names; None where it names one."""
+        match = LIST.fullmatch(path)
+        if match is None:
+            return None
+        items = [
+            document
+            for key, document in self.objects.items()
+            if key.startswith(f"{match['plural']}/")
+            and document["metadata"]["namespace"] == match["namespace"]
+        ]
+        return {"apiVersion": match["api"], "kind": "List", "metadata": {}, "items": copy.deepcopy(items)}
 
     def get(self, path: str) -> Document:
         return self._find(path)[0]
@@ -170,7 +210,8 @@ class _Handler(Quiet):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._answer(lambda: copy.deepcopy(self.server.get(self.path)))
+        path = self.path.split("?")[0]
+        self._answer(lambda: self.server.list(path) or copy.deepcopy(self.server.get(path)))
 
     def do_PATCH(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -182,6 +223,9 @@ class _Handler(Quiet):
             self.close_connection = True
             return
         try:
+            if self.server.busy > 0:
+                self.server.busy -= 1
+                raise Refusal(429, "too many requests, please try again later")
             if self.headers["Authorization"] != f"Bearer {TOKEN}":
                 raise Refusal(401, "Unauthorized")
             if self.command in self.server.forbidden:
@@ -191,6 +235,7 @@ class _Handler(Quiet):
             code, answer = 200, act()
         except Refusal as refusal:
             code = refusal.code
+            self.server.refusals.append(code)
             answer = {
                 "kind": "Status",
                 "apiVersion": "v1",
@@ -200,7 +245,8 @@ class _Handler(Quiet):
                 "reason": REASONS[code],
                 "code": code,
             }
-        self.answer(json.dumps(answer).encode(), code)
+        body = json.dumps(answer).encode() if self.server.garbage is None else self.server.garbage
+        self.answer(body, code)
 
 
 def write_kubeconfig(file: Path, url: str, token: str = TOKEN) -> None:
@@ -216,8 +262,8 @@ def write_kubeconfig(file: Path, url: str, token: str = TOKEN) -> None:
     file.write_text(json.dumps(settings))
 
 
-def ready_at_once(document: Document) -> None:
-    """The controller of Deployments, in a cluster where pods take no time."""
+def make_ready(document: Document) -> None:
+    """The controller of Deployments, in a cluster whose pods are ready as soon as it sees that they should be there."""
     if document["kind"] != "Deployment":
         return
     n = document["spec"].get("replicas", 1)

@@ -23,6 +23,7 @@ class PretendedPrometheus(Double):
         """Takes the sides, by a part of the matchers that only theirs have."""
         super().__init__(_Handler)
         self.is_dead = False
+        self.has_lost_all = False
         self._sides = sides
         self._scraped: dict[str, dict[str, list[tuple[float, str]]]] = {part: {} for part in sides}
 
@@ -30,6 +31,8 @@ class PretendedPrometheus(Double):
         now = time.time()
         if text == "vector(time())":
             return [{"metric": {}, "value": [now, str(now)]}]
+        if text == "model_info":
+            return [{"metric": {}, "value": [now, "1"]}] if not self.has_lost_all else []
         (part,) = (part for part in self._sides if part in text)
         scraped = self._scraped[part]
         for line, value in self._sides[part].pod.lines.items():

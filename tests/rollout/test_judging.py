@@ -4,9 +4,10 @@ import math
 
 import pytest
 
-from scripts.rollout.judging import Behaviour, Limits, judge, largest_difference, quantile
+from scripts.rollout.judging import Behaviour, Limits, Share, judge, largest_difference, quantile
 
 LIMITS = Limits()
+HALF = Share(50)
 
 
 def side(answered: float = 1000, failed: float = 0, seconds: float = 0.004, **classes: float) -> Behaviour:
@@ -19,14 +20,14 @@ def side(answered: float = 1000, failed: float = 0, seconds: float = 0.004, **cl
     ("stable", "canary", "kind", "why"),
     [
         (side(), side(100), "go on", ""),
-        (side(), side(99), "wait", "the canary has 99 of 100 requests"),
+        (side(), side(99), "wait", "the canary has answered 99 of 100 requests"),
         (side(99), side(1000), "wait", "stable has 99 of 100 requests"),
         # 1 % more may fail: 10 of 1,000.
         (side(), side(990, failed=10), "go on", ""),
         (side(), side(989, failed=11), "break off", "1.1% of 1000 requests of the canary fail, stable: 0.0% of 1000"),
         # Two of a hundred are too many, also where 98 are still to come; one is not.
         (side(), side(0, failed=2), "break off", "100.0% of 2 requests of the canary fail, stable: 0.0% of 1000"),
-        (side(), side(0, failed=1), "wait", "the canary has 1 of 100 requests"),
+        (side(), side(0, failed=1), "wait", "the canary has answered 0 of 100 requests"),
         # Of both sides 10 % fail: sqrt(0.1 * 0.9 * (1/400 + 1/1000)) = 0.01775, so up to 16.3 % of the canary's 400 may.
         (side(900, failed=100), side(335, failed=65), "go on", ""),
         (side(900, failed=100), side(334, failed=66), "break off", "16.5% of 400 requests of the canary fail, stable: 10.0% of 1000"),
@@ -46,7 +47,7 @@ def side(answered: float = 1000, failed: float = 0, seconds: float = 0.004, **cl
     ],
 )  # fmt: skip
 def test_the_canary_is_compared_with_the_stable_side(stable, canary, kind, why):
-    assert judge(stable, canary, LIMITS) == (kind, why)
+    assert judge(stable, canary, LIMITS, HALF) == (kind, why)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_the_canary_is_compared_with_the_stable_side(stable, canary, kind, why):
         (Behaviour(), side(99), "wait"),
         (Behaviour(), side(98, failed=2), "break off"),
         (side(10, failed=10), side(98, failed=2), "break off"),  # of 20 nothing is concluded
-        (side(900, failed=100), side(95, failed=5), "go on"),
+        (side(900, failed=100), side(100, failed=5), "go on"),
         (side(), side(seconds=1), "break off"),
         (side(a=500), side(b=500), "break off"),
         (side(a=500), side(b=400), "wait"),
@@ -64,14 +65,14 @@ def test_the_canary_is_compared_with_the_stable_side(stable, canary, kind, why):
     ],
 )
 def test_alone_it_is_compared_with_what_is_known_of_the_stable_side(stable, canary, kind):
-    assert judge(stable, canary, LIMITS, is_alone=True).kind == kind
+    assert judge(stable, canary, LIMITS, Share(100)).kind == kind
 
 
 def test_limits_are_the_callers():
     worse = side(980, failed=20, seconds=0.1, a=250, b=250)
-    assert judge(side(a=500), worse, LIMITS).kind == "break off"
-    generous = Limits(error_increase=0.02, latency_ratio=30, class_difference=0.5, requests=1000, rows=500)
-    assert judge(side(a=500), worse, generous).kind == "go on"
+    assert judge(side(a=500), worse, LIMITS, HALF).kind == "break off"
+    generous = Limits(error_increase=0.02, latency_ratio=30, class_difference=0.5, requests=900, rows=500)
+    assert judge(side(a=500), worse, generous, HALF).kind == "go on"
 
 
 def test_no_more_canaries_are_broken_off_by_chance_than_promised():
@@ -82,7 +83,7 @@ def test_no_more_canaries_are_broken_off_by_chance_than_promised():
     n = 20_000
     failed = random.binomial(1000, 0.05, (n, 2))
     wrong = sum(
-        judge(side(1000 - a, failed=a), side(1000 - b, failed=b), LIMITS).kind == "break off"
+        judge(side(1000 - a, failed=a), side(1000 - b, failed=b), LIMITS, HALF).kind == "break off"
         for a, b in failed
     )
     assert wrong <= n / 700
@@ -101,6 +102,42 @@ def test_no_more_canaries_are_broken_off_by_chance_than_promised():
 )
 def test_a_quantile_is_read_off_a_histogram(buckets, part, expected):
     assert quantile(buckets, part) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("stable", "canary", "kind", "why"),
+    [
+        (side()._replace(restarts=9), side(), "go on", ""),
+        (side(), side()._replace(restarts=1), "break off", "a process of the canary began anew, 1 times"),
+        (side(), Behaviour(math.nan), "break off", "its metrics are no numbers"),
+        (
+            Behaviour(1000),
+            Behaviour(1000),
+            "wait",
+            "the canary has answered 0 of 100 requests",
+        ),  # both fail always
+    ],
+)
+def test_what_tells_that_something_is_wrong_at_all(stable, canary, kind, why):
+    assert judge(stable, canary, LIMITS, HALF) == (kind, why)
+
+
+@pytest.mark.parametrize(
+    ("percent", "has_lasted", "stable", "canary", "kind"),
+    [
+        (50, True, side(1000), side(0), "break off"),  # 1,000 should be there
+        (50, False, side(1000), side(0), "wait"),
+        (50, True, side(1000), side(99), "break off"),
+        (50, True, side(990), side(99), "wait"),  # a tenth of 990
+        (10, True, side(899), side(0), "wait"),  # of 99.9 nothing is concluded
+        (10, True, side(900), side(0), "break off"),
+        (100, True, side(900), side(0), "wait"),
+    ],
+)
+def test_a_canary_that_answers_next_to_nothing_of_its_part_is_noticed(
+    percent, has_lasted, stable, canary, kind
+):
+    assert judge(stable, canary, LIMITS, Share(percent, has_lasted=has_lasted)).kind == kind
 
 
 def test_the_class_that_differs_most_is_found():

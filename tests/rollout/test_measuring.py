@@ -60,6 +60,7 @@ def test_each_side_is_added_up_over_its_pods_versions_and_roles(scraped):
     second.show_lines(lines("1", "champion", fast=20, slow=10, failed=0, a=10, b=30))  # began since
     canary.show_lines(lines("1", "champion", fast=17, slow=30, failed=4, a=7))  # 10, 30, 3, none
     server.wait_value('model_predicted_class_total{predicted_class="b",role="champion"}', 30)
+    server.wait_value('model_predicted_class_total{predicted_class="a",service="stable",version="2"}', 900)
     server.wait_value('model_prediction_errors_total{service="canary"}', 4)
     fast, slow = 60 + 3 + 20, 30 + 4 + 10
     stable = Behaviour(5 + 2, {0.001: fast, 0.004: fast + slow, math.inf: fast + slow}, {"a": 110, "b": 30})
@@ -85,3 +86,16 @@ def test_a_side_that_is_not_scraped_is_told_with_the_option(scraped):
     measure.check("stable")
     with pytest.raises(LifecycleError, match=r'no model_info{service="canary"}: .* \(--canary-metrics\)'):
         measure.check("canary")
+
+
+def test_what_was_counted_before_prometheus_scraped_is_not_of_now(scraped):
+    """As after it has lost its samples: nothing says how much of a first sample is new."""
+    (first, _, _), server = scraped
+    prometheus = Prometheus(server.url)
+    both = Measure(prometheus, SIDES).follow(is_alone=False)
+    first.show_lines(lines("1", "champion", fast=1000, slow=0, failed=1000))
+    server.wait_value("sum(model_prediction_errors_total)", 1000)
+    first.show_lines(lines("1", "champion", fast=1007, slow=0, failed=1002))
+    server.wait_value("sum(model_prediction_errors_total)", 1002)
+    stable, _ = both()
+    assert (stable.answered, stable.failed) == (7, 2)

@@ -113,13 +113,13 @@ def unchanged(_):
         (add_route, unchanged, given("httproute nobody"), '404 httproutes.gateway.networking.k8s.io "nobody" not found'),
         (add_route, unchanged, given("httproute model-server-gateway --canary other"), "has no other; there are: model-server, model-server-next"),
         (add_route, alone, given("httproute model-server-gateway"), "shares traffic between nobody; two are needed"),
-        (add_route, third, given("httproute model-server-gateway"), "'other'] ; two are needed".replace(" ;", ";")),
+        (add_route, third, given("httproute model-server-gateway"), "model-server, model-server-next, other; two are needed"),
         (add_route, uneven, given("httproute model-server-gateway"), "its rules have different weights"),
         (add_route, unchanged, given("httproute model-server-gateway"), "does not answer as one: Connection refused"),
         (add_seldon, unchanged, given("seldondeployment model-server --canary second"), "has no second; there are: main, canary"),
-        (add_deployments, unchanged, given("deployment model-server"), 'deployments.apps "model-server-canary" not found'),
+        (add_deployments, unchanged, given("deployment model-server --canary other"), 'deployments.apps "other" not found'),
         (add_deployments, unchanged, given("deployment model-server --canary model-server"), "select the same pods"),
-        (add_deployments, empty, given("deployment model-server --canary model-server-next"), "has no pods"),
+        (add_deployments, empty, given("deployment model-server"), "has no pods"),
         (add_rollout, timed, given("rollout model-server"), "goes on by itself after step 1"),
         (add_rollout, analysed, given("rollout model-server"), "its step 2 is neither setWeight nor pause but analysis"),
         (add_rollout, stepless, given("rollout model-server"), "has no rising steps with a pause each"),
@@ -220,18 +220,32 @@ def test_an_analysis_that_aborts_it_ends_it(run: Run, capsys):
 
     threading.Timer(0.5, abort).start()
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
-    assert "was aborted: RolloutAborted" in capsys.readouterr().out
+    assert "was aborted: " in capsys.readouterr().out
     assert run.percent == 0
 
 
 @of([KINDS[2]])
 def test_stable_pods_that_do_not_come_back_keep_the_canary(run: Run, capsys):
+    def pods(name: str) -> int:
+        return run.cluster.objects[f"deployments/{name}"]["spec"]["replicas"]
+
     assert canary.main([*run.arguments, "--steps", "100"]) == 0
+    controllers = list(run.cluster.controllers)
     run.cluster.controllers.clear()
-    restore = [*run.arguments[: run.arguments.index("--prometheus")], "--restore"]
-    assert canary.main(restore) == 2
-    assert "model-server has 0 of 4 pods ready" in capsys.readouterr().err
-    assert run.cluster.objects["deployments/model-server-next"]["spec"]["replicas"] == 4
+    capsys.readouterr()
+    for _ in range(2):  # the second finds them scaled up already
+        assert canary.main(restoring(run)) == 1
+        assert "model-server has 0 of 4 pods ready" in capsys.readouterr().err
+        assert pods("model-server-canary") == 4
+    run.cluster.controllers.extend(controllers)
+    run.cluster.change(run.document, lambda _: None)
+    assert canary.main(restoring(run)) == 0
+    assert (pods("model-server"), pods("model-server-canary")) == (4, 0)
+
+
+def restoring(run: Run) -> list[str]:
+    """The command line that puts back by hand."""
+    return [*run.arguments[: run.arguments.index("--prometheus")], "--restore"]
 
 
 @of(KINDS)

@@ -24,27 +24,31 @@ class Side:
         """
         self.failing, self.seconds, self.first_class = failing, seconds, first_class
         self.pod = Pod()
-        self.requests = 0.0
+        self._counted: dict[str, float] = {'model_info{model="wine",version="1"}': 1.0}
 
     def answer(self, n: float) -> None:
         """Takes so many requests more."""
-        self.requests += n
-        answered = (1 - self.failing) * self.requests
+        answered = (1 - self.failing) * n
         labels = 'model="wine",version="1",role="champion"'
-        name = "model_prediction_latency_seconds_bucket"
-        lines = {f'model_info{{model="wine",version="1"}}': 1.0}  # noqa: F541
-        lines |= {
-            f'{name}{{{labels},le="{bound}"}}': answered if self.seconds <= bound else 0 for bound in BOUNDS
-        }
-        lines[f'{name}{{{labels},le="+Inf"}}'] = answered
+        bucket = f"model_prediction_latency_seconds_bucket{{{labels}"
+        for bound in BOUNDS:
+            self._count(f'{bucket},le="{bound}"}}', answered if self.seconds <= bound else 0)
+        self._count(f'{bucket},le="+Inf"}}', answered)
         if self.failing:
-            errors = f'model_prediction_errors_total{{{labels},type="internal_error"}}'
-            lines[errors] = self.failing * self.requests
+            self._count(f'model_prediction_errors_total{{{labels},type="internal_error"}}', self.failing * n)
         if self.first_class is not None:
             for each, part in (("no", self.first_class), ("yes", 1 - self.first_class)):
-                counter = f'model_predicted_class_total{{{labels},predicted_class="{each}"}}'
-                lines[counter] = part * answered
-        self.pod.show_lines(lines)
+                self._count(
+                    f'model_predicted_class_total{{{labels},predicted_class="{each}"}}', part * answered
+                )
+        self.pod.show_lines(self._counted)
+
+    def begin_anew(self) -> None:
+        """Its process ends, and another one begins to count."""
+        self._counted = dict.fromkeys(self._counted, 0.0) | {'model_info{model="wine",version="1"}': 1.0}
+
+    def _count(self, line: str, n: float) -> None:
+        self._counted[line] = self._counted.get(line, 0) + n
 
 
 class Traffic:
