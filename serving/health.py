@@ -1,8 +1,9 @@
-"""The question that a container's HEALTHCHECK asks: does the service answer? Readiness is `/readyz`'s.
+"""The question that a container's HEALTHCHECK asks: does the service answer?
 
     python -m serving.health
+    python -m serving.health /readyz   # has it a model?
 
-Exit code 0 when it does, 1 when it does not.
+Exit code 0 when it answers 200, 1 when it does not.
 """
 
 import http.client
@@ -10,17 +11,17 @@ import os
 import sys
 
 
-def main() -> int:
+def main(path: str = "/livez") -> int:
     """Asks; returns the exit code."""
     connection = http.client.HTTPConnection(
         "127.0.0.1", int(os.environ.get("BENTOML_PORT") or 3000), timeout=4
     )
     try:
-        connection.request("GET", "/livez")
+        connection.request("GET", path)
         return 0 if connection.getresponse().status == 200 else 1
     except OSError:
         return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:2]))
