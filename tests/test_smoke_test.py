@@ -107,6 +107,20 @@ def test_a_champion_beside_a_challenger_is_judged_by_its_own_answers(tmp_path: P
     assert "champion" in table["version"][1]
 
 
+def test_a_challenger_that_gets_every_request_is_judged_by_its_own_answers(tmp_path: Path, smoke: Smoke):
+    registry = Registry(tmp_path / "registry", 1.0, 0.01)
+    client = mlflow.MlflowClient(registry.uri, registry.uri)
+    client.set_registered_model_alias(NAME, "challenger", "2")
+    with two_workers(
+        tmp_path, registry, SERVING_CHALLENGER_ALIAS="challenger", SERVING_CHALLENGER_PERCENT="100"
+    ) as service:
+        wait_answering_both(service)
+        code, table, _ = smoke(service.url, "--version", "1")
+    assert code == 0, table
+    assert table["version"][1] == "version 2 in body and headers (challenger)"
+    assert table["metrics"][0] == "ok"
+
+
 def wait_answering_both(service: Service) -> None:
     """Until every worker has both versions."""
     deadline = time.monotonic() + 120

@@ -33,12 +33,12 @@ def example(visit: Visit) -> str:
     said = answer.json()
     if said["request_id"] != REQUEST_ID or answer.headers.get("X-Request-ID") != REQUEST_ID:
         raise Broken("its request_id is not the X-Request-ID that it was asked with")
-    predictions = said["predictions"]
+    visit.answer, predictions = answer, said["predictions"]
     if len(predictions) != len(visit.instances):
         raise Broken(f"{len(predictions)} predictions for {len(visit.instances)} rows")
     for prediction in predictions:
         _check_shape(prediction, visit)
-    visit.answer, visit.predictions = answer, predictions
+    visit.predictions = predictions
     return f"{len(predictions)} rows of {source}"
 
 
@@ -77,11 +77,11 @@ def _ask_champion(visit: Visit) -> Answer:
 
 
 def _check_shape(prediction: dict[str, Any], visit: Visit) -> None:
-    keys, is_classifier = set(prediction), visit.champion["task"] == "classification"
+    keys, is_classifier = set(prediction), visit.answering["task"] == "classification"
     documented = visit.documented or ({"label", "probabilities"} & keys if is_classifier else {"value"})
     if keys != documented or not keys:
         raise Broken(f"a prediction has {_names(keys)}, documented are {_names(documented)}")
-    classes = visit.champion["classes"]
+    classes = visit.answering["classes"]
     label = prediction.get("label")
     if classes and "label" in keys and not isinstance(label, list) and label not in classes:
         raise Broken(f"the label {label!r:.40} is none of the model's classes")
@@ -114,7 +114,7 @@ def probabilities(visit: Visit) -> str:
     given = [one["probabilities"] for one in visit.predictions if "probabilities" in one]
     if not given:
         raise NotApplicable("the model has none")
-    names = [_class_name(label) for label in visit.champion["classes"]]
+    names = [_class_name(label) for label in visit.answering["classes"]]
     worst = 0.0
     for row in given:
         if list(row) != names:
@@ -137,7 +137,7 @@ def rows(visit: Visit) -> str:
     """Each row is answered by itself as it is beside the others."""
     together = [numbers_of(prediction) for prediction in visit.predictions]
     visit.alone = together
-    if not visit.champion["batching"]["rows_are_independent"]:
+    if not visit.answering["batching"]["rows_are_independent"]:
         raise NotApplicable("this model's rows depend on each other")
     alone = []
     for instance in visit.instances:
@@ -153,7 +153,7 @@ def rows(visit: Visit) -> str:
 
 def batch_json(visit: Visit) -> str:
     """`predict_batch` gives the same numbers in JSON."""
-    signature = visit.champion["signature"]
+    signature = visit.answering["signature"]
     body = json.dumps([row_of(signature, instance) for instance in visit.instances]).encode()
 
     def read(answer: Answer) -> list[list[Any]]:
@@ -165,14 +165,14 @@ def batch_json(visit: Visit) -> str:
 def batch_npy(visit: Visit) -> str:
     """`predict_batch` gives the same numbers in `.npy`."""
     _check_plain(visit)
-    body = to_npy(visit.champion["signature"], visit.instances)
+    body = to_npy(visit.answering["signature"], visit.instances)
     return _check_batch(visit, body, NPY, lambda answer: npy_to_rows(answer.body))
 
 
 def batch_arrow(visit: Visit) -> str:
     """`predict_batch` gives the same numbers in Arrow."""
     _check_plain(visit)
-    body = to_arrow(visit.champion["signature"], visit.instances)
+    body = to_arrow(visit.answering["signature"], visit.instances)
     return _check_batch(visit, body, ARROW, lambda answer: arrow_to_rows(answer.body))
 
 

@@ -88,7 +88,7 @@ def _read_counts(visit: Visit, dialogue: Dialogue) -> dict[str, float]:
         for family in text_string_to_metric_families(answer.body.decode(errors="replace")):
             for sample in family.samples:
                 if (
-                    sample.labels.get("version") == visit.champion["version"]
+                    sample.labels.get("version") == visit.answering["version"]
                     and sample.labels.get("role") != "shadow"
                 ):
                     counts[sample.name] = counts.get(sample.name, 0) + sample.value

@@ -67,8 +67,14 @@ class Visit:
 
     @property
     def champion(self) -> dict[str, Any]:
-        """The version that answers, as the service describes it."""
+        """The version that the registry wants, as the service describes it."""
         return self.models["champion"]
+
+    @property
+    def answering(self) -> dict[str, Any]:
+        """The version that has answered: the challenger, where it gets all requests."""
+        role = self.answer.headers.get("X-Model-Role") if self.answer else None
+        return self.models.get(role or "champion", self.champion)
 
     def pause(self, missing: str) -> bool:
         """Waits a moment for what is missing; returns whether there is time to ask once more."""
