@@ -12,6 +12,7 @@ Exit code 0 when all is as claimed, 1 when a claim fails, 2 with one line on std
 """
 
 import argparse
+import json
 import math
 import os
 import sys
@@ -26,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from scripts.lifecycle.command import DONE, FAILED, OneLineParser, run, teller  # noqa: E402  # needs the line above
 from scripts.lifecycle.services import http_url  # noqa: E402  # the same
 from scripts.smoke import Broken, NoAnswer, NotApplicable, answers, conduct, state  # noqa: E402  # the same
-from scripts.smoke.visit import Expected, Visit  # noqa: E402  # the same
+from scripts.smoke.visit import Example, Expected, Visit  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 HEADER_VARIABLE = "SMOKE_TEST_HEADER"
@@ -81,20 +82,19 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
     )
     parser.add_argument(
         "--example",
-        type=Path,
+        type=example,
         metavar="FILE",
         help='ask with this body, {"instances": […]}, instead of the model\'s own example',
     )
     parser.add_argument(
         "--v1-only",
         action="store_true",
-        help="the URL shows /v1 and nothing else, as an ingress does: no probes, no metrics; needs --example",
+        help="the URL shows /v1 and nothing else, as an ingress does: no probes, no metrics; "
+        "where /docs.json is not open either, it needs --example",
     )
     parser.add_argument("--no-metrics", action="store_true", help="do not look at /metrics")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)
-    if options.v1_only and options.example is None:
-        parser.error("--v1-only needs --example: the model's own is not below /v1")
     if text := os.environ.get(HEADER_VARIABLE):
         try:
             options.header.insert(0, header(text))
@@ -132,6 +132,25 @@ def positive(text: str) -> float:
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
     return number
+
+
+def example(text: str) -> Example:
+    """Returns the rows of a file.
+
+    Raises:
+        argparse.ArgumentTypeError: there are none in it.
+    """
+    file = Path(text)
+    try:
+        body = json.loads(file.read_bytes())
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{file} is not JSON") from None
+    rows = body.get("instances") if isinstance(body, dict) and len(body) == 1 else None
+    if not isinstance(rows, list) or not rows:
+        raise argparse.ArgumentTypeError(f'{file} is not of the form {{"instances": [row, …]}}')
+    return Example(rows, file.name)
 
 
 def header(text: str) -> tuple[str, str]:

@@ -492,7 +492,7 @@ def test_a_service_that_stops_answering_on_the_way_fails(
         (["http://localhost", "--header", "X: hunter2\nY: z"], "not of the form 'Name: value'"),
         (["http://localhost", "--timeout-seconds", "soon"], "'soon' is not a number"),
         (["http://localhost", "--max-latency-ms", "-1"], "'-1' is not a number"),
-        (["http://localhost", "--v1-only"], "needs --example"),
+        (["http://localhost", "--example", "no-such.json"], "no-such.json cannot be read"),
         (["http://localhost", "--verson", "1"], "unrecognized arguments: --verson"),
         ([], "required: url"),
         (["http://nobody.invalid"], "nobody knows a host of this name"),
@@ -559,6 +559,10 @@ def test_behind_an_ingress_only_v1_is_asked(url: str, smoke: Smoke, tmp_path: Pa
     def hide(asked: Asked, _: Said) -> Said | None:
         return None if asked.path.startswith("/v1/") else Said(404, {}, b"default backend - 404")
 
+    with Liar(url, hide).running() as liar:
+        code, _, err = smoke(liar.url, "--v1-only")
+        assert (code, "needs --example here: /docs.json" in err, len(err.splitlines())) == (2, True, 1)
+
     body = httpx.get(f"{url}/docs.json").json()["paths"]["/v1/predict"]["post"]["requestBody"]
     file = tmp_path / "rows.json"
     file.write_text(json.dumps(body["content"]["application/json"]["example"]))
@@ -577,16 +581,17 @@ def test_behind_an_ingress_only_v1_is_asked(url: str, smoke: Smoke, tmp_path: Pa
         ("{", "is not JSON"),
         ("[]", "not of the form"),
         ('{"instances": []}', "not of the form"),
+        ('{"instances": {"age": 1}}', "not of the form"),
     ],
 )
-def test_an_example_that_is_none_is_told(
-    url: str, smoke: Smoke, tmp_path: Path, content: str | None, part: str
+def test_an_example_that_is_none_is_told_before_anybody_is_asked(
+    smoke: Smoke, tmp_path: Path, content: str | None, part: str
 ):
     file = tmp_path / "rows.json"
     if content is not None:
         file.write_text(content)
-    code, _, err = smoke(url, "--example", str(file))
-    assert (code, part in err) == (2, True), err
+    code, table, err = smoke(f"http://127.0.0.1:{free_port()}", "--example", str(file))
+    assert (code, table, part in err, len(err.splitlines())) == (2, {}, True, 1), err
 
 
 def test_an_example_that_the_model_refuses_fails(url: str, smoke: Smoke, tmp_path: Path):

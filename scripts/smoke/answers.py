@@ -43,25 +43,22 @@ def example(visit: Visit) -> str:
 
 
 def _read_example(visit: Visit) -> tuple[list[Any], str]:
-    file = visit.expected.example
-    if file is not None:
-        try:
-            body, source = json.loads(file.read_bytes()), file.name
-        except OSError as error:
-            raise LifecycleError(f"{file} (--example) cannot be read: {error.strerror}") from None
-        except ValueError:
-            raise LifecycleError(f"{file} (--example) is not JSON") from None
-        if not isinstance(body, dict) or set(body) != {"instances"} or not body["instances"]:
-            raise LifecycleError(f'{file} (--example) is not of the form {{"instances": [row, …]}}')
+    if visit.expected.example:
+        rows, source = visit.expected.example
     else:
         answer = visit.get("/docs.json")
-        if answer.status != 200:
+        is_open = answer.status == 200
+        if visit.expected.v1_only and not (is_open and answer.media_type == JSON):
+            raise LifecycleError(
+                f"--v1-only needs --example here: /docs.json, which has the model's own, answers {answer.kind}"
+            )
+        if not is_open:
             raise Broken(f"/docs.json answers {answer.kind}")
         operation = answer.json()["paths"]["/v1/predict"]["post"]
-        body, source = operation["requestBody"]["content"][JSON]["example"], "/docs.json"
+        rows, source = operation["requestBody"]["content"][JSON]["example"]["instances"], "/docs.json"
         schema = operation["responses"]["200"]["content"][JSON]["schema"]
         visit.documented = set(schema["properties"]["predictions"]["items"]["properties"])
-    rows = body["instances"][:MAX_ROWS]
+    rows = rows[:MAX_ROWS]
     # At least two, so that rows can get into each other's way.
     return (rows if len(rows) > 1 else rows * 2), source
 

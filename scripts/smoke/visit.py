@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from scripts.smoke import Broken, NoAnswer
@@ -18,6 +17,13 @@ PAUSE_SECONDS = 0.5
 JSON = "application/json"
 
 
+class Example(NamedTuple):
+    """Rows to ask for, and where they are from."""
+
+    rows: list[Any]
+    source: str
+
+
 class Expected(NamedTuple):
     """What the command line claims."""
 
@@ -25,7 +31,7 @@ class Expected(NamedTuple):
     version: str | None = None
     timeout_seconds: float = 60
     max_latency_ms: float | None = None
-    example: Path | None = None
+    example: Example | None = None
     v1_only: bool = False
     no_metrics: bool = False
 
