@@ -33,7 +33,8 @@ def rendered(folder: Path, port: int, addresses: list[str], **times: str) -> str
     assert text.count("/tmp/") == 6
     replacements = {"listen 8080;": f"listen 127.0.0.1:{port};"}
     for number, address in enumerate(addresses, 1):
-        replacements[f"server model-server-{number}:3000 "] = f"server {address} "
+        assert text.count(f"server model-server-{number}:3000") == 2
+        text = text.replace(f"server model-server-{number}:3000", f"server {address}")
     for name, value in times.items():
         (line,) = re.findall(rf"^ +{name} [^;]+;", text, re.MULTILINE)
         replacements[line] = f"{name} {value};"

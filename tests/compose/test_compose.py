@@ -178,8 +178,8 @@ def test_memory_is_enough_to_prepare_beside_the_worker(name):
 
 
 def test_nginx_asks_the_model_servers_where_they_are():
-    asked = re.findall(r"^ +server ([^:]+):(\d+) ", NGINX_CONF.read_text(), re.MULTILINE)
-    assert asked == [(name, str(PORT)) for name in MODEL_SERVERS]
+    asked = re.findall(r"^ +server ([^:]+):(\d+) .*?( backup)?;", NGINX_CONF.read_text(), re.MULTILINE)
+    assert asked == [(name, str(PORT), backup) for backup in ("", " backup") for name in MODEL_SERVERS]
     where = {name: service(name)["networks"]["default"]["ipv4_address"] for name in MODEL_SERVERS}
     assert dict(re.split("[:=]", host, maxsplit=1) for host in service("nginx")["extra_hosts"]) == where
     assert listens("nginx") == {int(directive("listen"))}

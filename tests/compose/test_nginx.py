@@ -296,6 +296,35 @@ def test_one_that_hangs_is_given_up_and_nobody_else_is_asked_the_same(servers: l
         assert ", " not in nginx.logged(response.json()["request_id"])["servers"]
 
 
+def test_one_that_hangs_costs_one_request_and_not_every_second(servers: list[Service]) -> None:
+    times = {"proxy_read_timeout": "1s", "proxy_next_upstream_timeout": "500ms"}
+    workers = child_processes(servers[0].process.pid, WORKER)
+    with running_nginx(*(address_of(server) for server in servers), **times) as nginx:
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            statuses = [nginx.http.post("/v1/predict", json=PREDICT).status_code for _ in range(20)]
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+    assert Counter(statuses) == {504: 1, 200: 19}
+
+
+def test_two_that_are_busy_are_asked_all_the_same(start: Start) -> None:
+    """Each refuses what comes while one request waits, hundreds of times, and shuts nobody out."""
+    settings = {"SERVING_MODEL_VERSION": SLUGGISH, "SERVING_MAX_QUEUED_REQUESTS": "1"}
+    with start(**settings) as one, start(**settings) as two:
+        one.wait_ready()
+        two.wait_ready()
+        with running_nginx(address_of(one), address_of(two)) as nginx:
+            with Callers(nginx, 16) as callers:
+                time.sleep(2)
+            assert set(callers.statuses) == {200, 503}
+            assert callers.statuses[200] > 10
+            assert {json.loads(failure)["error"]["code"] for failure in callers.failures} == {"queue_full"}
+            assert nginx.http.post("/v1/predict", json=PREDICT).status_code == 200
+
+
 def test_a_caller_that_stops_sending_is_sent_away(servers: list[Service]) -> None:
     with running_nginx(*(address_of(server) for server in servers), client_body_timeout="1s") as nginx:
         host, _, port = nginx.url.removeprefix("http://").partition(":")
