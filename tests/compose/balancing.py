@@ -74,8 +74,14 @@ class Balancer:
 
 
 @contextlib.contextmanager
-def running_nginx(*addresses: str, **times: str) -> Iterator[Balancer]:
-    """Runs nginx as somebody without rights, after it has checked its configuration."""
+def running_nginx(*addresses: str, largest_file_bytes: int | None = None, **times: str) -> Iterator[Balancer]:
+    """Runs nginx as somebody without rights, after it has checked its configuration.
+
+    Args:
+        addresses: of the model servers.
+        largest_file_bytes: to write more fails, as it does where a disk is full.
+        times: other values of directives that are times.
+    """
     binary = tool("nginx", PACKAGE)
     folder = Path(tempfile.mkdtemp())  # not pytest's: nobody else may look into that
     user: dict[str, Any] = {}
@@ -94,7 +100,12 @@ def running_nginx(*addresses: str, **times: str) -> Iterator[Balancer]:
         checked = subprocess.run([*command, "-t"], stdout=log, stderr=log, timeout=30, **user)
         assert checked.returncode == 0, log_file.read_text()
         assert "[warn]" not in log_file.read_text()
-        process = subprocess.Popen([*command, "-g", "daemon off;"], stdout=log, stderr=log, **user)
+        command += ["-g", "daemon off;"]
+        if largest_file_bytes is not None:
+            # Python ignores the signal that would end nginx there, and so does what it starts.
+            user["restore_signals"] = False
+            command = ["prlimit", f"--fsize={largest_file_bytes}", *command]
+        process = subprocess.Popen(command, stdout=log, stderr=log, **user)
     balancer = Balancer(f"http://127.0.0.1:{port}", log_file)
 
     def listens() -> bool:

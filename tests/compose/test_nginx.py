@@ -20,7 +20,7 @@ from serving import gateway
 from tests.compose.balancing import Balancer, running_nginx
 from tests.compose.configuring import directive, seconds
 from tests.compose.conftest import SLUGGISH, Start, address_of
-from tests.conftest import Service, free_port
+from tests.conftest import Service, free_port, wait_until
 from tests.processes import SYNC, WORKER, child_processes
 from tests.promoting import ROWS, Registry
 
@@ -209,6 +209,37 @@ def test_what_is_not_http_gets_the_same_form(nginx: Balancer, line: str) -> None
         answer = connection.makefile("rb").read().decode()
     assert answer.startswith("HTTP/1.1 4")
     assert json.loads(answer.rpartition("\r\n\r\n")[2])["error"]["code"] == "malformed_request"
+
+
+def test_one_address_has_so_many_requests_and_others_have_theirs(nginx: Balancer) -> None:
+    n = int(directive("limit_conn callers"))
+    host, _, port = nginx.url.removeprefix("http://").partition(":")
+    theirs = httpx.HTTPTransport(local_address="127.0.0.2")
+    with contextlib.ExitStack() as stack, httpx.Client(base_url=nginx.url, transport=theirs) as caller:
+        assert caller.post("/v1/predict", json=PREDICT).status_code == 200
+        for _ in range(n):
+            connection = socket.create_connection(
+                (host, int(port)), timeout=10, source_address=("127.0.0.2", 0)
+            )
+            stack.enter_context(connection)
+            connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{")
+        wait_until(
+            lambda: caller.post("/v1/predict", json=PREDICT).status_code == 503, 5, "they are too many"
+        )
+        response = caller.post("/v1/predict", json=PREDICT)
+        assert_error(response, 503, "queue_full")
+        assert f"{n} requests of this address" in response.text
+        assert response.headers["retry-after"]
+        assert nginx.http.post("/v1/predict", json=PREDICT).status_code == 200
+
+
+def test_a_full_disk_is_told_and_small_bodies_pass(servers: list[Service]) -> None:
+    addresses = (address_of(server) for server in servers)
+    with running_nginx(*addresses, largest_file_bytes=1_000_000) as nginx:
+        response = nginx.http.post("/v1/predict", content=b" " * 3_000_000)
+        assert_error(response, 503, "queue_full")
+        assert response.headers["retry-after"]
+        assert nginx.http.post("/v1/predict", json=PREDICT).status_code == 200
 
 
 def test_an_error_of_the_service_is_not_touched(nginx: Balancer) -> None:
