@@ -4,6 +4,7 @@ import inspect
 import ipaddress
 import os
 import re
+import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -55,6 +56,22 @@ def test_nothing_starts_without_passwords(missing):
     told = read_compose(**{name: value for name, value in PASSWORDS.items() if name != missing})
     assert told.returncode != 0
     assert f"{missing} is missing a value: see `Compose` in README.md" in told.stderr
+
+
+def test_the_readmes_passwords_stay_when_it_is_done_again(tmp_path):
+    (command,) = re.findall(
+        r"^\$ (for name in DATABASE_PASSWORD .*?; done)", README, re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / ".env").write_text("LISTEN=127.0.0.1:80\n")
+
+    def do() -> dict[str, str]:
+        subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True, timeout=20)
+        return dict(line.split("=") for line in (tmp_path / ".env").read_text().splitlines())
+
+    first = do()
+    assert set(first) == {"LISTEN", *PASSWORDS}
+    assert all(re.fullmatch("[0-9a-f]{32}", first[name]) for name in PASSWORDS)
+    assert do() == first
 
 
 def test_no_password_stands_in_the_file():

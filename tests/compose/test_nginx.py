@@ -16,11 +16,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from scripts import smoke_test
 from serving import gateway
 from tests.compose.balancing import Balancer, running_nginx
 from tests.compose.configuring import directive, seconds
 from tests.compose.conftest import SLUGGISH, Start, address_of
-from tests.conftest import Service, free_port, wait_until
+from tests.conftest import ROOT, Service, free_port, wait_until
 from tests.processes import SYNC, WORKER, child_processes
 from tests.promoting import ROWS, Registry
 
@@ -148,6 +149,38 @@ def test_what_is_hidden_is_under_no_other_name(nginx: Balancer, path: str) -> No
         assert (response.status, b"model_ready" in response.read()) == (404, False)
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["//predict", "/v1/./predict", "/v1%2fpredict", "/predict%0a", "/nothing", "/static_content/nothing"],
+)
+def test_nobody_is_told_what_is_hidden(nginx: Balancer, path: str) -> None:
+    """The service's own 404 lists its endpoints."""
+    connection = http.client.HTTPConnection(nginx.url.removeprefix("http://"), timeout=30)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        content = response.read()
+    assert response.status in (404, 405)
+    assert b"/metrics" not in content
+
+
+def test_the_log_is_json_and_holds_no_query(nginx: Balancer) -> None:
+    host, _, port = nginx.url.removeprefix("http://").partition(":")
+    for number, path in enumerate((b"/%ff?token=hunter2", b"/caf\xe9?token=hunter2", b"/?hunter2")):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            head = b"GET %b HTTP/1.1\r\nHost: a\r\nX-Request-ID: odd-%d\r\nConnection: close\r\n\r\n"
+            connection.sendall(head % (path, number))
+            connection.makefile("rb").read()
+    assert [nginx.logged(f"odd-{number}")["path"] for number in range(3)] == ["/%ff", "/caf", "/"]
+    assert "hunter2" not in "".join(nginx.lines)
+
+
+def test_the_smoke_test_passes_through_it(nginx: Balancer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert smoke_test.main([nginx.url, "--v1-only"]) == 0, capsys.readouterr()
+    line = "$ .venv/bin/python scripts/smoke_test.py http://127.0.0.1:3000 --v1-only"
+    assert line in (ROOT / "README.md").read_text()
+
+
 def test_bentomls_page_is_there(nginx: Balancer) -> None:
     page = nginx.http.get("/").text
     (script,) = set(re.findall(r'src="\.?/?(static_content/[^"]+\.js)"', page)) or {""}
@@ -209,6 +242,28 @@ def test_what_is_not_http_gets_the_same_form(nginx: Balancer, line: str) -> None
         answer = connection.makefile("rb").read().decode()
     assert answer.startswith("HTTP/1.1 4")
     assert json.loads(answer.rpartition("\r\n\r\n")[2])["error"]["code"] == "malformed_request"
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "code"),
+    [
+        ("TRACE / HTTP/1.1", 405, "method_not_allowed"),
+        ("POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: gzip", 501, "malformed_request"),
+        ("GET / HTTP/3.0", 505, "malformed_request"),
+    ],
+)
+def test_what_nginx_does_not_do_gets_the_same_form(
+    nginx: Balancer, head: str, status: int, code: str
+) -> None:
+    host, _, port = nginx.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(f"{head}\r\nHost: a\r\n\r\n".encode())
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        content = response.read()
+    headers = dict(response.getheaders())
+    assert_error(httpx.Response(response.status, headers=headers, content=content), status, code)
+    assert (status == 405) == ("Allow" in headers)
 
 
 def test_one_address_has_so_many_requests_and_others_have_theirs(nginx: Balancer) -> None:
