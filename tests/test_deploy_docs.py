@@ -96,6 +96,14 @@ def test_its_components_namespaces_and_objects_are_there():
     assert of_kind(build("production", "canary-steps"), "Rollout")[0]["metadata"]["name"] == "model-server"
 
 
+def test_what_is_tried_in_staging_is_done_there():
+    """A line that says staging has commands for staging's namespace only."""
+    lines = [line for line in PAGE.splitlines() if "in staging" in line and " -n " in line]
+    assert lines
+    for line in lines:
+        assert set(re.findall(r" -n ([\w-]+)", line)) == {"model-server-staging"}, line
+
+
 def test_its_secrets_are_those_that_the_pods_read():
     created = set(re.findall(r"kubectl create secret generic (\S+)", PAGE))
     (deployment,) = of_kind(build("production"), "Deployment")
