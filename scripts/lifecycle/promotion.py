@@ -93,6 +93,7 @@ class Promotion:
             self._say(f"all {len(options.url)} service(s) answer with version {self._version}")
 
     def _step(self, challenger: Challenger, past: Counts, percent: float) -> None:
+        self._model.check_ours()
         challenger.give(percent)
         lacks = lacks_challenger(self._version, percent)
         self._wait(lacks)
@@ -100,7 +101,13 @@ class Promotion:
         beside = self._counts.follow(self._before) if self._before is not None else Counts
         since = self._counts.follow(self._version)
         before = functools.partial(_enough_of, beside, past)
-        watched = Watched(self._version, before, since, lacks, challenger.check_ours)
+
+        def check_ours() -> None:
+            # Whoever takes production elsewhere meanwhile has seen something that the challenger's counts do not say.
+            self._model.check_ours()
+            challenger.check_ours()
+
+        watched = Watched(self._version, before, since, lacks, check_ours)
         self._watch.last(self._options.interval, watched)
 
     def _wait(self, lacks: Callable[[Seen], str]) -> None:

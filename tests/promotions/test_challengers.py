@@ -1,6 +1,7 @@
 """`scripts/promote.py --percent`: the challenger and its share are given back as they were found."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 
 import mlflow
@@ -72,6 +73,30 @@ def test_a_challenger_that_fails_is_taken_away_with_the_reason(
     code, out, _ = run(promote, "2", "--url", service.url, "--percent", "50,100", "--interval", "0.5")
     assert code == 1
     assert "the challenger is what it was before: 100.0% of 60 requests fail" in out
+    assert aliases(registry) == {"production": "1"}
+
+
+@pytest.mark.parametrize("seconds", ["30", "0"], ids=["within a step", "between two steps"])
+def test_a_rollback_of_production_ends_the_steps_at_once(
+    registry: Registry, service: Pretender, run: Run, seconds: str
+):
+    registry.promote("3")
+
+    def look() -> None:
+        service.percent = float(challenger(registry)[1] or 100)
+        if "challenger" in aliases(registry):
+            registry.promote("1")
+
+    service.on_look = look
+    started = time.monotonic()
+    steps = ("--percent", "5,25,100", "--interval", seconds)
+    code, out, err = run(promote, "2", "--url", service.url, *steps)
+    assert time.monotonic() - started < 15
+    assert code == 1
+    assert "is version 1 by now, not version 3: somebody else has moved it" in err
+    assert "gets 5 % of the requests" in out
+    assert "gets 25 %" not in out
+    assert challenger(registry) == (None, None)
     assert aliases(registry) == {"production": "1"}
 
 
