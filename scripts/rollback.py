@@ -2,6 +2,7 @@
 
     python scripts/rollback.py --why "wrong prices"      # what the current version replaced
     python scripts/rollback.py --to 3
+    python scripts/rollback.py --to 3 --only-from 4      # nothing where somebody else has moved it already
     python scripts/rollback.py --stage Production
 
 It talks to the registry only: it works while no service does. Services follow by themselves.
@@ -31,6 +32,7 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     """Reads the command line."""
     parser = make_parser(__doc__ or "", settings)
     parser.add_argument("--to", metavar="VERSION", help="this version; else the one before")
+    parser.add_argument("--only-from", metavar="VERSION", help="do nothing unless this is the current version")
     add_move_options(parser)
     add_url_options(parser)
     return parser.parse_args(arguments)
@@ -46,6 +48,8 @@ def roll_back(options: argparse.Namespace, settings: Settings) -> tuple[int, dic
     where = model.where
     if model.current is None:
         raise LifecycleError(f"{where} is not set; there is nothing to roll back")
+    if options.only_from not in {None, model.current}:
+        raise LifecycleError(f"{where} is version {model.current}, not {options.only_from}; it is left so")
     target = options.to or previous_version(model.moves, model.selector, model.current)
     if target is None:
         raise LifecycleError(

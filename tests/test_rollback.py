@@ -110,6 +110,17 @@ def test_rolling_back_twice_goes_two_versions_back_and_is_recorded(
     assert "wrong prices" in out
 
 
+def test_going_back_from_a_version_goes_from_that_one_only_and_not_twice(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ("--to", "1", "--only-from", "3")
+    assert run(rollback, capsys, *arguments)[0] == 0
+    assert current(registry) == "1"
+    code, out, err = run(rollback, capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err == "rollback.py: wine@production is version 1, not 3; it is left so\n"
+
+
 def test_a_dry_run_changes_nothing(registry: Registry, capsys: pytest.CaptureFixture[str]):
     code, out, _ = run(rollback, capsys, "--dry-run", "--json")
     assert code == 0
@@ -130,6 +141,7 @@ def test_a_dry_run_changes_nothing(registry: Registry, capsys: pytest.CaptureFix
         (["--to", "9"], "has no version 9 (there are: 1, 2, 3)"),
         (["--name", "beer"], "no model 'beer'"),
         (["--alias", "blue"], "wine@blue is not set"),
+        (["--to", "1", "--only-from", "2"], "wine@production is version 3, not 2; it is left so"),
         (["--two", "2"], "--help lists the options"),
     ],
 )

@@ -82,6 +82,32 @@ def help_of(script: str) -> str:
     return done.stdout
 
 
+def step_of(job: str, title: str) -> dict[str, Any]:
+    """A step of deploy.yaml."""
+    (found,) = [
+        step for step in jobs(FOLDER / "workflows" / "deploy.yaml")[job]["steps"] if step.get("name") == title
+    ]
+    return dict(found)
+
+
+def run_step(job: str, title: str, folder: Path, **environment: str) -> tuple[int, dict[str, str]]:
+    """Runs the script of a step of deploy.yaml; returns its exit code and its outputs."""
+    outputs = folder / "outputs"
+    outputs.touch()
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", step_of(job, title)["run"]],
+        cwd=folder,
+        env=clean_environment()
+        | {"GITHUB_OUTPUT": str(outputs), "RUNNER_TEMP": str(folder)}
+        | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, dict(line.split("=", 1) for line in outputs.read_text().splitlines())
+
+
 def test_there_are_the_three_workflows():
     assert [file.stem for file in WORKFLOWS] == ["ci", "deploy", "release"]
 
@@ -259,3 +285,25 @@ def test_the_scripts_run_alone_that_must_put_back_when_a_run_is_cancelled():
         for line in scripts_of(file):
             if re.search(r"scripts/(promote|canary)\.py", line) and "--restore" not in line:
                 assert line.startswith("exec "), line
+
+
+@pytest.mark.parametrize(
+    ("told", "source"),
+    [
+        ('{"from": "6", "to": "7", "done": true}', "6"),
+        ('{"from": "7", "to": "7", "done": false}', ""),
+        ('{"from": null, "to": "7", "done": true}', ""),
+        ('{"from": "6", "to": "7", "done": false, "why": "worse"}', ""),
+        ("", ""),
+    ],
+    ids=["moved", "was there already", "the first one", "put back", "nothing was done"],
+)
+def test_the_model_goes_back_only_where_this_run_has_moved_it(tmp_path: Path, told: str, source: str):
+    (tmp_path / "promoted.json").write_text(told)
+    assert run_step("production", "Say what was moved", tmp_path) == (0, {"from": source})
+    back = step_of("production", "Let the alias go back")
+    assert "steps.moved.outputs.from != ''" in back["if"]
+    assert '--to "$FROM" --only-from "$MODEL_VERSION"' in back["run"]
+    assert step_of("production", "Give the version the requests step by step, or take them back")["run"].endswith(
+        '--json > "$RUNNER_TEMP/promoted.json"\n'
+    )
