@@ -4,15 +4,17 @@
     python scripts/deploy_image.py production --image registry.example/model-server@sha256:… --no-wait
     python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --dry-run
 
-The overlay's files stay as they are; what is applied is a copy. --no-wait is for what goes on step by step: then comes
-scripts/canary.py. With --json it tells which image was there before, to go back to.
-Exit code 0 when it is applied and ready, 1 when it is not, or not in time, 2 with one line on stderr when nothing was done.
+The overlay's files stay as they are; what is applied is a copy, which the cluster has checked as a whole before. Where
+the overlay has a Rollout, that one is waited for, until all pods are new or it stands at a step: then comes
+scripts/canary.py, as after --no-wait. In the middle of a canary only the stable image is applied, which ends it. With
+--json it tells which image was stable before, to go back to, and whether all pods are `ready` with the new one.
+Exit code 0 when it is applied, and ready or at a step, 1 when it is not, or not in time, 2 with one line on stderr when
+nothing was done.
 """
 
 import argparse
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,14 +26,16 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
+from scripts.deploying.kubectl import Document, Kubectl, call, last_line  # noqa: E402  # needs the line above
+from scripts.deploying.workloads import find_workload  # noqa: E402  # the same
+from scripts.lifecycle import LifecycleError  # noqa: E402  # the same
 from scripts.lifecycle.command import DONE, FAILED, OneLineParser, run, teller  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 MANIFESTS = ROOT / "k8s"
 
-WORKLOAD = "deployment/model-server"
-"""Whose pods are waited for, and whose image is the one before."""
+DEPLOYMENT = "model-server"
+"""Whose pods are waited for, and whose image is the one before; or the Rollout's that took them over."""
 
 
 def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Namespace:
@@ -58,6 +62,9 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
         help="in which the pods have to be ready (%(default)s)",
     )
     parser.add_argument("--no-wait", action="store_true", help="do not wait for them")
+    parser.add_argument(
+        "--require", metavar="KIND", help="do nothing where the manifests have nothing of this kind (Rollout)"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be applied, and apply nothing"
     )
@@ -91,31 +98,62 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
     image, say = options.image, teller(options)
     manifests = build(options.overlay, options.name, image)
     documents = [document for document in yaml.safe_load_all(manifests) if document]
-    namespace = next(one["metadata"]["name"] for one in documents if one["kind"] == "Namespace")
+    namespace = read_namespace(options.overlay)
+    if options.require and not any(one["kind"] == options.require for one in documents):
+        raise LifecycleError(f"k8s/overlays/{options.overlay} has no {options.require} (which component does?)")
     reference = to_reference(image)
     facts = {"overlay": options.overlay, "namespace": namespace, "image": reference}
     if options.dry_run:
         return DONE, facts | {"done": False}, [manifests]
-    kubectl = [
-        "kubectl",
-        *(["--context", options.context] if options.context else []),
-        "--namespace",
-        namespace,
-    ]
-    before = current_image(kubectl)
+    kubectl = Kubectl(namespace, options.context)
+    workload = find_workload(kubectl, documents, DEPLOYMENT)
+    before = workload.stable_image()
     facts["before"] = before
-    applied = call([*kubectl, "apply", "--filename", "-"], manifests)
+    if trouble := workload.why_not(reference):
+        raise LifecycleError(f"{namespace}: {trouble}")
+    check_taken(kubectl, manifests, documents, namespace)
+    applied = kubectl("apply", "--filename", "-", text=manifests)
     if applied.returncode:
         why = f"kubectl apply failed: {last_line(applied.stderr)}"
         return FAILED, facts | {"done": False, "why": why}, [f"{namespace}: {why}"]
+    facts["done"] = True
     say(f"{namespace}: {reference} is applied; before it was {before or 'none'}")
     if options.no_wait:
-        return DONE, facts | {"done": True}, []
-    waited = call([*kubectl, "rollout", "status", WORKLOAD, f"--timeout={options.timeout_seconds}s"])
-    if waited.returncode:
-        why = last_line(waited.stderr) or "it is not ready"
-        return FAILED, facts | {"done": True, "why": why}, [f"{namespace}: {why}"]
-    return DONE, facts | {"done": True}, [f"{namespace}: its pods are ready"]
+        return DONE, facts, []
+    outcome = workload.wait(options.timeout_seconds)
+    facts |= {"ready": outcome.is_ready, "why": outcome.said}
+    return DONE if outcome.is_well else FAILED, facts, [f"{namespace}: {outcome.said}"]
+
+
+def read_namespace(overlay: str) -> str:
+    """Returns where an overlay goes.
+
+    Raises:
+        LifecycleError: it does not say.
+    """
+    file = MANIFESTS / "overlays" / overlay / "kustomization.yaml"
+    namespace = yaml.safe_load(file.read_text()).get("namespace")
+    if not namespace:
+        raise LifecycleError(f"k8s/overlays/{overlay}/kustomization.yaml names no `namespace`")
+    return str(namespace)
+
+
+def check_taken(kubectl: Kubectl, manifests: str, documents: Sequence[Document], namespace: str) -> None:
+    """Has the cluster say whether it would take all of the manifests, so that not a half of them is applied.
+
+    Raises:
+        LifecycleError: it would not.
+    """
+    checked = kubectl("apply", "--dry-run=server", "--filename", "-", text=manifests)
+    if not checked.returncode:
+        return
+    # The first time the namespace comes with the manifests, and nothing can be checked in it yet.
+    lines = [line for line in checked.stderr.splitlines() if line.startswith(("Error", "error"))]
+    is_first = any(one["kind"] == "Namespace" for one in documents) and all(
+        f'namespaces "{namespace}" not found' in line for line in lines
+    )
+    if not lines or not is_first:
+        raise LifecycleError(f"{namespace}: the cluster does not take it: {last_line(checked.stderr)}")
 
 
 def build(overlay: str, name: str, image: dict[str, str]) -> str:
@@ -162,36 +200,6 @@ def to_reference(image: dict[str, str]) -> str:
     if "digest" in image:
         return f"{image['newName']}@{image['digest']}"
     return f"{image['newName']}:{image['newTag']}"
-
-
-def current_image(kubectl: Sequence[str]) -> str | None:
-    """Returns the image that runs; None where there is none yet.
-
-    Raises:
-        LifecycleError: the cluster cannot be asked.
-    """
-    path = "jsonpath={.spec.template.spec.containers[0].image}"
-    found = call([*kubectl, "get", WORKLOAD, "--ignore-not-found", "--output", path])
-    if found.returncode:
-        raise LifecycleError(f"the cluster cannot be asked: {last_line(found.stderr)}")
-    return found.stdout.strip() or None
-
-
-def call(command: Sequence[str], text: str | None = None) -> "subprocess.CompletedProcess[str]":
-    """Runs kubectl.
-
-    Raises:
-        LifecycleError: there is none.
-    """
-    try:
-        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
-    except FileNotFoundError:
-        raise LifecycleError("kubectl is not installed") from None
-
-
-def last_line(text: str) -> str:
-    """Returns what a command said last."""
-    return (text.strip().splitlines() or [""])[-1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,27 +7,46 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from scripts import deploy_image
 from scripts.deploy_image import MANIFESTS, build, parse_image
+from scripts.deploying import workloads
 from tests.conftest import ROOT, clean_environment, free_port
 from tests.kubernetes.building import builders
 
 DIGEST = "sha256:" + "a" * 64
 
 KUBECTL = """#!/bin/sh
-# Builds manifests as the real one does; of a cluster it only pretends.
+# Builds manifests as the real one does; of a cluster it only pretends: what it gets is in files named after it.
 if [ "$1" = kustomize ]; then exec $BUILDER "$2"; fi
 echo "$*" >> "$CALLS"
+found=
+for word in "$@"; do
+  test "$found" != get || { name=$(echo "$word" | tr / -); break; }
+  test "$word" != get || found=get
+done
 case " $* " in
-  *" get "*) printf %s "$BEFORE"; exit "${GET_CODE:-0}" ;;
-  *" apply "*) cat > "$CALLS.applied"; test -z "$APPLY_ERROR" || { echo "$APPLY_ERROR" >&2; exit 1; } ;;
+  *" get "*) test ! -f "$CLUSTER/$name" || cat "$CLUSTER/$name"; exit "${GET_CODE:-0}" ;;
+  *" --dry-run=server "*) test -z "$CHECK_ERROR" || { echo "$CHECK_ERROR" >&2; exit 1; } ;;
+  *" apply "*)
+    cat > "$CALLS.applied"
+    test -z "$APPLY_ERROR" || { echo "$APPLY_ERROR" >&2; exit 1; }
+    test ! -d "$CLUSTER/next" || mv "$CLUSTER"/next/* "$CLUSTER" ;;
   *" rollout status "*) test -z "$STATUS_ERROR" || { echo "$STATUS_ERROR" >&2; exit 1; } ;;
   *" port-forward "*) test -n "$FORWARD" || exit 1; exec "$PYTHON" "$FORWARD" "$PORT" ;;
 esac
 """
+
+BEFORE = "registry.example/model-server:1.0.0"
+
+
+def pods(image: str) -> dict[str, Any]:
+    return {"template": {"spec": {"containers": [{"image": image}]}}}
+
 
 Done = subprocess.CompletedProcess[str]
 
@@ -44,11 +63,14 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     (folder / "kubectl").write_text(KUBECTL)
     (folder / "kubectl").chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    (tmp_path / "cluster").mkdir()
+    deployment = {"metadata": {"generation": 4}, "spec": pods(BEFORE)}
+    (tmp_path / "cluster" / "deployment-model-server").write_text(json.dumps(deployment))
     return clean_environment() | {
         "PATH": path,
         "BUILDER": f"{shutil.which(program)} {verb}",
         "CALLS": str(tmp_path / "calls"),
-        "BEFORE": "registry.example/model-server:1.0.0",
+        "CLUSTER": str(tmp_path / "cluster"),
         "PYTHON": sys.executable,
     }
 
@@ -108,38 +130,184 @@ def test_an_overlay_is_applied_with_the_image_and_waited_for(
         "overlay": overlay,
         "namespace": namespace,
         "image": f"registry.example/other@{DIGEST}",
-        "before": cluster["BEFORE"],
+        "before": BEFORE,
         "done": True,
+        "ready": True,
+        "why": "its pods are ready",
     }
     assert images(Path(cluster["CALLS"] + ".applied").read_text()) == [f"registry.example/other@{DIGEST}"]
     verbs = [call.removeprefix(f"--namespace {namespace} ").split()[0] for call in calls(cluster)]
-    assert verbs == ["get", "apply", "rollout"]
+    assert verbs == ["get", "apply", "apply", "rollout"]
+    assert "--dry-run=server" in calls(cluster)[1]
     assert {file: file.read_bytes() for file in MANIFESTS.rglob("*.yaml")} == before
 
 
-def test_a_component_may_have_an_image_of_its_own(
-    cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    for name in ("PATH", "BUILDER"):
+@pytest.fixture
+def own_manifests(cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of k8s/ that a test may change, and this process in the environment of the cluster."""
+    for name in ("PATH", "BUILDER", "CLUSTER", "CALLS"):
         monkeypatch.setenv(name, cluster[name])
     shutil.copytree(MANIFESTS, tmp_path / "k8s")
-    file = tmp_path / "k8s" / "overlays" / "production" / "kustomization.yaml"
-    content = yaml.safe_load(file.read_text())
-    file.write_text(yaml.safe_dump(content | {"components": ["../../components/seldon-canary"]}))
-    monkeypatch.setattr("scripts.deploy_image.MANIFESTS", tmp_path / "k8s")
+    monkeypatch.setattr(deploy_image, "MANIFESTS", tmp_path / "k8s")
+    return tmp_path / "k8s"
+
+
+def change_production(manifests: Path, **change: Any) -> None:
+    file = manifests / "overlays" / "production" / "kustomization.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | change))
+
+
+def test_a_component_may_have_an_image_of_its_own(own_manifests: Path):
+    change_production(own_manifests, components=["../../components/seldon-canary"])
     built = build("production", "model-server-canary", parse_image("registry.example/model-server:7"))
     (seldon,) = [one for one in yaml.safe_load_all(built) if one["kind"] == "SeldonDeployment"]
     found = [
         one["componentSpecs"][0]["spec"]["containers"][0]["image"] for one in seldon["spec"]["predictors"]
     ]
-    assert found == ["registry.example/model-server:1.0.0", "registry.example/model-server:7"]
+    assert found == [BEFORE, "registry.example/model-server:7"]
+
+
+NEW = "registry.example/model-server:2.0.0"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = deploy_image.main(list(arguments))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def test_the_namespace_need_not_be_among_the_manifests(own_manifests: Path, run: Run):
+    change_production(own_manifests, resources=["../../base"], namespace="elsewhere")
+    assert run("production", "--image", NEW)[:2] == (
+        0,
+        f"elsewhere: {NEW} is applied; before it was {BEFORE}\nelsewhere: its pods are ready\n",
+    )
+    change_production(own_manifests, namespace=None)
+    assert "names no `namespace`" in run("production", "--image", NEW)[2]
+
+
+def test_a_namespace_that_comes_with_the_manifests_cannot_be_checked_before(
+    deploy: Deploy,
+):
+    missing = 'Error from server (NotFound): error when creating "STDIN": namespaces "model-server" not found'
+    assert deploy("production", "--image", NEW, CHECK_ERROR=missing).returncode == 0
+    other = f"{missing}\nerror: no matches for kind"
+    assert deploy("production", "--image", NEW, CHECK_ERROR=other).returncode == 2
+
+
+class Argo:
+    """A Rollout in the cluster, as its controller writes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def writes(self, folder: str = ".", **status: Any) -> None:
+        """Says how the Rollout is; what is in `next` counts once something is applied."""
+        steps = [{"setWeight": 5}, {"pause": {}}, {"setWeight": 10}, {"pause": {"duration": "5m"}}]
+        known = {"stableRS": "old", "currentPodHash": "old", "observedGeneration": "3"}
+        known |= {"workloadObservedGeneration": "4", "phase": "Healthy"}
+        document = {
+            "metadata": {"name": "model-server", "generation": 3},
+            "spec": {"strategy": {"canary": {"steps": steps}}},
+            "status": known | status,
+        }
+        (self.folder / folder).mkdir(exist_ok=True)
+        (self.folder / folder / "rollouts.argoproj.io-model-server").write_text(json.dumps(document))
+
+    def asks_for(self, image: str) -> None:
+        """Gives the Deployment an image, which need not be the stable one."""
+        deployment = {"metadata": {"generation": 4}, "spec": pods(image)}
+        (self.folder / "deployment-model-server").write_text(json.dumps(deployment))
+
+
+@pytest.fixture
+def argo(cluster: dict[str, str], own_manifests: Path, monkeypatch: pytest.MonkeyPatch) -> Argo:
+    """Production with the component `canary-steps`."""
+    change_production(own_manifests, components=["../../components/canary-steps"])
+    monkeypatch.setattr(workloads, "PAUSE_SECONDS", 0.01)
+    argo = Argo(Path(cluster["CLUSTER"]))
+    argo.writes()
+    (argo.folder / "replicasets").write_text(json.dumps({"items": [{"spec": pods(BEFORE)}]}))
+    return argo
+
+
+NEW_PODS = {"currentPodHash": "new", "phase": "Paused", "currentStepIndex": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_ready", "said"),
+    [
+        ({"currentPodHash": "new", "stableRS": "new"}, 0, True, "its pods are ready"),
+        (NEW_PODS, 0, False, "stands at step 2 of 4 with the new image; `scripts/canary.py rollout model-server`"),
+        (NEW_PODS | {"currentStepIndex": 3}, 0, False, "at step 4 of 4 with the new image; it goes on by itself"),
+        (NEW_PODS | {"phase": "Degraded", "message": "too late"}, 1, False, "is degraded: too late"),
+        (NEW_PODS | {"abort": True, "message": "by hand"}, 1, False, "was aborted: by hand"),
+        (NEW_PODS | {"phase": "Progressing"}, 1, False, "is not ready within 0 s: Progressing"),
+        ({"observedGeneration": "2"}, 1, False, "is not ready within 0 s: nothing is known of it"),
+        ({"workloadObservedGeneration": "3"}, 1, False, "is not ready within 0 s: nothing is known of it"),
+    ],
+)
+def test_where_a_rollout_has_the_pods_it_is_waited_for(
+    argo: Argo, run: Run, status: dict[str, Any], code: int, is_ready: bool, said: str
+):
+    """The Deployment has none then, and is ready at once."""
+    argo.writes("next", **status)
+    told = run("production", "--image", NEW, "--timeout-seconds", "0", "--json")
+    facts = json.loads(told[1])
+    assert (told[0], facts["done"], facts["ready"]) == (code, True, is_ready)
+    assert said in facts["why"]
+
+
+def test_the_image_before_is_the_stable_one_whatever_the_deployment_asks_for(argo: Argo, run: Run):
+    argo.asks_for(NEW)
+    assert json.loads(run("production", "--image", NEW, "--no-wait", "--json")[1])["before"] == BEFORE
+
+
+@pytest.mark.parametrize(
+    ("status", "part"),
+    [
+        (NEW_PODS, "is in the middle of a canary"),
+        (NEW_PODS | {"abort": True, "phase": "Degraded"}, "has an aborted canary"),
+        ({"workloadObservedGeneration": "3"}, "has not seen the last change yet"),
+    ],
+)
+def test_in_the_middle_of_a_canary_only_the_stable_image_is_applied(
+    argo: Argo, run: Run, status: dict[str, Any], part: str
+):
+    argo.asks_for(NEW)
+    argo.writes(**status)
+    code, out, err = run("production", "--image", "registry.example/model-server:3.0.0")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert part in err
+    assert f"the stable one, {BEFORE}" in err
+    argo.writes("next")
+    assert run("production", "--image", BEFORE)[0] == 0
+
+
+def test_the_first_rollout_has_nothing_to_go_back_to_but_the_deployments_image(argo: Argo, run: Run):
+    (argo.folder / "rollouts.argoproj.io-model-server").unlink()
+    assert json.loads(run("production", "--image", NEW, "--no-wait", "--json")[1])["before"] == BEFORE
+    (argo.folder / "deployment-model-server").unlink()
+    assert json.loads(run("production", "--image", NEW, "--no-wait", "--json")[1])["before"] is None
+
+
+def test_the_image_before_is_told_where_applying_fails_half_way(deploy: Deploy):
+    done = deploy("production", "--image", NEW, "--json", APPLY_ERROR="forbidden")
+    facts = json.loads(done.stdout)
+    assert (done.returncode, facts["before"], facts["done"]) == (1, BEFORE, False)
 
 
 def test_what_goes_on_step_by_step_is_not_waited_for(deploy: Deploy, cluster: dict[str, str]):
     done = deploy("production", "--image", "registry.example/m:2", "--no-wait", "--context", "here")
     assert done.returncode == 0
     assert "registry.example/m:2 is applied; before it was registry.example/model-server:1.0.0" in done.stdout
-    assert [call.split()[:2] for call in calls(cluster)] == [["--context", "here"]] * 2
+    assert [call.split()[:2] for call in calls(cluster)] == [["--context", "here"]] * 3
 
 
 def test_a_dry_run_prints_and_asks_no_cluster(deploy: Deploy, cluster: dict[str, str]):
@@ -170,6 +338,8 @@ def test_manifests_that_the_cluster_does_not_take_fail(deploy: Deploy):
         (["staging", "--image", "m:1", "--name", "other"], {}, "no kustomization.yaml has an image"),
         (["staging", "--image", "m:1", "--name", "model-server-canary"], {}, "nothing in it that runs"),
         (["staging", "--image", "m:1"], {"GET_CODE": "1"}, "the cluster cannot be asked"),
+        (["staging", "--image", "m:1"], {"CHECK_ERROR": "error: no matches for kind"}, "does not take it: error"),
+        (["staging", "--image", "m:1", "--require", "Rollout"], {}, "k8s/overlays/staging has no Rollout"),
         (["staging", "--image", "m:1"], {"PATH": "/nowhere"}, "kubectl is not installed"),
     ],
 )
@@ -180,7 +350,7 @@ def test_where_nothing_can_be_done_one_line_says_why(
     assert done.returncode == 2
     assert part in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert not any(" apply " in call for call in calls(cluster))
+    assert not Path(cluster["CALLS"] + ".applied").exists()
 
 
 FORWARD = """import sys, http.server

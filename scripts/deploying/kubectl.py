@@ -1,0 +1,56 @@
+"""kubectl, in one namespace of one cluster."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from scripts.lifecycle import LifecycleError
+
+Document = dict[str, Any]
+Done = subprocess.CompletedProcess[str]
+
+
+class Kubectl:
+    """Runs it."""
+
+    def __init__(self, namespace: str, context: str | None) -> None:
+        """Takes where; a context of None is the kubeconfig's current one."""
+        self._start = ["kubectl", *(["--context", context] if context else []), "--namespace", namespace]
+
+    def __call__(self, *arguments: str, text: str | None = None) -> Done:
+        """Runs it to its end, with a text as its input.
+
+        Raises:
+            LifecycleError: it is not installed.
+        """
+        return call([*self._start, *arguments], text)
+
+    def get(self, *arguments: str) -> Document | None:
+        """Returns an object, or a list of them; None where there is none.
+
+        Raises:
+            LifecycleError: the cluster cannot be asked.
+        """
+        found = self("get", *arguments, "--ignore-not-found", "--output", "json")
+        if found.returncode:
+            raise LifecycleError(f"the cluster cannot be asked: {last_line(found.stderr)}")
+        document: Document | None = json.loads(found.stdout) if found.stdout.strip() else None
+        return document
+
+
+def call(command: Sequence[str], text: str | None = None) -> Done:
+    """Runs kubectl.
+
+    Raises:
+        LifecycleError: there is none.
+    """
+    try:
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
+    except FileNotFoundError:
+        raise LifecycleError("kubectl is not installed") from None
+
+
+def last_line(text: str) -> str:
+    """Returns what a command said last."""
+    return (text.strip().splitlines() or [""])[-1]
