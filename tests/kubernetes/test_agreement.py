@@ -126,6 +126,12 @@ def test_shares_of_traffic_add_up(overlay, components):
         assert [predictor["traffic"] for predictor in seldon["spec"]["predictors"]] == [90, 10]
 
 
+@pytest.mark.parametrize("component", ["canary", "canary-steps"])
+def test_a_rollout_goes_back_at_once_to_pods_that_it_still_knows(component):
+    (rollout,) = of_kind(build("production", component), "Rollout")
+    assert 1 <= rollout["spec"]["rollbackWindow"]["revisions"] <= rollout["spec"]["revisionHistoryLimit"]
+
+
 @EVERY_BUILD
 def test_probes_ask_what_they_should(overlay, components):
     pages = gateway.Gateway(None, None, None, 1)._pages
