@@ -3,13 +3,29 @@
 #
 #   scripts/push_image.sh registry.example/model-server:1.0.0
 #
-# Exit code 2 when the tag is there already, or nobody can tell. Who pushes the same tag at the same moment is not seen:
-# a registry that can keep tags from being moved should.
+# A tag that has the same image already is fine, too: what comes after a push can be tried again. Exit code 2 when it has
+# another one, or nobody can tell. Who pushes the same tag at the same moment is not seen: a registry that can keep tags
+# from being moved should. Needs docker and python3.
 set -euo pipefail
 
 image=${1:?push_image.sh: name the image, with its tag}
-if found=$(docker manifest inspect ${INSECURE:+--insecure} "$image" 2>&1); then
-  echo "push_image.sh: $image is there already, and no tag is moved" >&2
+# Docker's own store names an image by the digest of its configuration, containerd's by that of its manifest.
+read_digests='
+import json, sys
+found = json.load(sys.stdin)
+if isinstance(found, dict):
+    manifest = found.get("SchemaV2Manifest") or found.get("OCIManifest") or {}
+    print(found["Descriptor"]["digest"], manifest.get("config", {}).get("digest", ""))
+'
+if found=$(docker manifest inspect --verbose ${INSECURE:+--insecure} "$image" 2>&1); then
+  read -r digest configuration < <(python3 -c "$read_digests" <<<"$found") || true
+  ours=$(docker image inspect --format '{{.Id}}' "$image")
+  if [[ -n ${digest:-} && ($ours == "$digest" || $ours == "${configuration:-}") ]]; then
+    echo "push_image.sh: $image is there already, and is the same" >&2
+    echo "${image%:*}@$digest"
+    exit
+  fi
+  echo "push_image.sh: $image is there already and is another one, and no tag is moved" >&2
   exit 2
 fi
 if ! grep -qiE 'no such manifest|manifest unknown|name unknown' <<<"$found"; then

@@ -71,10 +71,13 @@ def test_an_image_is_pushed_once_under_a_tag(registry: str, tmp_path: Path) -> N
             headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
         )
         assert answer.headers["Docker-Content-Digest"] == digest
+        once_more = push(image)
+        assert (once_more.returncode, once_more.stdout) == (0, first.stdout)
+        assert once_more.stderr == f"push_image.sh: {image} is there already, and is the same\n"
         make_image(tmp_path, image, "second")
         again = push(image)
         assert (again.returncode, again.stdout) == (2, "")
-        assert again.stderr == f"push_image.sh: {image} is there already, and no tag is moved\n"
+        assert again.stderr == f"push_image.sh: {image} is there already and is another one, and no tag is moved\n"
         assert (
             httpx.head(answer.url, headers=answer.request.headers).headers["Docker-Content-Digest"] == digest
         )
