@@ -15,7 +15,7 @@ import yaml
 from scripts import deploy_image
 from scripts.deploy_image import MANIFESTS, build, parse_image
 from scripts.deploying import workloads
-from tests.conftest import ROOT, clean_environment, free_port
+from tests.conftest import ROOT, clean_environment
 from tests.kubernetes.building import builders
 
 DIGEST = "sha256:" + "a" * 64
@@ -37,7 +37,7 @@ case " $* " in
     test -z "$APPLY_ERROR" || { echo "$APPLY_ERROR" >&2; exit 1; }
     test ! -d "$CLUSTER/next" || mv "$CLUSTER"/next/* "$CLUSTER" ;;
   *" rollout status "*) test -z "$STATUS_ERROR" || { echo "$STATUS_ERROR" >&2; exit 1; } ;;
-  *" port-forward "*) test -n "$FORWARD" || exit 1; exec "$PYTHON" "$FORWARD" "$PORT" ;;
+  *" port-forward "*) test -n "$FORWARD" || exit 1; exec "$PYTHON" "$FORWARD" ;;
 esac
 """
 
@@ -353,16 +353,29 @@ def test_where_nothing_can_be_done_one_line_says_why(
     assert not Path(cluster["CALLS"] + ".applied").exists()
 
 
-FORWARD = """import sys, http.server
-http.server.test(http.server.SimpleHTTPRequestHandler, http.server.HTTPServer, port=int(sys.argv[1]), bind="localhost")
+FORWARD = """import os, sys, http.server
+server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+print(f"Forwarding from 127.0.0.1:{server.server_port} -> 3000", flush=True)
+print(f"Forwarding from [::1]:{server.server_port} -> 3000", flush=True)
+while True:
+    server.handle_request()
+    if "ENDS" in os.environ: break
 """
+
+
+@pytest.fixture
+def forward(tmp_path: Path) -> str:
+    """What answers as the service does."""
+    file = tmp_path / "forward.py"
+    file.write_text(FORWARD)
+    return str(file)
 
 
 def with_service(cluster: dict[str, str], *command: str, **environment: str) -> Done:
     return subprocess.run(
         ["scripts/with_service.sh", *command],
         cwd=ROOT,
-        env=cluster | {"PORT": str(free_port())} | environment,
+        env=cluster | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -370,15 +383,26 @@ def with_service(cluster: dict[str, str], *command: str, **environment: str) -> 
     )
 
 
-def test_a_command_runs_while_the_service_is_reached(cluster: dict[str, str], tmp_path: Path):
-    (tmp_path / "forward.py").write_text(FORWARD)
-    ask = "import os, urllib.request as r; print(r.urlopen('http://localhost:' + os.environ['PORT']).status); raise SystemExit(7)"
-    done = with_service(cluster, "somewhere", sys.executable, "-c", ask, FORWARD=str(tmp_path / "forward.py"))
+ASK = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1] + '/docs/').status); "
+
+
+def test_a_command_runs_while_the_service_is_reached_at_a_port_that_is_free(
+    cluster: dict[str, str], forward: str
+):
+    command = (sys.executable, "-c", f"{ASK} raise SystemExit(7)", "{}")
+    done = with_service(cluster, "somewhere", *command, FORWARD=forward)
     assert (done.returncode, done.stdout) == (7, "200\n"), done.stderr
-    (call,) = calls(cluster)
-    assert call.startswith("port-forward --namespace somewhere service/model-server ")
-    gone = subprocess.run(["pgrep", "-f", str(tmp_path / "forward.py")], capture_output=True, check=False)
+    assert calls(cluster) == ["port-forward --namespace somewhere service/model-server :http"]
+    gone = subprocess.run(["pgrep", "-f", forward], capture_output=True, check=False)
     assert gone.stdout == b""
+
+
+def test_a_way_that_ends_before_the_command_is_no_success(cluster: dict[str, str], forward: str):
+    command = (sys.executable, "-c", f"{ASK} import time; time.sleep(1)", "{}")
+    assert with_service(cluster, "somewhere", *command, FORWARD=forward).returncode == 0
+    done = with_service(cluster, "somewhere", *command, FORWARD=forward, ENDS="1")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("the way to the service of somewhere has ended meanwhile")
 
 
 def test_a_service_that_cannot_be_reached_is_told(cluster: dict[str, str]):
@@ -387,3 +411,10 @@ def test_a_service_that_cannot_be_reached_is_told(cluster: dict[str, str]):
         2,
         "with_service.sh: the service of somewhere cannot be reached\n",
     )
+
+
+@pytest.mark.parametrize("arguments", [[], ["somewhere"]])
+def test_without_a_command_one_line_says_so(cluster: dict[str, str], arguments: list[str]):
+    done = with_service(cluster, *arguments)
+    assert (done.returncode, done.stderr) == (2, "with_service.sh: name the namespace, and a command\n")
+    assert calls(cluster) == []
