@@ -100,7 +100,9 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
     documents = [document for document in yaml.safe_load_all(manifests) if document]
     namespace = read_namespace(options.overlay)
     if options.require and not any(one["kind"] == options.require for one in documents):
-        raise LifecycleError(f"k8s/overlays/{options.overlay} has no {options.require} (which component does?)")
+        raise LifecycleError(
+            f"k8s/overlays/{options.overlay} has no {options.require} (which component does?)"
+        )
     reference = to_reference(image)
     facts = {"overlay": options.overlay, "namespace": namespace, "image": reference}
     if options.dry_run:

@@ -32,7 +32,9 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     """Reads the command line."""
     parser = make_parser(__doc__ or "", settings)
     parser.add_argument("--to", metavar="VERSION", help="this version; else the one before")
-    parser.add_argument("--only-from", metavar="VERSION", help="do nothing unless this is the current version")
+    parser.add_argument(
+        "--only-from", metavar="VERSION", help="do nothing unless this is the current version"
+    )
     add_move_options(parser)
     add_url_options(parser)
     return parser.parse_args(arguments)

@@ -244,8 +244,18 @@ NEW_PODS = {"currentPodHash": "new", "phase": "Paused", "currentStepIndex": 1}
     ("status", "code", "is_ready", "said"),
     [
         ({"currentPodHash": "new", "stableRS": "new"}, 0, True, "its pods are ready"),
-        (NEW_PODS, 0, False, "stands at step 2 of 4 with the new image; `scripts/canary.py rollout model-server`"),
-        (NEW_PODS | {"currentStepIndex": 3}, 0, False, "at step 4 of 4 with the new image; it goes on by itself"),
+        (
+            NEW_PODS,
+            0,
+            False,
+            "stands at step 2 of 4 with the new image; `scripts/canary.py rollout model-server`",
+        ),
+        (
+            NEW_PODS | {"currentStepIndex": 3},
+            0,
+            False,
+            "at step 4 of 4 with the new image; it goes on by itself",
+        ),
         (NEW_PODS | {"phase": "Degraded", "message": "too late"}, 1, False, "is degraded: too late"),
         (NEW_PODS | {"abort": True, "message": "by hand"}, 1, False, "was aborted: by hand"),
         (NEW_PODS | {"phase": "Progressing"}, 1, False, "is not ready within 0 s: Progressing"),
@@ -338,7 +348,11 @@ def test_manifests_that_the_cluster_does_not_take_fail(deploy: Deploy):
         (["staging", "--image", "m:1", "--name", "other"], {}, "no kustomization.yaml has an image"),
         (["staging", "--image", "m:1", "--name", "model-server-canary"], {}, "nothing in it that runs"),
         (["staging", "--image", "m:1"], {"GET_CODE": "1"}, "the cluster cannot be asked"),
-        (["staging", "--image", "m:1"], {"CHECK_ERROR": "error: no matches for kind"}, "does not take it: error"),
+        (
+            ["staging", "--image", "m:1"],
+            {"CHECK_ERROR": "error: no matches for kind"},
+            "does not take it: error",
+        ),
         (["staging", "--image", "m:1", "--require", "Rollout"], {}, "k8s/overlays/staging has no Rollout"),
         (["staging", "--image", "m:1"], {"PATH": "/nowhere"}, "kubectl is not installed"),
     ],

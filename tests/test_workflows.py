@@ -93,13 +93,11 @@ def step_of(job: str, title: str) -> dict[str, Any]:
 def run_step(job: str, title: str, folder: Path, **environment: str) -> tuple[int, dict[str, str]]:
     """Runs the script of a step of deploy.yaml; returns its exit code and its outputs."""
     outputs = folder / "outputs"
-    outputs.touch()
+    outputs.write_text("")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", step_of(job, title)["run"]],
         cwd=folder,
-        env=clean_environment()
-        | {"GITHUB_OUTPUT": str(outputs), "RUNNER_TEMP": str(folder)}
-        | environment,
+        env=clean_environment() | {"GITHUB_OUTPUT": str(outputs), "RUNNER_TEMP": str(folder)} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -165,7 +163,7 @@ def test_only_checks_are_cancelled_by_what_comes_after(file: Path):
             if "concurrency" in content
         }
         assert queued["staging"] != queued["production"]
-        assert queued["rollback"] != queued["production"], "a way back would wait for an approval"
+        assert queued["rollback"] != queued["production"], "a way back would wait for a deployment"
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)
@@ -304,6 +302,138 @@ def test_the_model_goes_back_only_where_this_run_has_moved_it(tmp_path: Path, to
     back = step_of("production", "Let the alias go back")
     assert "steps.moved.outputs.from != ''" in back["if"]
     assert '--to "$FROM" --only-from "$MODEL_VERSION"' in back["run"]
-    assert step_of("production", "Give the version the requests step by step, or take them back")["run"].endswith(
-        '--json > "$RUNNER_TEMP/promoted.json"\n'
+    assert step_of("production", "Give the version the requests step by step, or take them back")[
+        "run"
+    ].endswith('--json > "$RUNNER_TEMP/promoted.json"\n')
+
+
+def in_place_of_a_script(folder: Path, script: str, content: str) -> None:
+    """Puts another program where a step calls a script."""
+    file = folder / script
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{content}\n")
+    file.chmod(0o755)
+
+
+def deploy_jobs() -> dict[str, Any]:
+    return jobs(FOLDER / "workflows" / "deploy.yaml")
+
+
+@pytest.mark.parametrize(
+    ("image", "version", "code"), [("", "", 1), ("1.0.0", "", 0), ("", "7", 0), ("1.0.0", "7", 0)]
+)
+def test_a_run_that_asks_for_nothing_ends_at_once(tmp_path: Path, image: str, version: str, code: int):
+    told = run_step("asked", "An image, a version, or both", tmp_path, IMAGE=image, MODEL_VERSION=version)
+    assert told[0] == code
+    for job in ("image", "validate", "staging"):
+        assert "asked" in deploy_jobs()[job]["needs"]
+
+
+def test_a_job_that_has_run_out_of_time_is_not_gone_on_from():
+    """`!failure()` would be true of it."""
+    for job, needs in (
+        ("staging", ["asked"]),
+        ("approval", ["staging"]),
+        ("production", ["staging", "approval"]),
+    ):
+        condition = deploy_jobs()[job]["if"]
+        assert "failure()" not in condition
+        assert "!cancelled()" in condition
+        for need in needs:
+            assert f"needs.{need}.result == 'success'" in condition
+    for need in ("image", "validate"):
+        either = f"(needs.{need}.result == 'success' || needs.{need}.result == 'skipped')"
+        assert either in deploy_jobs()["staging"]["if"]
+
+
+def test_who_waits_for_an_approval_holds_no_place_in_a_queue():
+    everything = deploy_jobs()
+    approval = everything["approval"]
+    assert approval["environment"] == "approval"
+    assert "concurrency" not in approval
+    assert "secrets." not in str(approval)
+    assert [job for job, content in everything.items() if content.get("environment") == "approval"] == [
+        "approval"
+    ]
+    assert "approval" in everything["production"]["needs"]
+
+
+def test_only_digests_go_from_job_to_job(tmp_path: Path):
+    """An output with the value of a secret in it, such as a user's name in the registry's, would be left out."""
+    assert deploy_jobs()["image"]["outputs"] == {"digest": "${{ steps.verify.outputs.digest }}"}
+    in_place_of_a_script(tmp_path, "scripts/verify_image.sh", 'echo "$@" > asked; echo "${1%:*}@sha256:12"')
+    known = {
+        "REGISTRY": "registry.example:5000/team",
+        "IMAGE": "1.0.0",
+        "GITHUB_SERVER_URL": "https://git.example",
+        "GITHUB_REPOSITORY": "a.b/c.d",
+    }
+    told = run_step("image", "Only what release.yaml of this repository has signed", tmp_path, **known)
+    assert told == (0, {"digest": "sha256:12"})
+    image, signer = (tmp_path / "asked").read_text().split()
+    assert image == "registry.example:5000/team/model-server:1.0.0"
+    assert re.search(signer, "https://git.example/a.b/c.d/.github/workflows/release.yaml@refs/tags/v1.0.0")
+    assert not re.search(
+        signer, "https://git.example/a-b/c.d/.github/workflows/release.yaml@refs/tags/v1.0.0"
     )
+
+
+@pytest.mark.parametrize("job", ["staging", "production"])
+def test_an_image_without_a_digest_is_not_deployed(tmp_path: Path, job: str):
+    in_place_of_a_script(tmp_path, ".venv/bin/python", "touch called")
+    told = run_step(
+        job, "Apply the manifests with the image", tmp_path, REGISTRY="registry.example", DIGEST=""
+    )
+    assert told[0] != 0
+    assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_image_before_is_known_also_where_applying_fails(tmp_path: Path, code: int):
+    in_place_of_a_script(
+        tmp_path, ".venv/bin/python", f'echo "$@" > asked; echo \'{{"before": "m:1"}}\'; exit {code}'
+    )
+    told = run_step(
+        "production", "Apply the manifests with the image", tmp_path, REGISTRY="r", DIGEST="sha256:12"
+    )
+    assert told == (code, {"before": "m:1"})
+    assert "--image r/model-server@sha256:12 --require Rollout" in (tmp_path / "asked").read_text()
+    condition = step_of("production", "Go back to the image before")["if"]
+    assert "steps.apply.outcome != 'skipped'" in condition
+    assert "steps.apply.outcome == 'success'" not in condition
+
+
+@pytest.mark.parametrize(
+    ("told", "code"), [('{"ready": true}', 0), ('{"ready": false}', 1), ('{"done": false}', 1)]
+)
+def test_an_image_that_stands_at_a_step_is_not_back(tmp_path: Path, told: str, code: int):
+    in_place_of_a_script(tmp_path, ".venv/bin/python", f"echo '{told}'")
+    assert (
+        run_step("production", "Go back to the image before", tmp_path, BEFORE="m:1", NAMESPACE="n")[0]
+        == code
+    )
+
+
+def test_a_login_does_not_stay_on_a_runner_that_does():
+    assert 'export DOCKER_CONFIG="$RUNNER_TEMP/docker"' in step_of("image", "Log in")["run"]
+
+
+@pytest.mark.parametrize(
+    ("job", "missing"),
+    [
+        ("validate", "VALIDATION_DATA"),
+        ("validate", "SERVING_MODEL_NAME"),
+        ("staging", "SERVING_MODEL_NAME"),
+        ("staging", "SERVICE_URL"),
+        ("production", "PROMETHEUS_URL"),
+        ("production", "VALIDATION_DATA"),
+        ("rollback", "MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_what_is_not_set_is_noticed_before_anything_is_done(tmp_path: Path, job: str, missing: str):
+    names = ("MLFLOW_TRACKING_URI", "SERVING_MODEL_NAME", "SERVICE_URL", "VALIDATION_DATA", "PROMETHEUS_URL")
+    known = dict.fromkeys(names, "something") | {"MODEL_VERSION": "7"}
+    assert run_step(job, "Look whether all is set", tmp_path, **known)[0] == 0
+    assert run_step(job, "Look whether all is set", tmp_path, **(known | {missing: ""}))[0] != 0
+    first = next(step for step in deploy_jobs()[job]["steps"] if "run" in step)
+    assert first["name"] == "Look whether all is set"

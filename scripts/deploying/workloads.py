@@ -69,7 +69,7 @@ class Deployment:
         document = self.get()
         return _image_of(document) if document is not None else None
 
-    def why_not(self, image: str) -> str:
+    def why_not(self, image: str) -> str:  # noqa: ARG002  # any may be applied
         """See `Workload`."""
         return ""
 
@@ -143,7 +143,9 @@ class Rollout:
         found = self._kubectl.get("replicasets", f"--selector=rollouts-pod-template-hash={stable}")
         items = (found or {}).get("items", [])
         if not items:
-            raise LifecycleError(f"the Rollout {self._name} has no ReplicaSet {stable}, which it calls stable")
+            raise LifecycleError(
+                f"the Rollout {self._name} has no ReplicaSet {stable}, which it calls stable"
+            )
         return _image_of(items[0])
 
     def _is_observed(self, document: Document) -> bool:

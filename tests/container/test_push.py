@@ -77,7 +77,10 @@ def test_an_image_is_pushed_once_under_a_tag(registry: str, tmp_path: Path) -> N
         make_image(tmp_path, image, "second")
         again = push(image)
         assert (again.returncode, again.stdout) == (2, "")
-        assert again.stderr == f"push_image.sh: {image} is there already and is another one, and no tag is moved\n"
+        assert (
+            again.stderr
+            == f"push_image.sh: {image} is there already and is another one, and no tag is moved\n"
+        )
         assert (
             httpx.head(answer.url, headers=answer.request.headers).headers["Docker-Content-Digest"] == digest
         )
