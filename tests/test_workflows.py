@@ -437,3 +437,37 @@ def test_what_is_not_set_is_noticed_before_anything_is_done(tmp_path: Path, job:
     assert run_step(job, "Look whether all is set", tmp_path, **(known | {missing: ""}))[0] != 0
     first = next(step for step in deploy_jobs()[job]["steps"] if "run" in step)
     assert first["name"] == "Look whether all is set"
+
+
+def test_only_commits_of_main_are_released(tmp_path: Path):
+    release = jobs(FOLDER / "workflows" / "release.yaml")
+    (step,) = [one for one in release["commit"]["steps"] if "run" in one]
+    assert release["ci"]["needs"] == "commit"
+    assert release["commit"]["steps"][0]["with"]["fetch-depth"] == 0
+
+    def git(*words: str) -> None:
+        me = ("-c", "user.name=me", "-c", "user.email=me@here.example")
+        subprocess.run(["git", *me, *words], cwd=tmp_path, check=True, capture_output=True, timeout=30)
+
+    def code() -> int:
+        command = ["bash", "-euo", "pipefail", "-c", step["run"]]
+        environment = clean_environment() | {"GITHUB_REF_NAME": "v1"}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=30
+        ).returncode
+
+    git("init", "--quiet")
+    git("commit", "--allow-empty", "--message", "on main")
+    git("update-ref", "refs/remotes/origin/main", "HEAD")
+    assert code() == 0
+    git("commit", "--allow-empty", "--message", "beside it")
+    assert code() == 1
+
+
+def test_the_folder_of_what_is_released_is_made_before_it_is_written_into():
+    titles = [step.get("name") for step in jobs(FOLDER / "workflows" / "release.yaml")["build"]["steps"]]
+    (build,) = [
+        step for step in steps(FOLDER / "workflows" / "release.yaml") if step.get("name") == "Build it"
+    ]
+    assert "mkdir -p dist" in build["run"]
+    assert titles.index("Build it") < titles.index("Say what is inside")
