@@ -104,12 +104,41 @@ def test_what_is_tried_in_staging_is_done_there():
         assert set(re.findall(r" -n ([\w-]+)", line)) == {"model-server-staging"}, line
 
 
-def test_its_secrets_are_those_that_the_pods_read():
-    created = set(re.findall(r"kubectl create secret generic (\S+)", PAGE))
+@pytest.mark.parametrize("namespace", ["model-server", "model-server-staging"])
+def test_its_secrets_are_those_that_the_pods_read(namespace: str):
+    created = set(re.findall(rf"kubectl create secret generic (\S+) -n {namespace} ", PAGE))
     (deployment,) = of_kind(build("production"), "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     read = {entry["valueFrom"]["secretKeyRef"]["name"] for entry in container["env"] if "valueFrom" in entry}
     assert created == read
+
+
+def test_the_login_of_the_image_is_used_by_the_pods():
+    created = set(re.findall(r"kubectl create secret docker-registry (\S+) -n ([\w-]+) ", PAGE))
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (patch,) = yaml.safe_load(block)["patches"]
+    assert len(of_kind(build("production"), patch["target"]["kind"])) == 1
+    (operation,) = yaml.safe_load(patch["patch"])
+    assert (operation["op"], operation["path"]) == ("add", "/imagePullSecrets")
+    (secret,) = operation["value"]
+    assert created == {(secret["name"], "model-server"), (secret["name"], "model-server-staging")}
+
+
+def test_staging_has_its_alias_before_it_is_deployed():
+    """A pod without a model is never ready."""
+    first = next(at for at, command in enumerate(COMMANDS) if "deploy_image.py staging" in command)
+    assert any("promote.py" in command and "--alias staging" in command for command in COMMANDS[:first])
+
+
+def test_the_ports_that_pods_get_out_to_are_told():
+    (policy,) = of_kind(build("production"), "NetworkPolicy")
+    ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]} - {53}
+    told = re.findall(r"Pods get out to the ports (\d+) and (\d+) only", PAGE)
+    assert {int(port) for pair in told for port in pair} == ports
+
+
+def test_what_is_counted_is_counted_in_one_namespace():
+    assert re.findall(r"`(count\([^`]*)`", PAGE) == ['count(model_ready{namespace="model-server"})']
 
 
 def test_its_alerts_and_metrics_are_there():
