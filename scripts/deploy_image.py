@@ -9,7 +9,7 @@ the overlay has a Rollout, that one is waited for, until all pods are new or it 
 scripts/canary.py, as after --no-wait. In the middle of a canary only the stable image is applied, which ends it. With
 --json it tells which image was stable before, to go back to, and whether all pods are `ready` with the new one.
 Exit code 0 when it is applied, and ready or at a step, 1 when it is not, or not in time, 2 with one line on stderr when
-nothing was done.
+nothing was done, 130 after Ctrl-C and 143 after SIGTERM, with what was applied left as it is.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from scripts.deploying.kubectl import Document, Kubectl, call, last_line  # noqa
 from scripts.deploying.workloads import find_workload  # noqa: E402  # the same
 from scripts.lifecycle import LifecycleError  # noqa: E402  # the same
 from scripts.lifecycle.command import DONE, FAILED, OneLineParser, run, teller  # noqa: E402  # the same
+from scripts.lifecycle.interrupts import BrokenOff  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 MANIFESTS = ROOT / "k8s"
@@ -114,7 +115,11 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
     if trouble := workload.why_not(reference):
         raise LifecycleError(f"{namespace}: {trouble}")
     check_taken(kubectl, manifests, documents, namespace)
-    applied = kubectl("apply", "--filename", "-", text=manifests)
+    try:
+        applied = kubectl("apply", "--filename", "-", text=manifests)
+    except BrokenOff as reason:
+        why = f"{reason} while it was applied: a part of it may be there"
+        return reason.exit_code, facts | {"done": False, "why": why}, [f"{namespace}: {why}"]
     if applied.returncode:
         why = f"kubectl apply failed: {last_line(applied.stderr)}"
         return FAILED, facts | {"done": False, "why": why}, [f"{namespace}: {why}"]

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import yaml
 from scripts import deploy_image
 from scripts.deploy_image import MANIFESTS, build, parse_image
 from scripts.deploying import workloads
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import ROOT, clean_environment, wait_until
 from tests.kubernetes.building import builders
 
 DIGEST = "sha256:" + "a" * 64
@@ -34,6 +35,7 @@ case " $* " in
   *" --dry-run=server "*) test -z "$CHECK_ERROR" || { echo "$CHECK_ERROR" >&2; exit 1; } ;;
   *" apply "*)
     cat > "$CALLS.applied"
+    test -z "$HANG" || exec sleep 60
     test -z "$APPLY_ERROR" || { echo "$APPLY_ERROR" >&2; exit 1; }
     test ! -d "$CLUSTER/next" || mv "$CLUSTER"/next/* "$CLUSTER" ;;
   *" rollout status "*) test -z "$STATUS_ERROR" || { echo "$STATUS_ERROR" >&2; exit 1; } ;;
@@ -337,6 +339,22 @@ def test_pods_that_are_not_ready_in_time_fail(deploy: Deploy):
 def test_manifests_that_the_cluster_does_not_take_fail(deploy: Deploy):
     done = deploy("staging", "--image", "registry.example/m:2", APPLY_ERROR="forbidden")
     assert (done.returncode, done.stdout) == (1, "model-server-staging: kubectl apply failed: forbidden\n")
+
+
+def test_the_image_before_is_told_where_applying_is_broken_off(cluster: dict[str, str]):
+    process = subprocess.Popen(
+        [sys.executable, "scripts/deploy_image.py", "production", "--image", NEW, "--json"],
+        cwd=ROOT,
+        env=cluster | {"HANG": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(Path(cluster["CALLS"] + ".applied").exists, 30, "it is being applied")
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    facts = json.loads(out)
+    assert (process.returncode, facts["before"], facts["done"]) == (143, BEFORE, False)
 
 
 @pytest.mark.parametrize(

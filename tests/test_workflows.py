@@ -281,7 +281,7 @@ def test_the_scripts_run_alone_that_must_put_back_when_a_run_is_cancelled():
     """A runner's signal goes to the shell of a step; `exec` makes that the script."""
     for file in WORKFLOWS:
         for line in scripts_of(file):
-            if re.search(r"scripts/(promote|canary)\.py", line) and "--restore" not in line:
+            if re.search(r"scripts/(promote|canary)\.py|deploy_image\.py .*--no-wait", line):
                 assert line.startswith("exec "), line
 
 
@@ -388,18 +388,19 @@ def test_an_image_without_a_digest_is_not_deployed(tmp_path: Path, job: str):
     assert not (tmp_path / "called").exists()
 
 
-@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("code", [0, 1, 130])
 def test_the_image_before_is_known_also_where_applying_fails(tmp_path: Path, code: int):
     in_place_of_a_script(
         tmp_path, ".venv/bin/python", f'echo "$@" > asked; echo \'{{"before": "m:1"}}\'; exit {code}'
     )
-    told = run_step(
-        "production", "Apply the manifests with the image", tmp_path, REGISTRY="r", DIGEST="sha256:12"
-    )
-    assert told == (code, {"before": "m:1"})
+    known = {"REGISTRY": "r", "DIGEST": "sha256:12"}
+    assert run_step("production", "Apply the manifests with the image", tmp_path, **known)[0] == code
     assert "--image r/model-server@sha256:12 --require Rollout" in (tmp_path / "asked").read_text()
+    assert run_step("production", "Say which image was there", tmp_path) == (0, {"before": "m:1"})
+    assert step_of("production", "Say which image was there")["if"].startswith("${{ always() ")
     condition = step_of("production", "Go back to the image before")["if"]
     assert "steps.apply.outcome != 'skipped'" in condition
+    assert "steps.there.outputs.before != ''" in condition
     assert "steps.apply.outcome == 'success'" not in condition
 
 
