@@ -226,6 +226,8 @@ def test_a_step_of_pods_is_not_made_in_somebody_elses_run(run: Run, monkeypatch,
         assert canary.main([*run.arguments, "--step-seconds", "0.05"]) == 1
         assert "another canary has taken it over" in capsys.readouterr().err
         assert pods(run.cluster)[1] > 0
+        left = json.loads(run.document["metadata"]["annotations"]["model-server/canary"])
+        assert (left["run"], left["percent"]) == ("theirs", 5)
 
 
 @of(ROUTE + SELDON)
@@ -267,14 +269,15 @@ def test_a_rollout_in_other_hands_is_left_alone(run: Run, capsys, edit, part):
 
 
 @of(KINDS)
-def test_a_cluster_that_is_busy_for_a_moment_is_asked_again(run: Run):
-    def be_busy(_: Any) -> None:
-        run.cluster.on_patch = lambda _: None
+def test_a_cluster_that_is_busy_when_a_step_is_to_be_made_is_asked_again(run: Run, monkeypatch):
+    def judge(*_: Any) -> Any:
         run.cluster.busy = 2
+        return driving.Verdict("go on")
 
-    run.cluster.on_patch = be_busy
-    assert canary.main([*run.arguments, *([] if run.kind is KINDS[3] else ["--steps", "50,100"])]) == 0
-    assert run.cluster.refusals.count(429) == 2
+    monkeypatch.setattr(driving, "judge", judge)
+    steps = [] if run.kind is KINDS[3] else ["--steps", "50,100"]
+    assert canary.main([*run.arguments, *steps, "--step-seconds", "0.05"]) == 0
+    assert run.cluster.refusals.count(429) == 2 * (5 if run.kind is KINDS[3] else 2)
 
 
 @of(KINDS)
@@ -346,6 +349,32 @@ def test_signals_after_the_first_do_not_disturb_the_putting_back(run: Run, tmp_p
     run.cluster.is_dead = False
     process.communicate(timeout=60)
     assert process.returncode == 130
+    assert run.percent == 0
+
+
+@of(ROUTE)
+def test_a_signal_does_not_disturb_a_putting_back_that_has_begun(run: Run, tmp_path):
+    began = threading.Event()
+
+    def be_slow(_: Any) -> None:
+        if run.cluster.patches:
+            began.set()
+            time.sleep(1)
+
+    run.cluster.on_patch = be_slow
+    run.canary.failing = 0.5
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "canary.py"), *run.arguments],
+        env=os.environ | {"KUBECONFIG": str(tmp_path / "kubeconfig")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert began.wait(60)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "weights are as before" in out
     assert run.percent == 0
 
 
@@ -496,3 +525,23 @@ def test_an_abort_is_told_as_done_only_when_no_new_pod_is_left(run: Run, capsys)
     )
     assert canary.main(run.arguments) == 1
     assert "while 1 new pods still answer" in capsys.readouterr().out
+
+
+@of(ROLLOUT)
+def test_a_rollout_that_somebody_takes_further_meanwhile_is_left_alone(run: Run, capsys):
+    """While it is waited for a step's pause; there is no waiting for one that is behind it."""
+    controller = run.cluster.controllers[-1]
+
+    def promote(document: dict[str, Any]) -> None:
+        controller(document)
+        if document["status"]["currentStepIndex"] == 3:
+            document["status"].pop("pauseConditions")
+            controller(document)
+
+    promote.weights = controller.weights
+    run.cluster.controllers[:] = [promote]
+    began = time.monotonic()
+    assert canary.main(run.arguments) == 1
+    assert "somebody else has taken it to step 5" in capsys.readouterr().err
+    assert time.monotonic() - began < 10
+    assert "abort" not in run.document["status"]
