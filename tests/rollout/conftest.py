@@ -2,6 +2,7 @@
 
 import copy
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -211,3 +212,20 @@ def run(cluster: KubeApi, kind: Kind) -> Iterator[Run]:
         made = Run(cluster, document, kind, stable, canary, prometheus, arguments)
         with Traffic(stable, canary, lambda: made.percent):
             yield made
+
+
+@pytest.fixture
+def at_first_look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Lets something begin, in a thread of its own, when a canary is judged for the first time."""
+
+    def hook(act: Callable[[], Any]) -> None:
+        original = driving.judge
+
+        def judge(*arguments: Any) -> Any:
+            monkeypatch.setattr(driving, "judge", original)
+            threading.Thread(target=act).start()
+            return original(*arguments)
+
+        monkeypatch.setattr(driving, "judge", judge)
+
+    return hook

@@ -67,20 +67,22 @@ def test_where_nobody_asks_it_waits_and_then_puts_it_back(run: Run, capsys):
     assert run.percent == 0
 
 
-def test_a_prometheus_that_goes_away_puts_it_back(run: Run, capsys, monkeypatch):
+def test_a_prometheus_that_goes_away_puts_it_back(run: Run, capsys, monkeypatch, at_first_look):
     monkeypatch.setattr("scripts.lifecycle.prometheus.PAUSE_SECONDS", 0.05)
-    threading.Timer(0.5, lambda: setattr(run.prometheus, "is_dead", True)).start()
+    at_first_look(lambda: setattr(run.prometheus, "is_dead", True))
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     assert "does not answer as one" in capsys.readouterr().out.splitlines()[-1]
     assert run.percent == 0
 
 
-def test_a_cluster_that_is_away_for_long_puts_it_back_as_soon_as_it_answers(run: Run, capsys, monkeypatch):
+def test_a_cluster_that_is_away_for_long_puts_it_back_as_soon_as_it_answers(
+    run: Run, capsys, monkeypatch, at_first_look
+):
     def come_back(put_back, say):
         return insist(put_back, lambda sentence: (say(sentence), setattr(run.cluster, "is_dead", False)))
 
     monkeypatch.setattr(driving, "insist", come_back)
-    threading.Timer(0.5, lambda: setattr(run.cluster, "is_dead", True)).start()
+    at_first_look(lambda: setattr(run.cluster, "is_dead", True))
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     said = capsys.readouterr()
     assert "trying again for" in said.out
@@ -88,8 +90,8 @@ def test_a_cluster_that_is_away_for_long_puts_it_back_as_soon_as_it_answers(run:
     assert run.percent == 0
 
 
-def test_a_cluster_that_stays_away_is_told_with_what_to_do_by_hand(run: Run, capsys):
-    threading.Timer(0.5, lambda: setattr(run.cluster, "is_dead", True)).start()
+def test_a_cluster_that_stays_away_is_told_with_what_to_do_by_hand(run: Run, capsys, at_first_look):
+    at_first_look(lambda: setattr(run.cluster, "is_dead", True))
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     said = capsys.readouterr()
     assert "IS NOT AS BEFORE" in said.err
@@ -134,7 +136,7 @@ def test_a_dry_run_says_the_plan_and_does_nothing(run: Run, capsys):
     assert run.percent == before
 
 
-def test_what_somebody_else_moves_is_left_alone(run: Run, capsys):
+def test_what_somebody_else_moves_is_left_alone(run: Run, capsys, at_first_look):
     def interfere() -> None:
         match run.kind.name:
             case "httproute":
@@ -149,7 +151,7 @@ def test_what_somebody_else_moves_is_left_alone(run: Run, capsys):
             case "rollout":
                 run.cluster.change(run.document, lambda _: run.document["status"].pop("pauseConditions"))
 
-    threading.Timer(0.5, interfere).start()
+    at_first_look(interfere)
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     said = capsys.readouterr()
     assert "somebody else" in said.err

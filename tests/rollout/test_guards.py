@@ -258,8 +258,8 @@ def test_a_backend_that_came_since_is_left_alone(run: Run, capsys):
     ],
     ids=["paused", "other pods", "promoted"],
 )
-def test_a_rollout_in_other_hands_is_left_alone(run: Run, capsys, edit, part):
-    threading.Timer(0.6, lambda: run.cluster.change(run.document, edit)).start()
+def test_a_rollout_in_other_hands_is_left_alone(run: Run, capsys, edit, part, at_first_look):
+    at_first_look(lambda: run.cluster.change(run.document, edit))
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     assert part in capsys.readouterr().err
     assert "abort" not in run.document["status"]
@@ -282,13 +282,13 @@ def test_a_cluster_that_is_busy_when_a_step_is_to_be_made_is_asked_again(run: Ru
 
 @of(KINDS)
 @pytest.mark.parametrize("garbage", [b"\xff\xfe{", b"{}", b"[]", b'{"kind": "Status"}'])
-def test_answers_that_are_none_are_a_cluster_that_is_away(run: Run, capsys, garbage):
+def test_answers_that_are_none_are_a_cluster_that_is_away(run: Run, capsys, garbage, at_first_look):
     def talk_nonsense() -> None:
         run.cluster.garbage = garbage
-        time.sleep(1.2)
+        time.sleep(0.9)
         run.cluster.garbage = None
 
-    threading.Timer(0.6, talk_nonsense).start()
+    at_first_look(talk_nonsense)
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     assert "does not answer as one" in capsys.readouterr().out
     assert run.percent == 0
@@ -304,7 +304,7 @@ def test_a_cluster_that_hangs_is_given_up(run: Run, capsys, monkeypatch):
 
 
 @of(ROUTE)
-def test_a_prometheus_that_starts_anew_is_waited_for(run: Run, capsys, monkeypatch):
+def test_a_prometheus_that_starts_anew_is_waited_for(run: Run, capsys, monkeypatch, at_first_look):
     monkeypatch.setattr("scripts.lifecycle.prometheus.PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(driving, "LOST_SECONDS", 5)
 
@@ -313,12 +313,12 @@ def test_a_prometheus_that_starts_anew_is_waited_for(run: Run, capsys, monkeypat
         time.sleep(1)
         run.prometheus.is_dead = False
 
-    threading.Timer(0.4, start_anew).start()
+    at_first_look(start_anew)
     assert canary.main([*run.arguments, "--steps", "50,100", "--step-seconds", "1"]) == 0
 
 
 @of(ROUTE)
-def test_a_cluster_that_is_away_for_less_than_that_is_waited_for(run: Run, monkeypatch):
+def test_a_cluster_that_is_away_for_less_than_that_is_waited_for(run: Run, monkeypatch, at_first_look):
     monkeypatch.setattr(driving, "LOST_SECONDS", 5)
 
     def leave() -> None:
@@ -326,7 +326,7 @@ def test_a_cluster_that_is_away_for_less_than_that_is_waited_for(run: Run, monke
         time.sleep(1)
         run.cluster.is_dead = False
 
-    threading.Timer(0.4, leave).start()
+    at_first_look(leave)
     assert canary.main([*run.arguments, "--steps", "50,100", "--step-seconds", "1"]) == 0
 
 
@@ -391,8 +391,8 @@ def test_a_canary_that_answers_nothing_is_not_waited_for(run: Run, capsys):
 
 
 @of(ROUTE)
-def test_a_canary_that_begins_anew_is_put_back(run: Run, capsys):
-    threading.Timer(0.8, run.canary.begin_anew).start()
+def test_a_canary_that_begins_anew_is_put_back(run: Run, capsys, at_first_look):
+    at_first_look(lambda: (time.sleep(1), run.canary.begin_anew()))
     assert canary.main([*run.arguments, "--steps", "50,100", "--step-seconds", "3"]) == 1
     assert "a process of the canary began anew" in capsys.readouterr().out
 

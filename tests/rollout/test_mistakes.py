@@ -212,13 +212,12 @@ def test_pods_that_do_not_get_ready_end_it(run: Run, capsys):
 
 
 @of(ROLLOUT)
-def test_an_analysis_that_aborts_it_ends_it(run: Run, capsys):
-    import threading
+def test_an_analysis_that_aborts_it_ends_it(run: Run, capsys, at_first_look):
 
     def abort() -> None:
         run.cluster.change(run.document, lambda one: one["status"].update(abort=True))
 
-    threading.Timer(0.5, abort).start()
+    at_first_look(abort)
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     assert "was aborted: " in capsys.readouterr().out
     assert run.percent == 0
