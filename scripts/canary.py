@@ -2,7 +2,7 @@
 
     python scripts/canary.py rollout model-server --namespace production --prometheus http://prometheus:9090
     python scripts/canary.py httproute model-server-gateway --namespace production --prometheus http://prometheus:9090
-    python scripts/canary.py deployment model-server --canary model-server-next --namespace production …
+    python scripts/canary.py deployment model-server --namespace production --prometheus http://prometheus:9090
     python scripts/canary.py httproute model-server-gateway --namespace production --restore
 
 At each step both sides are compared by what the Prometheus has scraped of them: failed requests, latency (the slowest

@@ -233,7 +233,6 @@ class Rollout:
         def attempt() -> None:
             document = self._cluster.get(KIND, self._name)
             self._check(document)
-            self._check_not_beyond(document, index)
             if document["status"].get("currentStepIndex", 0) < index and _is_held(document):
                 self._cluster.patch(KIND, document, {"status": {"pauseConditions": None}}, "status")
 

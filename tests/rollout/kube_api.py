@@ -75,6 +75,8 @@ class KubeApi(Double):
         self.n_requests = 0
         self.busy = 0
         """So many requests are refused for now."""
+        self.loses_answer = False
+        """The next patch is made, and its answer does not arrive."""
         self.is_dead = False
         self.forbidden: set[str] = set()
         """Methods that the account may not use."""
@@ -245,6 +247,10 @@ class _Handler(Quiet):
                 "reason": REASONS[code],
                 "code": code,
             }
+        if self.server.loses_answer and self.command == "PATCH" and code == 200:
+            self.server.loses_answer = False
+            self.close_connection = True
+            return
         body = json.dumps(answer).encode() if self.server.garbage is None else self.server.garbage
         self.answer(body, code)
 

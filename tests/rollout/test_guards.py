@@ -294,6 +294,22 @@ def test_answers_that_are_none_are_a_cluster_that_is_away(run: Run, capsys, garb
     assert run.percent == 0
 
 
+@of(KINDS)
+@pytest.mark.parametrize("percent", [5, 100])
+def test_a_change_whose_answer_is_lost_is_found_to_be_made(run: Run, monkeypatch, percent):
+    """A patch after the first step, and the last: by the time it is looked at again, its controller has seen it."""
+
+    def lose(*arguments: Any) -> Any:
+        run.cluster.loses_answer = arguments[-1].percent == percent
+        return driving.Verdict("go on")
+
+    monkeypatch.setattr("scripts.rollout.target.POLL_SECONDS", 0.5)
+    monkeypatch.setattr(driving, "judge", lose)
+    assert canary.main([*run.arguments, "--step-seconds", "0.05"]) == 0
+    assert not run.cluster.loses_answer
+    assert run.percent == 100
+
+
 @of(ROUTE)
 def test_a_cluster_that_hangs_is_given_up(run: Run, capsys, monkeypatch):
     monkeypatch.setattr("scripts.rollout.cluster.REQUEST_SECONDS", 0.3)
