@@ -32,10 +32,11 @@ from scripts.rollout.argo import Rollout  # noqa: E402  # the same
 from scripts.rollout.cluster import Cluster  # noqa: E402  # the same
 from scripts.rollout.deployments import Deployments  # noqa: E402  # the same
 from scripts.rollout.driving import Canary, Pace  # noqa: E402  # the same
+from scripts.rollout.httproute import HTTPRoute  # noqa: E402  # the same
 from scripts.rollout.judging import Limits  # noqa: E402  # the same
 from scripts.rollout.measuring import Measure  # noqa: E402  # the same
+from scripts.rollout.seldon import SeldonDeployment  # noqa: E402  # the same
 from scripts.rollout.target import Sides, Target  # noqa: E402  # the same
-from scripts.rollout.weighted import HTTPRoute, SeldonDeployment  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 KINDS: dict[str, Callable[[Cluster, str, str | None], Target]] = {

@@ -7,8 +7,8 @@ import msgspec
 
 from scripts.lifecycle import LifecycleError, Overtaken
 from scripts.rollout.cluster import Cluster, Document, Kind
+from scripts.rollout.note import Note, annotate, check_run, new_run, read_note
 from scripts.rollout.target import NotReached, Sides, change, wait_until
-from scripts.rollout.weighted import Note, annotate, new_run, read_note
 
 READY_SECONDS = 1200
 """Source: progressDeadlineSeconds in k8s/base/deployment.yaml."""
@@ -206,9 +206,7 @@ class Deployments:
                 )
 
     def _check_run(self, stable: Document) -> None:
-        note = read_note(stable)
-        if note is None or note.run != self._run:
-            raise Overtaken(f"{self.title}: another canary has taken it over; it is left as it is")
+        check_run(read_note(stable), self._run, self.title)
 
     def _write(self, note: Note) -> Document:
         """Writes the note; returns the stable Deployment."""

@@ -1,53 +1,14 @@
-"""An HTTPRoute or a SeldonDeployment, whose own fields say how much of the traffic each side gets."""
+"""An object whose own fields say how much of the traffic each side gets."""
 
-import os
-import time
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import ClassVar, NamedTuple, NoReturn
 
 import msgspec
 
 from scripts.lifecycle import LifecycleError, Overtaken
 from scripts.rollout.cluster import Cluster, Document, Kind
+from scripts.rollout.note import Note, annotate, check_run, new_run, read_note
 from scripts.rollout.target import Sides, change
-
-NOTE = "model-server/canary"
-"""The annotation that says what a canary has done, so that the next run can go on or put it back."""
-
-
-class Note(msgspec.Struct, frozen=True):
-    """What that annotation holds."""
-
-    run: str
-    """Which run wrote it; another one that finds its own gone stops."""
-    names: tuple[str, str]
-    """Of the stable side and the canary."""
-    before: tuple[int, int]
-    """What they had before: weights, or replicas."""
-    percent: int
-    """That the canary was given last."""
-    is_done: bool = False
-    """The last step was found good, too."""
-
-
-def new_run() -> str:
-    """Returns a name for this run that no other has."""
-    return f"{os.getpid()}-{time.time_ns()}"
-
-
-def read_note(document: Document) -> Note | None:
-    """Returns the note of an object; None where it has none that can be read."""
-    text = document["metadata"].get("annotations", {}).get(NOTE)
-    try:
-        return None if text is None else msgspec.json.decode(text, type=Note)
-    except msgspec.MsgspecError:
-        return None
-
-
-def annotate(note: Note | None) -> Document:
-    """Returns the change of an object's metadata that writes the note, or takes it away."""
-    text = None if note is None else msgspec.json.encode(note).decode()
-    return {"annotations": {NOTE: text}}
 
 
 class Weights(NamedTuple):
@@ -183,9 +144,7 @@ class Weighted:
         self._note, self._has_moved = note, True
 
     def _check(self, document: Document) -> None:
-        found = read_note(document)
-        if found is None or found.run != self._run:
-            raise Overtaken(f"{self.title}: another canary has taken it over; it is left as it is")
+        found = check_run(read_note(document), self._run, self.title)
         if not self._is_as_noted(document, found):
             self._refuse_to_move(document, found)
 
@@ -233,111 +192,3 @@ class Weighted:
     @property
     def _namespace(self) -> str:
         return f'namespace="{self._cluster.namespace}"'
-
-
-class HTTPRoute(Weighted):
-    """Gateway API: the weights of two Services in each rule that names both."""
-
-    kind = Kind("HTTPRoute", "gateway.networking.k8s.io", "v1", "httproutes")
-
-    @property
-    def plan(self) -> Sequence[str]:
-        """See `Target`; the rules that send to one backend only stay as they are."""
-        single = [
-            str(number)
-            for number, rule in enumerate(self._document["spec"].get("rules", []))
-            if len(rule.get("backendRefs", [])) == 1
-        ]
-        untouched = [f"rules with one backend stay as they are: {', '.join(single)}"] if single else []
-        return [*super().plan, *untouched]
-
-    def _rules(self, document: Document) -> list[list[dict[str, Any]]]:
-        """Returns the backends of the rules that share traffic."""
-        rules = [rule.get("backendRefs", []) for rule in document["spec"].get("rules", [])]
-        shared = [backends for backends in rules if len(backends) > 1]
-        for backends in shared:
-            names = [backend["name"] for backend in backends]
-            if len(names) != len(set(names)):
-                raise LifecycleError(
-                    f"{self.title} names one Service twice in a rule; a weight would count twice"
-                )
-            for backend in backends:
-                if (
-                    backend.get("kind", "Service") != "Service"
-                    or backend.get("namespace", self._here) != self._here
-                ):
-                    raise LifecycleError(f"{self.title}: {backend['name']} is not a Service of {self._here}")
-        return shared
-
-    @property
-    def _here(self) -> str:
-        return self._cluster.namespace
-
-    def _all_names(self, document: Document) -> list[str]:
-        return list(dict.fromkeys(backend["name"] for rule in self._rules(document) for backend in rule))
-
-    def _read(self, document: Document, names: tuple[str, str]) -> Weights:
-        # A backend without a weight has 1. Source: the API's reference, BackendRef.
-        found = {
-            Weights(*(self._weight(backends, name) for name in names)) for backends in self._rules(document)
-        }
-        if len(found) != 1:
-            raise LifecycleError(
-                f"{self.title}: its rules have different weights; set them to the same first"
-            )
-        return found.pop()
-
-    @staticmethod
-    def _weight(backends: list[dict[str, Any]], name: str) -> int:
-        return next((backend.get("weight", 1) for backend in backends if backend["name"] == name), 0)
-
-    def _with_weights(self, document: Document, weights: Mapping[str, int]) -> Document:
-        rules = []
-        for rule in document["spec"]["rules"]:
-            backends = rule.get("backendRefs", [])
-            if len(backends) > 1:
-                backends = [
-                    backend | {"weight": weights.get(backend["name"], backend.get("weight", 1))}
-                    for backend in backends
-                ]
-            rules.append(rule | ({"backendRefs": backends} if backends else {}))
-        return {"spec": {"rules": rules}}
-
-    def _matchers(self, document: Document, name: str) -> str:  # noqa: ARG002  # Seldon's needs it
-        return f'{self._namespace},service="{name}"'
-
-
-class SeldonDeployment(Weighted):
-    """Seldon Core 1: the traffic of two predictors."""
-
-    kind = Kind("SeldonDeployment", "machinelearning.seldon.io", "v1", "seldondeployments")
-
-    @staticmethod
-    def _predictors(document: Document) -> list[dict[str, Any]]:
-        """Returns those that answer; a shadow's answers go nowhere."""
-        return [each for each in document["spec"]["predictors"] if not each.get("shadow")]
-
-    def _all_names(self, document: Document) -> list[str]:
-        return [each["name"] for each in self._predictors(document)]
-
-    def _read(self, document: Document, names: tuple[str, str]) -> Weights:
-        traffic = {each["name"]: each.get("traffic", 0) for each in self._predictors(document)}
-        return Weights(*(traffic.get(name, 0) for name in names))
-
-    def _with_weights(self, document: Document, weights: Mapping[str, int]) -> Document:
-        predictors = [
-            each | ({"traffic": weights[each["name"]]} if each["name"] in weights else {})
-            for each in document["spec"]["predictors"]
-        ]
-        return {"spec": {"predictors": predictors}}
-
-    def _matchers(self, document: Document, name: str) -> str:
-        # Seldon calls a predictor's Deployments NAME-PREDICTOR-NUMBER-CONTAINERS. Without the containers, pods of a
-        # predictor `main` would be told like those of `main-2`.
-        (predictor,) = (each for each in self._predictors(document) if each["name"] == name)
-        parts = "|".join(
-            part.get("metadata", {}).get("name")
-            or "-".join(container["name"] for container in part["spec"]["containers"])
-            for part in predictor.get("componentSpecs", [])
-        )
-        return f'{self._namespace},pod=~"{self._name}-{name}-[0-9]+-(?:{parts or ".+"})-.+"'
