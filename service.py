@@ -34,16 +34,17 @@ import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
 from bentoml import server_context  # noqa: E402
 
-from serving.gateway import App, Gateway  # noqa: E402
-from serving.greeting import greeting  # noqa: E402
-from serving.logs import configure_bentoml, configure_logging  # noqa: E402
-from serving.prepare.sync import start_sync  # noqa: E402
-from serving.prepared import STORE_VARIABLE  # noqa: E402
+from serving.codecs.media_types import JSON  # noqa: E402
+from serving.http.gateway import App, Gateway  # noqa: E402
+from serving.http.greeting import greeting  # noqa: E402
+from serving.model.prepared import STORE_VARIABLE  # noqa: E402
+from serving.model.sealed import find_sealed  # noqa: E402
+from serving.model.state import State, write_state  # noqa: E402
+from serving.prepare.sync.supervisor import start_sync  # noqa: E402
+from serving.process.logs import configure_bentoml, configure_logging  # noqa: E402
+from serving.process.shutdown import end_gracefully  # noqa: E402
 from serving.protocols import v1  # noqa: E402
-from serving.router import Router  # noqa: E402
-from serving.sealed import find_sealed  # noqa: E402
-from serving.shutdown import end_gracefully  # noqa: E402
-from serving.state import State, write_state  # noqa: E402
+from serving.traffic.router import Router  # noqa: E402
 
 configure_logging(settings.log_format)
 if settings.log_format == "json":
@@ -141,12 +142,12 @@ class ModelServer:
     async def predict(self, instances: list[Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Predictions for rows."""
         body = msgspec.json.encode({"instances": instances, "params": params}, enc_hook=v1.encode_hook)
-        answer = await v1.answer(v1.PREDICT, router, v1.Request(body, v1.JSON, "", v1.never))
+        answer = await v1.answer(v1.PREDICT, router, v1.Request(body, JSON, "", v1.never))
         return dict(msgspec.json.decode(answer.body))
 
     @bentoml.api
     async def predict_batch(self, rows: np.ndarray, /) -> np.ndarray:
         """The array of probabilities (or values) for an array of rows."""
         body = msgspec.json.encode(rows, enc_hook=v1.encode_hook)
-        answer = await v1.answer(v1.PREDICT_BATCH, router, v1.Request(body, v1.JSON, "", v1.never))
+        answer = await v1.answer(v1.PREDICT_BATCH, router, v1.Request(body, JSON, "", v1.never))
         return np.array(msgspec.json.decode(answer.body))

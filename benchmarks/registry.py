@@ -128,7 +128,7 @@ def register(
     from skops import io
 
     from scripts.training.registration import MODEL_PACKAGES, create_version
-    from serving.hook import DIGEST_KEY, preprocessing_digest
+    from serving.model.hook import DIGEST_KEY, preprocessing_digest
 
     mlflow.set_experiment(name)
     with mlflow.start_run() as run:

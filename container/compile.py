@@ -18,16 +18,16 @@ PROCESSES = (
 )
 SERVING = (
     "serving.runtime.compiled",
-    "serving.arrow",
-    "serving.arrays",
-    "serving.health",
+    "serving.codecs.arrow",
+    "serving.codecs.npy",
+    "serving.http.health",
     "serving.prepare.sync",
     "pyarrow.ipc",
 )
 PREPARING = (
     "serving.prepare.__main__",
     "serving.prepare.build",
-    "serving.prepare.registry",
+    "serving.prepare.registry.client",
     "mlflow.sklearn",
     "sklearn.ensemble",
     "sklearn.pipeline",

@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
-from scripts.lifecycle.command import DONE, FAILED, IMPOSSIBLE, OneLineParser  # noqa: E402  # the same
+from scripts.lifecycle.cli import DONE, FAILED, IMPOSSIBLE, OneLineParser  # noqa: E402  # the same
 from serving.errors import PrepareError  # noqa: E402  # the same
-from serving.prepared import Prepared  # noqa: E402  # the same
+from serving.model.prepared import Prepared  # noqa: E402  # the same
 from serving.settings import Settings, SettingsError, load_settings  # noqa: E402  # the same
 
 SEALED_REQUIREMENTS = "requirements/sealed.txt"
@@ -69,7 +69,7 @@ def prepare_version(settings: Settings, version: int) -> Prepared:
         PrepareError: it is not there, or must not be served.
     """
     from serving.prepare.build import prepare
-    from serving.prepare.registry import resolve
+    from serving.prepare.registry.client import resolve
 
     pinned = settings.model_copy(
         update={"model_version": version, "challenger_alias": None, "shadow_alias": None}

@@ -24,17 +24,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
-from scripts.lifecycle.command import DONE, FAILED, OneLineParser, run, settle, teller  # noqa: E402  # the same
-from scripts.lifecycle.insisting import insist  # noqa: E402  # the same
+from scripts.lifecycle.cli import DONE, FAILED, OneLineParser, run, settle, teller  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import Prometheus  # noqa: E402  # the same
+from scripts.lifecycle.retry import insist  # noqa: E402  # the same
 from scripts.lifecycle.services import http_url  # noqa: E402  # the same
 from scripts.rollout.argo import Rollout  # noqa: E402  # the same
 from scripts.rollout.cluster import Cluster  # noqa: E402  # the same
 from scripts.rollout.deployments import Deployments  # noqa: E402  # the same
-from scripts.rollout.driving import Canary, Pace  # noqa: E402  # the same
 from scripts.rollout.httproute import HTTPRoute  # noqa: E402  # the same
-from scripts.rollout.judging import Limits  # noqa: E402  # the same
-from scripts.rollout.measuring import Measure  # noqa: E402  # the same
+from scripts.rollout.judgement import Limits  # noqa: E402  # the same
+from scripts.rollout.measurement import Measure  # noqa: E402  # the same
+from scripts.rollout.progression import Canary, Pace  # noqa: E402  # the same
 from scripts.rollout.seldon import SeldonDeployment  # noqa: E402  # the same
 from scripts.rollout.target import Sides, Target  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same

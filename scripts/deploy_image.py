@@ -29,8 +29,8 @@ sys.path.insert(0, str(ROOT))
 from scripts.deploying.kubectl import Document, Kubectl, call, last_line  # noqa: E402  # needs the line above
 from scripts.deploying.workloads import find_workload  # noqa: E402  # the same
 from scripts.lifecycle import LifecycleError  # noqa: E402  # the same
-from scripts.lifecycle.command import DONE, FAILED, OneLineParser, run, teller  # noqa: E402  # the same
-from scripts.lifecycle.interrupts import BrokenOff  # noqa: E402  # the same
+from scripts.lifecycle.cli import DONE, FAILED, OneLineParser, run, teller  # noqa: E402  # the same
+from scripts.lifecycle.signals import BrokenOff  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 MANIFESTS = ROOT / "k8s"

@@ -17,9 +17,9 @@ import msgspec
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.lifecycle.command import DONE, align, make_parser, open_model, run  # noqa: E402  # needs the line above
+from scripts.lifecycle.cli import DONE, align, make_parser, open_model, run  # noqa: E402  # needs the line above
 from scripts.lifecycle.moves import Move  # noqa: E402  # the same
-from scripts.lifecycle.results import Results  # noqa: E402  # the same
+from scripts.lifecycle.validation_record import Results  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 HEAD = ("when (UTC)", "what", "from", "to", "who", "validated with", "why")

@@ -26,7 +26,7 @@ import msgspec
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.lifecycle.command import (  # noqa: E402  # needs the line above
+from scripts.lifecycle.cli import (  # noqa: E402  # needs the line above
     DONE,
     FAILED,
     add_move_options,
@@ -36,13 +36,13 @@ from scripts.lifecycle.command import (  # noqa: E402  # needs the line above
     settle,
     teller,
 )
-from scripts.lifecycle.counting import ServiceCounts  # noqa: E402  # the same
+from scripts.lifecycle.counters import ServiceCounts  # noqa: E402  # the same
 from scripts.lifecycle.guard import Limits  # noqa: E402  # the same
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
 from scripts.lifecycle.promotion import Promotion  # noqa: E402  # the same
-from scripts.lifecycle.results import Results  # noqa: E402  # the same
 from scripts.lifecycle.services import add_url_options, check_services, http_url  # noqa: E402  # the same
+from scripts.lifecycle.validation_record import Results  # noqa: E402  # the same
 from scripts.validate import add_check_options, validate  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 

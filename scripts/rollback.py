@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.lifecycle import LifecycleError, NotRecorded  # noqa: E402  # needs the line above
-from scripts.lifecycle.command import DONE, FAILED, add_move_options, make_parser, open_model, run, teller  # noqa: E402
-from scripts.lifecycle.interrupts import undisturbed  # noqa: E402  # the same
+from scripts.lifecycle.cli import DONE, FAILED, add_move_options, make_parser, open_model, run, teller  # noqa: E402
 from scripts.lifecycle.moves import previous_version  # noqa: E402  # the same
+from scripts.lifecycle.polling import known_refusals, wait_for_version  # noqa: E402  # the same
 from scripts.lifecycle.services import add_url_options  # noqa: E402  # the same
-from scripts.lifecycle.waiting import known_refusals, wait_for_version  # noqa: E402  # the same
+from scripts.lifecycle.signals import undisturbed  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 

@@ -24,10 +24,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.lifecycle.command import DONE, FAILED, OneLineParser, run, teller  # noqa: E402  # needs the line above
+from scripts.lifecycle.cli import DONE, FAILED, OneLineParser, run, teller  # noqa: E402  # needs the line above
 from scripts.lifecycle.services import http_url  # noqa: E402  # the same
-from scripts.smoke import Broken, NoAnswer, NotApplicable, answers, conduct, state  # noqa: E402  # the same
-from scripts.smoke.visit import Example, Expected, Visit  # noqa: E402  # the same
+from scripts.smoke import (  # noqa: E402  # the same
+    Broken,
+    NoAnswer,
+    NotApplicable,
+    behaviour_checks,  # the same
+    prediction_checks,  # the same
+    state_checks,  # the same
+)
+from scripts.smoke.session import Example, Expected, Visit  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 HEADER_VARIABLE = "SMOKE_TEST_HEADER"
@@ -35,20 +42,20 @@ HEADER_VARIABLE = "SMOKE_TEST_HEADER"
 Claim = Callable[[Visit], str]
 
 CLAIMS: dict[str, Claim] = {
-    "live": state.live,
-    "ready": state.ready,
-    "model": state.model,
-    "registry": state.registry,
-    "example": answers.example,
-    "version": answers.version,
-    "probabilities": answers.probabilities,
-    "rows": answers.rows,
-    "batch, JSON": answers.batch_json,
-    "batch, .npy": answers.batch_npy,
-    "batch, Arrow": answers.batch_arrow,
-    "errors": conduct.errors,
-    "metrics": conduct.counted,
-    "latency": conduct.latency,
+    "live": state_checks.live,
+    "ready": state_checks.ready,
+    "model": state_checks.model,
+    "registry": state_checks.registry,
+    "example": prediction_checks.example,
+    "version": prediction_checks.version,
+    "probabilities": prediction_checks.probabilities,
+    "rows": prediction_checks.rows,
+    "batch, JSON": prediction_checks.batch_json,
+    "batch, .npy": prediction_checks.batch_npy,
+    "batch, Arrow": prediction_checks.batch_arrow,
+    "errors": behaviour_checks.errors,
+    "metrics": behaviour_checks.counted,
+    "latency": behaviour_checks.latency,
 }
 """In the order in which they are tried: each needs what those before it have found."""
 

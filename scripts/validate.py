@@ -19,16 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
-from scripts.lifecycle.command import DONE, FAILED, align, make_parser, open_model, run  # noqa: E402  # the same
-from scripts.lifecycle.results import Results  # noqa: E402  # the same
+from scripts.lifecycle.cli import DONE, FAILED, align, make_parser, open_model, run  # noqa: E402  # the same
+from scripts.lifecycle.validation_record import Results  # noqa: E402  # the same
 from scripts.training import TrainingError  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scripts.lifecycle.answering import Answers
-    from scripts.lifecycle.results import Check
+    from scripts.lifecycle.predictions import Answers
+    from scripts.lifecycle.validation_record import Check
 
 
 def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
@@ -62,7 +62,7 @@ def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
     Raises:
         LifecycleError: the versions or the file cannot be used.
     """
-    from scripts.lifecycle.answering import answer_rows
+    from scripts.lifecycle.predictions import answer_rows
     from scripts.lifecycle.scoring import WHOLE, Rules, check_rules, judge, parse_thresholds
 
     rules = Rules(*(parse_thresholds(texts) for texts in (options.min, options.max, options.max_drop)))

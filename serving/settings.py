@@ -10,8 +10,6 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from serving.cpus import count_cpus
-
 PREFIX = "SERVING_"
 
 
@@ -177,11 +175,6 @@ class Settings(BaseSettings):
     def trusted_type_names(self) -> frozenset[str]:
         """The trusted types as a set."""
         return frozenset(filter(None, (name.strip() for name in self.trusted_types.split(","))))
-
-    @property
-    def threads_per_worker(self) -> int:
-        """Threads that may work at one large call."""
-        return self.threads or max(1, count_cpus() // self.workers)
 
     @property
     def max_body_bytes(self) -> int:

@@ -22,7 +22,7 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 sys.path.insert(0, str(ROOT))
 
-from tests.processes import run_directory, worker_reports  # noqa: E402  # from this checkout
+from tests.support.processes import run_directory, worker_reports  # noqa: E402  # from this checkout
 
 OURS = ("SERVING_", "MLFLOW_TRACKING", "MLFLOW_EXPERIMENT", "PROMETHEUS_")
 """Variables that say what to serve from where; MLflow sets some of them in passing."""
@@ -221,8 +221,8 @@ def running_service(folder: Path, bento: Path | None = None, **environment: str)
 
 @pytest.fixture(scope="session")
 def registry_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URI of a real MLflow store that holds the models of `tests/models.py`."""
-    from tests.models import MODELS, fill_registry
+    """The URI of a real MLflow store that holds the models of `tests/support/models.py`."""
+    from tests.support.models import MODELS, fill_registry
 
     return fill_registry(tmp_path_factory.mktemp("registry"), MODELS)
 

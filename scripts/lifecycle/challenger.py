@@ -3,7 +3,7 @@
 from scripts.lifecycle import LifecycleError, Overtaken
 from scripts.lifecycle.placement import name_of
 from scripts.lifecycle.registry import RegisteredModel
-from serving.prepare.resolving import CHALLENGER_PERCENT_TAG
+from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG
 
 
 class Challenger:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from scripts.lifecycle import LifecycleError
-from scripts.lifecycle.results import Results
+from scripts.lifecycle.validation_record import Results
 
 TAG_PREFIX = "serving.move."
 """Of the tags of a version that hold moves."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from scripts.lifecycle.moves import Selector
-from serving.prepare.resolving import Version, in_stage, latest_moved, namesake_stage
+from serving.prepare.registry.resolution import Version, in_stage, latest_moved, namesake_stage
 
 
 class Placement(NamedTuple):
@@ -47,7 +47,7 @@ def followed(selector: Selector, aliases: Mapping[str, str], versions: Sequence[
     """Returns the version that services take, or would; None where there is none.
 
     Where an alias is not set, that is the one in the legacy stage of its name.
-    Source: `serving.prepare.registry`.
+    Source: `serving.prepare.registry.client`.
     """
     current = place(selector, aliases, versions).current
     stage = namesake_stage(selector.name)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from scripts.lifecycle import LifecycleError
-from scripts.lifecycle.counting import ANSWERED, FAILED, SECONDS, add_up, counts_of
+from scripts.lifecycle.counters import ANSWERED, FAILED, SECONDS, add_up, counts_of
 from scripts.lifecycle.guard import Counts
 from scripts.training.registration import reason
-from serving.prepare.resolving import redact
+from serving.prepare.registry.resolution import redact
 
 PAST_SECONDS = 3600
 """What a version was asked in the last hour is what the next one is compared with."""

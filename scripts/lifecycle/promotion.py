@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from scripts.lifecycle import LifecycleError, NotRecorded, Overtaken, StillThere
 from scripts.lifecycle.challenger import Challenger
-from scripts.lifecycle.counting import CountSource
+from scripts.lifecycle.counters import CountSource
 from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits
-from scripts.lifecycle.insisting import insist
-from scripts.lifecycle.interrupts import undisturbed
 from scripts.lifecycle.placement import name_of
+from scripts.lifecycle.polling import known_refusals, lacks_challenger, lacks_champion, wait_for
 from scripts.lifecycle.registry import RegisteredModel
-from scripts.lifecycle.results import Results
+from scripts.lifecycle.retry import insist
 from scripts.lifecycle.services import Seen
-from scripts.lifecycle.waiting import known_refusals, lacks_challenger, lacks_champion, wait_for
-from scripts.lifecycle.watching import TakenBack, Watch, Watched
+from scripts.lifecycle.signals import undisturbed
+from scripts.lifecycle.validation_record import Results
+from scripts.lifecycle.watch import TakenBack, Watch, Watched
 
 
 class Promotion:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from scripts.lifecycle import LifecycleError, NotRecorded, Overtaken
 from scripts.lifecycle.moves import Move, Selector, append, check_appendable, encode_tag, new_move, read_moves
 from scripts.lifecycle.placement import Placement, followed, name_of, place
-from scripts.lifecycle.results import Results
+from scripts.lifecycle.validation_record import Results
 from scripts.training import TrainingError
 from scripts.training.registration import connect, reason, short_requests
 from serving.settings import Settings
@@ -36,7 +36,7 @@ class RegisteredModel:
             self._client: MlflowClient = connect(settings.tracking_uri, self._timeout_seconds)
         except TrainingError as error:
             raise LifecycleError(str(error)) from None
-        from serving.prepare.registry import all_versions
+        from serving.prepare.registry.client import all_versions
 
         with self.asking(f"the registry has no model {name!r}") as client:
             aliases = client.get_registered_model(name).aliases
@@ -93,7 +93,7 @@ class RegisteredModel:
         Raises:
             LifecycleError: the registry does not answer.
         """
-        from serving.prepare.registry import all_versions
+        from serving.prepare.registry.client import all_versions
 
         with self.asking(f"{self.where} could not be read") as client:
             if self.selector.kind == "alias":

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from scripts.lifecycle import LifecycleError
-from scripts.lifecycle.results import Check
+from scripts.lifecycle.validation_record import Check
 from serving.runtime import Output
 
 CLASSIFICATION = ("accuracy", "f1", "log_loss", "roc_auc")

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from scripts.lifecycle import LifecycleError
-from serving.prepare.deadline import ask
-from serving.prepare.resolving import redact
+from serving.prepare.registry.bounded_http import ask
+from serving.prepare.registry.resolution import redact
 
 REQUEST_SECONDS = 5
 N_CONNECTIONS = 4

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import msgspec
 
 from scripts.lifecycle import LifecycleError, Overtaken
+from scripts.rollout.annotation import Note, annotate, check_run, new_run, read_note
 from scripts.rollout.cluster import Cluster, Document, Kind
-from scripts.rollout.note import Note, annotate, check_run, new_run, read_note
 from scripts.rollout.target import NotReached, Sides, change, wait_until
 
 READY_SECONDS = 1200

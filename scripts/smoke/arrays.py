@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scripts.smoke import Broken, NotApplicable
-from scripts.smoke.numbers import flatten
+from scripts.smoke.comparison import flatten
 
 NPY = "application/x-npy"
 ARROW = "application/vnd.apache.arrow.stream"

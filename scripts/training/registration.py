@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scripts.lifecycle.moves import Selector, encode, new_move
 from scripts.training import TrainingError
-from serving.digests import DIGEST_TAG, digest_of
-from serving.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
-from serving.prepare.resolving import redact
+from serving.model.digests import DIGEST_TAG, digest_of
+from serving.model.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
+from serving.prepare.registry.resolution import redact
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
-from serving.prepared import Manifest
+from serving.model.prepared import Manifest
 from serving.runtime import Output
 
 MAX_CLASS_LABELS = 50

@@ -1,7 +1,7 @@
 """One attempt: writes what came of it as JSON into the file OUTCOME.
 
-python -m serving.prepare OUTCOME         # asks the registry which version is to be served
-python -m serving.prepare OUTCOME WISH    # prepares a version (JSON of `serving.prepare.attempts.Wish`)
+python -m serving.prepare OUTCOME            # asks the registry which version is to be served
+python -m serving.prepare OUTCOME REQUEST    # prepares a version (JSON of `serving.prepare.request`)
 """
 
 import logging
@@ -13,15 +13,16 @@ from pathlib import Path
 import msgspec
 
 from serving.errors import PrepareError
-from serving.logs import configure_logging
-from serving.memory import limit_memory
-from serving.prepare.attempts import Outcome, Wish, end_with_parent, lower_priority, write_outcome
+from serving.prepare.request import Outcome, PrepareRequest, write_outcome
+from serving.process.child import end_with_parent, lower_priority
+from serving.process.logs import configure_logging
+from serving.process.memory import limit_memory
 from serving.settings import Settings, load_settings
 
 log = logging.getLogger("serving.prepare")
 
 
-def main(outcome_file: Path, wish: str | None = None) -> int:
+def main(outcome_file: Path, request: str | None = None) -> int:
     """Makes the attempt; returns the exit status."""
     settings = load_settings()
     configure_logging(settings.log_format)
@@ -35,7 +36,7 @@ def main(outcome_file: Path, wish: str | None = None) -> int:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")
     try:
-        outcome = _attempt(settings, wish)
+        outcome = _attempt(settings, request)
     except PrepareError as error:
         outcome = Outcome(code=error.code, message=str(error))
     except Exception as error:
@@ -46,14 +47,14 @@ def main(outcome_file: Path, wish: str | None = None) -> int:
     return 1 if outcome.code else 0
 
 
-def _attempt(settings: Settings, wish: str | None) -> Outcome:
-    if wish is None:
-        from serving.prepare.registry import resolve
+def _attempt(settings: Settings, request: str | None) -> Outcome:
+    if request is None:
+        from serving.prepare.registry.client import resolve
 
         return Outcome(wanted=resolve(settings))
     from serving.prepare.build import prepare
 
-    wanted = msgspec.json.decode(wish, type=Wish)
+    wanted = msgspec.json.decode(request, type=PrepareRequest)
     return Outcome(tag=prepare(wanted.resolved, settings, wanted.champion).tag)
 
 

@@ -8,23 +8,29 @@ from pathlib import Path
 
 import msgspec
 
-from serving.decoding import JsonDecoder
-from serving.digests import DIGEST_TAG, digest_of
+from serving.batching.policy import measure_costs
+from serving.codecs.json import JsonDecoder
 from serving.errors import ModelRefused, OutOfMemory, PrepareError, StorageError
-from serving.libraries import library_versions
-from serving.policy import measure_costs
-from serving.prepare.clock import unhindered_seconds
+from serving.model.digests import DIGEST_TAG, digest_of
+from serving.model.libraries import library_versions
+from serving.model.prepared import Manifest, Prepared, find_prepared, open_prepared, preparing, publish
+from serving.model.schema import Inputs, Schema
+from serving.prepare.checks.examples import MAX_EXAMPLES, example_body, sample_inputs
+from serving.prepare.checks.gate import (
+    check_costs,
+    check_digest,
+    check_output,
+    check_signature,
+    check_slowdown,
+)
+from serving.prepare.checks.trust import check_input
 from serving.prepare.compiling import Compiled, compile_model, is_rowwise
-from serving.prepare.examples import MAX_EXAMPLES, example_body, sample_inputs
 from serving.prepare.files import check_files, first_line, pull, read_mlmodel, schema_of
-from serving.prepare.gate import check_costs, check_digest, check_output, check_signature, check_slowdown
-from serving.prepare.resolving import Resolved
-from serving.prepare.trust import check_input
-from serving.prepared import Manifest, Prepared, find_prepared, open_prepared, preparing, publish
+from serving.prepare.registry.resolution import Resolved
+from serving.process.clock import unhindered_seconds
 from serving.runtime import load_runtime
 from serving.runtime.compiled.nodes import NotCompiled
 from serving.runtime.native import NativeRuntime, load_native
-from serving.schema import Inputs, Schema
 from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")

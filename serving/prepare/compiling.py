@@ -10,14 +10,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from serving.prepare.generated import Group, cast_within, generate_groups
-from serving.prepare.parity import Comparison, ask, same_output
-from serving.prepared import Parity
+from serving.model.prepared import Parity
+from serving.model.schema import Inputs, Kind, Schema, join, take
+from serving.prepare.checks.generated import Group, cast_within, generate_groups
+from serving.prepare.checks.parity import Comparison, ask, same_output
 from serving.runtime import Output, Runtime, count_output, slice_output
 from serving.runtime.compiled import CompiledRuntime, inputs_to_data
-from serving.runtime.compiled.composing import ChainPredictor, compile_steps, count_steps_before_cells
 from serving.runtime.compiled.data import Data, as_matrix
-from serving.runtime.compiled.leaves import LeafFinder
+from serving.runtime.compiled.estimators.leaves import LeafFinder
 from serving.runtime.compiled.nodes import (
     NotCompiled,
     Predictor,
@@ -26,9 +26,13 @@ from serving.runtime.compiled.nodes import (
     compile_transformer,
 )
 from serving.runtime.compiled.plan import load_plan, nodes_of, save_plan
+from serving.runtime.compiled.wrappers.composition import (
+    ChainPredictor,
+    compile_steps,
+    count_steps_before_cells,
+)
 from serving.runtime.mixed import MixedRuntime, NativeLast, NativeStep
 from serving.runtime.native import NativeRuntime, adapter_of, inputs_to_frame
-from serving.schema import Inputs, Kind, Schema, join, take
 
 log = logging.getLogger("serving.prepare")
 

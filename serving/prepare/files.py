@@ -10,12 +10,18 @@ from typing import Any, NamedTuple
 import yaml
 
 from serving.errors import ModelNotFound, ModelRefused
-from serving.hook import DIGEST_KEY, preprocessing_digest
-from serving.prepare.gate import check_libraries
-from serving.prepare.resolving import Resolved
-from serving.prepare.trust import check_code, check_preprocessing, check_types, find_pickle, untrusted_types
+from serving.model.hook import DIGEST_KEY, preprocessing_digest
+from serving.model.schema import Schema, parse_schema
+from serving.prepare.checks.gate import check_libraries
+from serving.prepare.checks.trust import (
+    check_code,
+    check_preprocessing,
+    check_types,
+    find_pickle,
+    untrusted_types,
+)
+from serving.prepare.registry.resolution import Resolved
 from serving.runtime.native import HOOK, code_folder, skops_file
-from serving.schema import Schema, parse_schema
 from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")

@@ -9,19 +9,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from serving.arrays import array_to_npy, npy_to_inputs
-from serving.arrow import array_to_arrow, arrow_to_inputs
-from serving.batching import Gone
+from serving.batching.batcher import Gone
+from serving.codecs.arrow import array_to_arrow, arrow_to_inputs
+from serving.codecs.media_types import ARROW, JSON, NPY
+from serving.codecs.npy import array_to_npy, npy_to_inputs
 from serving.errors import UnsupportedMedia
-from serving.loaded import LoadedModel
-from serving.openapi import ARROW, NPY
-from serving.prepared import Manifest
-from serving.router import Router
-from serving.routing import NO_CHOICE, Choice, Route
+from serving.model.prepared import Manifest
+from serving.model.schema import Inputs
 from serving.runtime import Output
-from serving.schema import Inputs
-
-JSON = "application/json"
+from serving.traffic.loaded import LoadedModel
+from serving.traffic.router import Router
+from serving.traffic.routing import NO_CHOICE, Choice, Route
 
 LARGE_BODY_BYTES = 64_000
 """From here on a body is decoded, or encoded, in a thread, so that other requests need not wait for it."""

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from serving.schema import Inputs, Schema
+from serving.model.schema import Inputs, Schema
 
 
 class Output(msgspec.Struct, frozen=True):

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from serving.model.schema import Inputs, Schema
 from serving.runtime import Output
 from serving.runtime.compiled import inputs_to_data
 from serving.runtime.compiled.data import Columns, Data, is_text
 from serving.runtime.compiled.nodes import NotCompiled, Predictor, Transformer
 from serving.runtime.compiled.plan import load_plan, nodes_of
 from serving.runtime.native import TEXT, adapter_of, load_native
-from serving.schema import Inputs, Schema
 
 MAX_SPARSE_COLUMNS = 1000
 """A sparse matrix of more columns stays with those who can compute with it."""

@@ -18,10 +18,10 @@ import pandas as pd
 import yaml
 
 from serving.errors import ModelRefused
+from serving.model.schema import Form, Inputs, Kind, Schema
 from serving.runtime import Description, Output
 from serving.runtime.compiled.links import probability_output
 from serving.runtime.compiled.nodes import type_name
-from serving.schema import Form, Inputs, Kind, Schema
 
 TEXT = pd.StringDtype("python", na_value=np.nan)
 """What pandas makes of text on reading a file, `str`: a missing value is NaN, not None, which scikit-learn's

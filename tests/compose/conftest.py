@@ -7,7 +7,7 @@ import mlflow
 import pytest
 
 from tests.conftest import Service, running_service
-from tests.promoting import NAME, Registry, trapped
+from tests.support.promotions import NAME, Registry, trapped
 
 QUICK, SLUGGISH = "1", "2"
 """Versions of the registry: one that is compiled, and one that takes a fifth of a second for each call."""

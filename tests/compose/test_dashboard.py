@@ -17,8 +17,8 @@ from tests.compose.dashboards import FILE, panels, queries
 from tests.conftest import Service, free_port, wait_until
 from tests.kubernetes.queries import labels_in, metrics_in, rules
 from tests.kubernetes.test_agreement import exported
-from tests.promoting import NAME, ROWS
-from tests.scraping import Prometheus, running_prometheus
+from tests.support.prometheus import Prometheus, running_prometheus
+from tests.support.promotions import NAME, ROWS
 
 ALL = queries()
 

@@ -17,13 +17,13 @@ import httpx
 import pytest
 
 from scripts import smoke_test
-from serving import gateway
+from serving.http import gateway
 from tests.compose.balancing import Balancer, running_nginx
 from tests.compose.configuring import directive, seconds
 from tests.compose.conftest import SLUGGISH, Start, address_of
 from tests.conftest import ROOT, Service, free_port, wait_until
-from tests.processes import SYNC, WORKER, child_processes
-from tests.promoting import ROWS, Registry
+from tests.support.processes import SYNC, WORKER, child_processes
+from tests.support.promotions import ROWS, Registry
 
 PREDICT = {"instances": ROWS[:1]}
 HIDDEN = {"/metrics", "/v1/sync", "/livez", "/healthz"}
@@ -39,7 +39,7 @@ def nginx(servers: list[Service]) -> Iterator[Balancer]:
 
 
 def assert_error(response: httpx.Response, status: int, code: str) -> None:
-    """The form of the service: see serving/gateway.py."""
+    """The form of the service: see serving/http/gateway.py."""
     assert response.status_code == status
     assert response.headers["content-type"] == "application/json"
     content = response.json()

@@ -22,8 +22,8 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT, clean_environment, free_port, tracking, wait_until
-from tests.promoting import NAME, ROWS, Clients, Registry
-from tests.test_outages import tracking_server
+from tests.prepare.sync.test_outages import tracking_server
+from tests.support.promotions import NAME, ROWS, Clients, Registry
 
 LIVE, SEALED = "model-server-test:live", "model-server-test:sealed"
 

@@ -1,10 +1,12 @@
 """The compiled runtime: a whole pipeline as NumPy and onnxruntime, without the library that trained it.
 
-nodes.py       what a compiled pipeline is made of, and the registry of what compiles into which
-data.py        the rows on their way through it
-plan.py        how it lies on disk
-composing.py   Pipeline, ColumnTransformer, FeatureUnion
-the others     one family of estimators each: the nodes, and how they are made from a fitted estimator
+nodes.py        what a compiled pipeline is made of, and the registry of what compiles into which
+data.py         the rows on their way through it
+plan.py         how it lies on disk
+links.py        link functions that several families share
+transformers/   one family of steps each: the nodes, and how they are made from a fitted transformer
+estimators/     the same for last steps
+wrappers/       the same for what holds other estimators: Pipeline, ColumnTransformer, voting, calibration, …
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -14,32 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving.model.schema import Form, Inputs, Kind, Schema, take
 from serving.runtime import Output
-from serving.runtime.compiled import (  # noqa: F401  # importing a family registers it
-    bayes,
-    boosting,
-    calibrating,
-    composing,
-    encoding,
-    expanding,
-    forests,
-    functions,
-    histogram_boosting,
-    imputing,
-    lightgbm_models,
-    linear,
-    mapping,
-    neural,
-    scaling,
-    selecting,
-    voting,
-    wrapping,
-    xgboost_models,
-)
+from serving.runtime.compiled import estimators, transformers, wrappers  # noqa: F401  # they register their families
 from serving.runtime.compiled.data import Columns, Data
 from serving.runtime.compiled.nodes import Predictor, compile_predictor
 from serving.runtime.compiled.plan import load_plan
-from serving.schema import Form, Inputs, Kind, Schema, take
 
 CHUNK_ROWS = 1024
 """Rows that go through the nodes at a time: what they pass on stays in the processor's cache, and a wide

@@ -1,0 +1,118 @@
+"""Claims about how a service behaves: what is wrong is refused, what is asked is counted, and answers come in time."""
+
+import json
+import statistics
+import time
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from scripts.smoke import Broken, NotApplicable
+from scripts.smoke.client import Dialogue
+from scripts.smoke.session import JSON, PAUSE_SECONDS, Visit
+
+PRIVATE = "smoke-test-value"
+"""A caller's value, which no error may repeat."""
+
+WRONG = (
+    ("half a JSON body", b'{"instances": [', JSON, 400, "malformed_body"),
+    ("no rows", b'{"instances": "%b"}' % PRIVATE.encode(), JSON, 422, "invalid_input"),
+    ("another media type", PRIVATE.encode(), "text/x-smoke-test", 415, "unsupported_media_type"),
+)
+"""What is wrong with a request, the request, and what the README promises for it."""
+
+N_TIMED = 20
+"""Requests whose median is held against --max-latency-ms."""
+
+N_ROUNDS = 5
+"""Behind a proxy each look at /metrics may come to another pod; so often it is tried to meet the same one."""
+
+
+def errors(visit: Visit) -> str:
+    """A wrong body is the caller's mistake, told in the documented shape."""
+    for what, body, media_type, status, code in WRONG:
+        answer = visit.post("/v1/predict", body, media_type, **{"X-Request-ID": "smoke-test-error"})
+        if answer.status != status:
+            raise Broken(f"{what}: {answer.error()}, not {status}")
+        said = answer.json()
+        error = said["error"]
+        if error["code"] != code or not error["message"] or not isinstance(error["details"], list):
+            raise Broken(f"{what}: {answer.error()}, not {code} in the documented shape")
+        if said["request_id"] != "smoke-test-error":
+            raise Broken(f"{what}: its request_id is not the X-Request-ID that it was asked with")
+        if PRIVATE.encode() in answer.body:
+            raise Broken(f"{what}: the error repeats the caller's value")
+    return ", ".join(str(status) for *_, status, _ in WRONG) + " as documented"
+
+
+def counted(visit: Visit) -> str:
+    """`/metrics` counts what is asked: rows, requests and errors."""
+    if visit.expected.no_metrics or visit.expected.v1_only:
+        raise NotApplicable(
+            "not asked (--no-metrics)" if visit.expected.no_metrics else "not asked (--v1-only)"
+        )
+    n_rows = len(visit.instances)
+    wanted = {"model_predictions_total": n_rows, "model_prediction_latency_seconds_count": 1}
+    wanted["model_prediction_errors_total"] = 1
+    missing = ""
+    for _ in range(N_ROUNDS):
+        with visit.asker.dialogue() as dialogue:
+            before = _read_counts(visit, dialogue)
+            _ask_twice(visit, dialogue)
+            after = _read_counts(visit, dialogue)
+        grown = {name: after.get(name, 0) - before.get(name, 0) for name in wanted}
+        missing = ", ".join(
+            f"{name} by {grown[name]:g}, not {n}" for name, n in wanted.items() if grown[name] < n
+        )
+        if not missing:
+            return f"{n_rows} rows, a request and an error, as they were asked"
+        time.sleep(PAUSE_SECONDS)
+    raise Broken(f"{missing} (where requests are not counted, or /metrics is hidden: --no-metrics)")
+
+
+def _ask_twice(visit: Visit, dialogue: Dialogue) -> None:
+    """Asks once well and once wrongly, on the connection on which it is looked what was counted."""
+    body = json.dumps({"instances": visit.instances}).encode()
+    for content, status in ((body, 200), (WRONG[0][1], 400)):
+        answer = dialogue.ask("/v1/predict", content, {"Content-Type": JSON, **visit.routing})
+        if answer.status != status:
+            raise Broken(f"it answers {answer.error()}, not {status} as before")
+
+
+def _read_counts(visit: Visit, dialogue: Dialogue) -> dict[str, float]:
+    """Returns the counters of the version that answers, added up over roles and codes."""
+    answer = dialogue.ask("/metrics")
+    if answer.status != 200:
+        raise Broken(f"/metrics answers {answer.kind} (where it is hidden: --no-metrics)")
+    counts: dict[str, float] = {}
+    try:
+        for family in text_string_to_metric_families(answer.body.decode(errors="replace")):
+            for sample in family.samples:
+                if (
+                    sample.labels.get("version") == visit.answering["version"]
+                    and sample.labels.get("role") != "shadow"
+                ):
+                    counts[sample.name] = counts.get(sample.name, 0) + sample.value
+    except (ValueError, LookupError):
+        raise Broken("/metrics does not answer with metrics") from None
+    return counts
+
+
+def latency(visit: Visit) -> str:
+    """One row is answered within the time that the command line allows, in the median."""
+    limit = visit.expected.max_latency_ms
+    if limit is None:
+        raise NotApplicable("not asked (--max-latency-ms)")
+    body = json.dumps({"instances": visit.instances[:1]}).encode()
+    taken = []
+    with visit.asker.dialogue() as dialogue:
+        for _ in range(N_TIMED + 1):
+            answer = dialogue.ask("/v1/predict", body, {"Content-Type": JSON, **visit.routing})
+            if answer.status != 200:
+                raise Broken(answer.error())
+            taken.append(answer.seconds * 1e3)
+    # The first one includes the connection.
+    median, slowest = statistics.median(taken[1:]), max(taken[1:])
+    said = f"median {median:.3g} ms of {N_TIMED} requests, the slowest {slowest:.3g} ms"
+    if median > limit:
+        raise Broken(f"{said}; allowed are {limit:g} ms")
+    return said

@@ -1,0 +1,161 @@
+"""Questions to a service over HTTP: each is answered within seconds as a whole, or not at all."""
+
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from scripts.smoke import Broken, NoAnswer
+from serving.prepare.registry.bounded_http import Connection, TlsConnection, TooLarge, read_body
+
+REQUEST_SECONDS = 10.0
+"""A question may take so long, unless somebody waits for less."""
+
+
+class Answer(NamedTuple):
+    """What came back. Redirects are not followed: what is asked is this service, and no other gets the headers."""
+
+    path: str
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+    seconds: float
+
+    @property
+    def media_type(self) -> str:
+        """What the body is, by its own word."""
+        return self.headers.get_content_type() if "Content-Type" in self.headers else "nothing"
+
+    @property
+    def kind(self) -> str:
+        """Status and media type, for people."""
+        return f"{self.status} ({self.media_type})"
+
+    def json(self) -> Any:
+        """Returns the body as JSON.
+
+        Raises:
+            Broken: it is none.
+        """
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise Broken(f"{self.path} does not answer in JSON, but with {self.kind}") from None
+
+    def error(self) -> str:
+        """What an error says of itself, in a few words."""
+        with contextlib.suppress(Broken, KeyError, TypeError):
+            error = self.json()["error"]
+            return f"{self.status} {error['code']}: {error['message']}"
+        return self.kind
+
+
+class Dialogue:
+    """Questions over one connection, which come to one worker."""
+
+    def __init__(
+        self, connection: Connection | TlsConnection, prefix: str, headers: Mapping[str, str]
+    ) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._headers = headers
+
+    def ask(
+        self,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = REQUEST_SECONDS,
+    ) -> Answer:
+        """Returns the answer to `GET`, or with a body to `POST`.
+
+        Raises:
+            NoAnswer: there is none within so many seconds.
+        """
+        connection = self._connection
+        connection.timeout = seconds
+        if connection.sock is not None:
+            connection.sock.settimeout(seconds)
+        started = time.perf_counter()
+        try:
+            connection.request(
+                "GET" if body is None else "POST",
+                self._prefix + path,
+                body,
+                {"User-Agent": "smoke_test.py", **self._headers, **(headers or {})},
+            )
+            # Closed, so that the connection takes the next question.
+            with connection.getresponse() as response:
+                content = read_body(response)
+        except (OSError, http.client.HTTPException) as error:
+            raise reason(error, seconds) from None
+        return Answer(path, response.status, response.headers, content, time.perf_counter() - started)
+
+
+class Asker:
+    """Asks one service, with the headers that it wants."""
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self._host = parts.hostname or ""
+        self._port = parts.port
+        self._prefix = parts.path.rstrip("/")
+        self._headers = headers
+        # Reading all certificates takes longer than most questions.
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+
+    @contextlib.contextmanager
+    def dialogue(self) -> Iterator[Dialogue]:
+        """Gives one connection for several questions."""
+        connection = (
+            TlsConnection(self._host, self._port, context=self._tls)
+            if self._tls
+            else Connection(self._host, self._port)
+        )
+        with contextlib.closing(connection):
+            yield Dialogue(connection, self._prefix, self._headers)
+
+    def ask(
+        self,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = REQUEST_SECONDS,
+    ) -> Answer:
+        """Returns the answer over a connection of its own, for which another worker, or pod, may be chosen.
+
+        Raises:
+            NoAnswer: there is none within so many seconds.
+        """
+        with self.dialogue() as dialogue:
+            return dialogue.ask(path, body, {"Connection": "close", **(headers or {})}, seconds)
+
+
+def reason(error: OSError | http.client.HTTPException, seconds: float) -> NoAnswer:
+    """Returns in words why there is no answer."""
+    match error:
+        case socket.gaierror():
+            return NoAnswer("nobody knows a host of this name", is_final=True)
+        case ssl.SSLCertVerificationError():
+            return NoAnswer(f"its certificate is not trusted ({error.verify_message})", is_final=True)
+        case ssl.SSLError():
+            why = (error.reason or "it breaks off").replace("_", " ").lower()
+            return NoAnswer(f"no TLS with it ({why}); is it http, not https?", is_final=True)
+        case TooLarge():
+            return NoAnswer(str(error), is_final=True)
+        case TimeoutError():
+            return NoAnswer(f"no whole answer within {seconds:.3g} s")
+        case ConnectionRefusedError():
+            return NoAnswer("the connection is refused")
+        case http.client.RemoteDisconnected() | ConnectionError():
+            return NoAnswer("it hangs up without an answer")
+        case http.client.IncompleteRead():
+            return NoAnswer("its answer is cut off")
+        case http.client.HTTPException():
+            return NoAnswer("what it says is not HTTP", is_final=True)
+    return NoAnswer(error.strerror or type(error).__name__)

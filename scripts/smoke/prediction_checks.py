@@ -1,0 +1,191 @@
+"""Claims about predictions: the model's own example is answered, and the same in every form."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from scripts.lifecycle import LifecycleError
+from scripts.smoke import Broken, NotApplicable
+from scripts.smoke.arrays import ARROW, NPY, arrow_to_rows, npy_to_rows, row_of, to_arrow, to_npy
+from scripts.smoke.client import Answer
+from scripts.smoke.comparison import find_difference, flatten, is_number, numbers_of
+from scripts.smoke.session import JSON, Visit
+
+REQUEST_ID = "smoke-test"
+
+MAX_ROWS = 5
+"""Each is also asked by itself."""
+
+N_KEYS = 20
+"""Routing keys that are tried, to be answered by the champion."""
+
+PROBABILITY_TOLERANCE = 1e-5
+"""By which a sum may miss one: libraries that compute in float32 miss it by some 1e-7 a class."""
+
+
+def example(visit: Visit) -> str:
+    """The model's own example is answered, in the documented shape."""
+    visit.instances, source = _read_example(visit)
+    answer = _ask_champion(visit)
+    if answer.status != 200:
+        hint = "" if visit.expected.example else " (another example: --example)"
+        raise Broken(f"{answer.error()}{hint}")
+    said = answer.json()
+    if said["request_id"] != REQUEST_ID or answer.headers.get("X-Request-ID") != REQUEST_ID:
+        raise Broken("its request_id is not the X-Request-ID that it was asked with")
+    visit.answer, predictions = answer, said["predictions"]
+    if len(predictions) != len(visit.instances):
+        raise Broken(f"{len(predictions)} predictions for {len(visit.instances)} rows")
+    for prediction in predictions:
+        _check_shape(prediction, visit)
+    visit.predictions = predictions
+    return f"{len(predictions)} rows of {source}"
+
+
+def _read_example(visit: Visit) -> tuple[list[Any], str]:
+    if visit.expected.example:
+        rows, source = visit.expected.example
+    else:
+        answer = visit.get("/docs.json")
+        is_open = answer.status == 200
+        if visit.expected.v1_only and not (is_open and answer.media_type == JSON):
+            raise LifecycleError(
+                f"--v1-only needs --example here: /docs.json, which has the model's own, answers {answer.kind}"
+            )
+        if not is_open:
+            raise Broken(f"/docs.json answers {answer.kind}")
+        operation = answer.json()["paths"]["/v1/predict"]["post"]
+        rows, source = operation["requestBody"]["content"][JSON]["example"]["instances"], "/docs.json"
+        schema = operation["responses"]["200"]["content"][JSON]["schema"]
+        visit.documented = set(schema["properties"]["predictions"]["items"]["properties"])
+    rows = rows[:MAX_ROWS]
+    # At least two, so that rows can get into each other's way.
+    return (rows if len(rows) > 1 else rows * 2), source
+
+
+def _ask_champion(visit: Visit) -> Answer:
+    """Asks for the example with a routing key that comes to the champion, where it shares the requests."""
+    for number in range(N_KEYS):
+        visit.routing = {"X-Routing-Key": f"smoke-test-{number}"}
+        answer = visit.predict(visit.instances, **{"X-Request-ID": REQUEST_ID})
+        if answer.headers.get("X-Model-Role") != "challenger":
+            break
+    return answer
+
+
+def _check_shape(prediction: dict[str, Any], visit: Visit) -> None:
+    keys, is_classifier = set(prediction), visit.answering["task"] == "classification"
+    documented = visit.documented or ({"label", "probabilities"} & keys if is_classifier else {"value"})
+    if keys != documented or not keys:
+        raise Broken(f"a prediction has {_names(keys)}, documented are {_names(documented)}")
+    classes = visit.answering["classes"]
+    label = prediction.get("label")
+    if classes and "label" in keys and not isinstance(label, list) and label not in classes:
+        raise Broken(f"the label {label!r:.40} is none of the model's classes")
+    if None in numbers_of(prediction):
+        raise Broken("a prediction is null")
+
+
+def _names(keys: set[str]) -> str:
+    return ", ".join(sorted(keys)) or "nothing"
+
+
+def version(visit: Visit) -> str:
+    """The answer names the version that `/v1/models` names, in its body and in its headers."""
+    assert visit.answer is not None
+    headers = visit.answer.headers
+    role = headers.get("X-Model-Role", "champion")
+    if role not in visit.models:
+        raise Broken(f"X-Model-Role is {role!r:.40}, and /v1/models has no such role")
+    found = visit.models[role]
+    named = visit.answer.json()["model"]
+    if named != {"name": found["name"], "version": found["version"]}:
+        raise Broken(f"the answer names {named}, /v1/models {found['name']} {found['version']}")
+    if headers.get("X-Model-Version") != found["version"]:
+        raise Broken(f"X-Model-Version is {headers.get('X-Model-Version')!r:.40}, not {found['version']!r}")
+    return f"version {found['version']} in body and headers ({role})"
+
+
+def probabilities(visit: Visit) -> str:
+    """They are probabilities, of the model's classes, and sum to one."""
+    given = [one["probabilities"] for one in visit.predictions if "probabilities" in one]
+    if not given:
+        raise NotApplicable("the model has none")
+    names = [_class_name(label) for label in visit.answering["classes"]]
+    worst = 0.0
+    for row in given:
+        if list(row) != names:
+            raise Broken(f"of the classes {', '.join(row):.60}, not {', '.join(names):.60}")
+        if not all(
+            is_number(p) and -PROBABILITY_TOLERANCE <= p <= 1 + PROBABILITY_TOLERANCE for p in row.values()
+        ):
+            raise Broken("one is not between 0 and 1")
+        worst = max(worst, abs(sum(row.values()) - 1))
+        if worst > PROBABILITY_TOLERANCE:
+            raise Broken(f"they sum to {sum(row.values()):.6g}")
+    return f"of {len(names)} classes, sum to 1 within {worst:.1g}"
+
+
+def _class_name(label: Any) -> str:
+    return label if isinstance(label, str) else json.dumps(label)
+
+
+def rows(visit: Visit) -> str:
+    """Each row is answered by itself as it is beside the others."""
+    together = [numbers_of(prediction) for prediction in visit.predictions]
+    visit.alone = together
+    if not visit.answering["batching"]["rows_are_independent"]:
+        raise NotApplicable("this model's rows depend on each other")
+    alone = []
+    for instance in visit.instances:
+        answer = visit.predict([instance])
+        if answer.status != 200:
+            raise Broken(f"one row by itself: {answer.error()}")
+        alone.append(numbers_of(answer.json()["predictions"][0]))
+    if difference := find_difference(alone, together):
+        raise Broken(f"together {difference} alone")
+    visit.alone = alone
+    return f"{len(alone)} rows alone and together"
+
+
+def batch_json(visit: Visit) -> str:
+    """`predict_batch` gives the same numbers in JSON."""
+    signature = visit.answering["signature"]
+    body = json.dumps([row_of(signature, instance) for instance in visit.instances]).encode()
+
+    def read(answer: Answer) -> list[list[Any]]:
+        return [flatten(row) for row in answer.json()]
+
+    return _check_batch(visit, body, JSON, read)
+
+
+def batch_npy(visit: Visit) -> str:
+    """`predict_batch` gives the same numbers in `.npy`."""
+    _check_plain(visit)
+    body = to_npy(visit.answering["signature"], visit.instances)
+    return _check_batch(visit, body, NPY, lambda answer: npy_to_rows(answer.body))
+
+
+def batch_arrow(visit: Visit) -> str:
+    """`predict_batch` gives the same numbers in Arrow."""
+    _check_plain(visit)
+    body = to_arrow(visit.answering["signature"], visit.instances)
+    return _check_batch(visit, body, ARROW, lambda answer: arrow_to_rows(answer.body))
+
+
+def _check_plain(visit: Visit) -> None:
+    if any(isinstance(one.get("value"), dict) for one in visit.predictions):
+        raise NotApplicable("the model answers with objects, which only JSON has")
+
+
+def _check_batch(
+    visit: Visit, body: bytes, media_type: str, read: Callable[[Answer], list[list[Any]]]
+) -> str:
+    answer = visit.post("/v1/predict_batch", body, media_type)
+    if answer.status != 200:
+        raise Broken(answer.error())
+    if answer.media_type != media_type:
+        raise Broken(f"asked in {media_type}, it answers in {answer.media_type}")
+    if difference := find_difference(visit.alone, read(answer)):
+        raise Broken(difference)
+    return f"the same {len(visit.instances)} rows"

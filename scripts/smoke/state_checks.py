@@ -1,0 +1,120 @@
+"""Claims about what a service says of itself: it lives, is ready, and follows the registry."""
+
+from typing import Any
+
+from scripts.lifecycle import LifecycleError
+from scripts.smoke import Broken, NoAnswer
+from scripts.smoke.client import Answer
+from scripts.smoke.session import Visit
+
+
+def live(visit: Visit) -> str:
+    """A service of ours answers at all.
+
+    Raises:
+        LifecycleError: nobody answers, or somebody else, so that there is nothing to judge.
+    """
+    path = "/v1/models" if visit.expected.v1_only else "/livez"
+    while True:
+        try:
+            answer = visit.get(path)
+        except NoAnswer as error:
+            if error.is_final or not visit.pause(str(error)):
+                raise LifecycleError(f"no service answers at {visit.url}: {error}") from None
+        else:
+            # What stands before a service answers so while there is none behind it.
+            if answer.status < 500:
+                break
+            if not visit.pause(f"{path} answers {answer.kind}"):
+                raise Broken(f"{path} answers {answer.kind}")
+    found = _object(answer)
+    if answer.status == 200 and ("models" in found or found.get("status") == "alive"):
+        return f"{path} answers"
+    raise LifecycleError(_tell_stranger(visit.url, answer))
+
+
+def _tell_stranger(url: str, answer: Answer) -> str:
+    where = f"{url} is not a model server: {answer.path}"
+    if 300 <= answer.status < 400:
+        target = answer.headers.get("Location", "nowhere")[:200]
+        return f"{where} redirects to {target!r}; give the URL that answers itself"
+    if answer.status in (401, 403):
+        return (
+            f"{url} wants a login ({answer.status} at {answer.path}): set SMOKE_TEST_HEADER, or give --header"
+        )
+    hint = "; where only /v1 is open, give --v1-only" if answer.status == 404 else ""
+    return f"{where} answers {answer.kind}{hint}"
+
+
+def _object(answer: Answer) -> dict[str, Any]:
+    try:
+        found = answer.json()
+    except Broken:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def ready(visit: Visit) -> str:
+    """A model is loaded and has answered its own example, behind every connection."""
+    if visit.expected.v1_only:
+        visit.wait("/v1/models", _lacks_model)
+        return "/v1/models says ready"
+
+    def lacks(answer: Answer) -> str:
+        if answer.status != 200:
+            return f"not ready: {answer.error()}"
+        return (
+            "" if _object(answer).get("status") == "ready" else "/readyz answers 200 and does not say ready"
+        )
+
+    visit.wait("/readyz", lacks)
+    return "/readyz says ready"
+
+
+def model(visit: Visit) -> str:
+    """The version that answers is the one that is expected."""
+    name, version = visit.expected.name, visit.expected.version
+
+    def lacks(answer: Answer) -> str:
+        missing = _lacks_model(answer)
+        if missing:
+            return missing
+        said = answer.json()
+        visit.models = {one["role"]: one for one in said["models"]}
+        found = visit.champion
+        if name is not None and found["name"] != name:
+            raise Broken(f"it serves the model {found['name']!r}, not {name!r}")
+        if version is not None and found["version"] != version:
+            for refused in said["refused"]:
+                if refused["version"] == version and refused["reason"] == said["stale"]:
+                    raise Broken(f"version {version} is refused: {refused['reason']}")
+            return f"it serves version {found['version']}, not {version}"
+        return ""
+
+    visit.wait("/v1/models", lacks)
+    found = visit.champion
+    return f"{found['name']} version {found['version']} ({found['task']}, {found['runtime']})"
+
+
+def _lacks_model(answer: Answer) -> str:
+    if answer.status != 200:
+        return f"/v1/models answers {answer.error()}"
+    said = answer.json()
+    if not said["ready"] or not any(one["role"] == "champion" for one in said["models"]):
+        return f"not ready: {said.get('reason') or 'there is no model'}"
+    return ""
+
+
+def registry(visit: Visit) -> str:
+    """The registry's last word is known, and followed."""
+    refused: set[str] = set()
+
+    def lacks(answer: Answer) -> str:
+        said = answer.json()
+        refused.update(one["version"] for one in said["refused"])
+        return f"it does not follow the registry: {said['stale']}" if said["stale"] else ""
+
+    visit.wait("/v1/models", lacks)
+    if refused:
+        return f"followed; refused, and not answering: version {', '.join(sorted(refused))}"
+    return "followed"

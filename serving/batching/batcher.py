@@ -1,0 +1,273 @@
+"""The adaptive batcher: makes the calls of a model, for one request or for several at once.
+
+A compiled model answers a row in less time than a request takes to be read: its calls are made on the event
+loop, and only large ones go to the model's thread. A lone request is answered at once; of many clients, those
+whose requests are read in one turn of the loop share a call. Where one call costs much whatever it is asked
+(scikit-learn on a DataFrame), all go to the thread, and those that have gathered while it worked share the
+next call. Nothing ever waits for a timer. What a model gets of this is in `serving.batching.policy`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from serving.batching.policy import Call, Policy
+from serving.errors import ClientGone, ModelNotReady, QueueFull
+from serving.model.schema import Inputs, join
+from serving.monitoring import metrics
+from serving.process.threads import as_exception
+from serving.runtime import Output, count_output, slice_output
+
+log = logging.getLogger("serving.batching")
+
+Gone = Callable[[], Awaitable[Any]]
+"""Returns when the client has hung up."""
+
+LARGE_RATIO = 8
+"""A request with more than this part of a batch's rows is large: it runs alone, between two batches."""
+
+
+class _Entry:
+    """A request that waits for its call."""
+
+    __slots__ = ("future", "inputs", "key", "params", "since")
+
+    def __init__(self, inputs: Inputs, params: dict[str, Any], future: "asyncio.Future[Output]") -> None:
+        self.inputs, self.params, self.future = inputs, params, future
+        # Only requests with the same parameters share a call; and the same dtypes, because joining a column of
+        # large integers with one of floats (an integer was missing) would round them.
+        self.key: Hashable = (
+            msgspec.json.encode(params, order="sorted", enc_hook=str) if params else b"",
+            *[column.dtype for column in inputs.columns],
+            *[column.shape[1:] for column in inputs.columns if column.ndim > 1],
+        )
+        self.since = time.perf_counter()
+
+
+class Batcher:
+    """Makes the calls of one loaded model."""
+
+    def __init__(self, call: Call, policy: Policy, observed: metrics.ModelMetrics) -> None:
+        self._call = call
+        self.policy = policy
+        self._observed = observed
+        self._small: deque[_Entry] = deque()
+        self._large: deque[_Entry] = deque()
+        self._is_turn_of_large = False
+        self._is_busy = False
+        self._is_gathering = False
+        self._in_turn: list[_Entry] = []
+        self._n_in_turn = self._n_in_last_turn = 0
+        # One thread: not every model may be called from two at once.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    async def predict(self, inputs: Inputs, params: dict[str, Any], gone: Gone) -> Output:
+        """Returns what the model says of the rows.
+
+        Args:
+            inputs: whole request.
+            params: of the request.
+            gone: awaited while the request waits; its rows are dropped when it returns.
+
+        Raises:
+            QueueFull: too many requests wait already.
+            ClientGone: the client hung up before its call was made.
+            Exception: whatever the model raises.
+        """
+        if inputs.n_rows <= self.policy.inline_rows:
+            if inputs.n_rows * LARGE_RATIO > self.policy.turn_rows or self._is_alone():
+                return self._call(inputs, params)
+            entry = _Entry(inputs, params, asyncio.get_running_loop().create_future())
+            self._in_turn.append(entry)
+            return await entry.future
+        if len(self._small) + len(self._large) >= self.policy.max_queued_requests:
+            self._drop_abandoned()
+            if len(self._small) + len(self._large) >= self.policy.max_queued_requests:
+                raise QueueFull(self.policy.max_queued_requests)
+        loop = asyncio.get_running_loop()
+        entry = _Entry(inputs, params, loop.create_future())
+        is_large = inputs.n_rows * LARGE_RATIO > self.policy.max_batch_rows
+        (self._large if is_large else self._small).append(entry)
+        self._start_gathering(loop)
+        watcher = loop.create_task(self._watch(entry, gone))
+        try:
+            return await entry.future
+        finally:
+            watcher.cancel()
+
+    def _is_alone(self) -> bool:
+        """Counts a request of this turn of the event loop; whether the last turn that had any had one only."""
+        self._n_in_turn += 1
+        if self._n_in_turn == 1:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        return self._n_in_last_turn < 2
+
+    def _end_turn(self) -> None:
+        """Answers the requests that one turn of the event loop has brought, in shared calls."""
+        self._n_in_last_turn, self._n_in_turn = self._n_in_turn, 0
+        waiting, self._in_turn = deque(self._in_turn), []
+        while waiting:
+            batch = _take_batch(waiting, self.policy.turn_rows)
+            self._observe(batch)
+            _hand_out(batch, self._answer(batch))
+
+    def _observe(self, batch: list[_Entry]) -> None:
+        now = time.perf_counter()
+        for entry in batch:
+            self._observed.waited(now - entry.since)
+        self._observed.called(sum(entry.inputs.n_rows for entry in batch))
+
+    def close(self) -> None:
+        """Ends the model's thread once the calls in it are done."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @staticmethod
+    async def _watch(entry: _Entry, gone: Gone) -> None:
+        await gone()
+        if not entry.future.done():
+            entry.future.set_exception(ClientGone())
+
+    def _drop_abandoned(self) -> None:
+        self._small = deque(entry for entry in self._small if not entry.future.done())
+        self._large = deque(entry for entry in self._large if not entry.future.done())
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, n_before: int, until: float) -> None:
+        """Dispatches as soon as a turn of the event loop brings no further request.
+
+        Clients that were answered by one batch send their next requests within a fraction of a millisecond,
+        and the loop is busy reading them: the first must not go alone. With nothing to read this is one turn
+        of an idle loop, some microseconds; and reading goes on for no longer than the call for one row would
+        have taken, which is the most that going alone could have saved.
+        """
+        n_now = len(self._small)
+        if (
+            self.policy.batches
+            and n_before < n_now < self.policy.max_batch_rows
+            and time.perf_counter() < until
+        ):
+            loop.call_soon(self._gather, loop, n_now, until)
+            return
+        self._is_gathering = False
+        batch = self._next_batch()
+        if not batch:
+            return
+        self._is_busy = True
+        self._observe(batch)
+        try:
+            work = self._thread.submit(self._answer, batch)
+        except RuntimeError:  # the thread has ended: this worker is being stopped
+            self._is_busy = False
+            _hand_out(batch, [ModelNotReady("the model is not loaded any more") for _ in batch])
+            return
+        work.add_done_callback(lambda done: self._hand_over(loop, batch, done))
+
+    def _start_gathering(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_busy and not self._is_gathering and (self._small or self._large):
+            self._is_gathering = True
+            loop.call_soon(self._gather, loop, 0, time.perf_counter() + self.policy.gather_seconds)
+
+    def _next_batch(self) -> list[_Entry]:
+        """Whole requests, in the order of their arrival; large ones take turns with batches of small ones."""
+        self._drop_abandoned()
+        if self._large and (self._is_turn_of_large or not self._small):
+            self._is_turn_of_large = False
+            return [self._large.popleft()]
+        self._is_turn_of_large = True
+        if not self._small:
+            return []
+        return _take_batch(self._small, self.policy.max_batch_rows if self.policy.batches else 0)
+
+    def _answer(self, batch: list[_Entry]) -> list[Output | Exception]:
+        """Makes the call, in the model's thread; where a shared one fails, one for each request."""
+        if len(batch) > 1:
+            n_rows = [entry.inputs.n_rows for entry in batch]
+            try:
+                output = self._call(join([entry.inputs for entry in batch]), batch[0].params)
+                if count_output(output) == sum(n_rows):
+                    return list(_split(output, n_rows))
+            except BaseException:  # noqa: BLE001  # whose fault it was is found out below
+                log.info("a call shared by %d requests failed; making one for each", len(batch))
+        return [self._answer_one(entry) for entry in batch]
+
+    def _answer_one(self, entry: _Entry) -> Output | Exception:
+        try:
+            return self._call(entry.inputs, entry.params)
+        except BaseException as error:  # noqa: BLE001  # it is raised where the request waits
+            return as_exception(error)
+
+    def _hand_over(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[_Entry],
+        done: "Future[list[Output | Exception]]",
+    ) -> None:
+        # The loop may have been closed meanwhile: nobody waits any more.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._finish, loop, batch, done)
+
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[_Entry],
+        done: "Future[list[Output | Exception]]",
+    ) -> None:
+        """Hands out the answers and looks for what has gathered meanwhile."""
+        self._is_busy = False
+        self._start_gathering(loop)
+        if done.cancelled():
+            return
+        _hand_out(batch, done.result())
+
+
+def _take_batch(waiting: deque[_Entry], max_rows: int) -> list[_Entry]:
+    """Takes the first of those that wait, and with it those that may share its call."""
+    first = waiting.popleft()
+    batch, n_rows = [first], first.inputs.n_rows
+    others: list[_Entry] = []
+    while waiting and n_rows + waiting[0].inputs.n_rows <= max_rows:
+        entry = waiting.popleft()
+        if entry.key == first.key:
+            batch.append(entry)
+            n_rows += entry.inputs.n_rows
+        else:
+            others.append(entry)
+    waiting.extendleft(reversed(others))
+    return batch
+
+
+def _hand_out(batch: list[_Entry], answers: list[Output | Exception]) -> None:
+    for entry, answer in zip(batch, answers, strict=True):
+        if entry.future.done():
+            if isinstance(answer, Exception):
+                forget_frames(answer)
+        elif isinstance(answer, Exception):
+            entry.future.set_exception(answer)
+        else:
+            entry.future.set_result(answer)
+
+
+def forget_frames(error: BaseException) -> None:
+    """Lets go of the frames that an exception has passed, and with them of the rows of its request.
+
+    An exception that waited in a future is part of a cycle through them: they would stay until a collection.
+    """
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link.__traceback__ = None  # one that was never raised has none, and what caused it may
+        link = link.__cause__ or link.__context__
+
+
+def _split(output: Output, n_rows: list[int]) -> Iterator[Output]:
+    start = 0
+    for n in n_rows:
+        yield slice_output(output, start, start + n)
+        start += n

@@ -1,0 +1,275 @@
+"""JSON → `Inputs`, twice over.
+
+The fast way is msgspec with types made from the signature: it takes the rows that every well-behaved client
+sends and never guesses. Whatever it does not take, the thorough way reads again, cell by cell; it alone
+decides what is valid, and it alone writes the error messages. So the fast way may refuse too much, but never
+accept what the thorough way would not, nor read it differently.
+"""
+
+import gc
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from serving.codecs.casting import (
+    Mismatch,
+    NotFinite,
+    cast_cell,
+    cells_to_column,
+    expected_name,
+    json_type_name,
+    short,
+)
+from serving.codecs.fast_json import FastRows
+from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody, PayloadTooLarge
+from serving.model.schema import Column, Form, Inputs, Kind, Schema, Type
+
+
+class JsonDecoder:
+    """Decodes the bodies of `predict` and `predict_batch` for one schema."""
+
+    def __init__(self, schema: Schema, max_rows: int) -> None:
+        self._schema = schema
+        self._max_rows = max_rows
+        self._records = FastRows(schema, schema.form)
+        self._arrays = FastRows(schema, Form.BARE if schema.form is Form.BARE else Form.ARRAY)
+        self._predict = msgspec.json.Decoder(
+            msgspec.defstruct(
+                "Body",
+                [("instances", list[self._records.row_type]), ("params", dict[str, Any] | None, None)],  # type: ignore[name-defined]
+                forbid_unknown_fields=True,
+                gc=False,
+            )
+        )
+        self._batch = msgspec.json.Decoder(list[self._arrays.row_type])  # type: ignore[name-defined]
+
+    def predict(self, body: bytes) -> tuple[Inputs, dict[str, Any]]:
+        """Decodes `{"instances": […], "params": {…}}`.
+
+        Raises:
+            MalformedBody: not JSON.
+            InvalidInput: not of this form, or rows that do not fit the signature.
+            PayloadTooLarge: too many rows.
+        """
+        try:
+            decoded: Any = self._predict.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return self._predict_thoroughly(body)
+        inputs = self._fast_inputs(self._records, decoded.instances)
+        if inputs is None:
+            return self._predict_thoroughly(body)
+        return inputs, check_params(decoded.params, self._schema)
+
+    def batch(self, body: bytes) -> Inputs:
+        """Decodes `[[…], …]`, the values of a row in the order of the signature.
+
+        Raises: as `predict`.
+        """
+        try:
+            rows = self._batch.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            rows = None
+        inputs = None if rows is None else self._fast_inputs(self._arrays, rows)
+        if inputs is not None:
+            return inputs
+        values = parse_json(body)
+        if not isinstance(values, list):
+            detail = Detail("array of rows", json_type_name(values))
+            raise InvalidInput("the body must be a JSON array of rows", [detail])
+        form = Form.BARE if self._schema.form is Form.BARE else Form.ARRAY
+        return read_rows(values, self._schema, form, self._max_rows)
+
+    def _predict_thoroughly(self, body: bytes) -> tuple[Inputs, dict[str, Any]]:
+        document = parse_json(body)
+        if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
+            if isinstance(document, dict):
+                got = json_type_name(document["instances"]) if "instances" in document else "nothing"
+                detail = Detail("array", got, column="instances")
+            else:
+                detail = Detail("object", json_type_name(document))
+            raise InvalidInput('the body must be a JSON object {"instances": [row, …]}', [detail])
+        unknown = [key for key in document if key not in ("instances", "params")]
+        if unknown:
+            details = [
+                Detail("no such key", json_type_name(document[key]), column=short(key)) for key in unknown
+            ]
+            raise InvalidInput('the body may have the keys "instances" and "params"', details[:MAX_DETAILS])
+        inputs = read_rows(document["instances"], self._schema, self._schema.form, self._max_rows)
+        return inputs, check_params(document.get("params"), self._schema)
+
+    def _fast_inputs(self, fast: FastRows, rows: list[Any]) -> Inputs | None:
+        check_row_count(len(rows), self._max_rows)
+        return fast.inputs(rows)
+
+
+def check_row_count(n_rows: int, max_rows: int) -> None:
+    """Refuses no rows and too many.
+
+    Raises:
+        InvalidInput: there is no row.
+        PayloadTooLarge: more than `max_rows`.
+    """
+    if n_rows == 0:
+        raise InvalidInput("there must be at least one row", [Detail("at least one row", "none")])
+    if n_rows > max_rows:
+        raise PayloadTooLarge(f"{n_rows} rows are more than the limit of {max_rows} (SERVING_MAX_ROWS)")
+
+
+def parse_json(body: bytes) -> Any:
+    """Parses JSON, with `NotFinite` for NaN, Infinity and numbers that no double can hold.
+
+    Raises:
+        MalformedBody: it is empty or not JSON.
+    """
+    if not body.strip():
+        raise MalformedBody("the body is empty; expected JSON")
+    # Of a body with millions of brackets the collector would look at each again and again: 5 times as long.
+    gc.disable()
+    try:
+        return json.loads(body, parse_constant=NotFinite, parse_int=_parse_int, parse_float=_parse_float)
+    except json.JSONDecodeError as error:
+        raise MalformedBody(
+            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except UnicodeDecodeError:
+        raise MalformedBody("the body is not JSON: it is not UTF-8 text") from None
+    except RecursionError:
+        raise MalformedBody("the body is nested too deeply") from None
+    finally:
+        gc.enable()
+
+
+def _parse_int(text: str) -> int | NotFinite:
+    # Beyond 400 digits no double is near, and Python's own conversion is quadratic (and limited).
+    return int(text) if len(text) <= 400 else NotFinite("integer beyond 64 bits")
+
+
+def _parse_float(text: str) -> float | NotFinite:
+    number = float(text)
+    return number if abs(number) != float("inf") else NotFinite("number too large")
+
+
+def read_rows(rows: Sequence[Any], schema: Schema, form: Form, max_rows: int) -> Inputs:
+    """The thorough way: casts every cell of decoded rows.
+
+    Raises:
+        InvalidInput: with up to `MAX_DETAILS` of the cells that do not fit.
+        PayloadTooLarge: too many rows.
+    """
+    check_row_count(len(rows), max_rows)
+    details: list[Detail] = []
+    cells: list[list[Any]] = [[] for _ in schema.columns]
+    for index, row in enumerate(rows):
+        values = _row_to_values(row, index, schema, form, details)
+        if values is None:
+            continue
+        for position, column in enumerate(schema.columns):
+            if column.name not in values:
+                cells[position].append(None)
+                continue
+            try:
+                cells[position].append(cast_cell(values[column.name], column))
+            except Mismatch as mismatch:
+                name = f"{column.name}{mismatch.path}"
+                details.append(Detail(mismatch.expected, mismatch.got, index, name))
+        if len(details) >= MAX_DETAILS:
+            break
+    if details:
+        refuse(details)
+    columns = []
+    for column, column_cells in zip(schema.columns, cells, strict=True):
+        try:
+            columns.append(cells_to_column(column_cells, column))
+        except ValueError:  # np.stack: a -1 dimension of another length in another row
+            refuse([Detail(str(column.type), "rows of different shapes", None, column.name)])
+    return Inputs(tuple(columns), len(rows))
+
+
+def refuse(details: list[Detail]) -> None:
+    """Raises `InvalidInput` with the details, the first of them in the message.
+
+    Raises:
+        InvalidInput: always.
+    """
+    details = details[:MAX_DETAILS]
+    first = details[0]
+    where = " ".join(
+        part
+        for part in (
+            f"row {first.row}" if first.row is not None else "",
+            f"column {first.column!r}" if first.column is not None else "",
+        )
+        if part
+    )
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    raise InvalidInput(
+        f"the input does not fit the model's signature: {where}{': ' if where else ''}"
+        f"expected {first.expected}, got {first.got}{more}",
+        details,
+    )
+
+
+def _row_to_values(
+    row: Any, index: int, schema: Schema, form: Form, details: list[Detail]
+) -> dict[str, Any] | None:
+    """The row's cells by column name; None (and details) where the row itself is of the wrong shape."""
+    if form is Form.BARE:
+        return {schema.columns[0].name: row}
+    if form is Form.ARRAY:
+        n_columns = len(schema.columns)
+        if not isinstance(row, list):
+            details.append(Detail(f"array of {n_columns} values", json_type_name(row), index))
+        elif len(row) != n_columns:
+            details.append(Detail(f"array of {n_columns} values", f"array of {len(row)}", index))
+        else:
+            return dict(zip(schema.names, row, strict=True))
+        return None
+    if not isinstance(row, dict):
+        details.append(Detail("object with the columns as keys", json_type_name(row), index))
+        return None
+    known = set(schema.names)
+    wrong = [
+        Detail("no such column", json_type_name(value), index, short(key))
+        for key, value in row.items()
+        if key not in known
+    ]
+    wrong += [
+        Detail(expected_name(column), "nothing", index, column.name)
+        for column in schema.columns
+        if column.required and column.name not in row
+    ]
+    details.extend(wrong)
+    return row
+
+
+def check_params(params: Any, schema: Schema) -> dict[str, Any]:
+    """Returns the parameters that a request sets, cast to their types.
+
+    Raises:
+        InvalidInput: a parameter that the signature does not have, or of another type.
+    """
+    if params is None:
+        return {}
+    if not isinstance(params, dict):
+        raise InvalidInput(
+            '"params" must be an object', [Detail("object", json_type_name(params), column="params")]
+        )
+    known = {param.name: param for param in schema.params}
+    out: dict[str, Any] = {}
+    details = []
+    for name, value in params.items():
+        param = known.get(name)
+        if param is None:
+            details.append(Detail("no such parameter", json_type_name(value), column=f"params.{short(name)}"))
+            continue
+        type_ = Type(Kind.ARRAY, items=param.type) if param.is_list else param.type
+        try:
+            out[name] = cast_cell(value, Column(name, type_))
+        except Mismatch as mismatch:
+            column = f"params.{name}{mismatch.path}"
+            details.append(Detail(mismatch.expected, mismatch.got, column=column))
+    if details:
+        refuse(details)
+    return out

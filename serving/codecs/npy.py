@@ -1,0 +1,200 @@
+"""`.npy` → `Inputs` and back, without a detour through Python lists; and the casts that Arrow shares."""
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.codecs.casting import (
+    ArrayMismatch,
+    Mismatch,
+    array_type_name,
+    cast_array,
+    cast_cell,
+    cells_to_column,
+    expected_name,
+    is_changed,
+    is_unicode,
+    short,
+)
+from serving.codecs.json import check_row_count, refuse
+from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody
+from serving.model.schema import Column, Inputs, Kind, Schema
+
+NPY_HEADER_LIMIT = 10_000
+"""Characters of a .npy header that are parsed at most. Source: numpy.lib.format.read_array_header_*."""
+
+
+def npy_to_inputs(body: bytes, schema: Schema, max_rows: int) -> Inputs:
+    """Reads a `.npy` file: `(n_rows, n_columns)`, a structured array with the columns as fields, or a tensor.
+
+    Objects and pickles are refused from the header alone; nothing is ever unpickled.
+
+    Raises:
+        MalformedBody: not a .npy file, truncated, or one that holds Python objects.
+        InvalidInput: of another shape or type than the signature has.
+        PayloadTooLarge: too many rows.
+    """
+    array = _read_npy(body)
+    if array.ndim == 0:
+        raise InvalidInput("the array has no rows", [Detail("array of rows", "scalar")])
+    check_row_count(len(array), max_rows)
+    if array.dtype.names is not None:
+        return named_to_inputs({name: array[name] for name in array.dtype.names}, len(array), schema)
+    if len(schema.columns) == 1 and schema.columns[0].type.kind is Kind.TENSOR:
+        return Inputs((cast_tensor(array, schema.columns[0]),), len(array))
+    if array.ndim != 2 or array.shape[1] != len(schema.columns):
+        expected = f"array of shape (n, {len(schema.columns)})"
+        refuse([Detail(expected, f"array of shape {array.shape}")])
+    named = {column.name: array[:, position] for position, column in enumerate(schema.columns)}
+    return named_to_inputs(named, len(array), schema)
+
+
+def _read_npy(body: bytes) -> npt.NDArray[Any]:
+    stream = io.BytesIO(body)
+    if not body:
+        raise MalformedBody("the body is empty; expected .npy bytes")
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran_order, dtype = read_header(stream, max_header_size=NPY_HEADER_LIMIT)
+    except Exception:  # noqa: BLE001  # NumPy reads the header as Python source: no list says what that raises
+        raise MalformedBody("the body is not a .npy file of version 1 or 2") from None
+    if dtype.hasobject:
+        raise MalformedBody(
+            "the .npy file holds Python objects, which are never unpickled; use a plain dtype"
+        )
+    try:
+        wanted = int(np.prod([int(length) for length in shape], dtype=object))
+        if wanted * dtype.itemsize != len(body) - stream.tell():
+            raise MalformedBody("the .npy file is truncated or has bytes after its data")
+        flat = np.frombuffer(body, dtype=dtype, count=wanted, offset=stream.tell())
+        array = flat.reshape(shape, order="F" if fortran_order else "C")
+        return array.astype(dtype.newbyteorder("="), copy=False)
+    except (ValueError, TypeError):
+        raise MalformedBody("the .npy file's header does not fit its data") from None
+
+
+def cast_tensor(  # noqa: PLR0912  # one branch per pair of kinds
+    array: npt.NDArray[Any], column: Column
+) -> npt.NDArray[Any]:
+    """Returns an array of shape `(n_rows, *shape)` with the dtype of the tensor, or refuses the rows that change.
+
+    Raises:
+        InvalidInput: another shape or kind, or a number that the dtype cannot hold.
+    """
+    type_ = column.type
+    fits = array.ndim == len(type_.shape) + 1 and all(
+        want in (-1, got) for want, got in zip(type_.shape, array.shape[1:], strict=True)
+    )
+    if not fits:
+        shape = ", ".join(map(str, ("n", *type_.shape)))
+        refuse([Detail(f"{type_.dtype} array of shape ({shape})", f"array of shape {array.shape}")])
+    if type_.dtype == "str":
+        if array.dtype.kind == "U":
+            if not is_unicode(array).all():
+                raise MalformedBody("the .npy file holds text that is not Unicode")
+            return array.astype(object)
+        raise _tensor_type_mismatch(array, type_.dtype)
+    dtype = np.dtype(type_.dtype)
+    if array.dtype.kind == dtype.kind and np.can_cast(array.dtype, dtype, "safe"):
+        out = array.astype(dtype, copy=False)
+    elif array.dtype.kind in "iuf" and dtype.kind in "iuf":
+        if array.dtype.itemsize == 2 and array.dtype.kind == "f":
+            array = array.astype(np.float32)  # float16 has no 2^31 to compare with
+        with np.errstate(invalid="ignore", over="ignore"):
+            out = array.astype(dtype)
+            if array.dtype.kind == "f" and dtype.kind == "f":
+                lossy = np.isinf(out) & ~np.isinf(array)
+            elif dtype.kind == "f":
+                lossy = is_changed(array, out)
+            else:
+                # Back again: a cast that lost something does not return. Outside the target's range the
+                # forth is undefined, so that is asked for first.
+                lossy = (out.astype(array.dtype) != array) | _out_of_range(array, dtype)
+        if lossy.any():
+            _refuse_tensor_rows(lossy, dtype, "number that it cannot hold")
+    else:
+        raise _tensor_type_mismatch(array, type_.dtype)
+    if out.dtype.kind == "f" and np.isinf(out).any():
+        _refuse_tensor_rows(np.isinf(out), dtype, "infinite number")
+    return out
+
+
+def _out_of_range(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[np.bool_]:
+    limits = np.iinfo(dtype)
+    if array.dtype.kind == "f":
+        return np.asarray(~((array >= float(limits.min)) & (array < float(limits.max) + 1)))
+    return np.asarray((array < int(limits.min)) | (array > int(limits.max)))
+
+
+def _refuse_tensor_rows(bad: npt.NDArray[np.bool_], dtype: np.dtype[Any], got: str) -> None:
+    rows = np.unique(np.nonzero(bad)[0])[:MAX_DETAILS]
+    refuse([Detail(dtype.name, got, int(row)) for row in rows])
+
+
+def _tensor_type_mismatch(array: npt.NDArray[Any], expected: str) -> InvalidInput:
+    got = array_type_name(array)
+    return InvalidInput(f"the model takes {expected}, got an array of {got}", [Detail(expected, got)])
+
+
+def named_to_inputs(values: dict[str, Any], n_rows: int, schema: Schema) -> Inputs:
+    """Columns by name, each an array or a list of Python values, to `Inputs`."""
+    known = set(schema.names)
+    details = [Detail("no such column", "a column", None, short(n)) for n in values if n not in known]
+    columns: list[npt.NDArray[Any]] = []
+    for column in schema.columns:
+        if column.name not in values:
+            if column.required:
+                details.append(Detail(expected_name(column), "nothing", None, column.name))
+            else:
+                columns.append(cells_to_column([None] * n_rows, column))
+            continue
+        try:
+            columns.append(_cast_column(values[column.name], column))
+        except ArrayMismatch as mismatch:
+            details.extend(mismatch.details)
+    if details:
+        refuse(details)
+    return Inputs(tuple(columns), n_rows)
+
+
+def _cast_column(values: Any, column: Column) -> npt.NDArray[Any]:
+    if isinstance(values, np.ndarray):
+        if column.type.kind is Kind.TENSOR:
+            return cast_tensor(values, column)
+        if values.dtype.kind == "O":
+            if column.type.kind is Kind.STRING:
+                return values  # Arrow's text: checked to be UTF-8, None where it is missing
+        elif column.type.kind is not Kind.ANY or values.dtype.kind not in "biuf":
+            return cast_array(values, column)
+        values = values.tolist()
+    cells, details = [], []
+    for row, value in enumerate(values):
+        try:
+            cells.append(cast_cell(value, column))
+        except Mismatch as mismatch:
+            details.append(Detail(mismatch.expected, mismatch.got, row, f"{column.name}{mismatch.path}"))
+            if len(details) == MAX_DETAILS:
+                break
+    if details:
+        raise ArrayMismatch(details)
+    try:
+        return cells_to_column(cells, column)
+    except ValueError:
+        raise ArrayMismatch(
+            [Detail(str(column.type), "rows of different shapes", None, column.name)]
+        ) from None
+
+
+def array_to_npy(array: npt.NDArray[Any]) -> bytes:
+    """Writes the `.npy` form; text becomes fixed-width Unicode, so that reading it needs no pickle."""
+    if array.dtype == object:
+        array = array.astype(np.str_)
+    out = io.BytesIO()
+    np.lib.format.write_array(out, array, allow_pickle=False)
+    return out.getvalue()

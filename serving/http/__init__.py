@@ -1,0 +1,1 @@
+"""What a connection sees: routes, pages, probes, the webhook."""

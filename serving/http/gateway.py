@@ -1,0 +1,316 @@
+"""The outermost ASGI application: our endpoints, without a framework in between.
+
+BentoML's own application stands behind it and answers what is left: the Swagger assets and the schema that
+its Python client reads. It is made when one of these is first asked for: what it imports takes a worker 19 MB
+and a tenth of its start, and most are never asked.
+"""
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+
+from serving.errors import (
+    ClientGone,
+    Forbidden,
+    InternalError,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    RouteNotFound,
+    ServingError,
+)
+from serving.http.models import describe_models
+from serving.http.swagger import SWAGGER_PAGE
+from serving.http.webhook import check_delivery
+from serving.monitoring import metrics
+from serving.protocols import v1
+from serving.protocols.openapi import openapi_document
+from serving.traffic.router import Router
+from serving.traffic.routing import NO_CHOICE, Choice
+from serving.traffic.shadow import Shadow
+
+log = logging.getLogger("serving.gateway")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Life(Protocol):
+    """What a worker does beside answering."""
+
+    async def start(self) -> None:
+        """Begins, before the first request."""
+
+    async def stop(self) -> None:
+        """Ends, after the last one."""
+
+
+BENTOML_ASSETS, BENTOML_SCHEMA = "/static_content/", "/schema.json"
+
+_REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
+
+
+class Gateway:
+    """Routes, reads bodies within the limit, and turns every error into its answer."""
+
+    def __init__(
+        self,
+        router: Router,
+        make_bentoml_app: Callable[[], App],
+        life: Life,
+        max_body_bytes: int,
+        webhook_secret: str | None = None,
+    ) -> None:
+        self._router = router
+        self._make_bentoml_app = make_bentoml_app
+        self._bentoml_app: asyncio.Task[App] | None = None
+        self._life = life
+        self._max_body_bytes = max_body_bytes
+        self._webhook_secret = webhook_secret
+        self._predictions = {
+            f"{prefix}{path}": endpoint
+            for prefix in ("/v1", "")
+            for path, endpoint in (("/predict", v1.PREDICT), ("/predict_batch", v1.PREDICT_BATCH))
+        }
+        self._shadow = Shadow()
+        self._document: tuple[str | None, bytes] | None = None
+        """The OpenAPI document, and the tag of the model that it describes."""
+        self._pages: dict[str, Callable[[], tuple[int, bytes, bytes]]] = {
+            "/": lambda: (200, b"text/html; charset=utf-8", SWAGGER_PAGE),
+            "/docs.json": self._openapi,
+            "/livez": lambda: (200, b"application/json", b'{"status":"alive"}'),
+            "/readyz": self._readyz,
+            "/healthz": self._readyz,
+            "/v1/models": self._models,
+            "/metrics": self._metrics,
+        }
+        self._commands = {"/v1/sync": self._sync}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        path = scope["path"]
+        endpoint = self._predictions.get(path)
+        if endpoint is not None:
+            await self._predict(endpoint, scope, receive, send)
+        elif path in self._commands:
+            await self._command(path, scope, receive, send)
+        elif path == BENTOML_SCHEMA or path.startswith(BENTOML_ASSETS):
+            await (await self._get_bentoml_app())(scope, receive, send)
+        else:
+            await self._page(path, scope, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Follows ASGI's lifespan protocol."""
+        await receive()
+        try:
+            await self._life.start()
+        except Exception as error:
+            log.exception("the worker cannot start")
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._life.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _get_bentoml_app(self) -> "asyncio.Task[App]":
+        app = self._bentoml_app
+        if app is None or (app.done() and app.exception() is not None):
+            app = self._bentoml_app = asyncio.create_task(asyncio.to_thread(self._make_bentoml_app))
+        return app
+
+    async def _predict(self, endpoint: v1.Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id, content_type, length, choice = _read_headers(scope["headers"])
+        metrics.active.enter()
+        try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed("POST")
+            body = await self._read_body(receive, length)
+            request = v1.Request(body, content_type, request_id, receive, choice)
+            answer = await v1.answer(endpoint, self._router, request)
+        except ClientGone:
+            return
+        except ServingError as error:
+            self._count(error)
+            await _send_error(send, error, request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            mistake = InternalError("the service made a mistake; its log has the trace")
+            self._count(mistake)
+            await _send_error(send, mistake, request_id)
+        else:
+            headers = [(b"x-request-id", request_id.encode()), *answer.route.headers]
+            if self._router.is_ending:
+                headers.append((b"connection", b"close"))  # the next request goes to another worker
+            await _send(send, 200, answer.media_type.encode(), answer.body, headers)
+            shadow = self._router.shadow_of(answer.route)
+            if shadow is not None:
+                ask = partial(v1.ask, endpoint, shadow, request)
+                self._shadow.compare(shadow, answer.output, ask, len(body))
+        finally:
+            metrics.active.leave()
+
+    def _count(self, error: ServingError) -> None:
+        if not self._router.counts_requests:
+            return
+        metrics.count_error(*(error.model or self._router.champion_labels), error.code)
+
+    async def _read_body(self, receive: Receive, length: int | None) -> bytes:
+        limit = self._max_body_bytes
+        if length is not None and length > limit:
+            raise _too_large(limit)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            if len(body) > limit:
+                raise _too_large(limit)
+            return body
+        parts, total = [body], len(body)
+        while message.get("more_body", False):
+            if total > limit:
+                raise _too_large(limit)
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            parts.append(part)
+            total += len(part)
+        if total > limit:
+            raise _too_large(limit)
+        return b"".join(parts)
+
+    async def _page(self, path: str, scope: Scope, send: Send) -> None:
+        request_id, *_ = _read_headers(scope["headers"])
+        page = self._pages.get(path)
+        try:
+            if page is None:
+                endpoints = ", ".join(sorted({*self._predictions, *self._pages, *self._commands}))
+                raise RouteNotFound(f"there is no such endpoint; there are {endpoints}")
+            if scope["method"] not in ("GET", "HEAD"):
+                raise MethodNotAllowed("GET, HEAD")
+            status, media_type, body = page()
+        except ServingError as error:
+            await _send_error(send, error, request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            await _send_error(
+                send, InternalError("the service made a mistake; its log has the trace"), request_id
+            )
+        else:
+            await _send(send, status, media_type, body, [(b"x-request-id", request_id.encode())])
+
+    async def _command(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id, _, length, _ = _read_headers(scope["headers"])
+        try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed("POST")
+            body = await self._read_body(receive, length)
+            answer = self._commands[path](scope["headers"], body)
+        except ClientGone:
+            return
+        except ServingError as error:
+            await _send_error(send, error, request_id)
+        else:
+            await _send(
+                send,
+                202,
+                b"application/json",
+                msgspec.json.encode(answer),
+                [(b"x-request-id", request_id.encode())],
+            )
+
+    def _sync(self, headers: list[tuple[bytes, bytes]], body: bytes) -> dict[str, str]:
+        if self._router.is_sealed:
+            raise Forbidden("no registry is followed here: the model is inside this service")
+        check_delivery(headers, body, self._webhook_secret, time.time())
+        self._router.synchronize()
+        return {"status": "asking the registry"}
+
+    def _readyz(self) -> tuple[int, bytes, bytes]:
+        manifest = self._router.model.manifest
+        return (
+            200,
+            b"application/json",
+            msgspec.json.encode(
+                {"status": "ready", "model": {"name": manifest.name, "version": manifest.version}}
+            ),
+        )
+
+    def _openapi(self) -> tuple[int, bytes, bytes]:
+        model = self._router.current
+        tag = model.tag if model else None
+        if self._document is None or self._document[0] != tag:
+            parts = (model.manifest, model.schema, model.examples) if model else (None, None, None)
+            self._document = tag, msgspec.json.encode(openapi_document(*parts))
+        return 200, b"application/json", self._document[1]
+
+    def _metrics(self) -> tuple[int, bytes, bytes]:
+        self._router.flush_metrics()
+        metrics.registry_asked.set(self._router.registry_asked_at or 0)
+        return 200, b"text/plain; version=0.0.4; charset=utf-8", metrics.exposition()
+
+    def _models(self) -> tuple[int, bytes, bytes]:
+        return 200, b"application/json", msgspec.json.encode(describe_models(self._router))
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    error = PayloadTooLarge(f"the body is larger than the limit of {limit} bytes (SERVING_MAX_BODY_MB)")
+    # What was not read of the body cannot be told from the next request on this connection.
+    error.headers = [(b"connection", b"close")]
+    return error
+
+
+def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, str, int | None, Choice]:
+    """Returns the request id (the caller's, or a new one), media type, body length, and the model it wants."""
+    request_id, content_type, length, choice = "", "", None, NO_CHOICE
+    for name, value in headers:
+        if name == b"content-type":
+            content_type = value.partition(b";")[0].strip().lower().decode("latin-1")
+        elif name == b"content-length" and value.isdigit():
+            length = int(value)
+        elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            request_id = value.decode()
+        elif name == b"x-routing-key":
+            choice = choice._replace(key=value)
+        elif name == b"x-model-version":
+            choice = choice._replace(version=value.decode("latin-1"))
+    return request_id or f"{random.getrandbits(128):032x}", content_type, length, choice
+
+
+async def _send(
+    send: Send, status: int, media_type: bytes, body: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", media_type),
+                (b"content-length", str(len(body)).encode()),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_error(send: Send, error: ServingError, request_id: str) -> None:
+    answer = {
+        "error": {"code": error.code, "message": str(error), "details": error.details},
+        "request_id": request_id,
+    }
+    headers = [*error.headers, (b"x-request-id", request_id.encode())]
+    await _send(send, error.status, b"application/json", msgspec.json.encode(answer), headers)

@@ -1,0 +1,279 @@
+"""The prepared model on disk: the contract between what prepares a model and what serves it.
+
+A prepared model is an ordinary entry of the BentoML model store, one per MLflow version, digest and
+what it was prepared with:
+
+    $BENTOML_HOME/models/churn/3-0f1e2d3c4b5a/
+        model.yaml       BentoML's own
+        manifest.json    `Manifest`
+        examples.json    `{"instances": […]}`: what warm-up and the documentation use
+        reference.json   the same form: a sample of the training inputs, where one was logged
+        compiled/        the compiled pipeline, where there is one
+        mlflow/          the MLflow model, for the native runtime
+
+It appears under its name by a rename of the finished folder, so nobody sees half of one.
+"""
+
+import contextlib
+import datetime as dt
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from serving.model.schema import Schema, parse_schema
+
+FORMAT = 4
+"""Of this layout; a prepared model of another format is prepared again."""
+
+
+class Parity(msgspec.Struct, frozen=True):
+    """What the comparison of a compiled model with its original found."""
+
+    rows: int
+    """Rows that both answered."""
+    rows_of_sample: int
+    """Of `rows`: real ones, from the example and the reference sample; the others were made from them."""
+    rows_refused: int
+    """Rows that both refused."""
+    rows_on_thresholds: int
+    """Of `rows`: those on, just below or just above split thresholds."""
+    max_abs_difference: float
+    """The largest difference of a probability or value, see `serving.prepare.checks.parity.MAX_DIFFERENCE`."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a prepared model."""
+
+    format: int = FORMAT
+    name: str
+    version: str
+    run_id: str | None
+    source_key: str
+    """Hash of what the registry says of the version; tells the same version of two registries apart."""
+    digest: str
+    """SHA-256 over the names and contents of the model's artifacts."""
+    inputs: str
+    """The signature's inputs, as MLflow writes them (JSON)."""
+    outputs: str | None
+    params: str | None
+    flavors: list[str]
+    task: str
+    classes: list[Any] | None
+    has_probabilities: bool
+    runtime: str
+    """`compiled`, `mixed` (some steps natively) or `native`."""
+    native_reason: str | None
+    """Why not all of it is compiled."""
+    native_steps: list[str]
+    """Of a mixed runtime: the names of the pipeline's steps that stay in their own library."""
+    parity: Parity | None
+    """What the comparison of compiled and original found."""
+    native_seconds: float
+    """What predicting its examples took in the library that trained it, per row, where it was prepared."""
+    is_rowwise: bool
+    """Whether a row's answer does not depend on the rows beside it, so that requests may share a call."""
+    writers_code: str | None
+    """What in the model's files is, or runs, code of its writer's; None of plain data."""
+    own_types: list[str]
+    """Types that were trusted because `SERVING_TRUSTED_TYPES` names them."""
+    preprocessing_sha256: str | None
+    libraries: dict[str, str]
+    prepared_at: str
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A prepared model in the store."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def tag(self) -> str:
+        """BentoML's tag, `name:version`."""
+        return f"{self.folder.parent.name}:{self.folder.name}"
+
+    @property
+    def schema(self) -> Schema:
+        """The inputs' schema."""
+        return parse_schema(self.manifest.inputs, self.manifest.params)
+
+    @property
+    def examples(self) -> bytes:
+        """A request body with at least one row."""
+        return (self.folder / "examples.json").read_bytes()
+
+
+def bentoml_home() -> Path:
+    """Returns BentoML's folder. Source: BentoML's documentation of `BENTOML_HOME`."""
+    return Path(os.environ.get("BENTOML_HOME", "~/bentoml")).expanduser()
+
+
+STORE_VARIABLE = "MODEL_STORE"
+"""In the environment of a sealed service's processes: the model store in its Bento."""
+
+
+def model_store() -> Path:
+    """Returns the folder of prepared models."""
+    return Path(os.environ.get(STORE_VARIABLE) or bentoml_home() / "models")
+
+
+def store_name(model_name: str) -> str:
+    """Returns the BentoML name of a registered model.
+
+    BentoML takes 63 lowercase characters of few kinds, MLflow nearly anything; where the name had to be
+    changed, a hash keeps two models apart.
+    """
+    name = re.sub(r"[^a-z0-9._-]+", "-", model_name.lower()).strip("._-")
+    if name == model_name and len(name) <= 63:
+        return name
+    return f"{name[:50].rstrip('._-') or 'model'}-{hashlib.sha256(model_name.encode()).hexdigest()[:8]}"
+
+
+def store_version(manifest: Manifest) -> str:
+    """Returns the BentoML version of an MLflow version.
+
+    Another registry's version of the same number, or the same one prepared with other libraries or another version
+    of this code, has another: services that share a store must not take each other's away.
+    """
+    identity = (FORMAT, manifest.digest, manifest.source_key, sorted(manifest.libraries.items()))
+    return f"{manifest.version}-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"
+
+
+def open_prepared(tag: str) -> Prepared:
+    """Opens a prepared model by its tag.
+
+    Raises:
+        OSError: there is none.
+        msgspec.MsgspecError: its manifest is of another format.
+    """
+    name, _, version = tag.partition(":")
+    return _open(model_store() / name / version)
+
+
+def is_prepared(tag: str) -> bool:
+    """Whether there is a prepared model of this tag."""
+    name, _, version = tag.partition(":")
+    return (model_store() / name / version / "manifest.json").exists()
+
+
+def _open(folder: Path) -> Prepared:
+    return Prepared(folder, msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest))
+
+
+def find_prepared(
+    model_name: str, version: str, source_key: str, libraries: dict[str, str] | None = None
+) -> Prepared | None:
+    """Returns the prepared model of a version as the registry describes it, if there is one.
+
+    Args:
+        model_name: the registered model.
+        version: MLflow's number.
+        source_key: as in the manifest.
+        libraries: if given, those that it was prepared with must be these.
+    """
+    for folder in sorted((model_store() / store_name(model_name)).glob(f"{version}-*")):
+        try:
+            prepared = _open(folder)
+        except (OSError, msgspec.MsgspecError):
+            continue
+        manifest = prepared.manifest
+        is_current = libraries is None or manifest.libraries == libraries
+        if manifest.format == FORMAT and manifest.source_key == source_key and is_current:
+            return prepared
+    return None
+
+
+@contextlib.contextmanager
+def preparing(model_name: str) -> Iterator[Path]:
+    """Yields an empty folder to prepare in; one process at a time per model, the others wait.
+
+    The folder is on the store's file system, and gone afterwards unless `publish` took it. What killed
+    processes left behind is removed.
+    """
+    aside = bentoml_home() / "preparing"
+    aside.mkdir(parents=True, exist_ok=True)
+    with (aside / f"{store_name(model_name)}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left_over in aside.glob(f"{store_name(model_name)}@*.tmp"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{store_name(model_name)}@", suffix=".tmp", dir=aside))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, manifest: Manifest) -> Prepared:
+    """Writes the manifest into a finished folder and moves it into the store.
+
+    Raises:
+        OSError: the disk is full or not writable; nothing is in the store then.
+    """
+    name, version = store_name(manifest.name), store_version(manifest)
+    (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+    (folder / "model.yaml").write_text(
+        yaml.safe_dump(_bentoml_info(name, version, manifest), sort_keys=False)
+    )
+    for file in sorted(folder.rglob("*")):
+        _flush(file)
+    folder.chmod(0o755)  # mkdtemp lets nobody else in, such as the user of a container
+    target = model_store() / name / version
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The same may have been prepared before, and have lost some of its files.
+    before = folder.with_suffix(".before.tmp")
+    if target.exists():
+        target.rename(before)
+    folder.rename(target)
+    shutil.rmtree(before, ignore_errors=True)
+    _flush(target.parent)
+    with contextlib.suppress(OSError):  # BentoML makes it anew where it is missing
+        aside = target.parent / f".latest-{os.getpid()}"
+        aside.write_text(version)
+        aside.replace(target.parent / "latest")
+    return Prepared(target, manifest)
+
+
+def _flush(path: Path) -> None:
+    """Makes a file's or folder's content survive a crash of the machine, and a full disk known now."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _bentoml_info(name: str, version: str, manifest: Manifest) -> dict[str, Any]:
+    """What `bentoml models list` and `get` read. Source: bentoml/_internal/models/model.py, ModelInfo."""
+    return {
+        "name": name,
+        "version": version,
+        "module": "",
+        "labels": {
+            "mlflow.name": manifest.name,
+            "mlflow.version": manifest.version,
+            "mlflow.run_id": manifest.run_id or "",
+            "digest": manifest.digest,
+        },
+        "options": {},
+        "metadata": {"task": manifest.task, "runtime": manifest.runtime, "flavors": manifest.flavors},
+        "context": {
+            "framework_name": "",
+            "framework_versions": {},
+            "bentoml_version": library_version("bentoml"),
+            "python_version": ".".join(map(str, sys.version_info[:3])),
+        },
+        "signatures": {},
+        "api_version": "v1",
+        "creation_time": dt.datetime.fromisoformat(manifest.prepared_at),
+    }

@@ -1,0 +1,142 @@
+"""Real rows of a model: its logged input example and the reference sample, as requests and as inputs."""
+
+import base64
+import datetime as dt
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from serving.codecs.json import JsonDecoder
+from serving.errors import RequestError
+from serving.model.schema import Form, Inputs, Kind, Schema
+from serving.protocols.openapi import example_instance
+
+log = logging.getLogger("serving.prepare")
+
+MAX_EXAMPLES = 5
+"""Rows of the logged input example that are kept for warm-up and documentation."""
+
+MAX_SAMPLE_ROWS = 2_000
+"""Rows of the reference sample, or of a large input example, that a compiled model is compared on."""
+
+
+def example_body(folder: Path, mlmodel: dict[str, Any], schema: Schema, model: Any) -> tuple[bytes, bool]:
+    """Returns a request body, and whether its rows were logged.
+
+    Where there is no logged input example that fits the signature, one is made from the types, and from the
+    categories that the model's encoders know.
+    """
+    for instances in _logged_instances(folder, mlmodel, schema):
+        body = msgspec.json.encode({"instances": instances[:MAX_EXAMPLES]})
+        try:
+            JsonDecoder(schema, MAX_EXAMPLES).predict(body)
+        except RequestError as error:
+            log.warning("the logged input example is not used: %s", error)
+        else:
+            return body, True
+    instance = example_instance(schema)
+    if schema.form is Form.RECORD:
+        instance |= {name: cell for name, cell in known_cells(model).items() if name in instance}
+    return msgspec.json.encode({"instances": [instance]}), False
+
+
+def known_cells(model: Any) -> dict[str, Any]:
+    """Returns a category for each column of which an encoder of a fitted pipeline knows some."""
+    found: dict[str, Any] = {}
+
+    def look(part: Any, names: Any) -> None:
+        names = getattr(part, "feature_names_in_", names)
+        categories = getattr(part, "categories_", None)
+        if isinstance(categories, list) and names is not None and len(names) == len(categories):
+            for name, known in zip(names, categories, strict=True):
+                # The missing value, where it is one of them, comes last.
+                if len(known) and isinstance(cell := _plain(known[0]), (str, bool, int, float)):
+                    found.setdefault(str(name), cell)
+        parts = [step for _, step in getattr(part, "steps", ())]
+        parts += [step for _, step, *_ in getattr(part, "transformers_", ())]
+        for child in [*parts, getattr(part, "best_estimator_", None)]:
+            if child is not None and not isinstance(child, str):
+                look(child, names)
+
+    look(model, None)
+    return found
+
+
+def _logged_instances(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> list[list[Any]]:
+    """What may serve as an example, best first: the logged input example, then the reference sample."""
+    found = []
+    info = mlmodel.get("saved_input_example_info") or {}
+    if info.get("artifact_path"):
+        from mlflow.models import Model
+
+        try:
+            example = Model.load(str(folder)).load_input_example(str(folder))
+            found.append(example_to_instances(example, schema))
+        except Exception as error:  # noqa: BLE001  # whatever MLflow could write and not read again
+            log.warning("the logged input example cannot be read: %s", type(error).__name__)
+    reference = folder / "reference.json"
+    if reference.exists():
+        try:
+            found.append(msgspec.json.decode(reference.read_bytes())["instances"])
+        except (msgspec.MsgspecError, KeyError, TypeError):
+            log.warning('reference.json is not of the form {"instances": […]}')
+    return [instances for instances in found if instances]
+
+
+def example_to_instances(example: Any, schema: Schema) -> list[Any]:
+    """Returns an MLflow input example as the instances of a request body.
+
+    Args:
+        example: a DataFrame, an array, a dict of arrays or of values, or a list.
+        schema: of the model it was logged with.
+    """
+    import pandas as pd
+
+    if isinstance(example, pd.DataFrame):
+        binary = [c.name for c in schema.columns if c.type.kind is Kind.BINARY and c.name in example]
+        rows = example.astype(object).where(example.notna(), None)
+        for name in binary:
+            rows[name] = rows[name].map(lambda v: base64.b64encode(v).decode() if v is not None else v)
+        if schema.form is Form.RECORD:
+            return [_plain(row) for row in rows.to_dict("records")]
+        if schema.form is Form.ARRAY:
+            return [_plain(list(row)) for row in rows.itertuples(index=False)]
+        return [_plain(value) for value in rows.iloc[:, 0]]
+    if isinstance(example, np.ndarray):
+        return list(example.tolist())
+    if isinstance(example, dict):
+        values = {key: np.asarray(value) for key, value in example.items()}
+        if all(value.ndim for value in values.values()):
+            n_rows = min(len(value) for value in values.values())
+            return [{key: value[i].tolist() for key, value in values.items()} for i in range(n_rows)]
+        return [_plain(example)]
+    return [_plain(item) for item in example] if isinstance(example, list) else [_plain(example)]
+
+
+def _plain(value: Any) -> Any:
+    """Python's own types of NumPy's and pandas'."""
+    import pandas as pd
+
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (pd.Timestamp, dt.datetime)):
+        return value.isoformat()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def sample_inputs(folder: Path, mlmodel: dict[str, Any], schema: Schema, examples: bytes) -> Inputs:
+    """Returns all real rows there are, up to `MAX_SAMPLE_ROWS`; at least the examples."""
+    decoder = JsonDecoder(schema, MAX_SAMPLE_ROWS)
+    found = []
+    for instances in _logged_instances(folder, mlmodel, schema):
+        try:
+            found.append(decoder.predict(msgspec.json.encode({"instances": instances[:MAX_SAMPLE_ROWS]}))[0])
+        except RequestError as error:
+            log.warning("a logged sample is not used: %s", error)
+    largest = max(found, key=lambda inputs: inputs.n_rows, default=None)
+    return largest if largest is not None else decoder.predict(examples)[0]

@@ -1,0 +1,172 @@
+"""The gate: what a version must stand before any request reaches it."""
+
+import logging
+import math
+import re
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.batching.policy import Costs
+from serving.errors import ModelRefused
+from serving.model.digests import DIGEST_TAG
+from serving.model.schema import Schema
+from serving.prepare.checks.compatibility import find_incompatibilities
+from serving.prepare.registry.resolution import FORCE_TAG
+from serving.runtime import Description, Output, count_output
+
+log = logging.getLogger("serving.prepare")
+
+COMPARED_LIBRARIES = ("scikit-learn", "xgboost", "lightgbm", "numpy", "pandas", "scipy", "skops")
+"""Libraries whose version a model's answers may depend on."""
+
+NEGLIGIBLE_SECONDS = 0.001
+"""A row that takes no longer is never too slow."""
+
+_PINNED = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+]+)")
+
+
+def check_digest(found: str, recorded: str | None) -> None:
+    """Compares the digest of the files with the one that was recorded when they were registered.
+
+    Raises:
+        ModelRefused: they are others.
+    """
+    if recorded is None:
+        log.info("no digest was recorded when this version was registered (tag %s)", DIGEST_TAG)
+    elif found != recorded:
+        raise ModelRefused(
+            f"the files are not those that were registered: their digest is {found[:12]}…, and the tag "
+            f"{DIGEST_TAG} says {recorded[:12]}…"
+        )
+
+
+def check_libraries(requirements: Path, mode: Literal["strict", "minor", "off"]) -> None:
+    """Compares the versions that a model was logged with to those that are installed here.
+
+    Args:
+        requirements: the model's requirements.txt.
+        mode: `strict` wants the same versions, `minor` the same but for the last part, `off` any.
+
+    Raises:
+        ModelRefused: another one is installed, or none.
+    """
+    if mode == "off" or not requirements.is_file():
+        return
+    pinned = dict(_PINNED.findall(requirements.read_text(errors="replace")))
+    different = []
+    for name in COMPARED_LIBRARIES:
+        wanted = pinned.get(name)
+        if wanted is None:
+            continue
+        here = _installed(name)
+        if here is None or not _agree(wanted, here, mode):
+            different.append(f"{name} {wanted} (here {here or 'none'})")
+    if different:
+        raise ModelRefused(
+            f"it was logged with other libraries than are installed here: {', '.join(different)}; train it with "
+            f"these, or set SERVING_LIBRARY_VERSIONS ({mode} now)"
+        )
+
+
+def _installed(name: str) -> str | None:
+    for candidate in (name, f"{name}-cpu"):
+        try:
+            return installed_version(candidate)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def _agree(wanted: str, here: str, mode: str) -> bool:
+    return wanted == here if mode == "strict" else wanted.split(".")[:2] == here.split(".")[:2]
+
+
+def check_signature(old: Schema | None, new: Schema, tags: dict[str, str]) -> None:
+    """Compares the signature with that of the version that answers now.
+
+    Raises:
+        ModelRefused: requests that are answered now would be refused, and it is not forced.
+    """
+    found = find_incompatibilities(old, new) if old is not None else []
+    if not found:
+        return
+    if tags.get(FORCE_TAG, "").lower() == "true":
+        log.warning(
+            "requests of the version that answers now would be refused: %s (forced)", "; ".join(found)
+        )
+        return
+    raise ModelRefused(
+        f"it cannot take the requests of the version that answers now: {'; '.join(found)}; where callers know, "
+        f"tag the version {FORCE_TAG}=true"
+    )
+
+
+def check_output(output: Output, n_rows: int, description: Description) -> None:
+    """Looks at what a model says of rows that it must be able to answer.
+
+    Raises:
+        ModelRefused: numbers that are not finite, of another shape, or classes that it does not know.
+    """
+    if count_output(output) != n_rows:
+        raise ModelRefused(f"of {n_rows} rows it answers {count_output(output)}")
+    if output.values is not None:
+        _check_finite("values", output.values)
+    if output.probabilities is not None:
+        n_classes = len(description.classes or [])
+        if output.probabilities.shape != (n_rows, n_classes):
+            raise ModelRefused(
+                f"its probabilities have shape {output.probabilities.shape}, for {n_rows} rows and {n_classes} classes"
+            )
+        _check_finite("probabilities", output.probabilities)
+        if (output.probabilities < 0).any() or (output.probabilities > 1 + 1e-6).any():
+            raise ModelRefused("its probabilities are not all between 0 and 1")
+    if output.labels is not None and description.classes is not None and output.labels.ndim == 1:
+        unknown = set(map(_plain, output.labels.tolist())) - set(map(_plain, description.classes))
+        if unknown:
+            raise ModelRefused(f"it answers {len(unknown)} label(s) that are not among its classes")
+
+
+def _plain(label: Any) -> str:
+    return str(label)
+
+
+def _check_finite(what: str, array: npt.NDArray[Any]) -> None:
+    if array.dtype.kind in "fc":
+        bad = int((~np.isfinite(array)).sum())
+    elif array.dtype.kind == "O":
+        bad = sum(1 for value in array.flat if isinstance(value, float) and not math.isfinite(value))
+    else:
+        return
+    if bad:
+        raise ModelRefused(f"{bad} of its {array.size} {what} on rows of its own are not finite numbers")
+
+
+def check_costs(old: Costs | None, new: Costs, limit: float) -> None:
+    """Compares what calls cost with what they cost the version that answers now, both measured here.
+
+    Raises:
+        ModelRefused: for one row, or per row of many, it takes more than `limit` times as long.
+    """
+    if old is None:
+        return
+    for n_rows in (1, 64):
+        rows = "a row" if n_rows == 1 else f"a row of {n_rows}"
+        check_slowdown(rows, old.estimate(n_rows) / n_rows, new.estimate(n_rows) / n_rows, limit)
+
+
+def check_slowdown(what: str, before: float, after: float, limit: float) -> None:
+    """Compares the seconds that the version that answers now takes with those that the new one does.
+
+    Raises:
+        ModelRefused: more than `limit` times as long.
+    """
+    if after > NEGLIGIBLE_SECONDS and after > limit * before:
+        raise ModelRefused(
+            f"it is too slow: {what} takes {after * 1e3:.3g} ms, {after / before:.0f} times as long as with the "
+            f"version that answers now (SERVING_MAX_SLOWDOWN, {limit:g})"
+        )

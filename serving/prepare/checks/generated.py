@@ -1,0 +1,112 @@
+"""Rows that a model may meet, made from a sample of real ones: what a compiled model is compared on."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.model.schema import DTYPES, Column, Inputs, Kind, Schema
+
+STRANGE_TEXTS = ("", " ", "?", "unknown", "Ärger ✓", "0", "nan", "None", "x" * 300)
+"""Texts that no model was trained on, or only by mistake."""
+
+ORDINARY_ROWS, VARIED_ROWS, EXTREME_ROWS, OVERFLOWING_ROWS = 10_000, 1_500, 1_000, 64
+
+
+class Group(NamedTuple):
+    """Rows of one character; a model that refuses one of them refuses them all at once."""
+
+    name: str
+    inputs: Inputs
+
+
+def generate_groups(schema: Schema, sample: Inputs, words: list[str], seed: int = 0) -> Iterator[Group]:
+    """Yields more than 10,000 rows.
+
+    Args:
+        schema: of the model.
+        sample: real rows, the more the better.
+        words: texts that the model knows, of whichever column.
+        seed: of the random numbers.
+    """
+    generator = _Generator(np.array([*words, *STRANGE_TEXTS], dtype=object), np.random.default_rng(seed))
+    for name, n_rows in (
+        ("ordinary", ORDINARY_ROWS),
+        ("missing values", VARIED_ROWS),
+        ("unknown texts", VARIED_ROWS),
+        ("extreme numbers", EXTREME_ROWS),
+        ("overflowing numbers", OVERFLOWING_ROWS),
+    ):
+        columns = tuple(
+            generator.column(column, values, n_rows, name)
+            for column, values in zip(schema.columns, sample.columns, strict=True)
+        )
+        yield Group(name, Inputs(columns, n_rows))
+
+
+class _Generator(NamedTuple):
+    strange: npt.NDArray[Any]
+    rng: np.random.Generator
+
+    def column(self, column: Column, sample: npt.NDArray[Any], n_rows: int, group: str) -> npt.NDArray[Any]:
+        """Values of the column's own, drawn independently of the other columns, changed as the group says."""
+        values = sample[self.rng.integers(len(sample), size=n_rows)]
+        if column.type.kind is Kind.STRING and group == "unknown texts":
+            drawn = self.strange[self.rng.integers(len(self.strange), size=n_rows)]
+            values = np.where(self.rng.random(n_rows) < 0.3, drawn, values)
+        elif values.dtype.kind in "iuf":
+            values = _numbers(values, sample, group, self.rng)
+        if group == "missing values":
+            values = _with_missing(values, column, self.rng)
+        return values
+
+
+def _numbers(
+    values: npt.NDArray[Any], sample: npt.NDArray[Any], group: str, rng: np.random.Generator
+) -> npt.NDArray[Any]:
+    known = sample[np.isfinite(sample)] if sample.dtype.kind == "f" else sample
+    scale = float(np.abs(known.astype(np.float64)).max()) if known.size else 1.0
+    # Of one value nothing is known of the others: they may be as far from it as it is from 0.
+    spread = float(known.std()) or scale if known.size else 1.0
+    shape = values.shape
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = values
+        # Whole numbers are often categories, which a model may refuse where it does not know them.
+        if values.dtype.kind == "f" or group != "ordinary":
+            moved = values + rng.normal(0, max(spread, 1e-3), shape)
+            out = np.where(rng.random(shape) < 0.5, moved, values)
+        special = {
+            "extreme numbers": np.array(
+                [0.0, -0.0, 1, -1, 1e-9, 1e-40, 1e-300, scale, -scale, scale * 1e3, -scale * 1e3, scale * 1e6]
+            ),
+            "overflowing numbers": np.array([3e38, -3e38, 4e38, 1e300, -1e300, 2.0**53, -(2.0**53)]),
+        }.get(group)
+        if special is not None:
+            out = np.where(rng.random(shape) < 0.3, special[rng.integers(len(special), size=shape)], out)
+        return cast_within(out, values.dtype)
+
+
+def cast_within(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Returns the values in a dtype, at its limits where they are beyond; integers are rounded."""
+    if dtype.kind == "f":
+        limit = float(np.finfo(dtype).max)
+        return np.asarray(values.clip(-limit, limit).astype(dtype))
+    limits = np.iinfo(dtype)
+    # The largest integer of 64 bits is no double; 2^53 is far enough.
+    low, high = max(limits.min, -(2**53)), min(limits.max, 2**53)
+    return np.asarray(np.nan_to_num(values).round().clip(low, high).astype(dtype))
+
+
+def _with_missing(values: npt.NDArray[Any], column: Column, rng: np.random.Generator) -> npt.NDArray[Any]:
+    if not column.may_be_missing or column.type.kind is Kind.TENSOR:
+        return values
+    missing = rng.random(len(values)) < 0.2
+    missing[-1] |= column.type.kind in DTYPES
+    if values.dtype.kind in "iu":
+        values = values.astype(np.float64)
+    if values.dtype.kind == "b":
+        values = values.astype(object)
+    values = values.copy()
+    values[missing] = None if values.dtype.kind == "O" else np.nan if values.dtype.kind == "f" else "NaT"
+    return values

@@ -1,0 +1,1 @@
+"""What the registry says: which version an alias or a stage names."""

@@ -1,0 +1,148 @@
+"""Which version is to be served: asks the MLflow registry."""
+
+import logging
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from serving.errors import ModelNotFound, PrepareError, RegistryUnreachable
+from serving.prepare.registry.resolution import (
+    Version,
+    Wanted,
+    in_stage,
+    latest_moved,
+    namesake_stage,
+    redact,
+    resolved,
+    wanted,
+)
+from serving.settings import Settings
+
+log = logging.getLogger("serving.registry")
+
+
+def resolve(settings: Settings) -> Wanted:
+    """Returns the versions to serve. The champion is the pinned one, else the stage if one is set, else the alias.
+
+    Where the alias is not set on the model, its namesake among the legacy stages is taken.
+
+    Raises:
+        RegistryUnreachable: no answer, or a refused log-in.
+        ModelNotFound: no such model, version, alias or stage. MLflow keeps prompts in the same tables and does
+            not give them out as models.
+    """
+    _refuse_missing_database(settings.tracking_uri)
+    try:
+        client = MlflowClient(settings.tracking_uri, registry_uri=settings.tracking_uri)
+        return _resolve(client, settings)
+    except PrepareError:
+        raise
+    except MlflowException as error:
+        raise _from_mlflow(error, settings) from error
+    except Exception as error:  # a driver's own exception: of a database, of a cloud's client
+        raise RegistryUnreachable(
+            f"the registry {redact(settings.tracking_uri)} cannot be read: {type(error).__name__}"
+        ) from error
+
+
+def _resolve(client: MlflowClient, settings: Settings) -> Wanted:
+    name = settings.model_name
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise _no_such_model(client, settings) from None
+    if settings.model_version is not None:
+        version, because = str(settings.model_version), "pinned by SERVING_MODEL_VERSION"
+    elif settings.model_stage is not None:
+        version, because = _by_stage(client, settings, settings.model_stage)
+    elif settings.model_alias in model.aliases:
+        version, because = str(model.aliases[settings.model_alias]), f"alias {settings.model_alias!r}"
+    else:
+        stage = namesake_stage(settings.model_alias)
+        if stage is None or not in_stage(all_versions(client, name), stage):
+            aliases = ", ".join(sorted(model.aliases)) or "none"
+            raise ModelNotFound(
+                f"no version of model {name!r} has the alias {settings.model_alias!r} "
+                f"(aliases set: {aliases}); set it, or choose with SERVING_MODEL_ALIAS"
+            )
+        version, because = _by_stage(client, settings, stage)
+    try:
+        found = client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise ModelNotFound(f"model {name!r} has no version {version} ({because})") from None
+    return wanted(
+        resolved(to_version(found), because),
+        model.aliases,
+        model.tags,
+        settings,
+        lambda number: to_version(client.get_model_version(name, number)),
+    )
+
+
+def to_version(found: Any) -> Version:
+    """Returns MLflow's entity as a plain tuple."""
+    return Version(*(getattr(found, field) for field in Version._fields))
+
+
+def all_versions(client: MlflowClient, name: str) -> list[Version]:
+    """Returns every version of a model."""
+    quoted = name.replace("'", "''")
+    versions: list[Version] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{quoted}'", page_token=token)
+        versions += map(to_version, page)
+        token = page.token
+        if not token:
+            return versions
+
+
+def _by_stage(client: MlflowClient, settings: Settings, stage: str) -> tuple[str, str]:
+    versions = in_stage(all_versions(client, settings.model_name), stage)
+    if not versions:
+        raise ModelNotFound(
+            f"no version of model {settings.model_name!r} is in the stage {stage!r} (SERVING_MODEL_STAGE)"
+        )
+    chosen, because = latest_moved(versions, stage)
+    return str(chosen.version), because
+
+
+def _no_such_model(client: MlflowClient, settings: Settings) -> ModelNotFound:
+    names = [model.name for model in client.search_registered_models(max_results=1000)]
+    near = get_close_matches(settings.model_name, names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ModelNotFound(
+        f"no model {settings.model_name!r} in the registry {redact(settings.tracking_uri)}"
+        f" (SERVING_MODEL_NAME){hint}"
+    )
+
+
+def _refuse_missing_database(uri: str) -> None:
+    """MLflow would make an empty database of a mistyped path."""
+    if uri.startswith("sqlite:///"):
+        file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        if not file.exists():
+            raise ModelNotFound(
+                f"there is no registry at {redact(uri)} (seen from {Path.cwd()}); register a model there "
+                "or set MLFLOW_TRACKING_URI"
+            )
+
+
+def _from_mlflow(error: MlflowException, settings: Settings) -> PrepareError:
+    where = redact(settings.tracking_uri)
+    if error.error_code in (
+        "UNAUTHENTICATED",
+        "PERMISSION_DENIED",
+    ):
+        return RegistryUnreachable(
+            f"the registry {where} refuses the log-in or the request; check MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, and the permissions on the model"
+        )
+    return RegistryUnreachable(f"the registry {where} does not answer as one (MLFLOW_TRACKING_URI)")

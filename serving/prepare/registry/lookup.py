@@ -1,0 +1,238 @@
+"""Which version is to be served, without importing MLflow: milliseconds and a few megabytes.
+
+A registry in SQLite is read as it lies, a tracking server is asked over its REST API. Whatever is not plainly
+answered (another database, an error, a model that is not there) is left to `serving.prepare.registry.client`, which
+has MLflow's own client and the words for what is wrong.
+"""
+
+import base64
+import contextlib
+import http.client
+import os
+import socket
+import sqlite3
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from serving.errors import RegistryUnreachable
+from serving.prepare.registry.bounded_http import ask
+from serving.prepare.registry.resolution import (
+    TAG_PREFIX,
+    Resolved,
+    Version,
+    Wanted,
+    in_stage,
+    latest_moved,
+    namesake_stage,
+    redact,
+    resolved,
+    wanted,
+)
+from serving.settings import Settings
+
+PROMPT_TAG = "mlflow.prompt.is_prompt"
+"""MLflow keeps prompts in the same tables and does not give them out as models."""
+
+UNUSUAL = ("MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_REGISTRY_URI")
+"""Where one of these is set, a request is made in a way that only MLflow's own client knows."""
+
+
+UNABLE = frozenset({429, 500, 502, 503, 504})
+"""Answers of a server, or of what stands before it, that may be others a little later."""
+
+
+class _Model(NamedTuple):
+    aliases: dict[str, str]
+    tags: dict[str, str]
+    versions: list[Version]
+
+
+def look_up(settings: Settings) -> Wanted | None:
+    """Returns the versions to serve; None where only MLflow's own client can tell.
+
+    Raises:
+        RegistryUnreachable: there is no connection to the tracking server, or it cannot answer at the moment.
+    """
+    if any(os.environ.get(name) for name in UNUSUAL):
+        return None
+    uri = settings.tracking_uri
+    try:
+        if uri.startswith("sqlite:///"):
+            return _choose(_read_database(uri, settings.model_name), settings)
+        if uri.startswith(("http://", "https://")):
+            return _ask_server(_Server(uri, settings.registry_timeout_seconds), settings)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in UNABLE:
+            raise _unreachable(uri, f"{error.code} {error.reason}") from None
+        return None
+    except http.client.HTTPException as error:
+        raise _unreachable(uri, type(error).__name__) from None
+    except msgspec.DecodeError:
+        raise _unreachable(uri, "it is no JSON") from None
+    except (TimeoutError, ConnectionError) as error:
+        raise _unreachable(uri, error.strerror or str(error) or "it took too long") from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, (TimeoutError, ConnectionError, socket.gaierror)):
+            raise _unreachable(uri, error.reason.strerror or "it took too long") from None
+        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, sqlite3.Error, msgspec.MsgspecError):
+        return None
+    return None
+
+
+def _unreachable(uri: str, reason: str) -> RegistryUnreachable:
+    return RegistryUnreachable(
+        f"the registry {redact(uri)} does not answer as one (MLFLOW_TRACKING_URI): {reason}"
+    )
+
+
+def _choose(model: _Model, settings: Settings) -> Wanted | None:
+    by_number = {version.version: version for version in model.versions}
+    champion = _choose_champion(model, by_number, settings)
+    if champion is None:
+        return None
+    return wanted(champion, model.aliases, model.tags, settings, by_number.__getitem__)
+
+
+def _choose_champion(model: _Model, by_number: dict[str, Version], settings: Settings) -> Resolved | None:
+    """The same order as `serving.prepare.registry.client.resolve`: version, stage, alias, the alias' namesake."""
+    if settings.model_version is not None:
+        number = str(settings.model_version)
+        return resolved(by_number[number], "pinned by SERVING_MODEL_VERSION")
+    if settings.model_stage is None and settings.model_alias in model.aliases:
+        return resolved(by_number[model.aliases[settings.model_alias]], f"alias {settings.model_alias!r}")
+    stage = settings.model_stage or namesake_stage(settings.model_alias)
+    if stage is None:
+        return None
+    there = in_stage(model.versions, stage)
+    return resolved(*latest_moved(there, stage)) if there else None
+
+
+def _read_database(uri: str, name: str) -> _Model:
+    path = Path(urllib.parse.unquote(uri.removeprefix("sqlite:///").partition("?")[0])).resolve()
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as database:
+        # Of one moment: a version that is deleted meanwhile must not be missing for its alias.
+        database.execute("BEGIN")
+        if database.execute(_IS_PROMPT, (name, PROMPT_TAG)).fetchone():
+            raise LookupError
+        return _Model(
+            {alias: str(version) for alias, version in database.execute(_ALIASES, (name,))},
+            dict(database.execute(_MODEL_TAGS, (name, f"{TAG_PREFIX}%"))),
+            [
+                Version(*row)._replace(tags=dict(database.execute(_TAGS, (name, row[1], f"{TAG_PREFIX}%"))))
+                for row in database.execute(_VERSIONS, (name,)).fetchall()
+            ],
+        )
+
+
+_IS_PROMPT = "SELECT 1 FROM registered_model_tags WHERE workspace = 'default' AND name = ? AND key = ?"
+_ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE workspace = 'default' AND name = ?"
+_VERSIONS = """
+    SELECT name, CAST(version AS TEXT), source, run_id, creation_time, last_updated_time, current_stage
+    FROM model_versions WHERE workspace = 'default' AND name = ?
+"""
+_MODEL_TAGS = (
+    "SELECT key, value FROM registered_model_tags WHERE workspace = 'default' AND name = ? AND key LIKE ?"
+)
+_TAGS = """
+    SELECT key, value FROM model_version_tags
+    WHERE workspace = 'default' AND name = ? AND version = ? AND key LIKE ?
+"""
+"""In the order of `Version`. Source: mlflow/store/model_registry/dbmodels/models.py."""
+
+
+class _Server:
+    """The few calls of MLflow's REST API that are needed. Source: its documentation, "REST API"."""
+
+    def __init__(self, uri: str, timeout_seconds: float) -> None:
+        parts = urllib.parse.urlsplit(uri)
+        self._base = urllib.parse.urlunsplit(
+            parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+        ).rstrip("/")
+        self._timeout = timeout_seconds
+        self._headers = {"Authorization": found} if (found := _authorization(parts)) else {}
+        self._context = _tls_context() if parts.scheme == "https" else None
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        request = urllib.request.Request(  # noqa: S310  # the scheme has been looked at
+            f"{self._base}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}", headers=self._headers
+        )
+        document: dict[str, Any] = msgspec.json.decode(ask(request, self._timeout, self._context))
+        return document
+
+    def version(self, name: str, number: str) -> Version:
+        found = self.get("model-versions/get", name=name, version=number)["model_version"]
+        return _to_version(found)
+
+    def versions(self, name: str) -> list[Version]:
+        """All of a model's: the registry is not asked for those in one stage."""
+        quoted = name.replace("'", "''")
+        query = {"filter": f"name = '{quoted}'", "max_results": "1000"}
+        found: list[Version] = []
+        while True:
+            page = self.get("model-versions/search", **query)
+            found += map(_to_version, page.get("model_versions", []))
+            if not page.get("next_page_token"):
+                return found
+            query["page_token"] = page["next_page_token"]
+
+
+def _to_version(found: dict[str, Any]) -> Version:
+    updated = found.get("last_updated_timestamp")
+    return Version(
+        found["name"],
+        str(found["version"]),
+        found.get("source", ""),
+        found.get("run_id") or None,
+        int(found["creation_timestamp"]),
+        int(updated) if updated is not None else None,
+        found.get("current_stage", "None"),
+        {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])},
+    )
+
+
+def _ask_server(server: _Server, settings: Settings) -> Wanted | None:
+    name = settings.model_name
+    model = server.get("registered-models/get", name=name)["registered_model"]
+    if any(tag.get("key") == PROMPT_TAG for tag in model.get("tags", [])):
+        return None
+    aliases = {one["alias"]: str(one["version"]) for one in model.get("aliases", [])}
+    tags = {tag["key"]: tag.get("value", "") for tag in model.get("tags", [])}
+    if settings.model_version is not None:
+        numbers = {str(settings.model_version)}
+    elif settings.model_stage is None and settings.model_alias in aliases:
+        numbers = {aliases[settings.model_alias]}
+    else:
+        return _choose(_Model(aliases, tags, server.versions(name)), settings)
+    for alias in (settings.challenger_alias, settings.shadow_alias):
+        if alias in aliases:
+            numbers.add(aliases[alias])
+    versions = [server.version(name, number) for number in sorted(numbers)]
+    return _choose(_Model(aliases, tags, versions), settings)
+
+
+def _authorization(parts: urllib.parse.SplitResult) -> str | None:
+    """As MLflow's client logs in. Source: mlflow/utils/rest_utils.py, http_request."""
+    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    if user is None and parts.username:
+        user, password = urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
+    if user:
+        return "Basic " + base64.b64encode(f"{user}:{password or ''}".encode()).decode()
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return f"Bearer {token}" if token else None
+
+
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if client := os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"):
+        context.load_cert_chain(client)
+    return context

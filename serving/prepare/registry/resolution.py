@@ -1,0 +1,149 @@
+"""What it means that a version is the one to be served, whoever asks the registry."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import msgspec
+
+from serving.model.digests import DIGEST_TAG
+from serving.settings import Settings
+
+TAG_PREFIX = "serving."
+"""Of tags in the registry that mean something to the service."""
+
+FORCE_TAG = "serving.force"
+"""Tag of a version: `true` serves it although it cannot take the requests of the version before."""
+
+CHALLENGER_PERCENT_TAG = "serving.challenger_percent"
+SHADOW_PERCENT_TAG = "serving.shadow_percent"
+"""Tags of the registered model."""
+
+STAGES = ("Production", "Staging", "Archived")
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A version as the registry describes it."""
+
+    name: str
+    version: str
+    run_id: str | None
+    source_key: str
+    because: str
+    """Why this one, for the log."""
+    updated: int | None = None
+    """When the registry's entry was last changed, in milliseconds since 1970."""
+    tags: dict[str, str] = {}
+    """The version's tags that the gate looks at."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs once anything about the version has changed."""
+        return f"{self.source_key}:{self.updated}:{sorted(self.tags.items())}"
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the registry says is to be served."""
+
+    champion: Resolved
+    challenger: Resolved | None = None
+    challenger_percent: float = 0
+    shadow: Resolved | None = None
+    shadow_percent: float = 0
+
+
+class Version(NamedTuple):
+    """A model version, by the names that MLflow's own entity has."""
+
+    name: str
+    version: str
+    source: str
+    run_id: str | None
+    creation_timestamp: int
+    last_updated_timestamp: int | None
+    current_stage: str
+    tags: Mapping[str, str] = MappingProxyType({})
+
+
+def resolved(version: Version, because: str) -> Resolved:
+    """Returns the version with the key that it is found by in the model store."""
+    # What a version number means in this registry: the same number of another registry, or of a model that
+    # was deleted and registered anew, differs in one of these.
+    identity = (
+        f"{version.name}\0{version.version}\0{version.source}\0{version.run_id}\0{version.creation_timestamp}"
+    )
+    key = hashlib.sha256(identity.encode()).hexdigest()
+    updated = version.last_updated_timestamp
+    ours = {name: version.tags[name] for name in (DIGEST_TAG, FORCE_TAG) if name in version.tags}
+    return Resolved(version.name, str(version.version), version.run_id, key, because, updated, ours)
+
+
+def wanted(
+    champion: Resolved,
+    aliases: Mapping[str, str],
+    tags: Mapping[str, str],
+    settings: Settings,
+    get_version: Callable[[str], Version],
+) -> Wanted:
+    """Returns the champion with those that accompany it.
+
+    Args:
+        champion: the version that was chosen.
+        aliases: of the registered model, with their versions.
+        tags: of the registered model.
+        settings: name the aliases and the shares.
+        get_version: what the registry says of a version.
+    """
+
+    def accompanying(alias: str | None) -> Resolved | None:
+        number = aliases.get(alias) if alias else None
+        return resolved(get_version(str(number)), f"alias {alias!r}") if number is not None else None
+
+    return Wanted(
+        champion,
+        accompanying(settings.challenger_alias),
+        percent(tags, CHALLENGER_PERCENT_TAG, settings.challenger_percent),
+        accompanying(settings.shadow_alias),
+        percent(tags, SHADOW_PERCENT_TAG, settings.shadow_percent),
+    )
+
+
+def percent(tags: Mapping[str, str], name: str, default: float) -> float:
+    """Returns what a tag says, or the default where it says nothing between 0 and 100."""
+    try:
+        value = float(tags[name])
+    except (KeyError, ValueError):
+        return default
+    return value if 0 <= value <= 100 else default
+
+
+def namesake_stage(alias: str) -> str | None:
+    """Returns the legacy stage of an alias' name, which is taken where the alias is not set."""
+    stage = alias.capitalize()
+    return stage if stage in STAGES else None
+
+
+def in_stage(versions: Iterable[Version], stage: str) -> list[Version]:
+    """Returns the versions in a legacy stage, whose name MLflow takes in any case."""
+    return [version for version in versions if version.current_stage.lower() == stage.lower()]
+
+
+def latest_moved(versions: Sequence[Version], stage: str) -> tuple[Version, str]:
+    """Returns the version that changed last, of those in one stage, and the reason as a phrase.
+
+    `models:/name/Production` would give the highest number, so that moving an older version back would not
+    bring it back. The registry keeps no time of the transition itself; a changed description counts too.
+    """
+    chosen = max(versions, key=lambda version: (version.last_updated_timestamp or 0, int(version.version)))
+    because = f"stage {stage!r}"
+    if len(versions) > 1:
+        others = ", ".join(sorted(str(v.version) for v in versions if v is not chosen))
+        because += f", the last of several to be changed; also there: {others}"
+    return chosen, because
+
+
+def redact(uri: str) -> str:
+    """Returns a URI without user name and password."""
+    return re.sub(r"://[^/]*@", "://", uri)  # a password may hold an @, too

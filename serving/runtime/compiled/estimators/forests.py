@@ -1,0 +1,121 @@
+"""Decision trees and forests of them: DecisionTree, ExtraTree, RandomForest, ExtraTrees."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.runtime import Output
+from serving.runtime.compiled.data import Columns, Data, as_validated, check_finite
+from serving.runtime.compiled.estimators.leaves import LeafSum, Tree, compile_leaves
+from serving.runtime.compiled.nodes import NotCompiled, Predictor, compiles_predictor
+
+
+def as_float32(data: Data, *, allow_nan: bool) -> npt.NDArray[np.float32]:
+    """Returns what scikit-learn's trees look at, shape `(n_rows, n_features)`.
+
+    Raises:
+        ValueError: a number that is infinite, or becomes so in float32; NaN where that is not allowed.
+    """
+    matrix = as_validated(data)
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = matrix.astype(np.float32, order="C")
+        # A finite sum has finite terms; `check_finite` goes by that too, but a single row feels its guards.
+        is_finite = math.isfinite(out.sum())
+    if not is_finite:
+        check_finite(out, allow_nan=allow_nan)
+    return out
+
+
+@dataclass
+class ForestClassifier(Predictor):
+    """The mean of the trees' probabilities; one tree is a forest too."""
+
+    trees: LeafSum
+    n_trees: int
+    classes: npt.NDArray[Any]
+    allow_nan: bool
+
+    def output(self, data: Data) -> Output:
+        """Returns labels and probabilities."""
+        probabilities = self.trees.sum(as_float32(data, allow_nan=self.allow_nan))
+        probabilities /= self.n_trees
+        return Output(labels=self.classes.take(probabilities.argmax(axis=1)), probabilities=probabilities)
+
+
+@dataclass
+class ForestRegressor(Predictor):
+    """The mean of the trees' values."""
+
+    trees: LeafSum
+    n_trees: int
+    allow_nan: bool
+
+    def output(self, data: Data) -> Output:
+        """Returns values."""
+        values = self.trees.sum(as_float32(data, allow_nan=self.allow_nan))
+        values /= self.n_trees
+        return Output(values=values)
+
+
+def to_tree(fitted: Any) -> Tree:
+    """Returns the nodes of a fitted decision tree."""
+    tree = fitted.tree_
+    return Tree(
+        tree.feature,
+        tree.threshold,
+        tree.children_left,
+        tree.children_right,
+        tree.missing_go_to_left.astype(bool),
+    )
+
+
+def check_tree_input(fitted: Any, sample: Data) -> None:
+    """Refuses to compile for other columns than those of the fit.
+
+    Raises:
+        NotCompiled: another number of columns.
+    """
+    n_columns = len(sample.arrays) if isinstance(sample, Columns) else sample.shape[1]
+    if n_columns != fitted.n_features_in_:
+        raise NotCompiled("it was fitted on another number of columns")
+
+
+@compiles_predictor(
+    "sklearn.DecisionTreeClassifier",
+    "sklearn.DecisionTreeRegressor",
+    "sklearn.ExtraTreeClassifier",
+    "sklearn.ExtraTreeRegressor",
+)
+def compile_tree(fitted: Any, sample: Data) -> Predictor:
+    """Compiles a single decision tree."""
+    return _compile([fitted], fitted, sample)
+
+
+@compiles_predictor(
+    "sklearn.RandomForestClassifier",
+    "sklearn.RandomForestRegressor",
+    "sklearn.ExtraTreesClassifier",
+    "sklearn.ExtraTreesRegressor",
+)
+def compile_forest(fitted: Any, sample: Data) -> Predictor:
+    """Compiles a forest."""
+    return _compile(fitted.estimators_, fitted, sample)
+
+
+def _compile(estimators: list[Any], fitted: Any, sample: Data) -> Predictor:
+    check_tree_input(fitted, sample)
+    if fitted.n_outputs_ != 1:
+        raise NotCompiled("it has several outputs")
+    trees = [to_tree(estimator) for estimator in estimators]
+    finder = compile_leaves(trees, fitted.n_features_in_)
+    # `predict_proba` of a tree is its `value`: fractions since scikit-learn 1.3, counts before.
+    values = np.concatenate(
+        [one.tree_.value[tree.leaves, 0] for one, tree in zip(estimators, trees, strict=True)]
+    )
+    allow_nan = bool(estimators[0].__sklearn_tags__().input_tags.allow_nan)
+    if not hasattr(fitted, "classes_"):
+        return ForestRegressor(LeafSum(finder, values[:, 0].copy()), len(trees), allow_nan)
+    return ForestClassifier(LeafSum(finder, values), len(trees), fitted.classes_, allow_nan)

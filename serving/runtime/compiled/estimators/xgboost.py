@@ -1,0 +1,275 @@
+"""XGBoost's trees: the scikit-learn interface and the Booster of the learning API."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.runtime import Output
+from serving.runtime.compiled.data import Columns, Data, is_text
+from serving.runtime.compiled.estimators.leaves import LeafSum, Tree, compile_leaves
+from serving.runtime.compiled.links import expit, probability_output
+from serving.runtime.compiled.nodes import Node, NotCompiled, Predictor, compiles_predictor
+
+Floats = npt.NDArray[np.float32]
+
+TRANSFORMS = {
+    "reg:squarederror": "identity",
+    "reg:squaredlogerror": "identity",
+    "reg:pseudohubererror": "identity",
+    "reg:absoluteerror": "identity",
+    "reg:quantileerror": "identity",
+    "binary:logitraw": "identity",
+    "reg:logistic": "sigmoid",
+    "binary:logistic": "sigmoid",
+    "binary:hinge": "step",
+    "count:poisson": "exp",
+    "reg:gamma": "exp",
+    "reg:tweedie": "exp",
+    "multi:softprob": "softmax",
+    "multi:softmax": "argmax",
+}
+"""What an objective makes of the margins.
+
+Source: XGBoost, src/objective/*.cc, `PredTransform`."""
+
+
+@dataclass
+class XgboostTrees(Node):
+    """What a Booster predicts."""
+
+    trees: LeafSum
+    missing: float
+    """The number that stands for a missing value, beside NaN."""
+    refuses_infinity: bool
+    """A DMatrix does; predictions in place do not."""
+    transform: str
+
+    def margins(self, data: Data) -> Floats:
+        """Returns shape `(n_rows,)`, or `(n_rows, n_classes)` of more than two classes.
+
+        Raises:
+            ValueError: text, or an infinite number where that is refused.
+        """
+        matrix = _matrix(data)
+        if self.missing == self.missing:  # anything but NaN
+            matrix[matrix == np.float32(self.missing)] = np.nan
+        if self.refuses_infinity and np.isinf(matrix).any():
+            raise ValueError("Input data contains `inf` or a value too large")
+        return np.ascontiguousarray(self.trees.sum(matrix).T)
+
+    def predict(self, data: Data) -> Floats:
+        """Returns probabilities or values of the same shape; classes, shape `(n_rows,)`, of multi:softmax."""
+        margins = self.margins(data)
+        if self.transform == "identity":
+            return margins
+        if self.transform == "sigmoid":
+            # Source: xgboost, src/common/math.h, Sigmoid.
+            probabilities: Floats = expit(np.maximum(margins, np.float32(-88.7)))
+            return probabilities
+        if self.transform == "exp":
+            return _exp(margins)
+        if self.transform == "step":
+            return (margins > 0).astype(np.float32)
+        if self.transform == "argmax":
+            classes: Floats = margins.argmax(axis=1).astype(np.float32)
+            return classes
+        # Source: xgboost, src/common/math.h, Softmax: the sum is one of float64, from left to right.
+        out: Floats = _exp(margins - margins.max(axis=1, keepdims=True))
+        out /= np.add.accumulate(out, axis=1, dtype=np.float64)[:, -1:].astype(np.float32)
+        return out
+
+
+def _exp(x: Floats) -> Floats:
+    """The C library's expf, which XGBoost calls: NumPy's own differs in the last bit, but for complex numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        out: Floats = np.exp(x.astype(np.complex64)).real
+        return out
+
+
+def _matrix(data: Data) -> Floats:
+    """Each column becomes float32 by itself."""
+    with np.errstate(over="ignore"):
+        if not isinstance(data, Columns):
+            return data.astype(np.float32)
+        out = np.empty((len(data.arrays[0]), len(data.arrays)), dtype=np.float32)
+        for position, array in enumerate(data.arrays):
+            if is_text(array):
+                raise ValueError("DataFrame.dtypes for data must be int, float, bool or category")
+            out[:, position] = array
+        return out
+
+
+@dataclass
+class XgboostClassifier(Predictor):
+    """XGBClassifier, XGBRFClassifier."""
+
+    trees: XgboostTrees
+    classes: npt.NDArray[Any]
+
+    def output(self, data: Data) -> Output:
+        """Returns labels and probabilities.
+
+        Source: xgboost/sklearn.py, XGBClassifier.predict and predict_proba.
+        """
+        if self.trees.transform == "argmax":
+            margins = self.trees.margins(data)
+            exp = np.exp(margins - margins.max(axis=1, keepdims=True))
+            labels = margins.argmax(axis=1).astype(np.int32)
+            return Output(labels=labels, probabilities=exp / exp.sum(axis=1, keepdims=True))
+        return probability_output(self.trees.predict(data))
+
+
+@dataclass
+class XgboostRegressor(Predictor):
+    """XGBRegressor, XGBRFRegressor, and a Booster that does not give probabilities."""
+
+    trees: XgboostTrees
+
+    def output(self, data: Data) -> Output:
+        """Returns values."""
+        return Output(values=self.trees.predict(data))
+
+
+@compiles_predictor("xgboost.XGBClassifier", "xgboost.XGBRFClassifier")
+def compile_xgboost_classifier(fitted: Any, sample: Data) -> Predictor:
+    """Compiles a classifier of the scikit-learn interface."""
+    if callable(fitted.objective):
+        raise NotCompiled("its objective is a function")
+    trees = _compile_estimator(fitted, sample)
+    if (trees.transform == "argmax") != (fitted.objective == "multi:softmax"):
+        raise NotCompiled("its objective is not that of its booster")
+    return XgboostClassifier(trees, np.arange(fitted.n_classes_))
+
+
+@compiles_predictor("xgboost.XGBRegressor", "xgboost.XGBRFRegressor")
+def compile_xgboost_regressor(fitted: Any, sample: Data) -> Predictor:
+    """Compiles a regressor of the scikit-learn interface."""
+    return XgboostRegressor(_compile_estimator(fitted, sample))
+
+
+@compiles_predictor("xgboost.Booster")
+def compile_xgboost_booster(fitted: Any, sample: Data) -> Predictor:
+    """Compiles a Booster, which predicts with all of its trees."""
+    names = list(sample.names) if isinstance(sample, Columns) else None
+    if fitted.feature_names is not None and fitted.feature_names != names:
+        raise NotCompiled("it was fitted on other columns")
+    model = _read_model(fitted)
+    trees = _compile_trees(fitted, model, sample, None, in_place=False, missing=np.nan)
+    if model["objective"]["name"] in ("binary:logistic", "multi:softprob"):
+        return XgboostBooster(trees, np.arange(max(_n_groups(model), 2)))
+    return XgboostRegressor(trees)
+
+
+@dataclass
+class XgboostBooster(Predictor):
+    """A Booster that gives probabilities."""
+
+    trees: XgboostTrees
+    classes: npt.NDArray[Any]
+
+    def output(self, data: Data) -> Output:
+        """Returns labels and probabilities, as `serving.runtime.native` makes them from its prediction."""
+        return probability_output(self.trees.predict(data))
+
+
+def _compile_estimator(fitted: Any, sample: Data) -> XgboostTrees:
+    booster = fitted.get_booster()
+    model = _read_model(booster)
+    # Source: xgboost/sklearn.py, XGBModel._get_iteration_range.
+    best = booster.attr("best_iteration")
+    n_iterations = None if best is None else int(best) + 1
+    return _compile_trees(booster, model, sample, n_iterations, in_place=True, missing=float(fitted.missing))
+
+
+def _read_model(booster: Any) -> dict[str, Any]:
+    model: dict[str, Any] = json.loads(bytes(booster.save_raw("json")))["learner"]
+    return model
+
+
+def _n_groups(model: dict[str, Any]) -> int:
+    return max(int(model["learner_model_param"]["num_class"]), 1)
+
+
+def _compile_trees(
+    booster: Any,
+    model: dict[str, Any],
+    sample: Data,
+    n_iterations: int | None,
+    *,
+    in_place: bool,
+    missing: float,
+) -> XgboostTrees:
+    parameters, boosting = model["learner_model_param"], model["gradient_booster"]
+    n_features = int(parameters["num_feature"])
+    _check_input(sample, n_features)
+    transform = TRANSFORMS.get(model["objective"]["name"])
+    if transform is None:
+        raise NotCompiled(f"its objective is {model['objective']['name']}")
+    if boosting["name"] not in ("gbtree", "dart"):
+        raise NotCompiled(f"its booster is {boosting['name']}")
+    forest = boosting.get("gbtree", boosting)["model"]
+    if int(parameters["num_target"]) > 1 or any(len(t["categories"]) for t in forest["trees"]):
+        raise NotCompiled("it has several targets or splits by categories")
+    stop = forest["iteration_indptr"][n_iterations] if n_iterations else len(forest["trees"])
+    groups = np.array(forest["tree_info"][:stop], dtype=np.intp)
+    n_groups = _n_groups(model)
+    if stop % n_groups or (np.bincount(groups, minlength=n_groups) != stop // n_groups).any():
+        raise NotCompiled("its classes have different numbers of trees")
+
+    start = _base_margins(booster, n_features, n_groups)
+    weights = np.array(boosting.get("weight_drop", [1.0] * stop), dtype=np.float32)
+    trees = [_to_tree(one) for one in forest["trees"][:stop]]
+    values = []
+    for index, tree in enumerate(trees):
+        value = np.array(forest["trees"][index]["split_conditions"], dtype=np.float32)[tree.leaves]
+        if boosting["name"] == "dart":
+            base = start[groups[index]]
+            # Source: xgboost, src/gbm/gbtree.cc, Dart::InplacePredict: each tree is asked by itself, and what
+            # it starts from is taken off again.
+            value = ((base + value) - base if in_place else value) * weights[index]
+        values.append(value)
+    # Trees in turn belong to the classes; inside a class their order stays.
+    order = np.argsort(groups, kind="stable").reshape(n_groups, -1).T.ravel()
+    # The sums start from the constant; added to the first trees' leaves, it is added first.
+    for group in range(n_groups):
+        values[order[group]] = start[group] + values[order[group]]
+    finder = compile_leaves([trees[i] for i in order], n_features, strict=True)
+    total = LeafSum(finder, np.concatenate([values[i] for i in order]), n_groups)
+    return XgboostTrees(total, missing, not in_place, transform)
+
+
+def _to_tree(tree: dict[str, Any]) -> Tree:
+    if any(tree["split_type"]) or int(tree["tree_param"]["size_leaf_vector"]) > 1:
+        raise NotCompiled("it splits by categories or has several values per leaf")
+    return Tree(
+        np.array(tree["split_indices"], dtype=np.int64),
+        np.array(tree["split_conditions"], dtype=np.float32),
+        np.array(tree["left_children"], dtype=np.int64),
+        np.array(tree["right_children"], dtype=np.int64),
+        np.array(tree["default_left"], dtype=bool),
+    )
+
+
+def _check_input(sample: Data, n_features: int) -> None:
+    arrays = sample.arrays if isinstance(sample, Columns) else [sample]
+    if any(is_text(array) for array in arrays):
+        raise NotCompiled("XGBoost takes no text")
+    n_columns = len(arrays) if isinstance(sample, Columns) else sample.shape[1]
+    if n_columns != n_features:
+        raise NotCompiled("it was fitted on another number of columns")
+
+
+def _base_margins(booster: Any, n_features: int, n_groups: int) -> Floats:
+    """What the sums start from, shape `(n_groups,)`: the margins of the same booster with leaves of zero."""
+    import xgboost
+
+    document = json.loads(bytes(booster.save_raw("json")))
+    boosting = document["learner"]["gradient_booster"]
+    for tree in boosting.get("gbtree", boosting)["model"]["trees"]:
+        tree["split_conditions"] = [0.0] * len(tree["split_conditions"])
+    zero = xgboost.Booster(model_file=bytearray(json.dumps(document).encode()))
+    row = xgboost.DMatrix(np.zeros((1, n_features), dtype=np.float32))
+    return zero.predict(row, output_margin=True, validate_features=False).reshape(n_groups)

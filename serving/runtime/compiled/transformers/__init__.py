@@ -1,0 +1,11 @@
+"""Steps before the last: one family of transformers each, its nodes and how they are made from a fitted one."""
+
+from serving.runtime.compiled.transformers import (  # noqa: F401  # importing a family registers it
+    encoding,
+    expansion,
+    feature_selection,
+    functions,
+    imputation,
+    power_quantile,
+    scaling,
+)

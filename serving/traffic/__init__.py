@@ -1,0 +1,1 @@
+"""Which version answers a request: champion, challenger, and the shadow that is only compared."""

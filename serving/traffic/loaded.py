@@ -1,0 +1,110 @@
+"""A prepared model in the memory of a worker."""
+
+import logging
+import time
+from typing import Any, Self
+
+from serving.batching.batcher import Batcher, Gone, forget_frames
+from serving.batching.policy import choose_policy, measure_costs
+from serving.codecs.json import JsonDecoder
+from serving.errors import ClientGone, InternalError, ModelRefusedInput, ServingError
+from serving.model.prepared import Prepared
+from serving.model.schema import Inputs
+from serving.monitoring import metrics
+from serving.process.cpus import count_cpus
+from serving.runtime import Output, load_runtime
+from serving.settings import Settings
+
+log = logging.getLogger("serving.loaded")
+
+
+class LoadedModel:
+    """A prepared model in memory that has answered its own example.
+
+    A request uses it in a `with` statement: a model that was replaced is let go of once the last has ended.
+    """
+
+    def __init__(self, prepared: Prepared, settings: Settings) -> None:
+        """Loads it and predicts its example.
+
+        Raises:
+            Exception: whatever the model raises.
+        """
+        self.tag = prepared.tag
+        self.manifest = manifest = prepared.manifest
+        self.schema = prepared.schema
+        self.examples = prepared.examples
+        self.decoder = JsonDecoder(self.schema, settings.max_rows)
+        self.max_rows = settings.max_rows
+        self.runtime_name, self.native_reason = manifest.runtime, manifest.native_reason
+        if settings.runtime == "native" and manifest.runtime != "native":
+            self.runtime_name, self.native_reason = "native", "SERVING_RUNTIME=native"
+        self._runtime = load_runtime(
+            self.runtime_name,
+            prepared.folder,
+            self.schema,
+            n_threads=settings.threads or max(1, count_cpus() // settings.workers),
+        )
+        self.costs = measure_costs(self._runtime.predict, *self.decoder.predict(self.examples))
+        policy = choose_policy(
+            settings.batching,
+            self.costs,
+            is_compiled=self.runtime_name == "compiled",
+            is_rowwise=manifest.is_rowwise,
+            max_batch_rows=settings.max_batch_rows,
+            max_queued_requests=settings.max_queued_requests,
+        )
+        if policy.batches and not manifest.is_rowwise:
+            log.warning(
+                "%s version %s: a row's answer depends on the rows beside it, and requests share calls "
+                "(SERVING_BATCHING=on)",
+                manifest.name,
+                manifest.version,
+            )
+        self.metrics = metrics.ModelMetrics(manifest, self.runtime_name, counts_requests=settings.metrics)
+        self.batcher = Batcher(self._runtime.predict, policy, self.metrics)
+        self._n_users, self._is_retired = 0, False
+        self.since = time.time()
+
+    def __enter__(self) -> Self:
+        self._n_users += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._n_users -= 1
+        if self._is_retired and not self._n_users:
+            self._close()
+
+    def retire(self) -> None:
+        """Takes no further requests, and ends with the last that it has."""
+        self._is_retired = True
+        if not self._n_users:
+            self._close()
+
+    def _close(self) -> None:
+        self.batcher.close()
+        self.metrics.close()
+
+    async def predict(self, inputs: Inputs, params: dict[str, Any], gone: Gone) -> Output:
+        """Returns what the model says.
+
+        Raises:
+            ModelRefusedInput: the model raised.
+            QueueFull: too many requests wait already.
+            ClientGone: `gone` returned before the call was made.
+        """
+        try:
+            return await self.batcher.predict(inputs, params, gone)
+        except (ServingError, ClientGone):
+            raise
+        except Exception as error:
+            log.exception(
+                "%s version %s raised on %d row(s)", self.manifest.name, self.manifest.version, inputs.n_rows
+            )
+            forget_frames(error)
+            if isinstance(error, MemoryError):
+                raise InternalError("the model ran out of memory") from error
+            raise ModelRefusedInput(
+                f"the rows fit the signature, and the model refused them with {type(error).__name__}; "
+                "the log of the service has the trace"
+            ) from error

@@ -1,0 +1,270 @@
+"""Which model answers: watches the sync process' state, loads what it names, swaps in what it says."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+from serving.errors import ModelNotReady
+from serving.model.prepared import STORE_VARIABLE, open_prepared
+from serving.model.state import Report, State, read_asked, read_state, state_path, wake, write_report
+from serving.monitoring import metrics
+from serving.process.garbage_collector import give_back, settle
+from serving.process.threads import call_aside
+from serving.settings import Settings
+from serving.traffic.loaded import LoadedModel
+from serving.traffic.routing import CHALLENGER, CHAMPION, SHADOW, Choice, Route, Routes
+
+log = logging.getLogger("serving.router")
+
+WATCH_SECONDS = 0.1
+"""How often a worker looks at the state file: one `stat` each."""
+
+RETRY_SECONDS = 2.0
+"""How long a worker waits before it tries again to load what it could not load."""
+
+
+class Router:
+    """Holds the models of this worker."""
+
+    def __init__(self, run_directory: Path, settings: Settings) -> None:
+        self._run_directory = run_directory
+        self._settings = settings
+        self.counts_requests = settings.metrics
+        self._task: asyncio.Task[None] | None = None
+        self._models: dict[str, LoadedModel] = {}
+        self._broken: dict[str, str] = {}
+        self._report: Report | None = None
+        aliases = (settings.model_alias, settings.challenger_alias, settings.shadow_alias)
+        roles = (CHAMPION, CHALLENGER, SHADOW)
+        self._names: dict[str, str] | None = None
+        if settings.allow_version_choice:
+            self._names = {alias: role for alias, role in zip(aliases, roles, strict=True) if alias}
+        self.state = State(reason="the model is being prepared")
+        self.routes = Routes()
+        self.loaded = asyncio.Event()
+        self.is_sealed = STORE_VARIABLE in os.environ
+        """Whether the model is inside this Bento, and no registry is asked."""
+        self.is_ending = False
+        """Whether the worker ends soon, and is not ready any more."""
+        self.had_large_request = False
+        """Whether one has left holes in the memory that are worth giving back."""
+
+    @property
+    def current(self) -> LoadedModel | None:
+        """The champion, if there is one."""
+        champion = self.routes.champion
+        return champion.model if champion else None
+
+    @property
+    def model(self) -> LoadedModel:
+        """The champion.
+
+        Raises:
+            ModelNotReady: there is none; says why.
+        """
+        if self.is_ending:
+            raise ModelNotReady("the service is shutting down")
+        if self.routes.champion is None:
+            raise ModelNotReady(f"no model is ready: {self.reason}")
+        return self.routes.champion.model
+
+    @property
+    def champion_labels(self) -> tuple[str, str, str]:
+        """Name, version and role, for the metrics of requests that never came to a model."""
+        manifest = self.current.manifest if self.current else None
+        return (manifest.name, manifest.version, CHAMPION) if manifest else ("", "", CHAMPION)
+
+    def choose(self, choice: Choice) -> Route:
+        """Returns the route of a request.
+
+        Raises:
+            ModelNotReady: there is no model; says why.
+            ServingError: see `Routes.choose`.
+        """
+        if self.routes.champion is None:
+            raise ModelNotReady(f"no model is ready: {self.reason}")
+        return self.routes.choose(choice)
+
+    def shadow_of(self, route: Route) -> Route | None:
+        """Returns the shadow, if it is to be asked what this route was asked."""
+        routes = self.routes
+        return (
+            routes.shadow if routes.shadow_percent and route is routes.champion and routes.mirrors() else None
+        )
+
+    @property
+    def reason(self) -> str:
+        """Why no model answers."""
+        champion = self.state.champion
+        if champion is None:
+            return self.state.reason or "the model is being prepared"
+        return (
+            f"{champion} {self._broken[champion]}"
+            if champion in self._broken
+            else "the model is being loaded"
+        )
+
+    def end(self) -> None:
+        """Says from now on that it is not ready; requests are still answered."""
+        log.info("shutting down")
+        self.is_ending = True
+
+    def start(self) -> None:
+        """Starts watching, in the running event loop."""
+        metrics.model_ready.set(0)
+        self._task = asyncio.create_task(self._watch(), name="router")
+
+    async def wait_loaded(self, seconds: float) -> None:
+        """Waits until the model answers, where there is one.
+
+        A worker that was started again beside others would take connections of theirs, with nothing to answer with.
+        """
+        state = read_state(self._run_directory)
+        if state is not None and state.champion is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.loaded.wait(), seconds)
+
+    async def stop(self) -> None:
+        """Stops watching."""
+        if self._task is not None:
+            self._task.cancel()
+        self.flush_metrics()
+        for model in self._models.values():
+            model.batcher.close()
+
+    @property
+    def registry_asked_at(self) -> float | None:
+        """When the registry answered last, in seconds since 1970; None where it never did."""
+        return read_asked(self._run_directory)
+
+    def synchronize(self) -> None:
+        """Makes the sync process ask the registry at once."""
+        wake(self._run_directory)
+
+    def flush_metrics(self) -> None:
+        """Writes what this worker has counted where `/metrics` of every worker finds it."""
+        metrics.active.flush()
+        for model in self._models.values():
+            model.metrics.flush()
+
+    async def _watch(self) -> None:
+        parent = os.getppid()
+        seen: tuple[int, int] | None = None
+        while True:
+            if os.getppid() != parent:
+                # Killed, or it would have ended this worker: nobody would start it again, and the port stays
+                # taken.
+                log.error("the process that started this worker is gone; ending")
+                signal.raise_signal(signal.SIGTERM)
+                return
+            now = self.look() or seen
+            try:
+                if now != seen:
+                    is_done = await self._follow()
+                    seen = now if is_done else None
+                    if not is_done:
+                        await asyncio.sleep(RETRY_SECONDS)
+                self.flush_metrics()
+                if self.had_large_request and not metrics.active.count:
+                    self.had_large_request = False
+                    await asyncio.to_thread(give_back)
+            except Exception:
+                # Of a full disk, for one: whoever does not watch follows no promotion any more.
+                log.exception("this worker could not follow (trying again every %g s)", RETRY_SECONDS)
+                seen = None
+                await asyncio.sleep(RETRY_SECONDS)
+            due = time.perf_counter() + WATCH_SECONDS
+            await asyncio.sleep(WATCH_SECONDS)
+            if self.counts_requests:
+                metrics.loop_delay_seconds.observe(max(time.perf_counter() - due, 0))
+
+    def look(self) -> tuple[int, int] | None:
+        """Returns what changes with the state; None where there is none."""
+        try:
+            status = state_path(self._run_directory).stat()
+        except OSError:
+            return None
+        # The inode, too: each state is a file of its own, and a clock may be set back.
+        return status.st_ino, status.st_mtime_ns
+
+    async def _follow(self) -> bool:
+        """Does what the state says; returns whether that is done, or has to be tried again."""
+        state = read_state(self._run_directory)
+        if state is None:
+            return True
+        self.state = state
+        self._broken = {tag: why for tag, why in self._broken.items() if tag in state.tags}
+        for tag in state.tags:
+            if tag not in self._models and not (tag == state.staged and tag in self._broken):
+                await self._load(tag)
+            if tag == state.champion:
+                # Before others are loaded: that takes a while, and this one may be all there is.
+                self._swap(state)
+        self._swap(state)
+        answering = {route.model.tag for route in self.routes.all}
+        for tag in [tag for tag in self._models if tag not in state.tags and tag not in answering]:
+            self._models.pop(tag).retire()
+            settle(has_let_go=True)
+        metrics.stale.set(bool(state.stale))
+        self._tell()
+        return all(tag in self._models for tag in state.tags if tag != state.staged)
+
+    async def _load(self, tag: str) -> None:
+        """Loads a model, unless the state names it no more before that is done: the next one must not wait."""
+        loading = call_aside(partial(self._open, tag))
+        while not (await asyncio.wait({loading}, timeout=WATCH_SECONDS))[0]:
+            state = read_state(self._run_directory)
+            if state is not None and tag not in state.tags:
+                loading.add_done_callback(_let_go)
+                return
+        try:
+            model = loading.result()
+        except Exception as error:
+            why = f"cannot be loaded: {type(error).__name__}; the log has the trace"
+            if self._broken.get(tag) != why:
+                log.exception("%s cannot be loaded", tag)
+            self._broken[tag] = why
+        else:
+            self._broken.pop(tag, None)
+            self._models[tag] = model
+            settle()
+
+    def _open(self, tag: str) -> LoadedModel:
+        return LoadedModel(open_prepared(tag), self._settings)
+
+    def _swap(self, state: State) -> None:
+        """Lets the models answer that the state gives a role, as far as they are loaded."""
+        champion = self._models.get(state.champion or "")
+        if champion is None:
+            return
+        self.routes = Routes(
+            champion,
+            challenger=self._models.get(state.challenger or ""),
+            challenger_percent=state.challenger_percent,
+            shadow=self._models.get(state.shadow or ""),
+            shadow_percent=state.shadow_percent,
+            names=self._names,
+        )
+        metrics.model_ready.set(1)
+        self.loaded.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Reports to the sync process, if there is news."""
+        report = Report(
+            os.getpid(), self.current.tag if self.current else None, tuple(self._models), dict(self._broken)
+        )
+        if report != self._report:
+            write_report(self._run_directory, report)
+            self._report = report
+
+
+def _let_go(loading: "asyncio.Future[LoadedModel]") -> None:
+    """Forgets a model that was loaded in vain."""
+    if loading.exception() is None:
+        loading.result().retire()

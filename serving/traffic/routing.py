@@ -1,0 +1,128 @@
+"""Which of the loaded models answers a request."""
+
+import hashlib
+import random
+from typing import NamedTuple, Self
+
+from serving.errors import Forbidden, ServingError, VersionNotFound
+from serving.traffic.loaded import LoadedModel
+
+CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
+
+
+class Choice(NamedTuple):
+    """What a request says of the model that it wants."""
+
+    key: bytes | None = None
+    """`X-Routing-Key`: requests with the same one get the same version."""
+    version: str | None = None
+    """`X-Model-Version`: a version's number, an alias or a role."""
+
+
+NO_CHOICE = Choice()
+
+
+class Route:
+    """A loaded model in a role. Used in a `with` statement, which keeps the model meanwhile."""
+
+    def __init__(self, model: LoadedModel, role: str) -> None:
+        self.model = model
+        self.role = role
+        self.metrics = model.metrics.role(role)
+        manifest = model.manifest
+        self._labels = (manifest.name, manifest.version, role)
+        self.headers = [(b"x-model-version", manifest.version.encode()), (b"x-model-role", role.encode())]
+
+    def __enter__(self) -> Self:
+        self.model.__enter__()
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.model.__exit__(kind, error, trace)
+        if isinstance(error, ServingError):
+            error.model = self._labels
+
+
+class Routes:
+    """The routes of one moment; all of them change at once."""
+
+    def __init__(
+        self,
+        champion: LoadedModel | None = None,
+        *,
+        challenger: LoadedModel | None = None,
+        challenger_percent: float = 0,
+        shadow: LoadedModel | None = None,
+        shadow_percent: float = 0,
+        names: dict[str, str] | None = None,
+    ) -> None:
+        """Takes the models.
+
+        Args:
+            champion: answers.
+            challenger: answers so many percent of the requests instead.
+            challenger_percent: 0 to 100.
+            shadow: is asked so many percent of them after the answer is out.
+            shadow_percent: 0 to 100.
+            names: the role by alias, where a request may choose; None where it may not.
+        """
+        self.champion = Route(champion, CHAMPION) if champion else None
+        self.challenger = Route(challenger, CHALLENGER) if challenger else None
+        self.shadow = Route(shadow, SHADOW) if shadow else None
+        self.challenger_percent = challenger_percent if challenger else 0
+        self.shadow_percent = shadow_percent if shadow else 0
+        self._names = names
+
+    @property
+    def all(self) -> list[Route]:
+        """Those that there are."""
+        return [route for route in (self.champion, self.challenger, self.shadow) if route is not None]
+
+    def share(self, route: Route) -> float:
+        """Returns the percent of the requests that a route gets."""
+        if route.role == SHADOW:
+            return self.shadow_percent
+        return self.challenger_percent if route.role == CHALLENGER else 100 - self.challenger_percent
+
+    def choose(self, choice: Choice) -> Route:
+        """Returns the route of a request; there has to be a champion.
+
+        Raises:
+            Forbidden: the request names a version, and may not.
+            VersionNotFound: it names one that is not loaded.
+        """
+        assert self.champion is not None
+        if choice.version is not None:
+            return self._named(choice.version)
+        if self.challenger_percent and self._fraction(choice.key) * 100 < self.challenger_percent:
+            assert self.challenger is not None
+            return self.challenger
+        return self.champion
+
+    def _fraction(self, key: bytes | None) -> float:
+        """A number from 0 to below 1: of a key always the same, in every worker and replica."""
+        if key is None:
+            return random.random()  # noqa: S311  # no secret depends on it
+        assert self.champion is not None
+        # With the model's name, so that it is not the same tenth of the callers for every model.
+        digest = hashlib.blake2b(
+            key, digest_size=8, person=_person(self.champion.model.manifest.name)
+        ).digest()
+        return int.from_bytes(digest, "big") / 2**64
+
+    def _named(self, name: str) -> Route:
+        if self._names is None:
+            raise Forbidden("choosing a version is off (SERVING_ALLOW_VERSION_CHOICE)")
+        for route in self.all:
+            if name in (route.model.manifest.version, route.role) or self._names.get(name) == route.role:
+                return route
+        loaded = ", ".join(f"{route.model.manifest.version} ({route.role})" for route in self.all)
+        raise VersionNotFound(f"the version that X-Model-Version names is not loaded; there are {loaded}")
+
+    def mirrors(self) -> bool:
+        """Whether the shadow is asked what was just asked of another."""
+        return self.shadow_percent > 0 and random.random() * 100 < self.shadow_percent  # noqa: S311  # the same
+
+
+def _person(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=16).digest()

@@ -1,0 +1,73 @@
+"""The README has every setting, endpoint, error code and metric; what it shows is what the code does."""
+
+import re
+
+import pytest
+from prometheus_client.metrics import MetricWrapperBase
+
+from serving import errors
+from serving.errors import PrepareError, ServingError
+from serving.http import gateway
+from serving.monitoring import metrics
+from serving.settings import Settings, environment_name, unknown_variables
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def setting_row(field: str) -> str:
+    """The line of the settings table for a field, as it must stand in the README."""
+    info = Settings.model_fields[field]
+    default = "–" if info.default is None else f"`{info.default}`"
+    return f"| `{environment_name(field)}` | {default} | {info.description} |"
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_is_in_the_readme_as_the_code_has_it(field: str) -> None:
+    assert setting_row(field) in README.splitlines()
+
+
+def test_readme_has_no_setting_that_the_code_does_not_have() -> None:
+    named = dict.fromkeys(re.findall(r"`(SERVING_\w+)", README), "")
+    assert unknown_variables(named) == {}
+
+
+def test_every_endpoint_is_in_the_readme() -> None:
+    served = gateway.Gateway(None, None, None, 1)  # type: ignore[arg-type]
+    for path in {*served._predictions, *served._pages}:
+        assert f"`{path}`" in README or f" {path}`" in README, path
+
+
+def all_subclasses(of: type) -> set[type]:
+    return {of}.union(*(all_subclasses(child) for child in of.__subclasses__()))
+
+
+def test_every_http_error_is_in_the_readme() -> None:
+    rows = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", README, re.MULTILINE))
+    raised = {
+        (str(kind.status), kind.code)
+        for kind in all_subclasses(ServingError)
+        if kind not in (ServingError, errors.RequestError) and not issubclass(kind, PrepareError)
+    }
+    assert rows == raised
+
+
+def test_every_metric_is_in_the_readme() -> None:
+    ours = set()
+    for value in vars(metrics).values():
+        if isinstance(value, MetricWrapperBase):
+            (family,) = value.describe()
+            ours.add(family.name + ("_total" if family.type == "counter" else ""))
+    assert ours
+    assert set(re.findall(r"^\| `(model_\w+)`", README, re.MULTILINE)) == ours
+
+
+def test_no_file_names_a_package_registrys_host() -> None:
+    for file in (ROOT / "requirements").iterdir():
+        assert not re.search(r"https?://|--index-url|--find-links", file.read_text()), file
+
+
+def test_first_screen_has_the_two_commands() -> None:
+    first = "\n".join(README.splitlines()[:15])
+    assert "make serve" in first
+    assert "make test" in first

@@ -1,0 +1,269 @@
+"""Which version is served, asked of a real MLflow store; and a real tracking server with authentication."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from serving.errors import ModelNotFound
+from serving.prepare.registry.client import redact, resolve
+from serving.prepare.registry.lookup import look_up
+from serving.prepare.registry.resolution import Version, latest_moved
+from serving.settings import Settings
+from tests.conftest import Service, clean_environment, free_port, tracking, wait_until
+from tests.prepare.sync.test_outages import tracking_server
+from tests.support.models import fill_registry, frame, register, wine
+
+LOGIN = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a long one for tests 77"}
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A registry with three versions of `wine`: alias on 2, stages moved about."""
+    folder = tmp_path_factory.mktemp("aliases")
+    uri = fill_registry(folder, {})
+    with tracking(uri):
+        for _ in range(3):
+            register("wine", wine, alias=None)
+        register("only-stages", wine, alias=None)
+        register("only-stages", wine, alias=None)
+    client = MlflowClient(uri)
+    client.set_registered_model_alias("wine", "production", "2")
+    client.register_prompt("greeting", "hello {{name}}")
+    with pytest.warns(FutureWarning):  # stages are deprecated, and in use
+        client.transition_model_version_stage("only-stages", "2", "Production")
+        time.sleep(0.01)
+        client.transition_model_version_stage("only-stages", "1", "Production")
+        client.transition_model_version_stage("wine", "3", "Staging")
+    return uri
+
+
+def settings(uri: str, **more: Any) -> Settings:
+    return Settings(MLFLOW_TRACKING_URI=uri, **({"model_name": "wine"} | more))
+
+
+def test_alias_is_the_default(uri: str) -> None:
+    resolved = resolve(settings(uri)).champion
+    assert resolved.version == "2"
+    assert "alias 'production'" in resolved.because
+
+
+def test_pinned_version_beats_the_alias(uri: str) -> None:
+    assert resolve(settings(uri, model_version=1)).champion.version == "1"
+
+
+def test_stage_that_is_set_beats_the_alias(uri: str) -> None:
+    assert resolve(settings(uri, model_stage="staging")).champion.version == "3"
+
+
+def test_version_moved_last_wins_in_a_stage_not_the_highest(uri: str) -> None:
+    resolved = resolve(settings(uri, model_name="only-stages", model_stage="Production")).champion
+    assert resolved.version == "1"
+    assert "also there: 2" in resolved.because
+    # What MLflow's own URI would have given, which is why it is not used.
+    with pytest.warns(FutureWarning):
+        assert MlflowClient(uri).get_latest_versions("only-stages", ["Production"])[0].version == 2
+
+
+def test_stage_of_the_same_name_is_the_fallback_of_an_unset_alias(uri: str) -> None:
+    assert resolve(settings(uri, model_name="only-stages")).champion.version == "1"
+
+
+def test_unset_alias_lists_those_that_are_set(uri: str) -> None:
+    with pytest.raises(ModelNotFound, match=r"'blue' \(aliases set: production\)"):
+        resolve(settings(uri, model_alias="blue"))
+
+
+def test_empty_stage(uri: str) -> None:
+    with pytest.raises(ModelNotFound, match="'Archived'"):
+        resolve(settings(uri, model_stage="Archived"))
+
+
+def test_prompt_is_not_a_model(uri: str) -> None:
+    with pytest.raises(ModelNotFound, match="no model 'greeting'"):
+        resolve(settings(uri, model_name="greeting"))
+
+
+def test_same_number_of_another_registry_is_another_model(uri: str, registry_uri: str) -> None:
+    here = resolve(settings(uri, model_version=1)).champion
+    there = resolve(settings(registry_uri, model_version=1)).champion
+    assert (here.name, here.version) == (there.name, there.version)
+    assert here.source_key != there.source_key
+
+
+def test_latest_moved_breaks_ties_by_the_higher_number() -> None:
+    versions = [
+        Version("wine", str(number), "", None, 0, moved, "Production")
+        for number, moved in ((9, 5), (10, 5), (11, 4))
+    ]
+    assert latest_moved(versions, "Production")[0].version == "10"
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"model_version": 1},
+        {"model_stage": "staging"},
+        {"model_name": "only-stages", "model_stage": "Production"},
+        {"model_name": "only-stages"},
+    ],
+    ids=str,
+)
+def test_looking_up_without_mlflow_finds_what_mlflow_finds(uri: str, chosen: dict[str, Any]) -> None:
+    assert look_up(settings(uri, **chosen)) == resolve(settings(uri, **chosen))
+
+
+def test_a_tracking_server_is_asked_for_stages_without_mlflow_too(uri: str, tmp_path: Path) -> None:
+    port = free_port()
+    with tracking_server(SimpleNamespace(uri=uri), port):  # type: ignore[arg-type]  # as far as it is looked at
+        over_http = f"http://127.0.0.1:{port}"
+        for chosen in ({"model_stage": "staging"}, {"model_name": "only-stages"}, {}):
+            expected = resolve(settings(over_http, **chosen))
+            assert look_up(settings(over_http, **chosen)) == expected
+            assert expected.champion.version == resolve(settings(uri, **chosen)).champion.version
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"model_name": "greeting"},
+        {"model_name": "nobody"},
+        {"model_version": 99},
+        {"model_alias": "blue"},
+        {"model_stage": "Archived"},
+    ],
+    ids=str,
+)
+def test_looking_up_leaves_what_is_wrong_to_mlflow(uri: str, chosen: dict[str, Any]) -> None:
+    assert look_up(settings(uri, **chosen)) is None
+
+
+def test_looking_up_leaves_other_registries_to_mlflow(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    for other in (
+        f"sqlite:///{tmp_path}/missing.db",
+        f"sqlite:///{tmp_path}/empty.db",
+        "postgresql://u:p@127.0.0.1:1/x",
+    ):
+        assert look_up(settings(other)) is None
+    assert not (tmp_path / "missing.db").exists()
+
+
+def test_looking_up_imports_neither_mlflow_nor_pandas(uri: str) -> None:
+    code = (
+        "import sys; from serving.prepare.registry.lookup import look_up; from serving.settings import load_settings\n"
+        "assert look_up(load_settings()).champion.version == '2'\n"
+        "print(sorted({'mlflow', 'pandas', 'sklearn', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    environment = clean_environment() | {"MLFLOW_TRACKING_URI": uri, "SERVING_MODEL_NAME": "wine"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("https://me:secret@host/x", "https://host/x"),
+        ("postgresql://u:p@db:5432/mlflow", "postgresql://db:5432/mlflow"),
+        ("postgresql://u:p@ss@db:5432/mlflow", "postgresql://db:5432/mlflow"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+    ],
+)
+def test_redact_takes_out_what_logs_in(given: str, shown: str) -> None:
+    assert redact(given) == shown
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real `mlflow server` with basic authentication, and the URI it answers on."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "auth.ini").write_text(
+        "[mlflow]\ndefault_permission = READ\n"
+        f"database_uri = sqlite:///{folder}/auth.db\n"
+        f"admin_username = admin\nadmin_password = {LOGIN['MLFLOW_TRACKING_PASSWORD']}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    port = free_port()
+    command = [
+        "server",
+        "--app-name",
+        "basic-auth",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    environment = clean_environment() | {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "a key for tests",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{url}/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        try:
+            wait_until(answers, 90, "the tracking server answers")
+        except BaseException:
+            print((folder / "server.log").read_text())
+            raise
+        yield url
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(20)
+
+
+def test_server_with_authentication(server: str, serve: Callable[..., Service], monkeypatch: Any) -> None:
+    with tracking(server):
+        for name, value in LOGIN.items():
+            monkeypatch.setenv(name, value)
+        mlflow.set_experiment("remote")
+        register("wine", wine)
+        own = mlflow.sklearn.load_model("models:/wine@production")
+        assert look_up(settings(server)) == resolve(settings(server))
+        assert look_up(settings(server, model_version=1)) == resolve(settings(server, model_version=1))
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+        assert look_up(settings(server)) is None
+
+    refused = serve(
+        MLFLOW_TRACKING_URI=server,
+        SERVING_MODEL_NAME="wine",
+        **(LOGIN | {"MLFLOW_TRACKING_PASSWORD": "wrong"}),
+    )
+    assert "MLFLOW_TRACKING_PASSWORD" in refused.wait_reason("refuses the log-in")
+    assert "Traceback" not in refused.log
+
+    service = serve(MLFLOW_TRACKING_URI=server, SERVING_MODEL_NAME="wine", **LOGIN).wait_ready()
+    rows = frame("wine")
+    answer = service.predict(rows.to_dict("records"))
+    got = [list(entry["probabilities"].values()) for entry in answer["predictions"]]
+    np.testing.assert_allclose(got, own.predict_proba(rows), rtol=0, atol=1e-12)
+    assert LOGIN["MLFLOW_TRACKING_PASSWORD"] not in service.log

@@ -1,0 +1,336 @@
+"""What a start looks like when something is missing: one clear line, up and not ready, and recovery."""
+
+import contextlib
+import http.server
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from tests.conftest import (
+    ROOT,
+    Service,
+    clean_environment,
+    free_port,
+    running_service,
+    tracking,
+    wait_until,
+)
+from tests.support.models import fill_registry, register, wine
+from tests.support.processes import ATTEMPT, SYNC, WORKER, child_processes
+
+
+@pytest.fixture
+def own_registry(tmp_path: Path) -> Iterator[str]:
+    """A registry of the test's own, with one version of `wine` that has no alias."""
+    uri = fill_registry(tmp_path, {})
+    with tracking(uri):
+        register("wine", wine, alias=None)
+        yield uri
+
+
+def said_once(service: Service, reason: str) -> None:
+    """The log has the reason in one line, no trace, and not again at every attempt."""
+    assert "Traceback" not in service.log
+    assert service.log.count("not ready: ") == 1, service.log
+    (line,) = [line for line in service.log.splitlines() if "not ready: " in line]
+    assert reason.removeprefix("no model is ready: ") in line
+
+
+def test_no_registry_at_the_path(serve: Callable[..., Service], tmp_path: Path) -> None:
+    service = serve(MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/nowhere.db")
+    reason = service.wait_reason("there is no registry at")
+    assert "MLFLOW_TRACKING_URI" in reason
+    assert not (tmp_path / "nowhere.db").exists(), "an empty registry was made of a typo"
+    said_once(service, reason)
+    assert service.http.get("/livez").status_code == 200
+    response = service.http.post("/v1/predict", json={"instances": [{}]})
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "model_not_ready"
+    assert int(response.headers["retry-after"]) > 0
+    assert service.http.get("/v1/models").json() == {
+        "ready": False,
+        "reason": reason.removeprefix("no model is ready: "),
+        "stale": None,
+        "registry_asked_at": None,
+        "previous": None,
+        "refused": [],
+        "models": [],
+    }
+    assert "\nmodel_ready 0.0" in service.http.get("/metrics").text
+
+
+def test_no_such_model_names_the_nearest(serve: Callable[..., Service], registry: str) -> None:
+    service = serve(MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="canser")
+    reason = service.wait_reason("no model 'canser'")
+    assert "did you mean 'cancer'?" in reason
+    said_once(service, reason)
+
+
+def test_alias_that_is_set_later_is_found(serve: Callable[..., Service], own_registry: str) -> None:
+    service = serve(MLFLOW_TRACKING_URI=own_registry, SERVING_MODEL_NAME="wine")
+    assert "'production'" in service.wait_reason("has the alias")
+    mlflow.MlflowClient().set_registered_model_alias("wine", "production", "1")
+    service.wait_ready()
+    wait_until(lambda: "wine version 1 answers on" in service.log, 20, "the greeting")
+
+
+def test_pinned_version_that_is_not_there(serve: Callable[..., Service], registry: str) -> None:
+    service = serve(MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine", SERVING_MODEL_VERSION="99")
+    assert "no version 99" in service.wait_reason("SERVING_MODEL_VERSION")
+
+
+class Nonsense(http.server.ThreadingHTTPServer):
+    """Answers every request in the same way, and not as a tracking server would."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        do_POST = do_GET  # noqa: N815  # the name that the server calls
+
+        def log_message(self, *_: object) -> None: ...
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), self.Handler)
+
+    def __enter__(self) -> "Nonsense":
+        threading.Thread(target=self.serve_forever).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+@pytest.mark.parametrize("behaviour", ["refuses", "hangs", "talks nonsense"])
+def test_dead_tracking_server_is_told_within_seconds(serve: Callable[..., Service], behaviour: str) -> None:
+    with contextlib.ExitStack() as stack:
+        if behaviour == "refuses":
+            port = free_port()
+        elif behaviour == "hangs":
+            port = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+        else:
+            port = stack.enter_context(Nonsense()).server_port
+        uri = f"http://user:hunter2@127.0.0.1:{port}"
+        service = serve(MLFLOW_TRACKING_URI=uri, SERVING_REGISTRY_TIMEOUT_SECONDS="1")
+        # Twice the timeout for MLflow's one retry, and the time to start its client.
+        reason = service.wait_reason("does not answer", seconds=45)
+        assert f"http://127.0.0.1:{port}" in reason
+        assert "hunter2" not in service.log
+        assert "hunter2" not in reason
+        said_once(service, reason)
+
+
+def test_missing_artifact_and_its_return(
+    serve: Callable[..., Service], own_registry: str, tmp_path: Path
+) -> None:
+    mlflow.MlflowClient().set_registered_model_alias("wine", "production", "1")
+    artifacts, away = tmp_path / "artifacts", tmp_path / "away"
+    artifacts.rename(away)
+    service = serve(MLFLOW_TRACKING_URI=own_registry, SERVING_MODEL_NAME="wine")
+    service.wait_reason("artifacts of 'wine' version 1 cannot be fetched")
+    away.rename(artifacts)
+    service.wait_ready()
+
+
+def test_damaged_model_file_is_refused(
+    serve: Callable[..., Service], own_registry: str, tmp_path: Path
+) -> None:
+    mlflow.MlflowClient().set_registered_model_alias("wine", "production", "1")
+    (model_file,) = (tmp_path / "artifacts").rglob("model.*")
+    model_file.write_bytes(model_file.read_bytes()[:100])
+    service = serve(MLFLOW_TRACKING_URI=own_registry, SERVING_MODEL_NAME="wine")
+    service.wait_reason("'wine' version 1 is refused: it cannot be loaded")
+    assert list((tmp_path / "service-0" / "bentoml").rglob("manifest.json")) == []
+
+
+def test_a_pickle_that_is_not_allowed_any_more_is_not_even_served_as_the_last_one(
+    registry: str, tmp_path: Path
+) -> None:
+    settings = {"MLFLOW_TRACKING_URI": registry, "SERVING_MODEL_NAME": "iris"}
+    with running_service(tmp_path / "a", **settings, SERVING_ALLOW_PICKLE="true") as service:
+        service.wait_ready()
+        assert "runs code that its writer chose" in service.log
+    with running_service(tmp_path / "a", **settings, SERVING_ALLOW_PICKLE="") as service:
+        service.wait_reason("SERVING_ALLOW_PICKLE=true")
+
+
+def test_a_version_whose_files_are_in_doubt_now_is_not_even_served_as_the_last_one(
+    own_registry: str, tmp_path: Path
+) -> None:
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias("wine", "production", "1")
+    settings = {"MLFLOW_TRACKING_URI": own_registry, "SERVING_MODEL_NAME": "wine"}
+    with running_service(tmp_path / "a", **settings) as service:
+        service.wait_ready()
+    client.set_model_version_tag("wine", "1", "serving.digest", "0" * 64)
+    with running_service(tmp_path / "a", **settings) as service:
+        service.wait_reason("not those that were registered")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_full_disk_while_preparing(registry: str, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
+    try:
+        with running_service(
+            tmp_path / "logs",
+            MLFLOW_TRACKING_URI=registry,
+            SERVING_MODEL_NAME="cancer",
+            BENTOML_HOME=str(disk),
+        ) as service:
+            service.wait_reason("the disk is full")
+            assert not list(disk.rglob("manifest.json"))
+            # It is tried again every other second.
+            wait_until(lambda: not list((disk / "preparing").glob("*.tmp")), 30, "the disk is empty again")
+            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+            service.wait_ready()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SERVING_SYNC_SECONDS", "soon"),
+        ("SERVING_WORKERS", "0"),
+        ("SERVING_MAX_BODY_MB", "inf"),
+        ("SERVING_PREPROCESSING_MISMATCH", "ignore"),
+    ],
+)
+def test_setting_that_cannot_be_used_ends_the_start_with_one_line(variable: str, value: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bentoml", "serve", "--port", str(free_port())],
+        cwd=ROOT,
+        env=clean_environment() | {variable: value},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.strip()]
+    assert line.startswith(f"error: {variable}: ")
+    assert repr(value) in line
+
+
+def test_mistyped_setting_is_warned_about(serve: Callable[..., Service], registry: str) -> None:
+    service = serve(MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine", SERVING_MODEL_ALAIS="staging")
+    service.wait_ready()
+    assert "no setting reads SERVING_MODEL_ALAIS; did you mean SERVING_MODEL_ALIAS?" in service.log
+
+
+def test_two_services_share_a_store_and_prepare_once(registry: str, tmp_path: Path) -> None:
+    environment = {
+        "MLFLOW_TRACKING_URI": registry,
+        "SERVING_MODEL_NAME": "wine",
+        "BENTOML_HOME": str(tmp_path / "shared"),
+    }
+    with (
+        running_service(tmp_path / "a", **environment) as first,
+        # BentoML looks for free ports before it binds them: the second starts once the first has bound.
+        running_service(tmp_path / "b", **environment, SERVING_WORKERS="2") as second,
+    ):
+        first.wait_ready()
+        second.wait_ready()
+        prepared = [service.log.count("prepared wine version 1") for service in (first, second)]
+        assert sum(prepared) == 1, prepared
+        folders = [path for path in (tmp_path / "shared" / "models" / "wine").iterdir() if path.is_dir()]
+        assert len(folders) == 1
+        # Each counts its own requests, though the store is one.
+        first.http.post("/v1/predict", json={"instances": [{}]})
+        assert [
+            "\nmodel_prediction_errors_total{" in service.http.get("/metrics").text
+            for service in (first, second)
+        ] == [True, False]
+
+
+def test_prepared_model_shows_in_bentoml(registry: str, tmp_path: Path) -> None:
+    with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine") as service:
+        service.wait_ready()
+    shown = subprocess.run(
+        [sys.executable, "-m", "bentoml", "models", "get", "wine"],
+        env=clean_environment() | {"BENTOML_HOME": str(tmp_path / "a" / "bentoml")},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    version = mlflow.MlflowClient().get_model_version("wine", "1")
+    assert "mlflow.version: '1'" in shown
+    assert str(version.run_id) in shown
+
+
+def test_killed_preparing_process_leaves_nothing_and_is_repeated(registry: str, tmp_path: Path) -> None:
+    home = tmp_path / "a" / "bentoml"
+    with running_service(
+        tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="cancer"
+    ) as service:
+        aside = home / "preparing"
+        wait_until(
+            lambda: list(aside.glob("*.tmp")) if aside.exists() else None, 60, "a preparation under way"
+        )
+        (attempt,) = child_processes(service.process.pid, ATTEMPT)
+        os.kill(attempt, signal.SIGKILL)
+        assert not list((home / "models").rglob("manifest.json"))
+        service.wait_ready()
+        assert not list(aside.glob("*.tmp"))
+
+
+def test_worker_recovers_when_its_prepared_model_was_deleted(registry: str, tmp_path: Path) -> None:
+    with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine") as service:
+        service.wait_ready()
+        shutil.rmtree(tmp_path / "a" / "bentoml" / "models" / "wine")
+        (worker,) = child_processes(service.process.pid, WORKER)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: "is gone from the model store" in service.log, 30, "it is noticed")
+        wait_until(lambda: service.log.count("prepared wine version 1") == 2, 60, "it is prepared again")
+        service.wait_ready()
+        assert "\nmodel_ready 1.0" in service.http.get("/metrics").text
+
+
+def test_killed_sync_process_is_started_again(registry: str, tmp_path: Path) -> None:
+    with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine") as service:
+        service.wait_ready()
+        (sync,) = child_processes(service.process.pid, SYNC)
+        os.kill(sync, signal.SIGKILL)
+
+        def successor() -> bool:
+            found = child_processes(service.process.pid, SYNC)
+            return bool(found) and found != [sync]
+
+        wait_until(successor, 20, "another sync process")
+        assert service.http.get("/readyz").status_code == 200
+
+
+def test_the_sync_process_ends_with_the_service_however_long_it_would_sleep(
+    registry: str, tmp_path: Path
+) -> None:
+    with running_service(
+        tmp_path / "a",
+        MLFLOW_TRACKING_URI=registry,
+        SERVING_MODEL_NAME="wine",
+        SERVING_SYNC_SECONDS="3600",
+    ) as service:
+        service.wait_ready()
+        (sync,) = child_processes(service.process.pid, SYNC)
+    wait_until(lambda: not Path(f"/proc/{sync}").exists(), 30, "the sync process is gone")
+
+
+def test_service_takes_its_processes_along_when_killed(registry: str, tmp_path: Path) -> None:
+    with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/nowhere.db") as service:
+        service.wait_reason("there is no registry")
+        (sync,) = wait_until(lambda: child_processes(service.process.pid, SYNC), 30, "a sync process")
+        os.kill(service.process.pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{sync}").exists(), 30, "the sync process is gone")
+        wait_until(lambda: not service.answers("/livez", 200), 30, "the port is free again")

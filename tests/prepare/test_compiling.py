@@ -1,0 +1,405 @@
+"""`serving.prepare.compiling`: what is compiled, compared with the original, and what is left to it and why."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import infer_signature
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+from preprocessing import preprocess
+from scripts.training.columns import column_kinds
+from scripts.training.pipeline import build_pipeline
+from serving.model.schema import Inputs, Schema, parse_schema
+from serving.prepare.checks.generated import generate_groups
+from serving.prepare.checks.parity import MAX_DIFFERENCE
+from serving.prepare.compiling import compile_model, is_rowwise, rows_on_thresholds
+from serving.runtime import Output
+from serving.runtime.compiled.data import as_matrix
+from serving.runtime.compiled.estimators.leaves import LeafFinder
+from serving.runtime.compiled.nodes import NotCompiled, Transformer, compiles_transformer
+from serving.runtime.compiled.plan import nodes_of
+from serving.runtime.native import NativeRuntime, adapter_of
+from tests.conftest import ROOT, TELCO
+
+needs_telco = pytest.mark.skipif(not TELCO.is_file(), reason=f"the Telco churn file is not at {TELCO}")
+
+
+def people(n_rows: int = 300) -> tuple[pd.DataFrame, np.ndarray]:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "age": rng.integers(18, 90, n_rows),
+            "income": rng.normal(50_000, 20_000, n_rows),
+            "city": pd.Series(rng.choice(["Rome", "Oslo", "Bern"], n_rows), dtype="str"),
+        }
+    )
+    return frame, (frame["age"] + rng.normal(0, 20, n_rows) > 50).to_numpy()
+
+
+def inputs_json(frame: pd.DataFrame) -> str:
+    return str(infer_signature(frame).to_dict()["inputs"])
+
+
+def signature_of(frame: pd.DataFrame) -> Schema:
+    return parse_schema(inputs_json(frame))
+
+
+def inputs_of(frame: pd.DataFrame) -> Inputs:
+    columns = tuple(
+        column.astype(object).where(column.notna(), None).to_numpy()
+        if pd.api.types.is_string_dtype(column)
+        else column.to_numpy()
+        for _, column in frame.items()
+    )
+    return Inputs(columns, len(frame))
+
+
+def compile_people(model: Any, tmp_path: Path) -> Any:
+    frame, labels = people()
+    model.fit(frame, labels)
+    schema = signature_of(frame)
+    return compile_model(
+        NativeRuntime(adapter_of(model), schema), schema, inputs_of(frame), tmp_path / "plan"
+    )
+
+
+def columns_transformer(**options: Any) -> Any:
+    return make_column_transformer(
+        (StandardScaler(), ["age", "income"]), (OneHotEncoder(**options), ["city"])
+    )
+
+
+@needs_telco
+@pytest.mark.parametrize("estimator", ["forest", "linear"])
+def test_what_train_registers_is_compiled_whole_and_says_the_same(estimator: Any, tmp_path: Path) -> None:
+    table = pd.read_csv(TELCO)
+    inputs, target = table.drop(columns="Churn"), table["Churn"]
+    pipeline = build_pipeline(preprocess, column_kinds(preprocess(inputs)), "classification", estimator)
+    pipeline.fit(inputs, target)
+    schema = signature_of(inputs)
+
+    compiled = compile_model(
+        NativeRuntime(adapter_of(pipeline), schema), schema, inputs_of(inputs.head(1000)), tmp_path / "plan"
+    )
+
+    assert compiled.native_steps == []
+    assert compiled.reason is None
+    assert compiled.parity.rows >= 10_000
+    assert compiled.parity.max_abs_difference <= 1e-12
+    output = compiled.runtime.predict(inputs_of(inputs), {})
+    assert output.probabilities is not None
+    assert output.labels is not None
+    np.testing.assert_allclose(output.probabilities, pipeline.predict_proba(inputs), rtol=0, atol=1e-12)
+    assert output.labels.tolist() == pipeline.predict(inputs).tolist()
+
+
+def test_a_compiled_model_is_answered_without_the_libraries_that_trained_it(tmp_path: Path) -> None:
+    compile_people(make_pipeline(columns_transformer(), RandomForestClassifier(10, random_state=0)), tmp_path)
+    code = f"""
+import sys, numpy as np
+from pathlib import Path
+from serving.runtime import load_runtime
+from serving.model.schema import Inputs, parse_schema
+schema = parse_schema({inputs_json(people()[0])!r})
+runtime = load_runtime("compiled", Path({str(tmp_path)!r}), schema, n_threads=1)
+rows = Inputs((np.array([40]), np.array([5e4]), np.array(["Rome"], dtype=object)), 1)
+print(runtime.predict(rows, {{}}).probabilities.shape)
+print(sorted({{"sklearn", "scipy", "pandas", "mlflow", "onnx", "pyarrow", "joblib"}} & set(sys.modules)))
+"""
+    (tmp_path / "plan").rename(tmp_path / "compiled")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ.copy(), capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["(1, 2)", "[]"], done.stderr
+
+
+def test_unknown_categories_are_refused_by_both(tmp_path: Path) -> None:
+    compiled = compile_people(make_pipeline(columns_transformer(), LogisticRegression()), tmp_path)
+
+    assert compiled.parity.rows_refused > 0
+    stranger = Inputs((np.array([40]), np.array([5e4]), np.array(["Atlantis"], dtype=object)), 1)
+    with pytest.raises(ValueError, match="unknown"):
+        compiled.runtime.predict(stranger, {})
+
+
+class Halver(TransformerMixin, BaseEstimator):
+    """A step with a compiled form that the tests choose."""
+
+    def fit(self, X: Any, y: Any = None) -> "Halver":
+        self.fitted_ = True
+        return self
+
+    def transform(self, X: Any) -> Any:
+        return np.asarray(X, dtype=float) / 2
+
+
+@dataclass
+class Halved(Transformer):
+    """Wrong in one of several ways."""
+
+    fault: str
+
+    def transform(self, data: Any) -> Any:
+        out = as_matrix(data).astype(float) / 2
+        if self.fault == "offset":
+            out[:, 0] += 1e-3
+        if self.fault == "extremes":
+            out = out.clip(-1e6, 1e6)
+        if self.fault == "refuses" and (out < -1e4).any():
+            raise ValueError("too small")
+        if self.fault == "nan":
+            out = np.nan_to_num(out)
+        return out
+
+
+def compile_halver(fault: str, tmp_path: Path) -> Any:
+    compiles_transformer("tests.Halver")(lambda fitted, sample: Halved(fault))
+    frame, _ = people()
+    numbers = frame[["age", "income"]]
+    model = make_pipeline(Halver(), LinearRegression()).fit(numbers, numbers["age"] * 3.0)
+    schema = signature_of(numbers)
+    return compile_model(
+        NativeRuntime(adapter_of(model), schema), schema, inputs_of(numbers), tmp_path / "plan"
+    )
+
+
+def test_the_gate_lets_a_right_one_through(tmp_path: Path) -> None:
+    assert compile_halver("", tmp_path).parity.max_abs_difference <= MAX_DIFFERENCE
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("offset", "parity: rows with the sample's values differ by up to 0.00"),
+        ("extremes", "parity: rows with extreme numbers differ"),
+        ("refuses", "the compiled model alone refuses one (ValueError)"),
+        ("nan", "parity: .* the original model alone refuses one"),
+    ],
+)
+def test_the_gate_stops_a_wrong_one_and_says_where(fault: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(NotCompiled) as stopped:
+        compile_halver(fault, tmp_path)
+    assert re.search(reason if ".*" in reason else re.escape(reason), str(stopped.value))
+
+
+def to_square(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(age=rows["age"] ** 2)
+
+
+def double(matrix: Any) -> Any:
+    return np.hstack([matrix, matrix * 2])
+
+
+def test_a_strange_step_stays_wherever_it_is_and_the_rest_is_compiled(tmp_path: Path) -> None:
+    model = make_pipeline(
+        FunctionTransformer(to_square),
+        columns_transformer(),
+        FunctionTransformer(double),
+        RandomForestClassifier(10, random_state=0),
+    )
+    compiled = compile_people(model, tmp_path)
+
+    assert compiled.native_steps == ["functiontransformer-1", "functiontransformer-2"]
+    assert compiled.reason == (
+        "step 'functiontransformer-1': the function to_square is the model's own code; "
+        "step 'functiontransformer-2': the function double is the model's own code"
+    )
+    assert compiled.parity.rows_on_thresholds == 2000
+    frame, _ = people()
+    output = compiled.runtime.predict(inputs_of(frame), {})
+    np.testing.assert_array_equal(output.probabilities, model.predict_proba(frame))
+
+
+class Guesser(ClassifierMixin, BaseEstimator):
+    """An estimator of the user's own."""
+
+    def fit(self, X: Any, y: Any) -> "Guesser":
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        return np.full(len(X), self.classes_[0])
+
+
+def test_an_estimator_of_the_users_own_is_left_to_its_library(tmp_path: Path) -> None:
+    with pytest.raises(NotCompiled, match=r"^Guesser has no compiled form$"):
+        compile_people(make_pipeline(Guesser()), tmp_path)
+
+
+def test_the_steps_before_an_estimator_of_the_users_own_are_compiled(tmp_path: Path) -> None:
+    compiled = compile_people(make_pipeline(columns_transformer(), Guesser()), tmp_path)
+
+    assert compiled.native_steps == ["guesser"]
+    assert compiled.runtime.predict(inputs_of(people()[0]), {}).labels.tolist() == [False] * 300
+
+
+def test_a_subclass_of_a_known_estimator_is_not_taken_for_it(tmp_path: Path) -> None:
+    class Moody(LogisticRegression):
+        def predict_proba(self, X: Any) -> Any:
+            return super().predict_proba(X)[:, ::-1]
+
+    compiled = compile_people(make_pipeline(columns_transformer(), Moody()), tmp_path)
+
+    assert compiled.native_steps == ["moody"]
+    assert compiled.reason == "step 'moody': Moody has no compiled form"
+
+
+def test_generated_rows_cover_what_may_come() -> None:
+    frame, _ = people()
+    frame["score"] = np.linspace(0, 1, len(frame))
+    schema = signature_of(frame)
+    groups = {
+        group.name: group.inputs for group in generate_groups(schema, inputs_of(frame), ["Rome", "Paris"])
+    }
+
+    assert sum(inputs.n_rows for inputs in groups.values()) >= 10_000
+    city, income = schema.names.index("city"), schema.names.index("income")
+    assert {"Paris", ""} <= set(groups["unknown texts"].columns[city])
+    assert None in groups["missing values"].columns[city].tolist()
+    assert np.isnan(groups["missing values"].columns[income]).any()
+    assert np.abs(groups["extreme numbers"].columns[income]).max() > 1e9
+    assert np.abs(groups["overflowing numbers"].columns[income]).max() == 1e300
+    age = groups["overflowing numbers"].columns[schema.names.index("age")]
+    assert age.dtype == np.int64
+
+
+def test_rows_are_put_onto_the_thresholds_of_the_trees_and_next_to_them(tmp_path: Path) -> None:
+    frame, labels = people()
+    numbers = frame[["age", "income"]]
+    model = RandomForestClassifier(5, random_state=0).fit(numbers, labels)
+    schema = signature_of(numbers)
+    compiled = compile_model(
+        NativeRuntime(adapter_of(model), schema), schema, inputs_of(numbers), tmp_path / "plan"
+    )
+    assert compiled.parity.rows_on_thresholds == 2000
+
+    thresholds = {
+        (int(feature), float(value))
+        for tree in model.estimators_
+        for feature, value in zip(tree.tree_.feature, tree.tree_.threshold, strict=True)
+        if feature >= 0
+    }
+    finders = [
+        node
+        for node in nodes_of(compiled.runtime._predictor)  # type: ignore[attr-defined]
+        if isinstance(node, LeafFinder)
+    ]
+    rows = rows_on_thresholds(numbers.to_numpy(dtype=float), finders)
+    exact = [(c, v) for c in (0, 1) for v in rows[:, c] if (c, v) in thresholds]
+    assert len(exact) > 1000
+    near = {np.nextafter(np.float32(v), np.float32(s)) for _, v in thresholds for s in (-np.inf, np.inf)}
+    assert sum(np.float32(v) in near for v in rows[:, 1]) > 200
+
+
+class Answering:
+    """A native runtime whose model is a function of the inputs."""
+
+    model = None
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:
+        return Output(values=self.function(inputs.columns[0]))
+
+
+NUMBER = parse_schema('[{"type": "double", "name": "number", "required": true}]')
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda column: column * 2, True),
+        (lambda column: column - column.mean(), False),
+        (lambda column: np.arange(len(column)), False),
+        (lambda column: column.astype(str).astype(object), True),
+        (lambda column: np.where(np.isnan(column), np.nanmax([0, *column]), column), False),
+    ],
+    ids=["by row", "mean of all rows", "position", "text by row", "missing values from other rows"],
+)
+def test_whether_rows_are_independent_is_tried(function: Any, expected: bool) -> None:
+    sample = Inputs((np.array([1.0, 5.0, 2.0, 9.0]),), 4)
+    assert is_rowwise(Answering(function), NUMBER, sample) is expected  # type: ignore[arg-type]
+
+
+def test_one_row_is_enough_to_make_others_from() -> None:
+    one = Inputs((np.array([1.0]),), 1)
+    assert is_rowwise(Answering(lambda column: column), NUMBER, one) is True  # type: ignore[arg-type]
+    assert is_rowwise(Answering(lambda column: column - column.mean()), NUMBER, one) is False  # type: ignore[arg-type]
+
+
+def test_of_a_model_with_one_answer_for_all_nothing_can_be_told() -> None:
+    sample = Inputs((np.array([1.0, 5.0, 2.0, 9.0]),), 4)
+    constant = Answering(lambda column: np.zeros(len(column)))
+    assert is_rowwise(constant, NUMBER, sample) is False  # type: ignore[arg-type]
+
+
+def test_a_row_of_the_sample_that_the_original_refuses_is_left_out(tmp_path: Path) -> None:
+    frame, labels = people()
+    model = make_pipeline(columns_transformer(), LogisticRegression()).fit(frame, labels)
+    schema = signature_of(frame)
+    frame.loc[8, "city"] = "Atlantis"
+
+    compiled = compile_model(
+        NativeRuntime(adapter_of(model), schema), schema, inputs_of(frame), tmp_path / "plan"
+    )
+
+    assert compiled.parity.rows >= 10_000
+
+
+def test_whole_numbers_that_are_categories_are_compiled(tmp_path: Path) -> None:
+    frame, labels = people()
+    frame["senior"] = np.arange(len(frame)) % 2
+    front = make_column_transformer((StandardScaler(), ["income"]), (OneHotEncoder(), ["senior", "city"]))
+    model = make_pipeline(front, LogisticRegression()).fit(frame, labels)
+    schema = signature_of(frame)
+
+    compiled = compile_model(
+        NativeRuntime(adapter_of(model), schema), schema, inputs_of(frame), tmp_path / "plan"
+    )
+
+    assert compiled.parity.rows >= 10_000
+
+
+def test_a_wide_sparse_matrix_is_left_to_its_library(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": pd.Series([f"word{n} and word{n + 1}" for n in range(2000)], dtype="str")})
+    model = make_pipeline(
+        FunctionTransformer(first_column), CountVectorizer(), LogisticRegression(max_iter=5, tol=10)
+    )
+    model.fit(frame, np.arange(2000) % 2)
+    schema = signature_of(frame)
+    with pytest.raises(NotCompiled, match="sparse"):
+        compile_model(NativeRuntime(adapter_of(model), schema), schema, inputs_of(frame), tmp_path / "plan")
+
+
+def first_column(rows: pd.DataFrame) -> Any:
+    return rows.iloc[:, 0]
+
+
+def to_decades(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(age=pd.cut(rows["age"], [-np.inf, 30, 60, np.inf]).astype("category"))
+
+
+def test_frames_pass_between_strange_steps_as_they_are(tmp_path: Path) -> None:
+    front = make_column_transformer((StandardScaler(), ["income"]), (OneHotEncoder(), ["age", "city"]))
+    model = make_pipeline(FunctionTransformer(to_decades), front, RandomForestClassifier(5, random_state=0))
+    compiled = compile_people(model, tmp_path)
+
+    frame, _ = people()
+    output = compiled.runtime.predict(inputs_of(frame), {})
+    np.testing.assert_array_equal(output.probabilities, model.predict_proba(frame))
+    assert compiled.native_steps

@@ -1,0 +1,30 @@
+"""`serving.process.cpus`: how many processors a container may use."""
+
+import os
+
+import pytest
+
+from serving.process.cpus import count_cpus
+
+HERE = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("max 100000\n", HERE),
+        ("100000 100000\n", 1),
+        ("50000 100000\n", 1),
+        ("6400000 100000\n", HERE),
+        ("", HERE),
+        ("100000 0\n", HERE),
+    ],
+)
+def test_the_limit_of_the_control_group_counts(tmp_path, content, expected):
+    file = tmp_path / "cpu.max"
+    file.write_text(content)
+    assert count_cpus(file) == expected
+
+
+def test_without_control_groups_the_affinity_counts(tmp_path):
+    assert count_cpus(tmp_path / "missing") == HERE

@@ -1,0 +1,231 @@
+"""A cluster, and two sides under traffic."""
+
+import copy
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from scripts.lifecycle import retry
+from scripts.lifecycle.signals import SIGNALS
+from scripts.rollout import argo, deployments, progression, target
+from tests.kubernetes.building import build, of_kind
+from tests.scripts.rollout.fake_prometheus import PretendedPrometheus
+from tests.scripts.rollout.kube_api import KubeApi, RolloutController, make_ready, write_kubeconfig
+from tests.scripts.rollout.traffic import Side, Traffic
+
+NAMESPACE = "model-server"
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Signals that a run leaves ignored are not for the next test."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
+    """An empty cluster, which the script finds by KUBECONFIG; nobody waits long for it."""
+    from kubernetes.config import kube_config
+
+    file = tmp_path / "kubeconfig"
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(file))
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    for module, name, seconds in (
+        (progression, "LOOK_SECONDS", 0.1),
+        (target, "POLL_SECONDS", 0.05),
+        (target, "PATIENCE_SECONDS", 1),
+        (progression, "LOST_SECONDS", 0.5),
+        (argo, "ABORT_SECONDS", 2),
+        (argo, "START_SECONDS", 2),
+        (argo, "STEP_SECONDS", 2),
+        (deployments, "READY_SECONDS", 2),
+        (retry, "PUT_BACK_SECONDS", 1),
+        (retry, "PAUSE_SECONDS", 0.05),
+    ):
+        monkeypatch.setattr(module, name, seconds)
+    with KubeApi().running() as api:
+        write_kubeconfig(file, api.url)
+        yield api
+
+
+class Kind(NamedTuple):
+    """One kind of what a canary can be, as the manifests make it."""
+
+    name: str
+    arguments: tuple[str, ...]
+    add: Callable[[KubeApi], dict[str, Any]]
+    """Puts it into a cluster, with a canary that has no traffic yet; returns it."""
+    percent: Callable[[dict[str, Any], KubeApi], float]
+    """Of the traffic, that the canary has."""
+    labels: tuple[dict[str, str], dict[str, str]]
+    """That the cluster's Prometheus gives the time series of both sides."""
+    parts: tuple[str, str]
+    """Of the matchers, by which both sides are told apart."""
+
+
+def only(component: str, kind: str) -> dict[str, Any]:
+    """The document of a kind that a component makes."""
+    (document,) = of_kind(build("production", component), kind)
+    return copy.deepcopy(document)
+
+
+def add_route(cluster: KubeApi) -> dict[str, Any]:
+    document = only("gateway", "HTTPRoute")
+    stable, canary = document["spec"]["rules"][0]["backendRefs"]
+    stable["weight"], canary["weight"] = 1, 0
+    return cluster.add("httproutes", document)
+
+
+def add_seldon(cluster: KubeApi) -> dict[str, Any]:
+    document = only("seldon-canary", "SeldonDeployment")
+    stable, canary = document["spec"]["predictors"]
+    stable["traffic"], canary["traffic"] = 100, 0
+    return cluster.add("seldondeployments", document)
+
+
+def add_deployments(cluster: KubeApi) -> dict[str, Any]:
+    cluster.controllers.append(make_ready)
+    documents = build("production", "canary-pods")
+    for document in of_kind(documents, "Service", "HorizontalPodAutoscaler"):
+        plural = {"Service": "services"}.get(document["kind"], "horizontalpodautoscalers")
+        cluster.add(plural, document)
+    for document in map(copy.deepcopy, of_kind(documents, "Deployment")):
+        is_canary = document["metadata"]["name"].endswith("-canary")
+        document["spec"]["replicas"] = 0 if is_canary else 4
+        added = cluster.add("deployments", document)
+        if not is_canary:
+            stable = added
+    return stable
+
+
+def add_rollout(cluster: KubeApi) -> dict[str, Any]:
+    deployment = of_kind(build("production", "canary-steps"), "Deployment")[0]
+    cluster.add("deployments", deployment)
+    document = only("canary-steps", "Rollout")
+    document["status"] = {
+        "stableRS": "7c9d8f",
+        "currentPodHash": "5b6f4d",
+        "workloadObservedGeneration": "1",
+        "replicas": 4,
+    }
+    cluster.controllers.append(RolloutController())
+    return cluster.add("rollouts", document)
+
+
+def weight_of_route(document: dict[str, Any], _: KubeApi) -> float:
+    stable, canary = (one["weight"] for one in document["spec"]["rules"][0]["backendRefs"][:2])
+    return 100 * canary / (stable + canary)
+
+
+def weight_of_seldon(document: dict[str, Any], _: KubeApi) -> float:
+    return document["spec"]["predictors"][1]["traffic"]
+
+
+def part_of_pods(document: dict[str, Any], cluster: KubeApi) -> float:
+    stable = document["spec"]["replicas"]
+    canary = cluster.objects["deployments/model-server-canary"]["spec"]["replicas"]
+    return 100 * canary / (stable + canary)
+
+
+def weight_of_rollout(document: dict[str, Any], cluster: KubeApi) -> float:
+    return cluster.controllers[-1].weights[-1]
+
+
+KINDS = (
+    Kind(
+        "httproute",
+        ("model-server-gateway",),
+        add_route,
+        weight_of_route,
+        ({"service": "model-server"}, {"service": "model-server-next"}),
+        ('service="model-server"', 'service="model-server-next"'),
+    ),
+    Kind(
+        "seldondeployment",
+        ("model-server",),
+        add_seldon,
+        weight_of_seldon,
+        (
+            {"pod": "model-server-main-0-model-server-7c9d8f-abcde"},
+            {"pod": "model-server-canary-0-model-server-5b6f4d-fghij"},
+        ),
+        ('pod=~"model-server-main-[0-9]+-(?:', 'pod=~"model-server-canary-[0-9]+-(?:'),
+    ),
+    Kind(
+        "deployment",
+        ("model-server",),
+        add_deployments,
+        part_of_pods,
+        ({"pod": "model-server-7c9d8f-abcde"}, {"pod": "model-server-canary-5b6f4d-fghij"}),
+        ('pod=~"model-server-[0-9a-z]+-', 'pod=~"model-server-canary-[0-9a-z]+-'),
+    ),
+    Kind(
+        "rollout",
+        ("model-server",),
+        add_rollout,
+        weight_of_rollout,
+        ({"rollouts_pod_template_hash": "7c9d8f"}, {"rollouts_pod_template_hash": "5b6f4d"}),
+        ('hash="7c9d8f"', 'hash="5b6f4d"'),
+    ),
+)
+
+
+class Run(NamedTuple):
+    """What a canary is tried in."""
+
+    cluster: KubeApi
+    document: dict[str, Any]
+    kind: Kind
+    stable: Side
+    canary: Side
+    prometheus: PretendedPrometheus
+    arguments: list[str]
+
+    @property
+    def percent(self) -> float:
+        """Of the traffic, that the canary has now."""
+        with self.cluster.lock:
+            return self.kind.percent(self.document, self.cluster)
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param
+
+
+@pytest.fixture
+def run(cluster: KubeApi, kind: Kind) -> Iterator[Run]:
+    """Both sides under traffic, split as the cluster says at each moment."""
+    document = kind.add(cluster)
+    stable, canary = Side(), Side()
+    sides = dict(zip(kind.parts, (stable, canary), strict=True))
+    with PretendedPrometheus(sides).running() as prometheus:
+        arguments = [kind.name, *kind.arguments, "--namespace", NAMESPACE, "--prometheus", prometheus.url]
+        arguments += ["--step-seconds", "0.3", "--max-step-seconds", "20"]
+        made = Run(cluster, document, kind, stable, canary, prometheus, arguments)
+        with Traffic(stable, canary, lambda: made.percent):
+            yield made
+
+
+@pytest.fixture
+def at_first_look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Lets something begin, in a thread of its own, when a canary is judged for the first time."""
+
+    def hook(act: Callable[[], Any]) -> None:
+        original = progression.judge
+
+        def judge(*arguments: Any) -> Any:
+            monkeypatch.setattr(progression, "judge", original)
+            threading.Thread(target=act).start()
+            return original(*arguments)
+
+        monkeypatch.setattr(progression, "judge", judge)
+
+    return hook

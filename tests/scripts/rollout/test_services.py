@@ -1,0 +1,155 @@
+"""`scripts/canary.py` between real services, judged by what a real Prometheus has scraped of them."""
+
+import contextlib
+import http.client
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts import canary
+from scripts.rollout import progression
+from tests.conftest import Service, running_service, wait_until
+from tests.scripts.rollout.conftest import KINDS, NAMESPACE, Kind
+from tests.scripts.rollout.kube_api import KubeApi
+from tests.support.models import strict_categories
+from tests.support.prometheus import Prometheus, running_prometheus
+from tests.support.promotions import NAME, ROWS, Registry, version_of_strength
+
+ROUTE, SELDON, DEPLOYMENT, ROLLOUT = KINDS
+
+STEPS = ["--step-seconds", "3", "--max-step-seconds", "60", "--min-requests", "40", "--min-rows", "200"]
+# Of two processes on one busy machine either may be slower.
+STEPS += ["--max-latency-ratio", "100"]
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A good version, one that sees one class everywhere, and one that takes other columns."""
+    made = Registry(tmp_path_factory.mktemp("registry"), 1.0)
+    made.add(version_of_strength(1e-9))
+    made.add(strict_categories)
+    return made
+
+
+@pytest.fixture(scope="module")
+def serve(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Service]]:
+    """Starts a service with a version; each once."""
+    with contextlib.ExitStack() as stack:
+        running: dict[tuple[str, str], Service] = {}
+
+        def start(side: str, version: str) -> Service:
+            if (side, version) not in running:
+                service = stack.enter_context(
+                    running_service(
+                        tmp_path_factory.mktemp("service"),
+                        MLFLOW_TRACKING_URI=registry.uri,
+                        SERVING_MODEL_NAME=NAME,
+                        SERVING_MODEL_VERSION=version,
+                    )
+                )
+                running[side, version] = service.wait_ready()
+            return running[side, version]
+
+        yield start
+
+
+class Gateway:
+    """Requests that go to one of two services, by the weights that the cluster has at the moment."""
+
+    def __init__(self, stable: Service, canary: Service, percent: Callable[[], float]) -> None:
+        self._services = (stable, canary)
+        self._percent = percent
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._fire, args=(seed,)) for seed in range(2)]
+
+    def __enter__(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _fire(self, seed: int) -> None:
+        chance = random.Random(seed)
+        body = json.dumps({"instances": ROWS})
+        connections = [
+            http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=30)
+            for service in self._services
+        ]
+        while not self._stop.wait(0.002):
+            connection = connections[chance.random() * 100 < self._percent()]
+            connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
+            connection.getresponse().read()
+        for connection in connections:
+            connection.close()
+
+
+@contextlib.contextmanager
+def scraping(folder: Path, kind: Kind, stable: Service, new: Service) -> Iterator[Prometheus]:
+    """Runs a Prometheus that scrapes both, with the labels that a cluster's would give them."""
+    labels = {
+        service.url.removeprefix("http://"): {"namespace": NAMESPACE, **more}
+        for service, more in zip((stable, new), kind.labels, strict=True)
+    }
+    with running_prometheus(folder, *labels, labels=labels) as prometheus:
+        wait_until(lambda: prometheus.value("count(model_info)") == 2, 30, "both are scraped")
+        yield prometheus
+
+
+def drive(
+    kind: Kind,
+    version: str,
+    serve: Callable[..., Service],
+    cluster: KubeApi,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[int, float]:
+    """Runs the script from version 1 to a canary with another; returns its exit code and the canary's last part."""
+    monkeypatch.setattr(progression, "LOOK_SECONDS", 1)
+    stable, new = serve("stable", "1"), serve("canary", version)
+    document = kind.add(cluster)
+
+    def percent() -> float:
+        with cluster.lock:
+            return kind.percent(document, cluster)
+
+    arguments = [kind.name, *kind.arguments, "--namespace", NAMESPACE, *STEPS]
+    if kind is not ROLLOUT:
+        arguments += ["--steps", "20,60,100"]
+    with (
+        scraping(tmp_path / "prometheus", kind, stable, new) as prometheus,
+        Gateway(stable, new, percent),
+    ):
+        code = canary.main([*arguments, "--prometheus", prometheus.url])
+    return code, percent()
+
+
+@pytest.mark.parametrize("one", KINDS, ids=lambda kind: kind.name)
+def test_the_same_version_gets_all_traffic(one, serve, cluster, tmp_path, monkeypatch, capsys):
+    code, percent = drive(one, "1", serve, cluster, tmp_path, monkeypatch)
+    said = capsys.readouterr()
+    assert (code, percent) == (0, 100), said
+    assert said.err == ""
+    assert ", 0.0% failed, 95 % within" in said.out
+
+
+def test_a_version_that_sees_other_classes_is_put_back(serve, cluster, tmp_path, monkeypatch, capsys):
+    code, percent = drive(ROUTE, "2", serve, cluster, tmp_path, monkeypatch)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert (code, percent) == (1, 0), last
+    assert "weights are as before: model-server 1, model-server-next 0, because the canary predicts" in last
+
+
+def test_a_version_that_refuses_what_the_other_takes_is_put_back(
+    serve, cluster, tmp_path, monkeypatch, capsys
+):
+    code, percent = drive(ROLLOUT, "3", serve, cluster, tmp_path, monkeypatch)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert (code, percent) == (1, 0), last
+    assert "requests of the canary fail, stable: 0.0% of" in last

@@ -1,0 +1,262 @@
+"""What the tests of promotions share: versions that differ in every answer, and clients that check each one."""
+
+import http.client
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Self
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.models import infer_signature
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from serving.process.child import PARENT_VARIABLE
+from tests.conftest import Service, tracking, wait_until
+from tests.support.models import REQUIREMENTS, fill_registry, frame, register
+
+NAME = "wine"
+ROWS = frame("wine").iloc[::40].to_dict("records")
+"""Of every class."""
+
+
+def log_wine(model: Any, X: pd.DataFrame, name: str, **more: Any) -> Any:
+    """Logs and registers a classifier of wines."""
+    return mlflow.sklearn.log_model(
+        model,
+        name=name,
+        registered_model_name=name,
+        **REQUIREMENTS,
+        signature=infer_signature(X, np.zeros(3, dtype=np.int64)),
+        **more,
+    )
+
+
+def version_of_strength(strength: float) -> Any:
+    """Returns what logs a regression whose probabilities depend on its strength."""
+
+    def log(name: str) -> Any:
+        X, y = load_wine(return_X_y=True, as_frame=True)
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000)).fit(X, y)
+        return log_wine(model, X, name, input_example=X.head(3))
+
+    return log
+
+
+def version_of_neighbours(n_neighbors: int, *, is_scaled: bool) -> Any:
+    """Returns what logs a classifier without a compiled form, behind a step that has one or alone."""
+
+    def log(name: str) -> Any:
+        X, y = load_wine(return_X_y=True, as_frame=True)
+        neighbours = KNeighborsClassifier(n_neighbors, algorithm="brute")
+        model = make_pipeline(StandardScaler(), neighbours) if is_scaled else neighbours
+        return log_wine(model.fit(X, y), X, name, input_example=X.head(3))
+
+    return log
+
+
+class Registry:
+    """A registry of a test's own with versions of `wine`, and what each of them answers."""
+
+    def __init__(self, folder: Path, *strengths: float) -> None:
+        self.folder = folder
+        self.uri = fill_registry(folder, {})
+        self.answers: dict[str, list[list[float]]] = {}
+        with tracking(self.uri):
+            for strength in strengths:
+                register(NAME, version_of_strength(strength), alias=None)
+        self.promote("1")
+
+    def promote(self, version: str) -> None:
+        """Lets the alias point at a version."""
+        mlflow.MlflowClient(self.uri, self.uri).set_registered_model_alias(NAME, "production", version)
+
+    def add(self, log: Any) -> str:
+        """Registers one more version; returns its number."""
+        with tracking(self.uri):
+            return register(NAME, log, alias=None)
+
+    def add_again(self, version: str) -> str:
+        """Registers one more version of the files of another; returns its number."""
+        client = mlflow.MlflowClient(self.uri, self.uri)
+        source = client.get_model_version(NAME, version)
+        with tracking(self.uri):
+            added = str(client.create_model_version(NAME, source.source, source.run_id).version)
+        self.answers[added] = self.own_answers(version)
+        return added
+
+    def own_answers(self, version: str) -> list[list[float]]:
+        """What the model itself says of `ROWS`."""
+        if version not in self.answers:
+            with tracking(self.uri):
+                model = mlflow.sklearn.load_model(f"models:/{NAME}/{version}")
+            self.answers[version] = model.predict_proba(pd.DataFrame(ROWS)).tolist()
+        return self.answers[version]
+
+
+class Clients:
+    """Clients that fire from the beginning to the end of a `with` statement."""
+
+    def __init__(self, service: Service, registry: Registry, versions: tuple[str, ...], n: int = 4) -> None:
+        self.answered: Counter[str] = Counter()
+        """Answers by version."""
+        self.wrong: list[str] = []
+        self._service = service
+        self._expected = {version: registry.own_answers(version) for version in versions}
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._fire) for _ in range(n)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _fire(self) -> None:
+        connection = self._connect()
+        body = json.dumps({"instances": ROWS})
+        while not self._stop.is_set():
+            try:
+                connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                answer = json.loads(response.read())
+                self._check(response.status, answer)
+            except Exception as error:  # every failure counts, whatever it is
+                self.wrong.append(repr(error))
+                connection.close()
+                connection = self._connect()
+        connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self._service.url.removeprefix("http://"), timeout=30)
+
+    def _check(self, status: int, answer: dict[str, Any]) -> None:
+        if status != 200:
+            self.wrong.append(f"{status}: {answer}")
+            return
+        version = answer["model"]["version"]
+        self.answered[version] += 1
+        got = [list(one["probabilities"].values()) for one in answer["predictions"]]
+        if version not in self._expected or not np.allclose(got, self._expected[version], rtol=0, atol=1e-9):
+            self.wrong.append(f"version {version} answered {got}")
+
+
+def versions_answering(service: Service, n_requests: int = 12) -> set[str]:
+    """The versions that answer new connections, which the kernel hands to the workers in turn or at random."""
+    found = set()
+    for _ in range(n_requests):
+        connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=30)
+        connection.request(
+            "POST", "/v1/predict", json.dumps({"instances": ROWS[:1]}), {"Content-Type": "application/json"}
+        )
+        answer = json.loads(connection.getresponse().read())
+        found.add(answer.get("model", {}).get("version", str(answer)))
+        connection.close()
+    return found
+
+
+def wait_answering(service: Service, version: str, seconds: float = 180) -> None:
+    """Waits until every worker answers with the version.
+
+    Each says so itself: of the connections made under load one worker may get nearly all. Preparing has a low
+    priority: beside clients that take what they can get it may last minutes.
+    """
+    wait_until(
+        lambda: (
+            service.every_worker_serves(f"{NAME}:{version}-") and versions_answering(service) == {version}
+        ),
+        seconds,
+        f"version {version} answers everywhere",
+    )
+
+
+def described_everywhere(service: Service, n_requests: int = 40) -> list[dict[str, Any]]:
+    """What `/v1/models` says at as many new connections; an idle service's workers get about half of them each."""
+    return [service.ask_anew("GET", "/v1/models").json() for _ in range(n_requests)]
+
+
+def refused(service: Service) -> dict[str, str]:
+    """The reasons of refused versions, as `/v1/models` has them."""
+    return {one["version"]: one["reason"] for one in service.http.get("/v1/models").json()["refused"]}
+
+
+def metrics(service: Service) -> str:
+    """What one of the workers shows at `/metrics`."""
+    return service.http.get("/metrics").text
+
+
+class Trap(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+    """A step that does its worst, once it is in the processes of a service."""
+
+    def __init__(self, kind: str = "none") -> None:
+        self.kind = kind
+
+    def fit(self, X: Any, y: Any = None) -> "Trap":
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def transform(self, X: Any) -> Any:
+        if "SERVING_MODEL_NAME" in os.environ:
+            if self.kind == "slow":
+                time.sleep(0.2)
+            is_prepared = PARENT_VARIABLE in os.environ
+            if self.kind == "sluggish" and not is_prepared:
+                time.sleep(0.2)
+            if (self.kind == "hang" and not is_prepared) or (self.kind == "stuck" and is_prepared):
+                time.sleep(3600)
+            if self.kind == "tardy":
+                time.sleep(0.02)
+            if self.kind == "crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if self.kind == "greedy":
+                hoard = []
+                while True:
+                    hoard.append(bytearray(2**30))
+        return X
+
+
+def trapped(kind: str, serialization_format: str = "cloudpickle") -> Any:
+    """Returns what logs a model with a trap in it."""
+
+    def log(name: str) -> Any:
+        X, y = load_wine(return_X_y=True, as_frame=True)
+        model = make_pipeline(Trap(kind), StandardScaler(), LogisticRegression()).fit(X, y)
+        return log_wine(
+            model,
+            X,
+            name,
+            serialization_format=serialization_format,
+            skops_trusted_types=["tests.support.promotions.Trap"],
+        )
+
+    return log
+
+
+def nan_outputs(name: str) -> Any:
+    """Logs a model whose training diverged."""
+    X, y = load_wine(return_X_y=True, as_frame=True)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    model[-1].coef_[:] = np.nan
+    return log_wine(model, X, name)
+
+
+def another_signature(name: str) -> Any:
+    """Logs a model that wants one column more."""
+    X, y = load_wine(return_X_y=True, as_frame=True)
+    X = X.assign(region=1.0)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    return log_wine(model, X, name)
