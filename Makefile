@@ -4,6 +4,8 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 
 	$(shell $(python) -c 'import sys; print("$(python)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
 UV ?= uv
 DIST ?= dist
+# Test files that run side by side: twice the processors, since services under test mostly wait.
+JOBS ?= 4
 
 SERVING := .venv/serving.stamp
 DEV := .venv/dev.stamp
@@ -17,19 +19,23 @@ export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: serve test test-container test-manifests image rules lint sbom audit deploy-tools bench demo-promotion lock lock-bench clean help
+.PHONY: serve test soak test-container test-manifests image rules lint sbom audit deploy-tools bench demo-promotion lock lock-bench clean help
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo where there is none
 	@.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
 		|| echo "serving all the same: not ready until the registry has a model"
 	@exec .venv/bin/bentoml serve -p "$${PORT:-3000}"
 
-test: $(DEV)  ## run the tests (ARGS="-k name" for some of them)
-	.venv/bin/python -m pytest $(ARGS)
+test: $(DEV)  ## run the tests (ARGS="-k name" for some of them, ARGS="-n 0" in one process)
+	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --durations 20 $(ARGS)
+
+soak: $(DEV)  ## run what takes long: promotions under load, simulated canaries, generated rows (ARGS="-k name")
+	SOAK=1 .venv/bin/python -m pytest -m soak -rP $(ARGS)
 
 lint: $(DEV)  ## check rules, format, types, shell scripts and workflows
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports --no-cache
 	.venv/bin/mypy --strict service.py preprocessing.py serving scripts benchmarks container
 	.venv/bin/shellcheck .ci/run container/*.sh scripts/*.sh
 	.venv/bin/actionlint -shellcheck .venv/bin/shellcheck

@@ -41,6 +41,7 @@ from serving.model.prepared import STORE_VARIABLE  # noqa: E402
 from serving.model.sealed import find_sealed  # noqa: E402
 from serving.model.state import State, write_state  # noqa: E402
 from serving.prepare.sync.supervisor import start_sync  # noqa: E402
+from serving.process.control_sockets import use_unix_sockets  # noqa: E402
 from serving.process.logs import configure_bentoml, configure_logging  # noqa: E402
 from serving.process.shutdown import end_gracefully  # noqa: E402
 from serving.protocols import v1  # noqa: E402
@@ -127,6 +128,7 @@ class ModelServer:
         """Starts the sync process; the workers find its outcome through the environment."""
         folder = new_run_directory()
         os.environ[RUN_DIRECTORY_VARIABLE] = str(folder)
+        use_unix_sockets(folder)
         for name, near in unknown_variables().items():
             hint = f"; did you mean {near}?" if near else ""
             log.warning("no setting reads %s%s", name, hint)

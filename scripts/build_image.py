@@ -120,6 +120,7 @@ def labels(revision: str, tag: str, prepared: Prepared | None) -> dict[str, str]
         "org.opencontainers.image.title": "mlflow-model-server",
         "org.opencontainers.image.version": tag.rpartition(":")[2],
         "org.opencontainers.image.revision": revision,
+        "org.opencontainers.image.licenses": "Apache-2.0",
         "org.opencontainers.image.created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
     if prepared is not None:

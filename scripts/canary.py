@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
 from scripts.lifecycle.cli import DONE, FAILED, OneLineParser, run, settle, teller  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import Prometheus  # noqa: E402  # the same
-from scripts.lifecycle.retry import insist  # noqa: E402  # the same
+from scripts.lifecycle.retry import retry_put_back  # noqa: E402  # the same
 from scripts.lifecycle.services import http_url  # noqa: E402  # the same
 from scripts.rollout.argo import Rollout  # noqa: E402  # the same
 from scripts.rollout.cluster import Cluster  # noqa: E402  # the same
@@ -250,7 +250,7 @@ def restore(
 ) -> tuple[int, dict[str, Any], list[str]]:
     """Puts back what an earlier run has moved; returns what `drive` does."""
     # A signal may come through: it goes on where it was broken off, when it is called again.
-    said = insist(lambda: target.put_back(is_dry=is_dry), say)
+    said = retry_put_back(lambda: target.put_back(is_dry=is_dry), say)
     if not said:
         return FAILED, facts | {"done": False}, [f"{target.title}: no canary has moved it"]
     return DONE, facts | {"done": not is_dry, "why": said}, [f"{target.title}: {said}"]

@@ -30,7 +30,7 @@ from scripts.deploying.kubectl import Document, Kubectl, call, last_line  # noqa
 from scripts.deploying.workloads import find_workload  # noqa: E402  # the same
 from scripts.lifecycle import LifecycleError  # noqa: E402  # the same
 from scripts.lifecycle.cli import DONE, FAILED, OneLineParser, run, teller  # noqa: E402  # the same
-from scripts.lifecycle.signals import BrokenOff  # noqa: E402  # the same
+from scripts.lifecycle.signals import Interrupted  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 MANIFESTS = ROOT / "k8s"
@@ -117,7 +117,7 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
     check_taken(kubectl, manifests, documents, namespace)
     try:
         applied = kubectl("apply", "--filename", "-", text=manifests)
-    except BrokenOff as reason:
+    except Interrupted as reason:
         why = f"{reason} while it was applied: a part of it may be there"
         return reason.exit_code, facts | {"done": False, "why": why}, [f"{namespace}: {why}"]
     if applied.returncode:

@@ -34,12 +34,12 @@ from scripts.smoke import (  # noqa: E402  # the same
     prediction_checks,  # the same
     state_checks,  # the same
 )
-from scripts.smoke.session import Example, Expected, Visit  # noqa: E402  # the same
+from scripts.smoke.run import Example, Expected, SmokeRun  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 HEADER_VARIABLE = "SMOKE_TEST_HEADER"
 
-Claim = Callable[[Visit], str]
+Claim = Callable[[SmokeRun], str]
 
 CLAIMS: dict[str, Claim] = {
     "live": state_checks.live,
@@ -183,12 +183,12 @@ def smoke_test(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str,
     # A server may repeat what it was sent.
     secrets = [part for _, value in options.header for part in (value, *value.split())]
     say = teller(options)
-    visit = Visit(options.url, dict(options.header), expected, say)
+    smoke_run = SmokeRun(options.url, dict(options.header), expected, say)
     rows: list[dict[str, Any]] = []
     is_met = True
     for name, claim in CLAIMS.items():
         started = time.monotonic()
-        outcome, detail = try_claim(claim, visit) if is_met else ("not tried", "")
+        outcome, detail = try_claim(claim, smoke_run) if is_met else ("not tried", "")
         detail = to_line(detail, secrets)
         is_met = is_met and outcome != "FAILED"
         rows.append(
@@ -201,8 +201,8 @@ def smoke_test(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str,
         )
         say(f"{name:<{WIDTH}}  {outcome:<9}  {detail}".rstrip())
     facts = {"url": options.url, "is_met": is_met}
-    if "champion" in visit.models:
-        facts |= {key: visit.champion.get(key) for key in ("name", "version")}
+    if "champion" in smoke_run.models:
+        facts |= {key: smoke_run.champion.get(key) for key in ("name", "version")}
     return DONE if is_met else FAILED, facts | {"claims": rows}, []
 
 
@@ -213,14 +213,14 @@ def to_line(text: str, secrets: Sequence[str]) -> str:
     return "".join(character for character in " ".join(text.split()) if character.isprintable())[:300]
 
 
-def try_claim(claim: Claim, visit: Visit) -> tuple[str, str]:
+def try_claim(claim: Claim, smoke_run: SmokeRun) -> tuple[str, str]:
     """Returns what came of a claim: `ok`, `FAILED` or `–`, and why.
 
     Raises:
         LifecycleError: there is no service to ask.
     """
     try:
-        return "ok", claim(visit)
+        return "ok", claim(smoke_run)
     except NotApplicable as why:
         return "–", str(why)
     except (Broken, NoAnswer) as why:

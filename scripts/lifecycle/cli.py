@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.moves import Selector
 from scripts.lifecycle.registry import RegisteredModel
-from scripts.lifecycle.signals import BrokenOff, breaking_off
-from scripts.lifecycle.watch import TakenBack
+from scripts.lifecycle.signals import Interrupted, breaking_off
+from scripts.lifecycle.watch import RolledBack
 from serving.settings import Settings, SettingsError, load_settings
 
 DONE, FAILED, IMPOSSIBLE = 0, 1, 2
@@ -80,7 +80,7 @@ def run(
         options = parse(arguments, settings)
         with breaking_off():
             code, facts, sentences = main(options, settings)
-    except BrokenOff as reason:
+    except Interrupted as reason:
         print(f"{script}: {reason}", file=sys.stderr)
         return reason.exit_code
     except (LifecycleError, SettingsError) as error:
@@ -113,9 +113,9 @@ def settle(
     """
     try:
         carry_out()
-    except TakenBack as reason:
+    except RolledBack as reason:
         return FAILED, facts | {"done": False, "why": str(reason)}, []
-    except BrokenOff as reason:
+    except Interrupted as reason:
         why = f"{reason}; {outcome()}"
         print(f"{script}: {why}", file=sys.stderr)
         return reason.exit_code, facts | {"done": False, "why": why}, []

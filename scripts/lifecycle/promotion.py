@@ -11,11 +11,11 @@ from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits
 from scripts.lifecycle.placement import name_of
 from scripts.lifecycle.polling import known_refusals, lacks_challenger, lacks_champion, wait_for
 from scripts.lifecycle.registry import RegisteredModel
-from scripts.lifecycle.retry import insist
+from scripts.lifecycle.retry import retry_put_back
 from scripts.lifecycle.services import Seen
 from scripts.lifecycle.signals import undisturbed
 from scripts.lifecycle.validation_record import Results
-from scripts.lifecycle.watch import TakenBack, Watch, Watched
+from scripts.lifecycle.watch import RolledBack, Watch, Watched
 
 
 class Promotion:
@@ -43,7 +43,7 @@ class Promotion:
         """Does it.
 
         Raises:
-            TakenBack: it did not succeed, and all is as it was.
+            RolledBack: it did not succeed, and all is as it was.
             Overtaken: somebody else has moved the same thing meanwhile; that is left alone.
             StillThere: it did not succeed, and could not be put back.
             LifecycleError: the registry refuses, or it is not known how the version before does; nothing was done.
@@ -67,7 +67,7 @@ class Promotion:
                 and isinstance(error, LifecycleError)
                 and error.exit_code == LifecycleError.exit_code
             ):
-                raise TakenBack(str(error)) from None
+                raise RolledBack(str(error)) from None
             raise
         with undisturbed():
             self._end(challenger)
@@ -86,7 +86,7 @@ class Promotion:
             with undisturbed():
                 has_changed = self._take_back(str(error) or type(error).__name__)
             if has_changed and isinstance(error, LifecycleError):
-                raise TakenBack(str(error)) from None
+                raise RolledBack(str(error)) from None
             raise
         self.outcome = f"{model.where} is version {self._version}"
         if options.url:
@@ -113,13 +113,13 @@ class Promotion:
     def _wait(self, lacks: Callable[[Seen], str]) -> None:
         late = wait_for(self._options.url, lacks, self._options.timeout, self._version, self._known)
         if late:
-            raise TakenBack("; ".join(f"{url}: {why}" for url, why in late.items()))
+            raise RolledBack("; ".join(f"{url}: {why}" for url, why in late.items()))
 
     def _take_back(self, why: str) -> bool:
         """Puts the version before back; returns False where it was never moved."""
         model, options = self._model, self._options
         try:
-            has_changed = insist(lambda: model.take_back(why, options.audit_log), self._say)
+            has_changed = retry_put_back(lambda: model.take_back(why, options.audit_log), self._say)
         except NotRecorded as error:
             self._say(str(error))
             has_changed = True
@@ -153,7 +153,7 @@ class Promotion:
             why: the promotion has failed; nothing where it has not.
         """
         try:
-            has_changed = insist(lambda: challenger.put_back(is_promoted=not why), self._say)
+            has_changed = retry_put_back(lambda: challenger.put_back(is_promoted=not why), self._say)
         except LifecycleError as error:
             self._say(f"the challenger was left as it is: {error}")
             return True

@@ -15,7 +15,7 @@ PAUSE_SECONDS = 2
 Done = TypeVar("Done")
 
 
-def insist(put_back: Callable[[], Done], say: Callable[[str], None]) -> Done:
+def retry_put_back(put_back: Callable[[], Done], say: Callable[[str], None]) -> Done:
     """Puts something back; tries again for a while.
 
     Args:

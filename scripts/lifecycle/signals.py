@@ -8,7 +8,7 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class BrokenOff(KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt):
     """One of the signals has come."""
 
     def __init__(self, number: int) -> None:
@@ -19,7 +19,7 @@ class BrokenOff(KeyboardInterrupt):
 
 @contextmanager
 def breaking_off() -> Iterator[None]:
-    """Within, the first signal raises `BrokenOff`, and those after it are ignored: what it led to has to be done.
+    """Within, the first signal raises `Interrupted`, and those after it are ignored: what it led to has to be done.
 
     They are ignored until the process ends, which comes next: it shall end with the exit code of the first one.
     """
@@ -30,7 +30,7 @@ def breaking_off() -> Iterator[None]:
         is_broken_off = True
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
-        raise BrokenOff(number)
+        raise Interrupted(number)
 
     # What whoever started this wants ignored stays so.
     ours = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

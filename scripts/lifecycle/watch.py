@@ -13,7 +13,7 @@ N_SILENT_LOOKS = 5
 """In so many looks in a row a service may not answer with the version: a worker may have begun anew."""
 
 
-class TakenBack(Exception):
+class RolledBack(Exception):
     """The version does worse, or is not taken; says why."""
 
 
@@ -60,7 +60,7 @@ class Watch:
 
         Raises:
             Overtaken: somebody else has moved it.
-            TakenBack: the version does worse, a service does not answer with it, or it is not known any more how it
+            RolledBack: the version does worse, a service does not answer with it, or it is not known any more how it
                 does.
         """
         end = time.monotonic() + seconds
@@ -73,10 +73,10 @@ class Watch:
             try:
                 before, after = watched.before(), watched.after()
             except LifecycleError as error:
-                raise TakenBack(str(error)) from None
+                raise RolledBack(str(error)) from None
             worse = find_worsening(before, after, self._limits)
             if worse is not None:
-                raise TakenBack(worse)
+                raise RolledBack(worse)
         if after is not None:
             self._tell_what_is_not_known(watched.version, before, after)
 
@@ -88,7 +88,7 @@ class Watch:
                 continue
             silent[url] += 1
             if silent[url] >= N_SILENT_LOOKS:
-                raise TakenBack(f"{url}: {missing}, {N_SILENT_LOOKS} times in a row")
+                raise RolledBack(f"{url}: {missing}, {N_SILENT_LOOKS} times in a row")
 
     def _tell_what_is_not_known(self, version: str, before: Counts, after: Counts) -> None:
         if after.requests < MIN_REQUESTS:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from scripts.lifecycle import LifecycleError, Overtaken, StillThere
 from scripts.lifecycle.prometheus import PrometheusError
-from scripts.lifecycle.retry import insist
+from scripts.lifecycle.retry import retry_put_back
 from scripts.lifecycle.signals import undisturbed
-from scripts.lifecycle.watch import TakenBack
+from scripts.lifecycle.watch import RolledBack
 from scripts.rollout.cluster import Unavailable
 from scripts.rollout.judgement import Behaviour, Limits, Share, Verdict, judge
 from scripts.rollout.measurement import Measure
@@ -65,7 +65,7 @@ class Canary:
             percents: of the steps, in their order.
 
         Raises:
-            TakenBack: the canary does worse, or it is not known any more how it does; all is as it was.
+            RolledBack: the canary does worse, or it is not known any more how it does; all is as it was.
             Overtaken: somebody else has moved it; it is left alone.
             StillThere: it should be as it was, and is not.
             BaseException: any other, such as Ctrl-C; all is as it was.
@@ -82,7 +82,7 @@ class Canary:
             with undisturbed():
                 has_changed = self._put_back(why)
             if has_changed and isinstance(error, LifecycleError):
-                raise TakenBack(why) from None
+                raise RolledBack(why) from None
             raise
         self.outcome = said
         self._say(said)
@@ -117,7 +117,7 @@ class Canary:
                 self._say(f"waiting at {percent} %: {verdict.why}")
         self._note(percent, stable, canary, verdict)
         if verdict.kind == "break off":
-            raise TakenBack(verdict.why)
+            raise RolledBack(verdict.why)
 
     def _follow(self, *, is_alone: bool) -> Callable[[], tuple[Behaviour, Behaviour]]:
         give_up = time.monotonic() + LOST_SECONDS
@@ -140,7 +140,7 @@ class Canary:
     def _put_back(self, why: str) -> bool:
         """Puts it back; returns False where it was not moved."""
         try:
-            said = insist(self._target.put_back, self._say)
+            said = retry_put_back(self._target.put_back, self._say)
         except Overtaken as error:
             self.outcome = str(error)
             raise

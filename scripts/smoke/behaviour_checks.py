@@ -7,8 +7,8 @@ import time
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.smoke import Broken, NotApplicable
-from scripts.smoke.client import Dialogue
-from scripts.smoke.session import JSON, PAUSE_SECONDS, Visit
+from scripts.smoke.client import Session
+from scripts.smoke.run import JSON, PAUSE_SECONDS, SmokeRun
 
 PRIVATE = "smoke-test-value"
 """A caller's value, which no error may repeat."""
@@ -27,10 +27,10 @@ N_ROUNDS = 5
 """Behind a proxy each look at /metrics may come to another pod; so often it is tried to meet the same one."""
 
 
-def errors(visit: Visit) -> str:
+def errors(run: SmokeRun) -> str:
     """A wrong body is the caller's mistake, told in the documented shape."""
     for what, body, media_type, status, code in WRONG:
-        answer = visit.post("/v1/predict", body, media_type, **{"X-Request-ID": "smoke-test-error"})
+        answer = run.post("/v1/predict", body, media_type, **{"X-Request-ID": "smoke-test-error"})
         if answer.status != status:
             raise Broken(f"{what}: {answer.error()}, not {status}")
         said = answer.json()
@@ -44,21 +44,21 @@ def errors(visit: Visit) -> str:
     return ", ".join(str(status) for *_, status, _ in WRONG) + " as documented"
 
 
-def counted(visit: Visit) -> str:
+def counted(run: SmokeRun) -> str:
     """`/metrics` counts what is asked: rows, requests and errors."""
-    if visit.expected.no_metrics or visit.expected.v1_only:
+    if run.expected.no_metrics or run.expected.v1_only:
         raise NotApplicable(
-            "not asked (--no-metrics)" if visit.expected.no_metrics else "not asked (--v1-only)"
+            "not asked (--no-metrics)" if run.expected.no_metrics else "not asked (--v1-only)"
         )
-    n_rows = len(visit.instances)
+    n_rows = len(run.instances)
     wanted = {"model_predictions_total": n_rows, "model_prediction_latency_seconds_count": 1}
     wanted["model_prediction_errors_total"] = 1
     missing = ""
     for _ in range(N_ROUNDS):
-        with visit.asker.dialogue() as dialogue:
-            before = _read_counts(visit, dialogue)
-            _ask_twice(visit, dialogue)
-            after = _read_counts(visit, dialogue)
+        with run.client.session() as session:
+            before = _read_counts(run, session)
+            _ask_twice(run, session)
+            after = _read_counts(run, session)
         grown = {name: after.get(name, 0) - before.get(name, 0) for name in wanted}
         missing = ", ".join(
             f"{name} by {grown[name]:g}, not {n}" for name, n in wanted.items() if grown[name] < n
@@ -69,18 +69,18 @@ def counted(visit: Visit) -> str:
     raise Broken(f"{missing} (where requests are not counted, or /metrics is hidden: --no-metrics)")
 
 
-def _ask_twice(visit: Visit, dialogue: Dialogue) -> None:
+def _ask_twice(run: SmokeRun, session: Session) -> None:
     """Asks once well and once wrongly, on the connection on which it is looked what was counted."""
-    body = json.dumps({"instances": visit.instances}).encode()
+    body = json.dumps({"instances": run.instances}).encode()
     for content, status in ((body, 200), (WRONG[0][1], 400)):
-        answer = dialogue.ask("/v1/predict", content, {"Content-Type": JSON, **visit.routing})
+        answer = session.ask("/v1/predict", content, {"Content-Type": JSON, **run.routing})
         if answer.status != status:
             raise Broken(f"it answers {answer.error()}, not {status} as before")
 
 
-def _read_counts(visit: Visit, dialogue: Dialogue) -> dict[str, float]:
+def _read_counts(run: SmokeRun, session: Session) -> dict[str, float]:
     """Returns the counters of the version that answers, added up over roles and codes."""
-    answer = dialogue.ask("/metrics")
+    answer = session.ask("/metrics")
     if answer.status != 200:
         raise Broken(f"/metrics answers {answer.kind} (where it is hidden: --no-metrics)")
     counts: dict[str, float] = {}
@@ -88,7 +88,7 @@ def _read_counts(visit: Visit, dialogue: Dialogue) -> dict[str, float]:
         for family in text_string_to_metric_families(answer.body.decode(errors="replace")):
             for sample in family.samples:
                 if (
-                    sample.labels.get("version") == visit.answering["version"]
+                    sample.labels.get("version") == run.answering["version"]
                     and sample.labels.get("role") != "shadow"
                 ):
                     counts[sample.name] = counts.get(sample.name, 0) + sample.value
@@ -97,16 +97,16 @@ def _read_counts(visit: Visit, dialogue: Dialogue) -> dict[str, float]:
     return counts
 
 
-def latency(visit: Visit) -> str:
+def latency(run: SmokeRun) -> str:
     """One row is answered within the time that the command line allows, in the median."""
-    limit = visit.expected.max_latency_ms
+    limit = run.expected.max_latency_ms
     if limit is None:
         raise NotApplicable("not asked (--max-latency-ms)")
-    body = json.dumps({"instances": visit.instances[:1]}).encode()
+    body = json.dumps({"instances": run.instances[:1]}).encode()
     taken = []
-    with visit.asker.dialogue() as dialogue:
+    with run.client.session() as session:
         for _ in range(N_TIMED + 1):
-            answer = dialogue.ask("/v1/predict", body, {"Content-Type": JSON, **visit.routing})
+            answer = session.ask("/v1/predict", body, {"Content-Type": JSON, **run.routing})
             if answer.status != 200:
                 raise Broken(answer.error())
             taken.append(answer.seconds * 1e3)

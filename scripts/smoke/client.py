@@ -55,7 +55,7 @@ class Answer(NamedTuple):
         return self.kind
 
 
-class Dialogue:
+class Session:
     """Questions over one connection, which come to one worker."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Dialogue:
         return Answer(path, response.status, response.headers, content, time.perf_counter() - started)
 
 
-class Asker:
+class Client:
     """Asks one service, with the headers that it wants."""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
@@ -110,7 +110,7 @@ class Asker:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
 
     @contextlib.contextmanager
-    def dialogue(self) -> Iterator[Dialogue]:
+    def session(self) -> Iterator[Session]:
         """Gives one connection for several questions."""
         connection = (
             TlsConnection(self._host, self._port, context=self._tls)
@@ -118,7 +118,7 @@ class Asker:
             else Connection(self._host, self._port)
         )
         with contextlib.closing(connection):
-            yield Dialogue(connection, self._prefix, self._headers)
+            yield Session(connection, self._prefix, self._headers)
 
     def ask(
         self,
@@ -132,8 +132,8 @@ class Asker:
         Raises:
             NoAnswer: there is none within so many seconds.
         """
-        with self.dialogue() as dialogue:
-            return dialogue.ask(path, body, {"Connection": "close", **(headers or {})}, seconds)
+        with self.session() as session:
+            return session.ask(path, body, {"Connection": "close", **(headers or {})}, seconds)
 
 
 def reason(error: OSError | http.client.HTTPException, seconds: float) -> NoAnswer:

@@ -9,7 +9,7 @@ from scripts.smoke import Broken, NotApplicable
 from scripts.smoke.arrays import ARROW, NPY, arrow_to_rows, npy_to_rows, row_of, to_arrow, to_npy
 from scripts.smoke.client import Answer
 from scripts.smoke.comparison import find_difference, flatten, is_number, numbers_of
-from scripts.smoke.session import JSON, Visit
+from scripts.smoke.run import JSON, SmokeRun
 
 REQUEST_ID = "smoke-test"
 
@@ -23,32 +23,32 @@ PROBABILITY_TOLERANCE = 1e-5
 """By which a sum may miss one: libraries that compute in float32 miss it by some 1e-7 a class."""
 
 
-def example(visit: Visit) -> str:
+def example(run: SmokeRun) -> str:
     """The model's own example is answered, in the documented shape."""
-    visit.instances, source = _read_example(visit)
-    answer = _ask_champion(visit)
+    run.instances, source = _read_example(run)
+    answer = _ask_champion(run)
     if answer.status != 200:
-        hint = "" if visit.expected.example else " (another example: --example)"
+        hint = "" if run.expected.example else " (another example: --example)"
         raise Broken(f"{answer.error()}{hint}")
     said = answer.json()
     if said["request_id"] != REQUEST_ID or answer.headers.get("X-Request-ID") != REQUEST_ID:
         raise Broken("its request_id is not the X-Request-ID that it was asked with")
-    visit.answer, predictions = answer, said["predictions"]
-    if len(predictions) != len(visit.instances):
-        raise Broken(f"{len(predictions)} predictions for {len(visit.instances)} rows")
+    run.answer, predictions = answer, said["predictions"]
+    if len(predictions) != len(run.instances):
+        raise Broken(f"{len(predictions)} predictions for {len(run.instances)} rows")
     for prediction in predictions:
-        _check_shape(prediction, visit)
-    visit.predictions = predictions
+        _check_shape(prediction, run)
+    run.predictions = predictions
     return f"{len(predictions)} rows of {source}"
 
 
-def _read_example(visit: Visit) -> tuple[list[Any], str]:
-    if visit.expected.example:
-        rows, source = visit.expected.example
+def _read_example(run: SmokeRun) -> tuple[list[Any], str]:
+    if run.expected.example:
+        rows, source = run.expected.example
     else:
-        answer = visit.get("/docs.json")
+        answer = run.get("/docs.json")
         is_open = answer.status == 200
-        if visit.expected.v1_only and not (is_open and answer.media_type == JSON):
+        if run.expected.v1_only and not (is_open and answer.media_type == JSON):
             raise LifecycleError(
                 f"--v1-only needs --example here: /docs.json, which has the model's own, answers {answer.kind}"
             )
@@ -57,28 +57,28 @@ def _read_example(visit: Visit) -> tuple[list[Any], str]:
         operation = answer.json()["paths"]["/v1/predict"]["post"]
         rows, source = operation["requestBody"]["content"][JSON]["example"]["instances"], "/docs.json"
         schema = operation["responses"]["200"]["content"][JSON]["schema"]
-        visit.documented = set(schema["properties"]["predictions"]["items"]["properties"])
+        run.documented = set(schema["properties"]["predictions"]["items"]["properties"])
     rows = rows[:MAX_ROWS]
     # At least two, so that rows can get into each other's way.
     return (rows if len(rows) > 1 else rows * 2), source
 
 
-def _ask_champion(visit: Visit) -> Answer:
+def _ask_champion(run: SmokeRun) -> Answer:
     """Asks for the example with a routing key that comes to the champion, where it shares the requests."""
     for number in range(N_KEYS):
-        visit.routing = {"X-Routing-Key": f"smoke-test-{number}"}
-        answer = visit.predict(visit.instances, **{"X-Request-ID": REQUEST_ID})
+        run.routing = {"X-Routing-Key": f"smoke-test-{number}"}
+        answer = run.predict(run.instances, **{"X-Request-ID": REQUEST_ID})
         if answer.headers.get("X-Model-Role") != "challenger":
             break
     return answer
 
 
-def _check_shape(prediction: dict[str, Any], visit: Visit) -> None:
-    keys, is_classifier = set(prediction), visit.answering["task"] == "classification"
-    documented = visit.documented or ({"label", "probabilities"} & keys if is_classifier else {"value"})
+def _check_shape(prediction: dict[str, Any], run: SmokeRun) -> None:
+    keys, is_classifier = set(prediction), run.answering["task"] == "classification"
+    documented = run.documented or ({"label", "probabilities"} & keys if is_classifier else {"value"})
     if keys != documented or not keys:
         raise Broken(f"a prediction has {_names(keys)}, documented are {_names(documented)}")
-    classes = visit.answering["classes"]
+    classes = run.answering["classes"]
     label = prediction.get("label")
     if classes and "label" in keys and not isinstance(label, list) and label not in classes:
         raise Broken(f"the label {label!r:.40} is none of the model's classes")
@@ -90,15 +90,15 @@ def _names(keys: set[str]) -> str:
     return ", ".join(sorted(keys)) or "nothing"
 
 
-def version(visit: Visit) -> str:
+def version(run: SmokeRun) -> str:
     """The answer names the version that `/v1/models` names, in its body and in its headers."""
-    assert visit.answer is not None
-    headers = visit.answer.headers
+    assert run.answer is not None
+    headers = run.answer.headers
     role = headers.get("X-Model-Role", "champion")
-    if role not in visit.models:
+    if role not in run.models:
         raise Broken(f"X-Model-Role is {role!r:.40}, and /v1/models has no such role")
-    found = visit.models[role]
-    named = visit.answer.json()["model"]
+    found = run.models[role]
+    named = run.answer.json()["model"]
     if named != {"name": found["name"], "version": found["version"]}:
         raise Broken(f"the answer names {named}, /v1/models {found['name']} {found['version']}")
     if headers.get("X-Model-Version") != found["version"]:
@@ -106,12 +106,12 @@ def version(visit: Visit) -> str:
     return f"version {found['version']} in body and headers ({role})"
 
 
-def probabilities(visit: Visit) -> str:
+def probabilities(run: SmokeRun) -> str:
     """They are probabilities, of the model's classes, and sum to one."""
-    given = [one["probabilities"] for one in visit.predictions if "probabilities" in one]
+    given = [one["probabilities"] for one in run.predictions if "probabilities" in one]
     if not given:
         raise NotApplicable("the model has none")
-    names = [_class_name(label) for label in visit.answering["classes"]]
+    names = [_class_name(label) for label in run.answering["classes"]]
     worst = 0.0
     for row in given:
         if list(row) != names:
@@ -130,62 +130,62 @@ def _class_name(label: Any) -> str:
     return label if isinstance(label, str) else json.dumps(label)
 
 
-def rows(visit: Visit) -> str:
+def rows(run: SmokeRun) -> str:
     """Each row is answered by itself as it is beside the others."""
-    together = [numbers_of(prediction) for prediction in visit.predictions]
-    visit.alone = together
-    if not visit.answering["batching"]["rows_are_independent"]:
+    together = [numbers_of(prediction) for prediction in run.predictions]
+    run.alone = together
+    if not run.answering["batching"]["rows_are_independent"]:
         raise NotApplicable("this model's rows depend on each other")
     alone = []
-    for instance in visit.instances:
-        answer = visit.predict([instance])
+    for instance in run.instances:
+        answer = run.predict([instance])
         if answer.status != 200:
             raise Broken(f"one row by itself: {answer.error()}")
         alone.append(numbers_of(answer.json()["predictions"][0]))
     if difference := find_difference(alone, together):
         raise Broken(f"together {difference} alone")
-    visit.alone = alone
+    run.alone = alone
     return f"{len(alone)} rows alone and together"
 
 
-def batch_json(visit: Visit) -> str:
+def batch_json(run: SmokeRun) -> str:
     """`predict_batch` gives the same numbers in JSON."""
-    signature = visit.answering["signature"]
-    body = json.dumps([row_of(signature, instance) for instance in visit.instances]).encode()
+    signature = run.answering["signature"]
+    body = json.dumps([row_of(signature, instance) for instance in run.instances]).encode()
 
     def read(answer: Answer) -> list[list[Any]]:
         return [flatten(row) for row in answer.json()]
 
-    return _check_batch(visit, body, JSON, read)
+    return _check_batch(run, body, JSON, read)
 
 
-def batch_npy(visit: Visit) -> str:
+def batch_npy(run: SmokeRun) -> str:
     """`predict_batch` gives the same numbers in `.npy`."""
-    _check_plain(visit)
-    body = to_npy(visit.answering["signature"], visit.instances)
-    return _check_batch(visit, body, NPY, lambda answer: npy_to_rows(answer.body))
+    _check_plain(run)
+    body = to_npy(run.answering["signature"], run.instances)
+    return _check_batch(run, body, NPY, lambda answer: npy_to_rows(answer.body))
 
 
-def batch_arrow(visit: Visit) -> str:
+def batch_arrow(run: SmokeRun) -> str:
     """`predict_batch` gives the same numbers in Arrow."""
-    _check_plain(visit)
-    body = to_arrow(visit.answering["signature"], visit.instances)
-    return _check_batch(visit, body, ARROW, lambda answer: arrow_to_rows(answer.body))
+    _check_plain(run)
+    body = to_arrow(run.answering["signature"], run.instances)
+    return _check_batch(run, body, ARROW, lambda answer: arrow_to_rows(answer.body))
 
 
-def _check_plain(visit: Visit) -> None:
-    if any(isinstance(one.get("value"), dict) for one in visit.predictions):
+def _check_plain(run: SmokeRun) -> None:
+    if any(isinstance(one.get("value"), dict) for one in run.predictions):
         raise NotApplicable("the model answers with objects, which only JSON has")
 
 
 def _check_batch(
-    visit: Visit, body: bytes, media_type: str, read: Callable[[Answer], list[list[Any]]]
+    run: SmokeRun, body: bytes, media_type: str, read: Callable[[Answer], list[list[Any]]]
 ) -> str:
-    answer = visit.post("/v1/predict_batch", body, media_type)
+    answer = run.post("/v1/predict_batch", body, media_type)
     if answer.status != 200:
         raise Broken(answer.error())
     if answer.media_type != media_type:
         raise Broken(f"asked in {media_type}, it answers in {answer.media_type}")
-    if difference := find_difference(visit.alone, read(answer)):
+    if difference := find_difference(run.alone, read(answer)):
         raise Broken(difference)
-    return f"the same {len(visit.instances)} rows"
+    return f"the same {len(run.instances)} rows"

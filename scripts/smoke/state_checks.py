@@ -5,32 +5,32 @@ from typing import Any
 from scripts.lifecycle import LifecycleError
 from scripts.smoke import Broken, NoAnswer
 from scripts.smoke.client import Answer
-from scripts.smoke.session import Visit
+from scripts.smoke.run import SmokeRun
 
 
-def live(visit: Visit) -> str:
+def live(run: SmokeRun) -> str:
     """A service of ours answers at all.
 
     Raises:
         LifecycleError: nobody answers, or somebody else, so that there is nothing to judge.
     """
-    path = "/v1/models" if visit.expected.v1_only else "/livez"
+    path = "/v1/models" if run.expected.v1_only else "/livez"
     while True:
         try:
-            answer = visit.get(path)
+            answer = run.get(path)
         except NoAnswer as error:
-            if error.is_final or not visit.pause(str(error)):
-                raise LifecycleError(f"no service answers at {visit.url}: {error}") from None
+            if error.is_final or not run.pause(str(error)):
+                raise LifecycleError(f"no service answers at {run.url}: {error}") from None
         else:
             # What stands before a service answers so while there is none behind it.
             if answer.status < 500:
                 break
-            if not visit.pause(f"{path} answers {answer.kind}"):
+            if not run.pause(f"{path} answers {answer.kind}"):
                 raise Broken(f"{path} answers {answer.kind}")
     found = _object(answer)
     if answer.status == 200 and ("models" in found or found.get("status") == "alive"):
         return f"{path} answers"
-    raise LifecycleError(_tell_stranger(visit.url, answer))
+    raise LifecycleError(_tell_stranger(run.url, answer))
 
 
 def _tell_stranger(url: str, answer: Answer) -> str:
@@ -54,10 +54,10 @@ def _object(answer: Answer) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def ready(visit: Visit) -> str:
+def ready(run: SmokeRun) -> str:
     """A model is loaded and has answered its own example, behind every connection."""
-    if visit.expected.v1_only:
-        visit.wait("/v1/models", _lacks_model)
+    if run.expected.v1_only:
+        run.wait("/v1/models", _lacks_model)
         return "/v1/models says ready"
 
     def lacks(answer: Answer) -> str:
@@ -67,21 +67,21 @@ def ready(visit: Visit) -> str:
             "" if _object(answer).get("status") == "ready" else "/readyz answers 200 and does not say ready"
         )
 
-    visit.wait("/readyz", lacks)
+    run.wait("/readyz", lacks)
     return "/readyz says ready"
 
 
-def model(visit: Visit) -> str:
+def model(run: SmokeRun) -> str:
     """The version that answers is the one that is expected."""
-    name, version = visit.expected.name, visit.expected.version
+    name, version = run.expected.name, run.expected.version
 
     def lacks(answer: Answer) -> str:
         missing = _lacks_model(answer)
         if missing:
             return missing
         said = answer.json()
-        visit.models = {one["role"]: one for one in said["models"]}
-        found = visit.champion
+        run.models = {one["role"]: one for one in said["models"]}
+        found = run.champion
         if name is not None and found["name"] != name:
             raise Broken(f"it serves the model {found['name']!r}, not {name!r}")
         if version is not None and found["version"] != version:
@@ -91,8 +91,8 @@ def model(visit: Visit) -> str:
             return f"it serves version {found['version']}, not {version}"
         return ""
 
-    visit.wait("/v1/models", lacks)
-    found = visit.champion
+    run.wait("/v1/models", lacks)
+    found = run.champion
     return f"{found['name']} version {found['version']} ({found['task']}, {found['runtime']})"
 
 
@@ -105,7 +105,7 @@ def _lacks_model(answer: Answer) -> str:
     return ""
 
 
-def registry(visit: Visit) -> str:
+def registry(run: SmokeRun) -> str:
     """The registry's last word is known, and followed."""
     refused: set[str] = set()
 
@@ -114,7 +114,7 @@ def registry(visit: Visit) -> str:
         refused.update(one["version"] for one in said["refused"])
         return f"it does not follow the registry: {said['stale']}" if said["stale"] else ""
 
-    visit.wait("/v1/models", lacks)
+    run.wait("/v1/models", lacks)
     if refused:
         return f"followed; refused, and not answering: version {', '.join(sorted(refused))}"
     return "followed"

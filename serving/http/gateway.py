@@ -43,7 +43,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Life(Protocol):
+class Lifespan(Protocol):
     """What a worker does beside answering."""
 
     async def start(self) -> None:
@@ -65,7 +65,7 @@ class Gateway:
         self,
         router: Router,
         make_bentoml_app: Callable[[], App],
-        life: Life,
+        life: Lifespan,
         max_body_bytes: int,
         webhook_secret: str | None = None,
     ) -> None:

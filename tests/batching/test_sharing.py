@@ -17,8 +17,9 @@ from mlflow.models.signature import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import Service, tracking, wait_until
+from tests.support.environment import tracking, wait_until
 from tests.support.models import REQUIREMENTS, fill_registry, frame
+from tests.support.services import Service
 
 
 class Slow(mlflow.pyfunc.PythonModel):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from serving.codecs.json import JsonDecoder, check_params, parse_json, read_rows
 from serving.errors import InvalidInput, MalformedBody, PayloadTooLarge, RequestError
 from serving.model.schema import Column, Form, Inputs, Kind, Param, Schema, Type, parse_schema
+from tests.support.soak import scaled
 
 MAX_ROWS = 1_000
 
@@ -131,7 +132,7 @@ def schemas_and_rows(draw):
     return Schema(tuple(columns), form), [list(row) for row in rows], leave_out
 
 
-@settings(max_examples=1_500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=scaled(500, 50_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schemas_and_rows())
 @example((schema_of(column(Kind.DOUBLE)), [[2**53 + 1]], None))
 @example((schema_of(column(Kind.LONG, required=False)), [[2**53 + 1], [None]], None))
@@ -204,7 +205,7 @@ def only_request_errors(body: bytes) -> None:
                 json.dumps([str(error), *[d.column for d in error.details]], ensure_ascii=False).encode()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300, 50_000), deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(body):
     only_request_errors(body)
@@ -215,7 +216,7 @@ GOOD = (
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=scaled(500, 50_000), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=4), st.integers(0, 99)
 )

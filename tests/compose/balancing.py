@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from tests.compose.configuring import NGINX_CONF, tool
-from tests.conftest import free_port, wait_until
+from tests.support.environment import free_port, wait_until
 
 PACKAGE = "nginx"
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.support.environment import ROOT
 
 FILE = ROOT / "compose.yaml"
 NGINX_CONF = ROOT / "nginx" / "nginx.conf"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import mlflow
 import pytest
 
-from tests.conftest import Service, running_service
 from tests.support.promotions import NAME, Registry, trapped
+from tests.support.services import Service, running_service
 
 QUICK, SLUGGISH = "1", "2"
 """Versions of the registry: one that is compiled, and one that takes a fifth of a second for each call."""

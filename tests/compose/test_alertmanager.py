@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from tests.compose.configuring import ALERTMANAGER, tool
-from tests.conftest import free_port, wait_until
 from tests.kubernetes.queries import rules
+from tests.support.environment import free_port, wait_until
 
 ALERTS = {rule["alert"]: rule["labels"]["severity"] for rule in rules() if "alert" in rule}
 

@@ -32,8 +32,8 @@ from tests.compose.configuring import (
     seconds,
     service,
 )
-from tests.conftest import ROOT, clean_environment
 from tests.kubernetes.queries import rules
+from tests.support.environment import ROOT, clean_environment
 
 EVERY_SERVICE = pytest.mark.parametrize("name", SERVICES)
 EVERY_SERVER = pytest.mark.parametrize("name", MODEL_SERVERS)

@@ -14,11 +14,12 @@ import yaml
 from tests.compose.configuring import GRAFANA, PROMETHEUS
 from tests.compose.conftest import address_of
 from tests.compose.dashboards import FILE, panels, queries
-from tests.conftest import Service, free_port, wait_until
 from tests.kubernetes.queries import labels_in, metrics_in, rules
 from tests.kubernetes.test_agreement import exported
+from tests.support.environment import free_port, wait_until
 from tests.support.prometheus import Prometheus, running_prometheus
 from tests.support.promotions import NAME, ROWS
+from tests.support.services import Service
 
 ALL = queries()
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.compose.configuring import MODEL_SERVERS, service
 from tests.compose.conftest import Start
-from tests.conftest import ROOT, Service, free_port
+from tests.support.environment import ROOT, free_port
+from tests.support.services import Service
 
 
 def exit_code(name: str, url: str) -> int:

@@ -21,9 +21,10 @@ from serving.http import gateway
 from tests.compose.balancing import Balancer, running_nginx
 from tests.compose.configuring import directive, seconds
 from tests.compose.conftest import SLUGGISH, Start, address_of
-from tests.conftest import ROOT, Service, free_port, wait_until
+from tests.support.environment import ROOT, free_port, wait_until
 from tests.support.processes import SYNC, WORKER, child_processes
 from tests.support.promotions import ROWS, Registry
+from tests.support.services import Service
 
 PREDICT = {"instances": ROWS[:1]}
 HIDDEN = {"/metrics", "/v1/sync", "/livez", "/healthz"}

@@ -8,11 +8,9 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,8 +19,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT, clean_environment, free_port, tracking, wait_until
 from tests.prepare.sync.test_outages import tracking_server
+from tests.support.environment import ROOT, clean_environment, free_port, tracking, wait_until
 from tests.support.promotions import NAME, ROWS, Clients, Registry
 
 LIVE, SEALED = "model-server-test:live", "model-server-test:sealed"
@@ -47,11 +45,9 @@ def _engine() -> None:
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[Registry]:
-    """Two versions, in a folder that the container's user may read, which those of pytest are not."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Registry(Path(folder, "versions"), 1.0, 0.01)
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """Two versions."""
+    return Registry(tmp_path_factory.mktemp("versions"), 1.0, 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +150,7 @@ def test_the_image_says_what_it_is(images: dict[str, int], image: str, registry:
     labels = json.loads(docker("image", "inspect", "-f", "{{json .Config.Labels}}", image))
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert head.stdout.startswith(labels["org.opencontainers.image.revision"])
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert labels["org.opencontainers.image.version"] == image.rpartition(":")[2]
     model = {key: labels.get(f"mlflow.model.{key}") for key in ("name", "version")}
     assert model == ({"name": NAME, "version": "1"} if image == SEALED else {"name": None, "version": None})
@@ -225,7 +222,7 @@ def test_a_live_image_follows_a_promotion_and_ends_without_a_lost_request(
         "SERVING_DRAIN_SECONDS": "3",
     }
     # The registry's artifacts are files; the container finds them under the same path.
-    volume = f"--volume={registry.folder}:{registry.folder}:ro"
+    volume = f"--volume={registry.artifacts}:{registry.artifacts}:ro"
     with tracking_server(registry, port), running(LIVE, volume, **settings) as container:
         began = time.monotonic()
         wait_until(container.is_ready, 180, "it is ready")

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import ROOT, clean_environment, free_port, wait_until
 from tests.container.test_container import docker
+from tests.support.environment import ROOT, clean_environment, free_port, wait_until
 
 CONFIGURATION = """version: 0.1
 storage: {{filesystem: {{rootdirectory: {folder}}}}}

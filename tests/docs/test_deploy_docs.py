@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT
 from tests.kubernetes.building import COMPONENTS, build, of_kind
+from tests.support.environment import ROOT
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 

@@ -10,7 +10,7 @@ from serving.errors import PrepareError, ServingError
 from serving.http import gateway
 from serving.monitoring import metrics
 from serving.settings import Settings, environment_name, unknown_variables
-from tests.conftest import ROOT
+from tests.support.environment import ROOT
 
 README = (ROOT / "README.md").read_text()
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 
 from scripts.training.churn_sample import make_churn_sample
-from tests.conftest import ROOT, clean_environment, running_service
+from tests.support.environment import ROOT, clean_environment
+from tests.support.services import running_service
 
 PAGE = (ROOT / "docs" / "lifecycle.md").read_text()
 

@@ -8,7 +8,7 @@ import pytest
 from serving.http.gateway import BENTOML_SCHEMA, Gateway
 
 
-class Life:
+class Lifespan:
     """Remembers what was called."""
 
     def __init__(self, mistake: Exception | None = None) -> None:
@@ -42,11 +42,11 @@ class BentoMLApp:
         self.paths.append(scope["path"])
 
 
-def gateway(life: Life | None = None, app: BentoMLApp | None = None) -> Gateway:
-    return Gateway(None, (app or BentoMLApp()).make, life or Life(), 1)  # type: ignore[arg-type]
+def gateway(life: Lifespan | None = None, app: BentoMLApp | None = None) -> Gateway:
+    return Gateway(None, (app or BentoMLApp()).make, life or Lifespan(), 1)  # type: ignore[arg-type]
 
 
-def live(life: Life) -> list[dict[str, Any]]:
+def live(life: Lifespan) -> list[dict[str, Any]]:
     """Starts and stops a worker; returns what it said to the server."""
 
     async def main() -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ def live(life: Life) -> list[dict[str, Any]]:
 
 
 def test_a_worker_starts_before_and_stops_after_the_requests():
-    life = Life()
+    life = Lifespan()
 
     said = live(life)
 
@@ -77,7 +77,7 @@ def test_a_worker_starts_before_and_stops_after_the_requests():
 
 
 def test_a_worker_that_cannot_start_says_so_to_the_server():
-    life = Life(OSError("no such folder"))
+    life = Lifespan(OSError("no such folder"))
 
     said = live(life)
 

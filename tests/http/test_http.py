@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.conftest import Service, running_service, tracking, wait_until
+from tests.support.environment import tracking, wait_until
 from tests.support.models import frame
+from tests.support.services import Service, running_service
 
 SECRET = "4242.424242"
 """A caller's value that no answer may repeat."""

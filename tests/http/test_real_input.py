@@ -15,8 +15,9 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.conftest import ROOT, TELCO, Service, clean_environment, running_service, tracking
+from tests.support.environment import ROOT, TELCO, clean_environment, tracking
 from tests.support.models import frame
+from tests.support.services import Service, running_service
 
 TOLERANCE = 1e-12
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.support.environment import ROOT
 
 K8S = ROOT / "k8s"
 OVERLAYS = ("staging", "production")

@@ -4,8 +4,8 @@ import re
 
 import yaml
 
-from tests.conftest import ROOT
 from tests.kubernetes.building import K8S, build, of_kind
+from tests.support.environment import ROOT
 
 RULES = ROOT / "monitoring" / "prometheus" / "rules.yaml"
 ADAPTER = K8S / "components" / "requests-per-second" / "adapter-values.yaml"

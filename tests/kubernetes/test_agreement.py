@@ -12,10 +12,10 @@ from serving.errors import PrepareError, ServingError
 from serving.http import gateway
 from serving.monitoring import metrics
 from serving.settings import Settings, load_settings, unknown_variables
-from tests.conftest import ROOT
 from tests.docs.test_docs import all_subclasses
 from tests.kubernetes.building import BUILDS, OVERLAYS, all_pods, build, of_kind
 from tests.kubernetes.queries import ADAPTER, all_queries, keda_queries, labels_in, metrics_in, rules
+from tests.support.environment import ROOT
 
 EVERY_BUILD = pytest.mark.parametrize(("overlay", "components"), BUILDS)
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.kubernetes.building import (
     BUILDS,
     COMPONENTS,
@@ -14,6 +13,7 @@ from tests.kubernetes.building import (
     named,
     of_kind,
 )
+from tests.support.environment import ROOT
 
 FILES = sorted([*K8S.rglob("*.yaml"), *(ROOT / "monitoring").rglob("*.yaml")])
 

@@ -15,10 +15,11 @@ from serving.model.sealed import find_sealed
 from serving.prepare.build import prepare
 from serving.prepare.registry.client import resolve
 from serving.settings import Settings
-from tests.conftest import ROOT, clean_environment, running_service, tracking
 from tests.prepare.sync.test_outages import signed
+from tests.support.environment import ROOT, clean_environment, tracking
 from tests.support.processes import SYNC, child_processes
 from tests.support.promotions import NAME, ROWS, Registry
+from tests.support.services import running_service
 
 
 @pytest.fixture(scope="module")

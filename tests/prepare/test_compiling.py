@@ -33,7 +33,7 @@ from serving.runtime.compiled.estimators.leaves import LeafFinder
 from serving.runtime.compiled.nodes import NotCompiled, Transformer, compiles_transformer
 from serving.runtime.compiled.plan import nodes_of
 from serving.runtime.native import NativeRuntime, adapter_of
-from tests.conftest import ROOT, TELCO
+from tests.support.environment import ROOT, TELCO
 
 needs_telco = pytest.mark.skipif(not TELCO.is_file(), reason=f"the Telco churn file is not at {TELCO}")
 

@@ -19,7 +19,7 @@ from serving.protocols.v1 import batch_array, predictions
 from serving.runtime import Output
 from serving.settings import Settings
 from serving.traffic.loaded import LoadedModel
-from tests.conftest import tracking
+from tests.support.environment import tracking
 from tests.support.models import frame
 
 TOLERANCE = 1e-12

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing import preprocess
-from tests.conftest import TELCO
+from tests.support.environment import TELCO
 
 needs_telco = pytest.mark.skipif(not TELCO.is_file(), reason=f"the Telco churn file is not at {TELCO}")
 

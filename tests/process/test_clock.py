@@ -10,6 +10,7 @@ import pytest
 
 from serving.process import clock
 from serving.process.clock import unhindered_seconds
+from tests.support.environment import ROOT
 
 
 def test_sleeping_counts():
@@ -36,7 +37,7 @@ def test_waiting_for_a_processor_does_not():
     try:
         done = subprocess.run(
             ["taskset", "-c", cpu, sys.executable, "-c", code],
-            cwd=Path(__file__).parent.parent,
+            cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from tests.conftest import running_service, wait_until
+from tests.support.environment import wait_until
 from tests.support.promotions import NAME, ROWS, Registry, nan_outputs, refused
+from tests.support.services import running_service
 
 
 def test_every_line_of_every_process_is_json(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.process.memory import available_bytes
-from tests.conftest import ROOT
+from tests.support.environment import ROOT
 
 MEMINFO = "MemTotal:  1000 kB\nMemFree:  10 kB\nMemAvailable:     600 kB\n"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Service, running_service
 from tests.support.promotions import NAME, ROWS, Registry, trapped
+from tests.support.services import Service, running_service
 
 BODY = json.dumps({"instances": ROWS[:1]})
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from serving.process.threads import call_aside
-from tests.conftest import ROOT
+from tests.support.environment import ROOT
 
 
 def raises(error: BaseException) -> Callable[[], None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, clean_environment, free_port, wait_until
+from tests.support.environment import ROOT, clean_environment, free_port, wait_until
 
 
 class Demo:

@@ -20,7 +20,7 @@ def counted(version: str, answered: int, failed: int = 0) -> bytes:
     ).encode()
 
 
-class Pretender(Double):
+class FakeService(Double):
     """Answers `/v1/models` and `/metrics`."""
 
     def __init__(self, current: Callable[[], dict[str, str]]) -> None:
@@ -51,7 +51,7 @@ class Pretender(Double):
 
 
 class _Handler(Quiet):
-    server: Pretender
+    server: FakeService
 
     def do_GET(self) -> None:
         if self.server.is_dead:

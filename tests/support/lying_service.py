@@ -37,7 +37,7 @@ Lie = Callable[[Asked, Said], Said | None]
 """Returns what is said instead; None lets the answer be."""
 
 
-class Liar(Double):
+class LyingService(Double):
     """Passes requests on, and answers back, changed where the lie has something to change."""
 
     def __init__(self, url: str, lie: Lie) -> None:
@@ -48,7 +48,7 @@ class Liar(Double):
 
 
 class _Handler(Quiet):
-    server: Liar
+    server: LyingService
     protocol_version = "HTTP/1.1"
 
     def setup(self) -> None:

@@ -1,5 +1,6 @@
 """Models as users register them, of every kind that is served, on real data."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
-from tests.conftest import tracking
+from tests.support.environment import tracking
+from tests.support.shared import once
+
+DATABASE = "mlflow.db"
 
 TREE = ["sklearn.tree._tree.Tree"]
 
@@ -31,7 +35,7 @@ REQUIREMENTS: dict[str, Any] = {"pip_requirements": ["scikit-learn"]}
 
 def fill_registry(folder: Path, models: dict[str, Callable[[str], Any]]) -> str:
     """Makes a registry in the folder and registers the models as `production`; returns its URI."""
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = copy_registry(once("empty", _make_tables), folder)
     with tracking(uri):
         mlflow.set_experiment(
             experiment_id=mlflow.create_experiment("tests", (folder / "artifacts").as_uri())
@@ -39,6 +43,18 @@ def fill_registry(folder: Path, models: dict[str, Callable[[str], Any]]) -> str:
         for name, log in models.items():
             register(name, log)
     return uri
+
+
+def copy_registry(registry: Path, folder: Path) -> str:
+    """Copies a registry, but not its artifacts, into a folder; returns the URI of the copy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(registry / DATABASE, folder / DATABASE)
+    return f"sqlite:///{folder}/{DATABASE}"
+
+
+def _make_tables(folder: Path) -> None:
+    with tracking(f"sqlite:///{folder}/{DATABASE}"):
+        mlflow.MlflowClient().search_experiments()
 
 
 def register(name: str, log: Callable[[str], Any], alias: str | None = "production") -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import free_port, wait_until
+from tests.support.environment import free_port, wait_until
 
 
 class Prometheus:

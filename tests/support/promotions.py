@@ -22,8 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from serving.process.child import PARENT_VARIABLE
-from tests.conftest import Service, tracking, wait_until
-from tests.support.models import REQUIREMENTS, fill_registry, frame, register
+from tests.support.environment import tracking, wait_until
+from tests.support.models import REQUIREMENTS, copy_registry, fill_registry, frame, register
+from tests.support.prepared import prepare_all
+from tests.support.services import Service
+from tests.support.shared import once
 
 NAME = "wine"
 ROWS = frame("wine").iloc[::40].to_dict("records")
@@ -65,16 +68,35 @@ def version_of_neighbours(n_neighbors: int, *, is_scaled: bool) -> Any:
     return log
 
 
+def _register_strengths(folder: Path, strengths: tuple[float, ...]) -> str:
+    uri = fill_registry(folder, {})
+    with tracking(uri):
+        for strength in strengths:
+            register(NAME, version_of_strength(strength), alias=None)
+    return uri
+
+
 class Registry:
     """A registry of a test's own with versions of `wine`, and what each of them answers."""
 
-    def __init__(self, folder: Path, *strengths: float) -> None:
-        self.folder = folder
-        self.uri = fill_registry(folder, {})
+    def __init__(self, folder: Path, *strengths: float, owns_artifacts: bool = False) -> None:
+        """Copies the run's registry with these versions.
+
+        Args:
+            folder: for the registry.
+            strengths: of its versions.
+            owns_artifacts: whether the artifacts are this registry's alone, too, so that they may be changed; else
+                they are prepared already.
+        """
+        if owns_artifacts:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.uri = _register_strengths(folder, strengths)
+            self.artifacts = folder / "artifacts"
+        else:
+            made = once(f"wine-{strengths}", lambda made: prepare_all(_register_strengths(made, strengths)))
+            self.uri = copy_registry(made, folder)
+            self.artifacts = made / "artifacts"
         self.answers: dict[str, list[list[float]]] = {}
-        with tracking(self.uri):
-            for strength in strengths:
-                register(NAME, version_of_strength(strength), alias=None)
         self.promote("1")
 
     def promote(self, version: str) -> None:

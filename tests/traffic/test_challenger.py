@@ -13,8 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG
-from tests.conftest import Service, running_service, tracking, wait_until
 from tests.prepare.sync.test_promotion import two_workers
+from tests.support.environment import tracking, wait_until
 from tests.support.models import frame
 from tests.support.promotions import (
     NAME,
@@ -26,6 +26,7 @@ from tests.support.promotions import (
     refused,
     wait_answering,
 )
+from tests.support.services import Service, running_service
 
 KEYS = [f"customer-{n}" for n in range(60)]
 
@@ -55,7 +56,6 @@ def three(versions: Registry, tmp_path: Path) -> Iterator[Service]:
         SERVING_CHALLENGER_ALIAS="challenger",
         SERVING_SHADOW_ALIAS="shadow",
         SERVING_ALLOW_VERSION_CHOICE="true",
-        BENTOML_HOME=str(versions.folder / "bentoml"),  # prepared once for all tests
     ) as service:
         wait_roles(service, 180, champion=("1", 50), challenger=("2", 50), shadow=("3", 100))
         yield service
@@ -109,7 +109,6 @@ def test_a_key_gets_the_same_version_from_every_worker_and_replica(
         MLFLOW_TRACKING_URI=versions.uri,
         SERVING_MODEL_NAME=NAME,
         SERVING_CHALLENGER_ALIAS="challenger",
-        BENTOML_HOME=str(versions.folder / "bentoml"),
     ) as replica:
         replica.wait_ready()
         wait_roles(replica, 180, champion=("1", 50), challenger=("2", 50))

@@ -18,7 +18,7 @@ from serving.settings import Settings
 from serving.traffic.router import Router
 from serving.traffic.routing import NO_CHOICE, Choice, Routes
 from serving.traffic.shadow import count_differences
-from tests.conftest import ROOT
+from tests.support.environment import ROOT
 from tests.support.manifests import some_manifest
 
 

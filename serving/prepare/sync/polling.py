@@ -1,4 +1,4 @@
-"""Asking the registry which versions are to be served: often and cheaply where that can be, else seldom."""
+"""RegistryPoller the registry which versions are to be served: often and cheaply where that can be, else seldom."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ MAX_LOOK_SECONDS = 5
 """The registry is asked at least so often while a version is prepared or loaded."""
 
 
-class Asking:
+class RegistryPoller:
     """What the registry said last, and when it is asked again."""
 
     def __init__(self, run_directory: Path, settings: Settings, ask_mlflow: Callable[[], Outcome]) -> None:

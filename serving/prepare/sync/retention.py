@@ -13,7 +13,7 @@ from serving.settings import Settings
 log = logging.getLogger("serving.sync")
 
 
-class Keeper:
+class Retention:
     """Holds on to the prepared models that a service uses, so that no other service on the store removes them."""
 
     def __init__(self, settings: Settings) -> None:

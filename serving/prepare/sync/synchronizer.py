@@ -27,8 +27,8 @@ from serving.prepare.request import Outcome, PrepareRequest
 from serving.prepare.sync.attempts import SUPERSEDED, attempt
 from serving.prepare.sync.failures import Failures
 from serving.prepare.sync.last_good import LastGood, read_last_good, write_last_good
-from serving.prepare.sync.polling import Asking
-from serving.prepare.sync.retention import Keeper
+from serving.prepare.sync.polling import RegistryPoller
+from serving.prepare.sync.retention import Retention
 from serving.prepare.sync.staging import Superseded, answering_workers, wait_loaded
 from serving.settings import Settings
 
@@ -48,14 +48,14 @@ class Synchronizer:
         # A sync process that was killed left its last word here.
         self._written = read_state(run_directory)
         self._state = self._written or State()
-        self._keeper = Keeper(settings)
+        self._keeper = Retention(settings)
         self._failures = Failures(settings.sync_seconds)
         self._said = ""
         self._said_of: dict[str, str] = {}
         self._refused_tag: str | None = None
         """The prepared model that was refused last: it must not come back as the one that was served last."""
         self._n_attempts = 0
-        self._asking = Asking(run_directory, settings, partial(self._attempt, None))
+        self._asking = RegistryPoller(run_directory, settings, partial(self._attempt, None))
         self.is_hurried = False
         """Whether the next round is to begin at once."""
 

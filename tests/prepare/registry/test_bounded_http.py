@@ -14,8 +14,8 @@ from serving.errors import RegistryUnreachable
 from serving.prepare.registry.bounded_http import ask
 from serving.prepare.registry.lookup import look_up
 from serving.settings import Settings
-from tests.conftest import free_port, make_certificate
 from tests.prepare.sync.test_startup import Nonsense
+from tests.support.environment import free_port, make_certificate
 from tests.support.proxy import BEHAVIOURS, Proxy
 
 TIMEOUT_SECONDS = 1

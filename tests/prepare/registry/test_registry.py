@@ -20,9 +20,10 @@ from serving.prepare.registry.client import redact, resolve
 from serving.prepare.registry.lookup import look_up
 from serving.prepare.registry.resolution import Version, latest_moved
 from serving.settings import Settings
-from tests.conftest import Service, clean_environment, free_port, tracking, wait_until
 from tests.prepare.sync.test_outages import tracking_server
+from tests.support.environment import clean_environment, free_port, tracking, wait_until
 from tests.support.models import fill_registry, frame, register, wine
+from tests.support.services import Service
 
 LOGIN = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a long one for tests 77"}
 

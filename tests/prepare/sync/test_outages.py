@@ -20,10 +20,11 @@ import pytest
 from serving.model.state import State, state_path, write_state
 from serving.settings import Settings
 from serving.traffic.router import Router
-from tests.conftest import Service, clean_environment, free_port, running_service, wait_until
+from tests.support.environment import clean_environment, free_port, wait_until
 from tests.support.processes import SYNC, child_processes
 from tests.support.promotions import NAME, Clients, Registry, versions_answering, wait_answering
 from tests.support.proxy import BEHAVIOURS, Proxy
+from tests.support.services import Service, running_service
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 
 from serving.model.digests import DIGEST_TAG
 from serving.prepare.registry.resolution import FORCE_TAG
-from tests.conftest import Service, running_service, wait_until
+from tests.support.environment import wait_until
 from tests.support.models import wine
 from tests.support.processes import SYNC, WORKER, child_processes, resident_mb
 from tests.support.promotions import (
@@ -32,10 +32,12 @@ from tests.support.promotions import (
     versions_answering,
     wait_answering,
 )
+from tests.support.services import Service, running_service
+from tests.support.soak import scaled
 
-N_PROMOTIONS = 200
-N_PROMOTIONS_BETWEEN_RUNTIMES = 30
-N_NEW_VERSIONS = 12
+N_PROMOTIONS = scaled(20, 200)
+N_PROMOTIONS_BETWEEN_RUNTIMES = scaled(9, 90)
+N_NEW_VERSIONS = scaled(6, 40)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,7 @@ def workers(service: Service) -> list[int]:
     return sorted(child_processes(service.process.pid, WORKER))
 
 
+@pytest.mark.soak
 def test_many_promotions_under_load_fail_no_request(versions: Registry, tmp_path: Path) -> None:
     versions.promote("1")
     with two_workers(tmp_path, versions) as service:
@@ -93,6 +96,7 @@ def runtime(service: Service) -> str:
     return str(model["runtime"])
 
 
+@pytest.mark.soak
 def test_promotions_between_runtimes_fail_no_request_and_leave_no_memory_behind(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "own", 1.0)
     registry.add(version_of_neighbours(25, is_scaled=True))
@@ -116,6 +120,7 @@ def test_promotions_between_runtimes_fail_no_request_and_leave_no_memory_behind(
         assert memory[-1] <= 1.2 * memory[0], memory
 
 
+@pytest.mark.soak
 def test_ever_new_versions_leave_neither_memory_nor_files_behind(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "own", 1.0, 0.1, 0.01)
     versions = [registry.add_again("123"[n % 3]) for n in range(N_NEW_VERSIONS)]
@@ -174,7 +179,7 @@ def serving_two(versions: Registry, tmp_path: Path) -> Iterator[tuple[Service, R
 def artifact(registry: Registry, version: str, name: str) -> Path:
     """A file of a version in the artifact store."""
     found = mlflow.MlflowClient(registry.uri, registry.uri).get_model_version(NAME, version)
-    (file,) = (registry.folder / "artifacts" / "models" / found.source.rpartition("/")[2]).rglob(name)
+    (file,) = (registry.artifacts / "models" / found.source.rpartition("/")[2]).rglob(name)
     return Path(file)
 
 

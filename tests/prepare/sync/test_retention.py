@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving.model.prepared import preparing, publish
-from serving.prepare.sync.retention import Keeper
+from serving.prepare.sync.retention import Retention
 from serving.settings import Settings
 from tests.support.manifests import some_manifest
 
@@ -36,8 +36,8 @@ def stored(home: Path) -> set[str]:
     return {path.parent.name.partition("-")[0] for path in (home / "models" / "wine").glob("*/manifest.json")}
 
 
-def keeper(keep_versions: int = 2, keep_mb: float = 1000) -> Keeper:
-    return Keeper(Settings(model_name="wine", keep_versions=keep_versions, keep_mb=keep_mb))
+def keeper(keep_versions: int = 2, keep_mb: float = 1000) -> Retention:
+    return Retention(Settings(model_name="wine", keep_versions=keep_versions, keep_mb=keep_mb))
 
 
 def test_those_used_longest_ago_go_first(home: Path):

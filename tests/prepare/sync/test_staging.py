@@ -10,10 +10,11 @@ import mlflow
 import pytest
 
 from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG
-from tests.conftest import Service, running_service, wait_until
 from tests.prepare.sync.test_promotion import two_workers
+from tests.support.environment import wait_until
 from tests.support.processes import WORKER, child_processes
 from tests.support.promotions import NAME, ROWS, Clients, Registry, metrics, refused, trapped, wait_answering
+from tests.support.services import Service, running_service
 
 
 @pytest.fixture(scope="module")

@@ -15,17 +15,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tests.conftest import (
-    ROOT,
-    Service,
-    clean_environment,
-    free_port,
-    running_service,
-    tracking,
-    wait_until,
-)
+from tests.support.environment import ROOT, clean_environment, free_port, tracking, wait_until
 from tests.support.models import fill_registry, register, wine
 from tests.support.processes import ATTEMPT, SYNC, WORKER, child_processes
+from tests.support.services import Service, running_service
 
 
 @pytest.fixture
@@ -189,6 +182,7 @@ def test_full_disk_while_preparing(registry: str, tmp_path: Path) -> None:
             tmp_path / "logs",
             MLFLOW_TRACKING_URI=registry,
             SERVING_MODEL_NAME="cancer",
+            is_cold=True,
             BENTOML_HOME=str(disk),
         ) as service:
             service.wait_reason("the disk is full")
@@ -238,9 +232,8 @@ def test_two_services_share_a_store_and_prepare_once(registry: str, tmp_path: Pa
         "BENTOML_HOME": str(tmp_path / "shared"),
     }
     with (
-        running_service(tmp_path / "a", **environment) as first,
-        # BentoML looks for free ports before it binds them: the second starts once the first has bound.
-        running_service(tmp_path / "b", **environment, SERVING_WORKERS="2") as second,
+        running_service(tmp_path / "a", is_cold=True, **environment) as first,
+        running_service(tmp_path / "b", is_cold=True, **environment, SERVING_WORKERS="2") as second,
     ):
         first.wait_ready()
         second.wait_ready()
@@ -274,7 +267,7 @@ def test_prepared_model_shows_in_bentoml(registry: str, tmp_path: Path) -> None:
 def test_killed_preparing_process_leaves_nothing_and_is_repeated(registry: str, tmp_path: Path) -> None:
     home = tmp_path / "a" / "bentoml"
     with running_service(
-        tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="cancer"
+        tmp_path / "a", is_cold=True, MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="cancer"
     ) as service:
         aside = home / "preparing"
         wait_until(

@@ -16,9 +16,10 @@ from serving.runtime import Output
 from serving.runtime.compiled.data import Columns, Data
 from serving.runtime.compiled.nodes import Predictor, compile_predictor
 from serving.runtime.compiled.plan import load_plan, save_plan
+from tests.support.soak import scaled
 
-FEW = settings(max_examples=8, deadline=None)
-FEWER = settings(max_examples=4, deadline=None)
+FEW = settings(max_examples=scaled(8, 200), deadline=None)
+FEWER = settings(max_examples=scaled(4, 100), deadline=None)
 """Of models that are fitted in several parts; a whole file takes seconds."""
 
 SEEDS = st.integers(0, 2**32 - 1)

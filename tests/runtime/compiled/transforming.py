@@ -1,6 +1,5 @@
 """Transformers and their compiled forms, asked the same: rows as a frame, and as the columns that a worker has."""
 
-import os
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from serving.runtime.compiled.plan import load_plan, save_plan
 from serving.runtime.compiled.transformers.imputation import is_missing
 from serving.runtime.compiled.wrappers.composition import Chain, compile_steps
 from serving.runtime.native import inputs_to_frame
+from tests.support.soak import scaled
 
-FEW = settings(max_examples=int(os.environ.get("EXAMPLES", "20")), deadline=None)
-"""So that a whole file takes seconds; `EXAMPLES=2000` takes more."""
+FEW = settings(max_examples=scaled(20, 500), deadline=None)
+"""So that a whole file takes seconds."""
 
 KINDS = {np.dtype(dtype): kind for kind, dtype in DTYPES.items()}
 

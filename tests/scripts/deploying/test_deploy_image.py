@@ -16,8 +16,8 @@ import yaml
 from scripts import deploy_image
 from scripts.deploy_image import MANIFESTS, build, parse_image
 from scripts.deploying import workloads
-from tests.conftest import ROOT, clean_environment, wait_until
 from tests.kubernetes.building import builders
+from tests.support.environment import ROOT, clean_environment, wait_until
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, clean_environment
+from tests.support.environment import ROOT, clean_environment
 
 DIGEST = "sha256:" + "b" * 64
 

@@ -11,13 +11,14 @@ import pytest
 from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.guard import Counts
 from scripts.lifecycle.prometheus import PrometheusCounts, increase
-from tests.conftest import Service, free_port
 from tests.prepare.sync.test_promotion import two_workers
 from tests.scripts.lifecycle.test_promote import aliases, command_line
-from tests.support.fake_service import Pretender
+from tests.support.environment import free_port
+from tests.support.fake_service import FakeService
 from tests.support.models import strict_categories
 from tests.support.prometheus import Pod, Prometheus, running_prometheus
 from tests.support.promotions import NAME, Clients, Registry, wait_answering
+from tests.support.services import Service
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_what_cannot_be_asked_is_told_in_one_line_and_nothing_is_moved(
 ):
     versions.promote("1")
     given = [argument.format(prometheus=prometheus.url) for argument in arguments]
-    with Pretender(lambda: aliases(versions)).running() as service:
+    with FakeService(lambda: aliases(versions)).running() as service:
         done = promote("2", "--url", service.url, "--watch", "5", *given)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert part in done.stderr

@@ -17,10 +17,11 @@ from sklearn.datasets import load_wine
 
 from scripts.lifecycle.counters import read_counts
 from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits, find_worsening
-from tests.conftest import ROOT, Service, clean_environment, wait_until
 from tests.prepare.sync.test_promotion import two_workers
+from tests.support.environment import ROOT, clean_environment, wait_until
 from tests.support.models import strict_categories
 from tests.support.promotions import NAME, Clients, Registry, nan_outputs, wait_answering
+from tests.support.services import Service
 
 LIMITS = Limits(error_increase=0.01, latency_ratio=2)
 GOOD = Counts(answered=1000, failed=10, seconds=10)

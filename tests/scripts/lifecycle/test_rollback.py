@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from scripts import history, rollback
 from scripts.lifecycle.moves import Move, Selector, encode, previous_version, read_moves
 from scripts.training.registration import _promote
-from tests.conftest import ROOT, clean_environment, free_port, running_service, tracking
+from tests.support.environment import ROOT, clean_environment, free_port, tracking
 from tests.support.promotions import NAME, Registry, wait_answering
+from tests.support.services import running_service
 
 
 def move(at: int, kind: str, source: str | None, target: str, alias: str = "production") -> Move:

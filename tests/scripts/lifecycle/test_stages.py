@@ -15,10 +15,11 @@ from scripts import history, promote, rollback, validate
 from scripts.lifecycle.moves import Selector, read_moves
 from serving.prepare.registry.client import resolve
 from serving.settings import Settings
-from tests.conftest import ROOT, Service, clean_environment
 from tests.prepare.sync.test_promotion import two_workers
 from tests.scripts.lifecycle.test_rollback import run
+from tests.support.environment import ROOT, clean_environment
 from tests.support.promotions import NAME, Clients, Registry, nan_outputs, versions_answering, wait_answering
+from tests.support.services import Service
 
 
 def transition(registry: Registry, version: str, stage: str) -> None:

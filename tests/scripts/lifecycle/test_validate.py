@@ -19,7 +19,7 @@ from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.scoring import WHOLE, Rules, judge, parse_thresholds, score_output
 from scripts.lifecycle.validation_record import Check
 from serving.runtime import Output
-from tests.conftest import tracking
+from tests.support.environment import tracking
 from tests.support.promotions import NAME, Registry, log_wine, trapped
 
 

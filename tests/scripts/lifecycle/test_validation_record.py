@@ -13,7 +13,7 @@ from scripts import history, promote
 from scripts.lifecycle.moves import MAX_TAG_CHARACTERS, TAG_PREFIX, Selector, encode_tag, new_move, read_moves
 from scripts.lifecycle.scoring import WHOLE
 from scripts.lifecycle.validation_record import Check, Results
-from tests.conftest import tracking
+from tests.support.environment import tracking
 from tests.support.promotions import NAME, Registry
 
 N_REGIONS = 60

@@ -13,7 +13,7 @@ from scripts.lifecycle import retry
 from scripts.lifecycle.signals import SIGNALS
 from scripts.rollout import argo, deployments, progression, target
 from tests.kubernetes.building import build, of_kind
-from tests.scripts.rollout.fake_prometheus import PretendedPrometheus
+from tests.scripts.rollout.fake_prometheus import FakePrometheus
 from tests.scripts.rollout.kube_api import KubeApi, RolloutController, make_ready, write_kubeconfig
 from tests.scripts.rollout.traffic import Side, Traffic
 
@@ -185,7 +185,7 @@ class Run(NamedTuple):
     kind: Kind
     stable: Side
     canary: Side
-    prometheus: PretendedPrometheus
+    prometheus: FakePrometheus
     arguments: list[str]
 
     @property
@@ -206,7 +206,7 @@ def run(cluster: KubeApi, kind: Kind) -> Iterator[Run]:
     document = kind.add(cluster)
     stable, canary = Side(), Side()
     sides = dict(zip(kind.parts, (stable, canary), strict=True))
-    with PretendedPrometheus(sides).running() as prometheus:
+    with FakePrometheus(sides).running() as prometheus:
         arguments = [kind.name, *kind.arguments, "--namespace", NAMESPACE, "--prometheus", prometheus.url]
         arguments += ["--step-seconds", "0.3", "--max-step-seconds", "20"]
         made = Run(cluster, document, kind, stable, canary, prometheus, arguments)

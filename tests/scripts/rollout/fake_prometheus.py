@@ -16,7 +16,7 @@ from tests.support.doubles import Double, Quiet
 LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
-class PretendedPrometheus(Double):
+class FakePrometheus(Double):
     """Answers the queries that a canary asks."""
 
     def __init__(self, sides: Mapping[str, Side]) -> None:
@@ -48,7 +48,7 @@ class PretendedPrometheus(Double):
 
 
 class _Handler(Quiet):
-    server: PretendedPrometheus
+    server: FakePrometheus
 
     def do_GET(self) -> None:
         if self.server.is_dead:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from scripts import canary
-from scripts.lifecycle.retry import insist
+from scripts.lifecycle.retry import retry_put_back
 from scripts.rollout import progression
 from tests.scripts.rollout.conftest import KINDS, Run
 
@@ -79,9 +79,11 @@ def test_a_cluster_that_is_away_for_long_puts_it_back_as_soon_as_it_answers(
     run: Run, capsys, monkeypatch, at_first_look
 ):
     def come_back(put_back, say):
-        return insist(put_back, lambda sentence: (say(sentence), setattr(run.cluster, "is_dead", False)))
+        return retry_put_back(
+            put_back, lambda sentence: (say(sentence), setattr(run.cluster, "is_dead", False))
+        )
 
-    monkeypatch.setattr(progression, "insist", come_back)
+    monkeypatch.setattr(progression, "retry_put_back", come_back)
     at_first_look(lambda: setattr(run.cluster, "is_dead", True))
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     said = capsys.readouterr()

@@ -15,10 +15,10 @@ import pytest
 
 from scripts import canary
 from scripts.rollout import deployments, progression
-from tests.conftest import ROOT, wait_until
 from tests.scripts.rollout.conftest import KINDS, Run
 from tests.scripts.rollout.kube_api import KubeApi, make_ready
 from tests.scripts.rollout.test_mistakes import of, restoring, told
+from tests.support.environment import ROOT, wait_until
 
 ROUTE, SELDON, DEPLOYMENT, ROLLOUT = ([kind] for kind in KINDS)
 

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from scripts.rollout.judgement import Behaviour, Limits, Share, judge, largest_difference, quantile
+from tests.support.soak import scaled
 
 LIMITS = Limits()
 HALF = Share(50)
@@ -75,12 +76,13 @@ def test_limits_are_the_callers():
     assert judge(side(a=500), worse, generous, HALF).kind == "go on"
 
 
+@pytest.mark.soak
 def test_no_more_canaries_are_broken_off_by_chance_than_promised():
     """Both sides fail 5 % of their requests; one look in 700 may be wrong, and 1 % more is allowed on top."""
     import numpy as np
 
     random = np.random.default_rng(0)
-    n = 20_000
+    n = scaled(2_000, 200_000)
     failed = random.binomial(1000, 0.05, (n, 2))
     wrong = sum(
         judge(side(1000 - a, failed=a), side(1000 - b, failed=b), LIMITS, HALF).kind == "break off"

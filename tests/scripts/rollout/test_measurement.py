@@ -10,7 +10,7 @@ from scripts.lifecycle.prometheus import Prometheus
 from scripts.rollout.judgement import LATENCY_QUANTILE, Behaviour
 from scripts.rollout.measurement import Measure
 from scripts.rollout.target import Sides
-from tests.conftest import wait_until
+from tests.support.environment import wait_until
 from tests.support.prometheus import Pod, running_prometheus
 
 SIDES = Sides('service="stable"', 'service="canary"')

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from scripts import canary
-from tests.conftest import ROOT, free_port, wait_until
 from tests.scripts.rollout.conftest import (
     KINDS,
     NAMESPACE,
@@ -22,6 +21,7 @@ from tests.scripts.rollout.conftest import (
     add_seldon,
 )
 from tests.scripts.rollout.kube_api import KubeApi, write_kubeconfig
+from tests.support.environment import ROOT, free_port, wait_until
 
 ROUTE = [KINDS[0]]
 ROLLOUT = [KINDS[3]]

@@ -12,12 +12,13 @@ import pytest
 
 from scripts import canary
 from scripts.rollout import progression
-from tests.conftest import Service, running_service, wait_until
 from tests.scripts.rollout.conftest import KINDS, NAMESPACE, Kind
 from tests.scripts.rollout.kube_api import KubeApi
+from tests.support.environment import wait_until
 from tests.support.models import strict_categories
 from tests.support.prometheus import Prometheus, running_prometheus
 from tests.support.promotions import NAME, ROWS, Registry, version_of_strength
+from tests.support.services import Service, running_service
 
 ROUTE, SELDON, DEPLOYMENT, ROLLOUT = KINDS
 

@@ -22,12 +22,13 @@ import pytest
 
 from scripts.smoke import client
 from scripts.smoke_test import CLAIMS, HEADER_VARIABLE, main
-from tests.conftest import ROOT, Service, clean_environment, free_port, make_certificate, running_service
 from tests.prepare.sync.test_promotion import two_workers
-from tests.support.lying_service import Asked, Liar, Lie, Said, at, edited, instead
+from tests.support.environment import ROOT, clean_environment, free_port, make_certificate
+from tests.support.lying_service import Asked, Lie, LyingService, Said, at, edited, instead
 from tests.support.models import MODELS, fill_registry
 from tests.support.promotions import NAME, Registry
 from tests.support.proxy import BEHAVIOURS, Proxy
+from tests.support.services import Service, running_service
 
 pytestmark = pytest.mark.usefixtures("_no_settings")
 
@@ -403,7 +404,7 @@ LIES: dict[str, tuple[str, Lie, str]] = {
 @pytest.mark.parametrize("what", LIES)
 def test_a_lie_fails_its_claim_and_ends_the_test(url: str, smoke: Smoke, what: str):
     claim, lie, part = LIES[what]
-    with Liar(url, lie).running() as liar:
+    with LyingService(url, lie).running() as liar:
         code, table, _ = smoke(liar.url, "--name", "cancer", "--version", "1", "--max-latency-ms", "20")
     assert code == 1
     assert table[claim][0] == "FAILED", table
@@ -419,13 +420,13 @@ def test_every_claim_is_lied_about():
 
 
 def test_an_honest_proxy_passes(url: str, smoke: Smoke):
-    with Liar(url, lambda *_: None).running() as liar:
+    with LyingService(url, lambda *_: None).running() as liar:
         assert smoke(liar.url)[0] == 0
 
 
 def test_a_regressor_that_answers_nothing_fails(services: dict[str, Service], smoke: Smoke):
     lie = edited("/v1/predict", set_prediction(lambda one: one.update(value=None)))
-    with Liar(services["diabetes"].url, lie).running() as liar:
+    with LyingService(services["diabetes"].url, lie).running() as liar:
         code, table, _ = smoke(liar.url)
     assert (code, table["example"]) == (1, ("FAILED", "a prediction is null"))
 
@@ -445,7 +446,7 @@ STRANGERS: dict[str, tuple[Lie, str]] = {
 @pytest.mark.parametrize("what", STRANGERS)
 def test_another_server_is_told_in_one_line(url: str, smoke: Smoke, what: str):
     lie, part = STRANGERS[what]
-    with Liar(url, lie).running() as liar:
+    with LyingService(url, lie).running() as liar:
         code, table, err = smoke(liar.url)
     assert (code, table) == (2, {})
     assert part in err
@@ -474,8 +475,8 @@ def test_a_service_that_stops_answering_on_the_way_fails(
     url: str, smoke: Smoke, monkeypatch: pytest.MonkeyPatch
 ):
     """The body comes a byte at a time, often enough for any socket's timeout."""
-    monkeypatch.setattr(client.Dialogue.ask, "__defaults__", (None, None, 1.0))
-    monkeypatch.setattr(client.Asker.ask, "__defaults__", (None, None, 1.0))
+    monkeypatch.setattr(client.Session.ask, "__defaults__", (None, None, 1.0))
+    monkeypatch.setattr(client.Client.ask, "__defaults__", (None, None, 1.0))
     target = int(url.rpartition(":")[2])
     with Proxy(target).running() as proxy, proxy.misbehaving("body without an end", b"/v1/predict"):
         code, table, _ = smoke(proxy.url)
@@ -518,7 +519,7 @@ def test_tls_is_checked(url: str, smoke: Smoke, tmp_path: Path, monkeypatch: pyt
     certificate, key = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    liar = Liar(url, lambda *_: None)
+    liar = LyingService(url, lambda *_: None)
     port = liar.server_port
     assert smoke(url.replace("http:", "https:"))[2].endswith("is it http, not https?\n")
     liar.socket = context.wrap_socket(liar.socket, server_side=True)
@@ -537,7 +538,7 @@ def test_headers_are_sent_with_each_request_and_never_printed(
             return Said(401, {}, b"")
         return None
 
-    with Liar(url, guard).running() as liar:
+    with LyingService(url, guard).running() as liar:
         assert smoke(liar.url)[0] == 2
         monkeypatch.setenv(HEADER_VARIABLE, "Authorization: Bearer hunter2")
         assert smoke(liar.url, "--header", "X-Team: ml")[0] == 0
@@ -547,7 +548,7 @@ def test_headers_are_sent_with_each_request_and_never_printed(
         body = json.dumps({"error": {"code": "internal_error", "message": message}}).encode()
         return Said(500, {}, body) if asked.path == "/v1/predict" else None
 
-    with Liar(url, tell).running() as liar:
+    with LyingService(url, tell).running() as liar:
         code, table, err = smoke(liar.url)
     assert code == 1
     assert table["example"][1].startswith("500 internal_error: who is …?")
@@ -559,14 +560,14 @@ def test_behind_an_ingress_only_v1_is_asked(url: str, smoke: Smoke, tmp_path: Pa
     def hide(asked: Asked, _: Said) -> Said | None:
         return None if asked.path.startswith("/v1/") else Said(404, {}, b"default backend - 404")
 
-    with Liar(url, hide).running() as liar:
+    with LyingService(url, hide).running() as liar:
         code, _, err = smoke(liar.url, "--v1-only")
         assert (code, "needs --example here: /docs.json" in err, len(err.splitlines())) == (2, True, 1)
 
     body = httpx.get(f"{url}/docs.json").json()["paths"]["/v1/predict"]["post"]["requestBody"]
     file = tmp_path / "rows.json"
     file.write_text(json.dumps(body["content"]["application/json"]["example"]))
-    with Liar(url, hide).running() as liar:
+    with LyingService(url, hide).running() as liar:
         code, table, _ = smoke(liar.url, "--v1-only", "--example", str(file))
         assert {asked.path for asked in liar.asked} == {"/v1/models", "/v1/predict", "/v1/predict_batch"}
     assert code == 0
@@ -621,7 +622,7 @@ def test_ctrl_c_ends_it_in_one_line():
 
 
 def test_lines_come_as_claims_are_tried(url: str):
-    with Liar(url, at("/readyz", instead(503, b"{}"))).running() as liar:
+    with LyingService(url, at("/readyz", instead(503, b"{}"))).running() as liar:
         process = subprocess.Popen(
             [sys.executable, "scripts/smoke_test.py", liar.url],
             cwd=ROOT,

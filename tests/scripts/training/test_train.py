@@ -30,7 +30,7 @@ from scripts.training.pipeline import build_pipeline, choose_task, output_column
 from scripts.training.reference import example_rows, reference_instances
 from scripts.training.registration import check_names
 from scripts.training.table import read_csv, split_target, to_numpy_dtypes
-from tests.conftest import ROOT, TELCO, free_port
+from tests.support.environment import ROOT, TELCO, free_port
 
 # Run in a process of its own, which knows nothing of the project: what a registered model answers by itself.
 ANSWERS = """

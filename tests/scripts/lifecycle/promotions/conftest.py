@@ -12,7 +12,7 @@ from scripts.lifecycle import retry
 from scripts.lifecycle.counters import ServiceCounts
 from scripts.lifecycle.signals import SIGNALS
 from tests.scripts.lifecycle.test_promote import aliases
-from tests.support.fake_service import Hook, Pretender, Run
+from tests.support.fake_service import FakeService, Hook, Run
 from tests.support.promotions import NAME, Registry
 
 
@@ -42,8 +42,8 @@ def registry(versions: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def service(registry: Registry) -> Iterator[Pretender]:
-    with Pretender(lambda: aliases(registry)).running() as running:
+def service(registry: Registry) -> Iterator[FakeService]:
+    with FakeService(lambda: aliases(registry)).running() as running:
         yield running
 
 

@@ -10,7 +10,7 @@ import pytest
 from scripts import promote
 from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG
 from tests.scripts.lifecycle.test_promote import aliases
-from tests.support.fake_service import Pretender, Run, counted, refuse
+from tests.support.fake_service import FakeService, Run, counted, refuse
 from tests.support.promotions import NAME, Registry
 
 
@@ -42,7 +42,7 @@ def tagged(registry: Registry) -> Iterator[Callable[[str | None], None]]:
 @pytest.mark.parametrize("fails", [True, False])
 def test_the_challenger_is_what_it_was_before(
     registry: Registry,
-    service: Pretender,
+    service: FakeService,
     run: Run,
     tagged: Callable[[str | None], None],
     percent: str | None,
@@ -65,7 +65,7 @@ def test_the_challenger_is_what_it_was_before(
 
 
 def test_a_challenger_that_fails_is_taken_away_with_the_reason(
-    registry: Registry, service: Pretender, run: Run
+    registry: Registry, service: FakeService, run: Run
 ):
     failed = itertools.count(step=30)
     service.metrics = lambda: counted("2", 0, next(failed))
@@ -78,7 +78,7 @@ def test_a_challenger_that_fails_is_taken_away_with_the_reason(
 
 @pytest.mark.parametrize("seconds", ["30", "0"], ids=["within a step", "between two steps"])
 def test_a_rollback_of_production_ends_the_steps_at_once(
-    registry: Registry, service: Pretender, run: Run, seconds: str
+    registry: Registry, service: FakeService, run: Run, seconds: str
 ):
     registry.promote("3")
 
@@ -100,7 +100,7 @@ def test_a_rollback_of_production_ends_the_steps_at_once(
     assert aliases(registry) == {"production": "1"}
 
 
-def test_another_challenger_is_not_pushed_aside(registry: Registry, service: Pretender, run: Run):
+def test_another_challenger_is_not_pushed_aside(registry: Registry, service: FakeService, run: Run):
     client_of(registry).set_registered_model_alias(NAME, "challenger", "3")
     code, out, err = run(promote, "2", "--url", service.url, "--percent", "50,100")
     assert (code, out) == (2, "")
@@ -109,7 +109,7 @@ def test_another_challenger_is_not_pushed_aside(registry: Registry, service: Pre
 
 
 def test_a_challenger_that_cannot_be_removed_in_the_end_is_told(
-    registry: Registry, service: Pretender, run: Run, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, service: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(mlflow.MlflowClient, "delete_registered_model_alias", lambda *_: refuse())
     code, out, _ = run(promote, "2", "--url", service.url, "--percent", "100", "--interval", "0.1")

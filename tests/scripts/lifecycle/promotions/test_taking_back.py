@@ -14,13 +14,13 @@ from scripts.lifecycle import watch
 from scripts.lifecycle.moves import MAX_TAG_CHARACTERS, TAG_PREFIX
 from scripts.lifecycle.signals import SIGNALS
 from tests.scripts.lifecycle.test_promote import aliases
-from tests.support.fake_service import Hook, Pretender, Run, refuse
+from tests.support.fake_service import FakeService, Hook, Run, refuse
 from tests.support.promotions import NAME, Registry
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_the_alias_is_moved_and_another_while_it_is_put_back(
-    registry: Registry, service: Pretender, run: Run, after: Hook, number: signal.Signals, code: int
+    registry: Registry, service: FakeService, run: Run, after: Hook, number: signal.Signals, code: int
 ):
     after("set_registered_model_alias", lambda _: os.kill(os.getpid(), number))
     assert run(promote, "2", "--url", service.url) == (
@@ -38,7 +38,7 @@ def test_a_promotion_that_ends_by_itself_leaves_signals_as_they_were(registry: R
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_a_signal_before_anything_is_moved(registry: Registry, service: Pretender, run: Run):
+def test_a_signal_before_anything_is_moved(registry: Registry, service: FakeService, run: Run):
     service.metrics = lambda: os.kill(os.getpid(), signal.SIGTERM) or b""
     code, out, err = run(promote, "2", "--url", service.url)
     assert (code, out) == (143, "")
@@ -51,7 +51,7 @@ def test_a_signal_before_anything_is_moved(registry: Registry, service: Pretende
     ids=["a web page", "not text", "cut off"],
 )
 def test_metrics_that_are_none_are_told_and_the_version_is_taken_back(
-    registry: Registry, service: Pretender, run: Run, body: bytes
+    registry: Registry, service: FakeService, run: Run, body: bytes
 ):
     service.metrics = lambda: body if aliases(registry)["production"] == "2" else b""
     code, out, err = run(promote, "2", "--url", service.url, "--watch", "5")
@@ -62,7 +62,7 @@ def test_metrics_that_are_none_are_told_and_the_version_is_taken_back(
 
 @pytest.mark.parametrize("more", [[], ["--percent", "100", "--interval", "0.2"]])
 def test_a_mistake_of_ours_takes_it_back_too(
-    registry: Registry, service: Pretender, run: Run, monkeypatch: pytest.MonkeyPatch, more: list[str]
+    registry: Registry, service: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch, more: list[str]
 ):
     def mistake(*_: object) -> None:
         raise RuntimeError("a mistake")
@@ -133,7 +133,7 @@ def down_from(patch: pytest.MonkeyPatch, first: int, last: int, calls: list[str]
 
 
 def test_a_registry_that_does_not_put_it_back_is_told_with_what_to_do(
-    registry: Registry, service: Pretender, run: Run, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, service: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
     timeouts: list[str] = []
     down_from(monkeypatch, 2, 1000, timeouts)
@@ -153,7 +153,7 @@ def test_a_registry_that_does_not_put_it_back_is_told_with_what_to_do(
 
 
 def test_a_registry_that_answers_again_in_time_puts_it_back(
-    registry: Registry, service: Pretender, run: Run, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, service: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
     down_from(monkeypatch, 2, 4)
     service.current = lambda: {"production": "1"}
@@ -192,7 +192,7 @@ def test_ctrl_c_during_a_rollback_leaves_it_made_and_recorded(registry: Registry
     assert json.loads(Path("audit.jsonl").read_text())["to"] == "2"
 
 
-def test_ctrl_c_while_a_rollback_waits_is_told_in_a_line(registry: Registry, service: Pretender, run: Run):
+def test_ctrl_c_while_a_rollback_waits_is_told_in_a_line(registry: Registry, service: FakeService, run: Run):
     service.on_look = lambda: os.kill(os.getpid(), signal.SIGINT)
     assert run(rollback, "--to", "2", "--url", service.url) == (
         130,
@@ -214,7 +214,7 @@ def test_a_registry_that_dies_during_the_move_may_have_made_it(
 
 
 def test_a_service_of_another_model_is_noticed_before_anything_is_moved(
-    registry: Registry, service: Pretender, run: Run
+    registry: Registry, service: FakeService, run: Run
 ):
     service.model = "churn"
     code, out, err = run(promote, "2", "--url", service.url)

@@ -14,9 +14,9 @@ from scripts.lifecycle.counters import ServiceCounts
 from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits, find_worsening
 from scripts.lifecycle.polling import lacks_champion, wait_for
 from scripts.lifecycle.services import Seen
-from tests.conftest import free_port
 from tests.scripts.lifecycle.test_promote import aliases
-from tests.support.fake_service import Pretender, Run, counted
+from tests.support.environment import free_port
+from tests.support.fake_service import FakeService, Run, counted
 from tests.support.promotions import NAME, Registry
 from tests.support.proxy import Proxy
 
@@ -34,7 +34,7 @@ def test_errors_count_where_nothing_is_known_of_the_version_before(before: Count
 
 
 def test_what_a_service_has_counted_before_it_was_first_asked_does_not_count():
-    with Pretender(dict).running() as early, Pretender(dict).running() as late:
+    with FakeService(dict).running() as early, FakeService(dict).running() as late:
         early.metrics = late.metrics = lambda: counted("2", 100, 100)
         late.is_dead = True
         since = ServiceCounts([early.url, late.url]).follow("2")
@@ -47,7 +47,7 @@ def test_what_a_service_has_counted_before_it_was_first_asked_does_not_count():
 
 
 def test_a_service_that_is_not_there_any_more_takes_the_version_back(
-    registry: Registry, service: Pretender, run: Run
+    registry: Registry, service: FakeService, run: Run
 ):
     service.on_look = lambda: setattr(service, "is_dead", n_looks(service) > 5)
     code, out, _ = run(promote, "2", "--url", service.url, "--watch", "1")
@@ -56,14 +56,14 @@ def test_a_service_that_is_not_there_any_more_takes_the_version_back(
     assert aliases(registry)["production"] == "1"
 
 
-def n_looks(service: Pretender) -> int:
+def n_looks(service: FakeService) -> int:
     """How often it was asked after the move, this time among them."""
     service.looks = getattr(service, "looks", 0) + (service.current()["production"] == "2")  # type: ignore[attr-defined]
     return int(service.looks)  # type: ignore[attr-defined]
 
 
 def test_a_version_that_fails_and_has_nothing_before_it_to_compare_with_is_taken_back(
-    registry: Registry, service: Pretender, run: Run
+    registry: Registry, service: FakeService, run: Run
 ):
     service.metrics = lambda: counted("2", 0, 30 if aliases(registry)["production"] == "2" else 0)
     code, out, _ = run(promote, "2", "--url", service.url, "--watch", "5")
@@ -72,7 +72,7 @@ def test_a_version_that_fails_and_has_nothing_before_it_to_compare_with_is_taken
 
 
 def test_what_somebody_else_moves_while_it_is_watched_is_left_alone(
-    registry: Registry, service: Pretender, run: Run
+    registry: Registry, service: FakeService, run: Run
 ):
     service.on_look = lambda: registry.promote("3") if n_looks(service) == 6 else None
     code, out, err = run(promote, "2", "--url", service.url, "--watch", "5", "--json")
@@ -83,7 +83,7 @@ def test_what_somebody_else_moves_while_it_is_watched_is_left_alone(
 
 
 def test_what_somebody_else_has_moved_before_the_move_is_left_alone(
-    registry: Registry, service: Pretender, run: Run
+    registry: Registry, service: FakeService, run: Run
 ):
     service.metrics = lambda: registry.promote("3") or b""
     code, out, err = run(promote, "2", "--url", service.url)
@@ -92,7 +92,7 @@ def test_what_somebody_else_has_moved_before_the_move_is_left_alone(
     assert aliases(registry)["production"] == "3"
 
 
-def test_a_rollback_meanwhile_is_no_success(registry: Registry, service: Pretender, run: Run):
+def test_a_rollback_meanwhile_is_no_success(registry: Registry, service: FakeService, run: Run):
     service.on_look = lambda: registry.promote("1") if n_looks(service) == 6 else None
     code, _, err = run(promote, "2", "--url", service.url, "--watch", "5")
     assert code == 1
@@ -105,14 +105,14 @@ def refusal(at: str) -> dict[str, str]:
 
 
 def test_a_version_that_was_refused_before_and_is_taken_now_is_promoted(
-    registry: Registry, service: Pretender, run: Run
+    registry: Registry, service: FakeService, run: Run
 ):
     service.refused = [refusal("2026-01-01T00:00:00+00:00")]
     assert run(promote, "2", "--url", service.url)[0] == 0
 
 
 def test_a_version_that_is_refused_once_more_is_taken_back_at_once(
-    registry: Registry, service: Pretender, run: Run
+    registry: Registry, service: FakeService, run: Run
 ):
     service.refused = [refusal("2026-01-01T00:00:00+00:00")]
 
@@ -127,7 +127,7 @@ def test_a_version_that_is_refused_once_more_is_taken_back_at_once(
     assert "it is bad" in out
 
 
-def test_the_first_promotion_is_taken_back_and_recorded(registry: Registry, service: Pretender, run: Run):
+def test_the_first_promotion_is_taken_back_and_recorded(registry: Registry, service: FakeService, run: Run):
     client_of(registry).delete_registered_model_alias(NAME, "production")
     service.current = dict
     code, out, _ = run(promote, "2", "--url", service.url, "--timeout", "0")
@@ -141,7 +141,7 @@ def test_the_first_promotion_is_taken_back_and_recorded(registry: Registry, serv
     assert "rollback  2     –" in run(history)[1]
 
 
-def test_services_are_waited_for_side_by_side(service: Pretender):
+def test_services_are_waited_for_side_by_side(service: FakeService):
     service.current = lambda: {"production": "2"}
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
@@ -180,7 +180,7 @@ def staged(registry: Registry) -> Iterator[Callable[[str], None]]:
 
 
 def test_all_versions_come_back_to_their_stage(
-    registry: Registry, service: Pretender, run: Run, staged: Callable[[str], None]
+    registry: Registry, service: FakeService, run: Run, staged: Callable[[str], None]
 ):
     staged("2")
     staged("1")
@@ -193,7 +193,7 @@ def test_all_versions_come_back_to_their_stage(
 
 
 def test_the_version_in_the_stage_of_the_alias_name_is_the_one_before(
-    registry: Registry, service: Pretender, run: Run, staged: Callable[[str], None]
+    registry: Registry, service: FakeService, run: Run, staged: Callable[[str], None]
 ):
     client_of(registry).delete_registered_model_alias(NAME, "production")
     staged("1")

@@ -1,4 +1,4 @@
-"""One visit to a service: what is expected of it, and what it has said so far."""
+"""One run of the smoke test: what is expected of the service, and what it has said so far."""
 
 import json
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from scripts.smoke import Broken, NoAnswer
-from scripts.smoke.client import REQUEST_SECONDS, Answer, Asker
+from scripts.smoke.client import REQUEST_SECONDS, Answer, Client
 
 N_LOOKS = 4
 """A service has several workers, or pods, and each connection comes to one of them."""
@@ -36,7 +36,7 @@ class Expected(NamedTuple):
     no_metrics: bool = False
 
 
-class Visit:
+class SmokeRun:
     """Asks, and remembers."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Visit:
         self._tell = tell
         self._is_waiting = False
         self.expected = expected
-        self.asker = Asker(url, headers)
+        self.client = Client(url, headers)
         self._give_up = time.monotonic() + expected.timeout_seconds
         self.models: dict[str, dict[str, Any]] = {}
         """What `/v1/models` says, by role."""
@@ -98,7 +98,7 @@ class Visit:
         Raises:
             NoAnswer: it does not come.
         """
-        return self.asker.ask(path, seconds=min(REQUEST_SECONDS, max(1, self._give_up - time.monotonic())))
+        return self.client.ask(path, seconds=min(REQUEST_SECONDS, max(1, self._give_up - time.monotonic())))
 
     def post(self, path: str, body: bytes, media_type: str = JSON, **headers: str) -> Answer:
         """Asks for predictions.
@@ -106,7 +106,7 @@ class Visit:
         Raises:
             NoAnswer: it does not come.
         """
-        return self.asker.ask(path, body, {"Content-Type": media_type, **self.routing, **headers})
+        return self.client.ask(path, body, {"Content-Type": media_type, **self.routing, **headers})
 
     def predict(self, instances: list[Any], **headers: str) -> Answer:
         """Asks for the predictions of rows.
