@@ -35,27 +35,28 @@ def main(outcome_file: Path, request: str | None = None) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")
-    try:
-        outcome = _attempt(settings, request)
-    except PrepareError as error:
-        outcome = Outcome(code=error.code, message=str(error))
-    except Exception as error:
-        log.exception("preparing failed")
-        message = f"preparing failed with {type(error).__name__}; the log has the trace"
-        outcome = Outcome(code="internal_error", message=message)
+    parsed = None if request is None else msgspec.json.decode(request, type=PrepareRequest)
+    outcome = carry_out(parsed, settings)
     write_outcome(outcome_file, outcome)
     return 1 if outcome.code else 0
 
 
-def _attempt(settings: Settings, request: str | None) -> Outcome:
-    if request is None:
-        from serving.prepare.registry.client import resolve
+def carry_out(request: PrepareRequest | None, settings: Settings) -> Outcome:
+    """Asks the registry, or prepares a version; whatever is raised becomes an outcome."""
+    try:
+        if request is None:
+            from serving.prepare.registry.client import resolve
 
-        return Outcome(wanted=resolve(settings))
-    from serving.prepare.build import prepare
+            return Outcome(wanted=resolve(settings))
+        from serving.prepare.build import prepare
 
-    wanted = msgspec.json.decode(request, type=PrepareRequest)
-    return Outcome(tag=prepare(wanted.resolved, settings, wanted.champion).tag)
+        return Outcome(tag=prepare(request.resolved, settings, request.champion).tag)
+    except PrepareError as error:
+        return Outcome(code=error.code, message=str(error))
+    except Exception as error:
+        log.exception("preparing failed")
+        message = f"preparing failed with {type(error).__name__}; the log has the trace"
+        return Outcome(code="internal_error", message=message)
 
 
 if __name__ == "__main__":

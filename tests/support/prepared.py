@@ -42,18 +42,23 @@ def prepare_all(registry: str) -> None:
             prepare(wanted.champion, settings)
 
 
-def take_prepared(home: Path, registry: str) -> None:
+def take_prepared(home: Path, registry: str, versions: set[str] | None = None) -> None:
     """Copies what is prepared of a registry's versions into a BENTOML_HOME.
 
     Args:
         home: of the service.
         registry: its URI; what lies behind another one than SQLite's is not known here.
+        versions: only these.
     """
     scheme, _, file = registry.partition("sqlite:///")
     if scheme or not Path(file).exists():
         return
     with contextlib.closing(sqlite3.connect(file)) as database:
-        runs = {run for (run,) in database.execute("SELECT run_id FROM model_versions")}
+        runs = {
+            run
+            for run, version in database.execute("SELECT run_id, version FROM model_versions")
+            if versions is None or str(version) in versions
+        }
     for manifest in (_home() / "models").glob("*/*/manifest.json"):
         folder = manifest.parent
         target = home / "models" / folder.parent.name / folder.name

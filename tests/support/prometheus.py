@@ -18,7 +18,7 @@ from tests.support.environment import free_port, wait_until
 
 
 class Prometheus:
-    """A server that scrapes each second."""
+    """A server that scrapes."""
 
     def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
         self.process = process
@@ -41,14 +41,18 @@ def running_prometheus(
     *targets: str,
     labels: Mapping[str, Mapping[str, str]] | None = None,
     settings: dict[str, Any] | None = None,
+    scrape_seconds: float = 1,
 ) -> Iterator[Prometheus]:
     """Runs Prometheus; where it is not installed the test is skipped, but fails in CI.
+
+    It begins to scrape five seconds after its start.
 
     Args:
         folder: for its configuration and its samples.
         targets: `host:port` of what it scrapes.
         labels: by target, as a cluster's service discovery would set them; without, all have `env="prod"`.
         settings: a whole configuration, in which the targets are already.
+        scrape_seconds: how often, and in which time a target has to answer.
     """
     binary = shutil.which("prometheus")
     if binary is None:
@@ -58,8 +62,9 @@ def running_prometheus(
     known = labels or {}
     static = [{"targets": [target], "labels": {"env": "prod", **known.get(target, {})}} for target in targets]
     jobs = [{"job_name": "serving", "static_configs": static}]
+    interval = f"{round(scrape_seconds * 1000)}ms"
     settings = settings or {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "global": {"scrape_interval": interval, "scrape_timeout": interval},
         "scrape_configs": jobs,
     }
     (folder / "prometheus.yml").write_text(json.dumps(settings))  # JSON is YAML, too
@@ -92,17 +97,25 @@ def running_prometheus(
         process.wait(30)
 
 
+class _PodServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A scrape that was given up is no matter."""
+
+
 class Pod:
     """Something that shows counters at `/metrics`, and can be stopped and started again."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = "wine") -> None:
         self.address = f"127.0.0.1:{free_port()}"
+        self.model = model
         self.lines: dict[str, float] = {}
         self._server: ThreadingHTTPServer | None = None
 
     def show(self, version: str, *, answered: float, seconds: float = 0, failed: float | None = None) -> None:
         """Shows these numbers from now on; without `failed`, that counter is not there yet."""
-        labels = f'model="wine",version="{version}"'
+        labels = f'model="{self.model}",version="{version}"'
         champion = f'{{{labels},role="champion"}}'
         lines = {
             f"model_info{{{labels}}}": 1,
@@ -133,8 +146,7 @@ class Pod:
                 pass
 
         host, port = self.address.split(":")
-        self._server = ThreadingHTTPServer((host, int(port)), Handler)
-        self._server.daemon_threads = True
+        self._server = _PodServer((host, int(port)), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self.address
 

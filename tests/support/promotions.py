@@ -1,15 +1,24 @@
 """What the tests of promotions share: versions that differ in every answer, and clients that check each one."""
 
+import base64
+import contextlib
+import hashlib
+import hmac
 import http.client
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import mlflow
 import numpy as np
 import pandas as pd
@@ -22,11 +31,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from serving.process.child import PARENT_VARIABLE
-from tests.support.environment import tracking, wait_until
+from tests.support.environment import clean_environment, tracking, wait_until
 from tests.support.models import REQUIREMENTS, copy_registry, fill_registry, frame, register
 from tests.support.prepared import prepare_all
-from tests.support.services import Service
+from tests.support.services import Service, running_service
 from tests.support.shared import once
+from tests.support.soak import IS_SOAK
 
 NAME = "wine"
 ROWS = frame("wine").iloc[::40].to_dict("records")
@@ -99,9 +109,32 @@ class Registry:
         self.answers: dict[str, list[list[float]]] = {}
         self.promote("1")
 
+    @property
+    def client(self) -> mlflow.MlflowClient:
+        """MLflow's own client of it."""
+        return mlflow.MlflowClient(self.uri, self.uri)
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The versions that aliases point at."""
+        found = self.client.get_registered_model(NAME).aliases
+        return {alias: str(version) for alias, version in found.items()}
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """The legacy stages of the versions."""
+        found = self.client.search_model_versions(f"name = '{NAME}'")
+        return {str(version.version): version.current_stage for version in found}
+
     def promote(self, version: str) -> None:
         """Lets the alias point at a version."""
-        mlflow.MlflowClient(self.uri, self.uri).set_registered_model_alias(NAME, "production", version)
+        self.client.set_registered_model_alias(NAME, "production", version)
+
+    def transition(self, version: str, stage: str) -> None:
+        """Brings a version to a legacy stage, as people do by hand: what is in the stage stays there."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that stages are deprecated
+            self.client.transition_model_version_stage(NAME, version, stage)
 
     def add(self, log: Any) -> str:
         """Registers one more version; returns its number."""
@@ -117,6 +150,12 @@ class Registry:
         self.answers[added] = self.own_answers(version)
         return added
 
+    def artifact(self, version: str, name: str) -> Path:
+        """Returns a file of a version in the artifact store, which others may use, too, unless it was added here."""
+        found = mlflow.MlflowClient(self.uri, self.uri).get_model_version(NAME, version)
+        (file,) = (self.artifacts / "models" / found.source.rpartition("/")[2]).rglob(name)
+        return Path(file)
+
     def own_answers(self, version: str) -> list[list[float]]:
         """What the model itself says of `ROWS`."""
         if version not in self.answers:
@@ -126,15 +165,93 @@ class Registry:
         return self.answers[version]
 
 
+@contextlib.contextmanager
+def two_workers(
+    folder: Path, registry: Registry, *, is_cold: bool = False, **environment: str
+) -> Iterator[Service]:
+    """Runs a service of two workers that follows the registry five times a second."""
+    with running_service(
+        folder,
+        is_cold=is_cold,
+        **{
+            "MLFLOW_TRACKING_URI": registry.uri,
+            "SERVING_MODEL_NAME": NAME,
+            "SERVING_WORKERS": "2",
+            "SERVING_SYNC_SECONDS": "0.2",
+        }
+        | environment,
+    ) as service:
+        yield service.wait_ready()
+
+
+@contextlib.contextmanager
+def tracking_server(registry: Registry, port: int) -> Iterator[None]:
+    """A real `mlflow server` of the registry."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+            *("--workers", "1", "--backend-store-uri", registry.uri),
+        ],
+        env=clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def answers() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        return False
+
+    try:
+        wait_until(answers, 90, "the tracking server answers")
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
+
+def signed(secret: str, body: bytes) -> dict[str, str]:
+    """The headers of MLflow's webhook. Source: mlflow/webhooks/delivery.py."""
+    now = str(int(time.time()))
+    digest = hmac.new(secret.encode(), f"id-1.{now}.".encode() + body, hashlib.sha256).digest()
+    return {
+        "X-MLflow-Signature": "v1," + base64.b64encode(digest).decode(),
+        "X-MLflow-Timestamp": now,
+        "X-MLflow-Delivery-Id": "id-1",
+    }
+
+
+PAUSE_SECONDS = 0 if IS_SOAK else 0.005
+"""Between two requests of a client: under load, but not such that preparing beside it takes minutes."""
+
+
 class Clients:
     """Clients that fire from the beginning to the end of a `with` statement."""
 
-    def __init__(self, service: Service, registry: Registry, versions: tuple[str, ...], n: int = 4) -> None:
+    def __init__(
+        self,
+        service: Service,
+        registry: Registry,
+        versions: tuple[str, ...],
+        n: int = 4,
+        pause_seconds: float = 0,
+    ) -> None:
+        """Takes what is fired, and at whom.
+
+        Args:
+            service: answers.
+            registry: has the versions.
+            versions: that may answer.
+            n: how many clients.
+            pause_seconds: of each after an answer; without, they take every processor that there is.
+        """
         self.answered: Counter[str] = Counter()
         """Answers by version."""
         self.wrong: list[str] = []
         self._service = service
         self._expected = {version: registry.own_answers(version) for version in versions}
+        self._pause_seconds = pause_seconds
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._fire) for _ in range(n)]
 
@@ -157,10 +274,13 @@ class Clients:
                 response = connection.getresponse()
                 answer = json.loads(response.read())
                 self._check(response.status, answer)
+                self._stop.wait(PAUSE_SECONDS)
             except Exception as error:  # every failure counts, whatever it is
                 self.wrong.append(repr(error))
                 connection.close()
                 connection = self._connect()
+            if self._pause_seconds:
+                self._stop.wait(self._pause_seconds)
         connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:

@@ -123,7 +123,7 @@ def _wait_alive(process: subprocess.Popen[bytes], port: int) -> None:
 
 @contextlib.contextmanager
 def running_service(
-    folder: Path, bento: Path | None = None, *, is_cold: bool = False, **environment: str
+    folder: Path, bento: Path | None = None, *, is_cold: bool = False, behind: str = "", **environment: str
 ) -> Iterator[Service]:
     """Runs `bentoml serve` with a model store in `folder`; stops it as Kubernetes would.
 
@@ -131,6 +131,7 @@ def running_service(
         folder: for its model store and its log.
         bento: what is served, instead of this checkout.
         is_cold: whether it prepares every model itself, also those that another service has prepared before.
+        behind: the registry of SQLite that a tracking server answers from, if one is asked.
         environment: more of its settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +147,7 @@ def running_service(
     )
     home = Path(env["BENTOML_HOME"])
     if not is_cold:
-        take_prepared(home, env.get("MLFLOW_TRACKING_URI", ""))
+        take_prepared(home, behind or env.get("MLFLOW_TRACKING_URI", ""))
     process, port, log_file = _start(folder, env, bento)
     _wait_alive(process, port)
     service = Service(process, port, log_file, int(env.get("SERVING_WORKERS", "1")))

@@ -1,28 +1,29 @@
 """The registry is down, slow or talks nonsense: at a start, and while a service runs."""
 
-import base64
 import contextlib
-import hashlib
-import hmac
 import json
 import os
-import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from serving.model.state import State, state_path, write_state
 from serving.settings import Settings
 from serving.traffic.router import Router
-from tests.support.environment import clean_environment, free_port, wait_until
+from tests.support.environment import free_port, wait_until
+from tests.support.prepared import take_prepared
 from tests.support.processes import SYNC, child_processes
-from tests.support.promotions import NAME, Clients, Registry, versions_answering, wait_answering
+from tests.support.promotions import (
+    NAME,
+    Clients,
+    Registry,
+    signed,
+    tracking_server,
+    versions_answering,
+    wait_answering,
+)
 from tests.support.proxy import BEHAVIOURS, Proxy
 from tests.support.services import Service, running_service
 
@@ -40,33 +41,6 @@ def stale(service: Service) -> str:
     return str(service.http.get("/v1/models").json()["stale"] or "")
 
 
-@contextlib.contextmanager
-def tracking_server(registry: Registry, port: int) -> Iterator[None]:
-    """A real `mlflow server` of the registry."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-            *("--workers", "1", "--backend-store-uri", registry.uri),
-        ],
-        env=clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-    def answers() -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
-        return False
-
-    try:
-        wait_until(answers, 90, "the tracking server answers")
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
-
-
 @pytest.fixture(scope="module")
 def followed(versions: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Proxy]]:
     """Two workers that have prepared both versions, and the proxy behind which their registry is."""
@@ -78,6 +52,7 @@ def followed(versions: Registry, tmp_path_factory: pytest.TempPathFactory) -> It
         running_service(
             tmp_path_factory.mktemp("followed"),
             MLFLOW_TRACKING_URI=proxy.url,
+            behind=versions.uri,
             SERVING_MODEL_NAME=NAME,
             SERVING_WORKERS="2",
             SERVING_SYNC_SECONDS="0.5",
@@ -148,6 +123,7 @@ def test_callers_notice_nothing_of_a_registry_that_is_down(versions: Registry, t
             running_service(
                 tmp_path,
                 MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}",
+                behind=versions.uri,
                 SERVING_MODEL_NAME=NAME,
                 SERVING_WORKERS="2",
             )
@@ -191,7 +167,7 @@ def test_a_start_without_the_registry_serves_what_was_served_last(tmp_path: Path
 
 
 def test_a_start_without_the_artifacts_serves_what_was_served_last(tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "own", 1.0, 0.01)
+    registry = Registry(tmp_path / "own", 1.0, 0.01, owns_artifacts=True)
     settings = {"MLFLOW_TRACKING_URI": registry.uri, "SERVING_MODEL_NAME": NAME}
     with running_service(tmp_path / "service", **settings) as service:
         service.wait_ready()
@@ -204,17 +180,6 @@ def test_a_start_without_the_artifacts_serves_what_was_served_last(tmp_path: Pat
         assert versions_answering(service) == {"1"}
         away.rename(artifacts)
         wait_answering(service, "2")
-
-
-def signed(secret: str, body: bytes) -> dict[str, str]:
-    """The headers of MLflow's webhook. Source: mlflow/webhooks/delivery.py."""
-    now = str(int(time.time()))
-    digest = hmac.new(secret.encode(), f"id-1.{now}.".encode() + body, hashlib.sha256).digest()
-    return {
-        "X-MLflow-Signature": "v1," + base64.b64encode(digest).decode(),
-        "X-MLflow-Timestamp": now,
-        "X-MLflow-Delivery-Id": "id-1",
-    }
 
 
 def test_mlflows_webhook_makes_a_promotion_seen_at_once(
@@ -251,31 +216,34 @@ def test_without_a_secret_nobody_may_wake_it(serve: Callable[..., Service], tmp_
 
 def test_old_prepared_versions_are_removed_and_those_in_use_stay(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "own", *(2.0**n for n in range(5)))
+    home = tmp_path / "shared"
     shared = {
         "MLFLOW_TRACKING_URI": registry.uri,
         "SERVING_MODEL_NAME": NAME,
         "SERVING_KEEP_VERSIONS": "2",
-        "BENTOML_HOME": str(tmp_path / "shared"),
+        "BENTOML_HOME": str(home),
     }
 
     def stored() -> set[str]:
-        return {path.parent.name.partition("-")[0] for path in (tmp_path / "shared").rglob("manifest.json")}
+        return {path.parent.name.partition("-")[0] for path in home.rglob("manifest.json")}
 
+    take_prepared(home, registry.uri, {"1"})
     with (
-        running_service(tmp_path / "a", **shared, SERVING_MODEL_VERSION="1") as pinned,
-        running_service(tmp_path / "b", **shared) as service,
+        running_service(tmp_path / "a", is_cold=True, **shared, SERVING_MODEL_VERSION="1") as pinned,
+        running_service(tmp_path / "b", is_cold=True, **shared) as service,
     ):
         pinned.wait_ready()
         service.wait_ready()
         for version in "2345":
+            if version != "5":  # the last one is prepared here, the others by another service
+                take_prepared(home, registry.uri, {version})
             registry.promote(version)
             wait_answering(service, version)
         wait_until(lambda: stored() == {"1", "4", "5"}, 20, "the others are removed")
         registry.promote("4")
         wait_answering(service, "4")
         assert stored() == {"1", "4", "5"}
-    assert not list((tmp_path / "shared" / "preparing").glob("*.tmp"))
-    shutil.rmtree(tmp_path / "shared")
+    assert not list((home / "preparing").glob("*.tmp"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
@@ -290,6 +258,7 @@ def test_a_full_disk_keeps_the_new_version_out_until_there_is_room(tmp_path: Pat
             MLFLOW_TRACKING_URI=registry.uri,
             SERVING_MODEL_NAME=NAME,
             BENTOML_HOME=str(disk),
+            is_cold=True,
         ) as service:
             service.wait_ready()
             filler = disk / "filler"

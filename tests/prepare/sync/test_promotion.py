@@ -1,64 +1,45 @@
 """Promotions in a real service with two workers, under load."""
 
-import contextlib
 import os
 import random
 import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 
-from serving.model.digests import DIGEST_TAG
-from serving.prepare.registry.resolution import FORCE_TAG
 from tests.support.environment import wait_until
-from tests.support.models import wine
+from tests.support.prepared import prepare_all, take_prepared
 from tests.support.processes import SYNC, WORKER, child_processes, resident_mb
 from tests.support.promotions import (
     NAME,
     Clients,
     Registry,
-    another_signature,
     metrics,
     nan_outputs,
     refused,
     trapped,
+    two_workers,
     version_of_neighbours,
-    version_of_strength,
     versions_answering,
     wait_answering,
 )
-from tests.support.services import Service, running_service
+from tests.support.services import Service
 from tests.support.soak import scaled
 
 N_PROMOTIONS = scaled(20, 200)
 N_PROMOTIONS_BETWEEN_RUNTIMES = scaled(9, 90)
 N_NEW_VERSIONS = scaled(6, 40)
+N_KILLS = scaled(4, 40)
 
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """A registry with two versions."""
     return Registry(tmp_path_factory.mktemp("versions"), 1.0, 0.01)
-
-
-@contextlib.contextmanager
-def two_workers(folder: Path, registry: Registry, **environment: str) -> Iterator[Service]:
-    with running_service(
-        folder,
-        **{
-            "MLFLOW_TRACKING_URI": registry.uri,
-            "SERVING_MODEL_NAME": NAME,
-            "SERVING_WORKERS": "2",
-            "SERVING_SYNC_SECONDS": "0.2",
-        }
-        | environment,
-    ) as service:
-        yield service.wait_ready()
 
 
 def workers(service: Service) -> list[int]:
@@ -101,6 +82,7 @@ def test_promotions_between_runtimes_fail_no_request_and_leave_no_memory_behind(
     registry = Registry(tmp_path / "own", 1.0)
     registry.add(version_of_neighbours(25, is_scaled=True))
     registry.add(version_of_neighbours(35, is_scaled=False))
+    prepare_all(registry.uri)
     runtimes = {"1": "compiled", "2": "mixed", "3": "native"}
     # Neighbours take many times as long as a regression.
     with two_workers(tmp_path, registry, SERVING_MAX_SLOWDOWN="10000") as service:
@@ -124,11 +106,15 @@ def test_promotions_between_runtimes_fail_no_request_and_leave_no_memory_behind(
 def test_ever_new_versions_leave_neither_memory_nor_files_behind(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "own", 1.0, 0.1, 0.01)
     versions = [registry.add_again("123"[n % 3]) for n in range(N_NEW_VERSIONS)]
-    with two_workers(tmp_path, registry, SERVING_KEEP_VERSIONS="3") as service:
+    prepare_all(registry.uri)
+    home = tmp_path / "bentoml"
+    take_prepared(home, registry.uri, {"1"})
+    with two_workers(tmp_path, registry, is_cold=True, SERVING_KEEP_VERSIONS="3") as service:
         pids = workers(service)
         memory: list[float] = []
         with Clients(service, registry, ("1", *versions), n=2) as clients:
             for version in versions:
+                take_prepared(home, registry.uri, {version})  # as if another service had prepared it
                 registry.promote(version)
                 wait_answering(service, version)
                 memory.append(memory_mb(service))
@@ -136,7 +122,7 @@ def test_ever_new_versions_leave_neither_memory_nor_files_behind(tmp_path: Path)
         assert set(clients.answered) == {"1", *versions}
         assert workers(service) == pids, "a worker was started again"
         assert memory[-1] <= 1.2 * memory[2], memory
-        store = tmp_path / "bentoml" / "models" / NAME
+        store = home / "models" / NAME
         wait_until(
             lambda: (
                 {path.parent.name.partition("-")[0] for path in store.glob("*/manifest.json")}
@@ -171,107 +157,38 @@ def test_requests_end_on_the_version_that_they_began_with_and_both_workers_swap_
 def serving_two(versions: Registry, tmp_path: Path) -> Iterator[tuple[Service, Registry]]:
     """Two workers that serve version 1 of a registry of the test's own, into which bad versions may go."""
     own = Registry(tmp_path / "own", 1.0)
-    with two_workers(tmp_path, own, SERVING_PREPARE_MEMORY_MB="3000") as service:
+    with two_workers(tmp_path, own) as service:
         wait_answering(service, "1")
         yield service, own
-
-
-def artifact(registry: Registry, version: str, name: str) -> Path:
-    """A file of a version in the artifact store."""
-    found = mlflow.MlflowClient(registry.uri, registry.uri).get_model_version(NAME, version)
-    (file,) = (registry.artifacts / "models" / found.source.rpartition("/")[2]).rglob(name)
-    return Path(file)
-
-
-def truncated(registry: Registry) -> str:
-    version = registry.add(wine)
-    file = artifact(registry, version, "model.skops")
-    file.write_bytes(file.read_bytes()[:200])
-    return version
-
-
-def changed(registry: Registry) -> str:
-    """The digest is that of other files."""
-    version = registry.add(wine)
-    client = mlflow.MlflowClient(registry.uri, registry.uri)
-    client.set_model_version_tag(NAME, version, DIGEST_TAG, "0" * 64)
-    return version
-
-
-BAD: dict[str, tuple[Callable[[Registry], str], str]] = {
-    "truncated file": (truncated, "cannot be loaded"),
-    "wrong digest": (changed, "not those that were registered"),
-    "another signature": (lambda r: r.add(another_signature), "it requires the column 'region'"),
-    "NaN outputs": (lambda r: r.add(nan_outputs), "are not finite numbers"),
-    "slow predict": (lambda r: r.add(trapped("slow")), "it is too slow"),
-    "untrusted type": (
-        lambda r: r.add(trapped("none", "skops")),
-        "SERVING_TRUSTED_TYPES=tests.support.promotions.Trap",
-    ),
-    "crash": (lambda r: r.add(trapped("crash")), "SIGSEGV"),
-    "all memory": (lambda r: r.add(trapped("greedy")), "more memory than there is"),
-}
 
 
 def test_a_bad_version_stays_out_and_the_one_that_answers_is_unharmed(
     serving_two: tuple[Service, Registry],
 ) -> None:
+    """What is wrong with others: `test_rounds.py`."""
     service, registry = serving_two
     pids = workers(service)
-    made = {what: make(registry) for what, (make, _) in BAD.items()}
+    made = {
+        registry.add(nan_outputs): "are not finite numbers",
+        registry.add(trapped("crash")): "SIGSEGV",
+    }
     with Clients(service, registry, ("1",), n=2) as clients:
-        for what, version in made.items():
+        for version, reason in made.items():
             registry.promote(version)
-            reason = wait_until(lambda version=version: refused(service).get(version), 180, what)
-            assert BAD[what][1] in reason
+            assert reason in wait_until(lambda version=version: refused(service).get(version), 180, reason)
             # Another worker may answer here, which looks up to a fifth of a second later.
             wait_until(lambda: "\nmodel_registry_stale 1.0" in metrics(service), 10, "it is measured")
-        time.sleep(2)  # several rounds
     assert clients.wrong == []
     assert set(clients.answered) == {"1"}
     assert workers(service) == pids
-    for what, version in made.items():
-        # Another time there may be more memory.
-        n_tries = 2 if what == "all memory" else 1
-        assert service.log.count(f"registry: wine version {version} ") == n_tries, what
+    for version in made:
+        assert service.log.count(f"registry: wine version {version} ") == 1
     registry.promote("1")
     wait_until(lambda: service.http.get("/v1/models").json()["stale"] is None, 30, "all is well again")
     wait_until(lambda: "\nmodel_registry_stale 0.0" in metrics(service), 10, "it is measured")
 
 
-def test_a_version_whose_file_is_missing_is_taken_once_the_file_is_there(
-    serving_two: tuple[Service, Registry],
-) -> None:
-    service, registry = serving_two
-    version = registry.add(version_of_strength(0.1))
-    registry.own_answers(version)  # while it can be read
-    file = artifact(registry, version, "MLmodel")
-    content = file.read_bytes()
-    file.unlink()
-    with Clients(service, registry, ("1", version), n=2) as clients:
-        registry.promote(version)
-        stale = lambda: service.http.get("/v1/models").json()["stale"]  # noqa: E731
-        wait_until(lambda: "cannot be fetched" in (stale() or ""), 180, "it is told")
-        assert versions_answering(service) == {"1"}
-        file.write_bytes(content)
-        wait_answering(service, version)
-    assert clients.wrong == []
-
-
-def test_a_refused_version_is_tried_again_when_it_has_changed(
-    serving_two: tuple[Service, Registry],
-) -> None:
-    service, registry = serving_two
-    version = registry.add(another_signature)
-    registry.promote(version)
-    wait_until(lambda: version in refused(service), 180, "it is refused")
-    mlflow.MlflowClient(registry.uri, registry.uri).set_model_version_tag(NAME, version, FORCE_TAG, "true")
-
-    # The rows of the other tests lack a column for it.
-    wait_until(lambda: service.every_worker_serves(f"{NAME}:{version}-"), 180, "it is served")
-    wait_until(lambda: refused(service) == {}, 20, "it is refused no more")
-
-
+@pytest.mark.soak
 def test_the_sync_process_may_be_killed_at_any_point_of_a_preparation(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "own", *(2.0**n for n in range(4)))
     chance = random.Random(0)
@@ -279,7 +196,7 @@ def test_the_sync_process_may_be_killed_at_any_point_of_a_preparation(tmp_path: 
     with two_workers(tmp_path, registry) as service:
         wait_answering(service, "1")
         with Clients(service, registry, ("1", "2", "3", "4"), n=1) as clients:
-            for n in range(10):
+            for n in range(N_KILLS):
                 version = str(2 + n % 3)
                 # Prepared anew each time.
                 for prepared in (tmp_path / "bentoml" / "models" / NAME).glob(f"{version}-*"):
@@ -294,14 +211,14 @@ def test_the_sync_process_may_be_killed_at_any_point_of_a_preparation(tmp_path: 
                 )
             wait_answering(service, version)
         assert clients.wrong == []
-        assert len(killed) == 10
+        assert len(killed) == N_KILLS
 
 
 def test_of_two_promotions_within_a_second_the_last_wins_everywhere(
     versions: Registry, tmp_path: Path
 ) -> None:
     versions.promote("1")
-    with two_workers(tmp_path, versions) as service:
+    with two_workers(tmp_path, versions, is_cold=True) as service:
         wait_answering(service, "1")
         versions.promote("2")
         wait_until(lambda: "registry: wine version 2 " in service.log, 30, "version 2 is being prepared")

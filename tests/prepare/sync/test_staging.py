@@ -3,17 +3,25 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG
-from tests.prepare.sync.test_promotion import two_workers
 from tests.support.environment import wait_until
 from tests.support.processes import WORKER, child_processes
-from tests.support.promotions import NAME, ROWS, Clients, Registry, metrics, refused, trapped, wait_answering
+from tests.support.promotions import (
+    NAME,
+    ROWS,
+    Clients,
+    Registry,
+    metrics,
+    refused,
+    trapped,
+    two_workers,
+    wait_answering,
+)
 from tests.support.services import Service, running_service
 
 
@@ -85,24 +93,6 @@ def test_a_challenger_stays_loaded_when_a_shadow_comes(versions: Registry, tmp_p
         assert loaded_at(service, "challenger") <= before
 
 
-def test_a_webhook_is_followed_at_once_also_where_only_mlflows_client_can_ask(
-    versions: Registry, tmp_path: Path, serve: Callable[..., Service]
-) -> None:
-    from tests.prepare.sync.test_outages import signed
-
-    versions.promote("1")
-    service = serve(
-        MLFLOW_TRACKING_URI=versions.uri,
-        MLFLOW_REGISTRY_URI=versions.uri,
-        SERVING_MODEL_NAME=NAME,
-        SERVING_SYNC_SECONDS="3600",
-        SERVING_WEBHOOK_SECRET="hunter2",
-    ).wait_ready()
-    versions.promote("2")
-    assert service.http.post("/v1/sync", content=b"{}", headers=signed("hunter2", b"{}")).status_code == 202
-    wait_answering(service, "2", 45)  # and not after the minute for which MLflow's client is not asked again
-
-
 def test_a_challenger_is_taken_away_while_a_shadow_is_prepared(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "own", 1.0, 0.01)
     client = mlflow.MlflowClient(registry.uri, registry.uri)
@@ -126,24 +116,6 @@ def test_a_challenger_is_taken_away_while_a_shadow_is_prepared(tmp_path: Path) -
         wait_until(lambda: shares() == {("champion", 90), ("challenger", 10)}, 30, "its share is changed")
         client.delete_registered_model_alias(NAME, "challenger")
         wait_until(lambda: shares() == {("champion", 100)}, 30, "it is gone")
-
-
-def test_a_version_that_another_service_prepared_has_to_pass_the_gate_of_this_one(tmp_path: Path) -> None:
-    """The store is shared; to the other service the slow version is the first, and nothing is compared."""
-    registry = Registry(tmp_path / "own", 1.0)
-    slow = registry.add(trapped("tardy"))
-    shared = {
-        "MLFLOW_TRACKING_URI": registry.uri,
-        "SERVING_MODEL_NAME": NAME,
-        "BENTOML_HOME": str(tmp_path / "store"),
-    }
-    with running_service(tmp_path / "a", SERVING_MODEL_VERSION=slow, **shared) as other:
-        other.wait_ready(240)
-    with running_service(tmp_path / "b", **shared) as service:
-        service.wait_ready()
-        registry.promote(slow)
-        wait_until(lambda: slow in refused(service), 60, "it is refused")
-        assert "it is too slow" in refused(service)[slow]
 
 
 def test_a_worker_that_is_started_again_takes_no_request_before_it_has_the_model(

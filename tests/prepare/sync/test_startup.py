@@ -1,33 +1,20 @@
 """What a start looks like when something is missing: one clear line, up and not ready, and recovery."""
 
-import contextlib
-import http.server
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from tests.support.environment import ROOT, clean_environment, free_port, tracking, wait_until
-from tests.support.models import fill_registry, register, wine
+from tests.support.environment import ROOT, clean_environment, free_port, wait_until
 from tests.support.processes import ATTEMPT, SYNC, WORKER, child_processes
+from tests.support.promotions import NAME, Registry
 from tests.support.services import Service, running_service
-
-
-@pytest.fixture
-def own_registry(tmp_path: Path) -> Iterator[str]:
-    """A registry of the test's own, with one version of `wine` that has no alias."""
-    uri = fill_registry(tmp_path, {})
-    with tracking(uri):
-        register("wine", wine, alias=None)
-        yield uri
 
 
 def said_once(service: Service, reason: str) -> None:
@@ -61,115 +48,14 @@ def test_no_registry_at_the_path(serve: Callable[..., Service], tmp_path: Path) 
     assert "\nmodel_ready 0.0" in service.http.get("/metrics").text
 
 
-def test_no_such_model_names_the_nearest(serve: Callable[..., Service], registry: str) -> None:
-    service = serve(MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="canser")
-    reason = service.wait_reason("no model 'canser'")
-    assert "did you mean 'cancer'?" in reason
-    said_once(service, reason)
-
-
-def test_alias_that_is_set_later_is_found(serve: Callable[..., Service], own_registry: str) -> None:
-    service = serve(MLFLOW_TRACKING_URI=own_registry, SERVING_MODEL_NAME="wine")
+def test_alias_that_is_set_later_is_found(serve: Callable[..., Service], tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "own", 1.0)
+    mlflow.MlflowClient(registry.uri, registry.uri).delete_registered_model_alias(NAME, "production")
+    service = serve(MLFLOW_TRACKING_URI=registry.uri, SERVING_MODEL_NAME=NAME)
     assert "'production'" in service.wait_reason("has the alias")
-    mlflow.MlflowClient().set_registered_model_alias("wine", "production", "1")
+    registry.promote("1")
     service.wait_ready()
     wait_until(lambda: "wine version 1 answers on" in service.log, 20, "the greeting")
-
-
-def test_pinned_version_that_is_not_there(serve: Callable[..., Service], registry: str) -> None:
-    service = serve(MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine", SERVING_MODEL_VERSION="99")
-    assert "no version 99" in service.wait_reason("SERVING_MODEL_VERSION")
-
-
-class Nonsense(http.server.ThreadingHTTPServer):
-    """Answers every request in the same way, and not as a tracking server would."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"<html>")
-
-        do_POST = do_GET  # noqa: N815  # the name that the server calls
-
-        def log_message(self, *_: object) -> None: ...
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), self.Handler)
-
-    def __enter__(self) -> "Nonsense":
-        threading.Thread(target=self.serve_forever).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-@pytest.mark.parametrize("behaviour", ["refuses", "hangs", "talks nonsense"])
-def test_dead_tracking_server_is_told_within_seconds(serve: Callable[..., Service], behaviour: str) -> None:
-    with contextlib.ExitStack() as stack:
-        if behaviour == "refuses":
-            port = free_port()
-        elif behaviour == "hangs":
-            port = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-        else:
-            port = stack.enter_context(Nonsense()).server_port
-        uri = f"http://user:hunter2@127.0.0.1:{port}"
-        service = serve(MLFLOW_TRACKING_URI=uri, SERVING_REGISTRY_TIMEOUT_SECONDS="1")
-        # Twice the timeout for MLflow's one retry, and the time to start its client.
-        reason = service.wait_reason("does not answer", seconds=45)
-        assert f"http://127.0.0.1:{port}" in reason
-        assert "hunter2" not in service.log
-        assert "hunter2" not in reason
-        said_once(service, reason)
-
-
-def test_missing_artifact_and_its_return(
-    serve: Callable[..., Service], own_registry: str, tmp_path: Path
-) -> None:
-    mlflow.MlflowClient().set_registered_model_alias("wine", "production", "1")
-    artifacts, away = tmp_path / "artifacts", tmp_path / "away"
-    artifacts.rename(away)
-    service = serve(MLFLOW_TRACKING_URI=own_registry, SERVING_MODEL_NAME="wine")
-    service.wait_reason("artifacts of 'wine' version 1 cannot be fetched")
-    away.rename(artifacts)
-    service.wait_ready()
-
-
-def test_damaged_model_file_is_refused(
-    serve: Callable[..., Service], own_registry: str, tmp_path: Path
-) -> None:
-    mlflow.MlflowClient().set_registered_model_alias("wine", "production", "1")
-    (model_file,) = (tmp_path / "artifacts").rglob("model.*")
-    model_file.write_bytes(model_file.read_bytes()[:100])
-    service = serve(MLFLOW_TRACKING_URI=own_registry, SERVING_MODEL_NAME="wine")
-    service.wait_reason("'wine' version 1 is refused: it cannot be loaded")
-    assert list((tmp_path / "service-0" / "bentoml").rglob("manifest.json")) == []
-
-
-def test_a_pickle_that_is_not_allowed_any_more_is_not_even_served_as_the_last_one(
-    registry: str, tmp_path: Path
-) -> None:
-    settings = {"MLFLOW_TRACKING_URI": registry, "SERVING_MODEL_NAME": "iris"}
-    with running_service(tmp_path / "a", **settings, SERVING_ALLOW_PICKLE="true") as service:
-        service.wait_ready()
-        assert "runs code that its writer chose" in service.log
-    with running_service(tmp_path / "a", **settings, SERVING_ALLOW_PICKLE="") as service:
-        service.wait_reason("SERVING_ALLOW_PICKLE=true")
-
-
-def test_a_version_whose_files_are_in_doubt_now_is_not_even_served_as_the_last_one(
-    own_registry: str, tmp_path: Path
-) -> None:
-    client = mlflow.MlflowClient()
-    client.set_registered_model_alias("wine", "production", "1")
-    settings = {"MLFLOW_TRACKING_URI": own_registry, "SERVING_MODEL_NAME": "wine"}
-    with running_service(tmp_path / "a", **settings) as service:
-        service.wait_ready()
-    client.set_model_version_tag("wine", "1", "serving.digest", "0" * 64)
-    with running_service(tmp_path / "a", **settings) as service:
-        service.wait_reason("not those that were registered")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
@@ -219,12 +105,6 @@ def test_setting_that_cannot_be_used_ends_the_start_with_one_line(variable: str,
     assert repr(value) in line
 
 
-def test_mistyped_setting_is_warned_about(serve: Callable[..., Service], registry: str) -> None:
-    service = serve(MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine", SERVING_MODEL_ALAIS="staging")
-    service.wait_ready()
-    assert "no setting reads SERVING_MODEL_ALAIS; did you mean SERVING_MODEL_ALIAS?" in service.log
-
-
 def test_two_services_share_a_store_and_prepare_once(registry: str, tmp_path: Path) -> None:
     environment = {
         "MLFLOW_TRACKING_URI": registry,
@@ -249,21 +129,6 @@ def test_two_services_share_a_store_and_prepare_once(registry: str, tmp_path: Pa
         ] == [True, False]
 
 
-def test_prepared_model_shows_in_bentoml(registry: str, tmp_path: Path) -> None:
-    with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine") as service:
-        service.wait_ready()
-    shown = subprocess.run(
-        [sys.executable, "-m", "bentoml", "models", "get", "wine"],
-        env=clean_environment() | {"BENTOML_HOME": str(tmp_path / "a" / "bentoml")},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    version = mlflow.MlflowClient().get_model_version("wine", "1")
-    assert "mlflow.version: '1'" in shown
-    assert str(version.run_id) in shown
-
-
 def test_killed_preparing_process_leaves_nothing_and_is_repeated(registry: str, tmp_path: Path) -> None:
     home = tmp_path / "a" / "bentoml"
     with running_service(
@@ -280,30 +145,59 @@ def test_killed_preparing_process_leaves_nothing_and_is_repeated(registry: str, 
         assert not list(aside.glob("*.tmp"))
 
 
-def test_worker_recovers_when_its_prepared_model_was_deleted(registry: str, tmp_path: Path) -> None:
-    with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine") as service:
-        service.wait_ready()
-        shutil.rmtree(tmp_path / "a" / "bentoml" / "models" / "wine")
-        (worker,) = child_processes(service.process.pid, WORKER)
-        os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: "is gone from the model store" in service.log, 30, "it is noticed")
-        wait_until(lambda: service.log.count("prepared wine version 1") == 2, 60, "it is prepared again")
-        service.wait_ready()
-        assert "\nmodel_ready 1.0" in service.http.get("/metrics").text
+@pytest.fixture(scope="module")
+def wine_service(
+    registry_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Service, Path]]:
+    """A service, with a mistyped setting, and its BENTOML_HOME."""
+    folder = tmp_path_factory.mktemp("wine")
+    with running_service(
+        folder, MLFLOW_TRACKING_URI=registry_uri, SERVING_MODEL_NAME="wine", SERVING_MODEL_ALAIS="staging"
+    ) as service:
+        yield service.wait_ready(), folder / "bentoml"
 
 
-def test_killed_sync_process_is_started_again(registry: str, tmp_path: Path) -> None:
-    with running_service(tmp_path / "a", MLFLOW_TRACKING_URI=registry, SERVING_MODEL_NAME="wine") as service:
-        service.wait_ready()
-        (sync,) = child_processes(service.process.pid, SYNC)
-        os.kill(sync, signal.SIGKILL)
+def test_mistyped_setting_is_warned_about(wine_service: tuple[Service, Path]) -> None:
+    service, _ = wine_service
+    assert "no setting reads SERVING_MODEL_ALAIS; did you mean SERVING_MODEL_ALIAS?" in service.log
 
-        def successor() -> bool:
-            found = child_processes(service.process.pid, SYNC)
-            return bool(found) and found != [sync]
 
-        wait_until(successor, 20, "another sync process")
-        assert service.http.get("/readyz").status_code == 200
+def test_prepared_model_shows_in_bentoml(wine_service: tuple[Service, Path], registry: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "bentoml", "models", "get", "wine"],
+        env=clean_environment() | {"BENTOML_HOME": str(wine_service[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    version = mlflow.MlflowClient().get_model_version("wine", "1")
+    assert "mlflow.version: '1'" in shown
+    assert str(version.run_id) in shown
+
+
+def test_killed_sync_process_is_started_again(wine_service: tuple[Service, Path]) -> None:
+    service, _ = wine_service
+    (sync,) = child_processes(service.process.pid, SYNC)
+    os.kill(sync, signal.SIGKILL)
+
+    def successor() -> bool:
+        found = child_processes(service.process.pid, SYNC)
+        return bool(found) and found != [sync]
+
+    wait_until(successor, 20, "another sync process")
+    assert service.http.get("/readyz").status_code == 200
+
+
+def test_worker_recovers_when_its_prepared_model_was_deleted(wine_service: tuple[Service, Path]) -> None:
+    service, home = wine_service
+    n_prepared = service.log.count("prepared wine version 1")
+    shutil.rmtree(home / "models" / "wine")
+    (worker,) = child_processes(service.process.pid, WORKER)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: "is gone from the model store" in service.log, 30, "it is noticed")
+    wait_until(lambda: service.log.count("prepared wine version 1") > n_prepared, 60, "it is prepared again")
+    service.wait_ready()
+    assert "\nmodel_ready 1.0" in service.http.get("/metrics").text
 
 
 def test_the_sync_process_ends_with_the_service_however_long_it_would_sleep(

@@ -1,0 +1,169 @@
+"""What becomes of versions that cannot, or must not be served: they stay out, until something about them changes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from serving.model.digests import DIGEST_TAG
+from serving.prepare.registry.resolution import FORCE_TAG
+from tests.support.environment import wait_until
+from tests.support.models import wine
+from tests.support.prepared import take_prepared
+from tests.support.promotions import (
+    NAME,
+    Registry,
+    another_signature,
+    nan_outputs,
+    trapped,
+    version_of_strength,
+)
+from tests.support.rounds import Rounds
+
+
+def truncated(registry: Registry) -> str:
+    version = registry.add(wine)
+    file = registry.artifact(version, "model.skops")
+    file.write_bytes(file.read_bytes()[:200])
+    return version
+
+
+def changed(registry: Registry) -> str:
+    """The digest is that of other files."""
+    version = registry.add(wine)
+    client = mlflow.MlflowClient(registry.uri, registry.uri)
+    client.set_model_version_tag(NAME, version, DIGEST_TAG, "0" * 64)
+    return version
+
+
+BAD: dict[str, tuple[Callable[[Registry], str], str]] = {
+    "truncated file": (truncated, "cannot be loaded"),
+    "wrong digest": (changed, "not those that were registered"),
+    "another signature": (lambda r: r.add(another_signature), "it requires the column 'region'"),
+    "NaN outputs": (lambda r: r.add(nan_outputs), "are not finite numbers"),
+    "slow predict": (lambda r: r.add(trapped("slow")), "it is too slow"),
+    "untrusted type": (
+        lambda r: r.add(trapped("none", "skops")),
+        "SERVING_TRUSTED_TYPES=tests.support.promotions.Trap",
+    ),
+    "crash": (lambda r: r.add(trapped("crash")), "SIGSEGV"),
+    "all memory": (lambda r: r.add(trapped("greedy")), "more memory than there is"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_version_is_refused_once_and_the_one_that_answers_goes_on(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, reason = BAD[what]
+    registry = Registry(tmp_path / "own", 1.0)
+    bad = make(registry)
+    take_prepared(tmp_path / "bentoml", registry.uri)
+    rounds = Rounds(
+        tmp_path,
+        monkeypatch,
+        has_processes=what in {"crash", "all memory"},
+        MLFLOW_TRACKING_URI=registry.uri,
+        SERVING_MODEL_NAME=NAME,
+        SERVING_PREPARE_MEMORY_MB="2000",
+    )
+    champion = rounds.next().champion
+    assert champion is not None
+    registry.promote(bad)
+    # Another time there may be more memory.
+    n_tries = 2 if what == "all memory" else 1
+    wait_until(lambda: rounds.next().refused, 120, "it is refused")
+    state = rounds.next()
+    (refused,) = state.refused
+    assert (refused.version, state.champion) == (bad, champion)
+    assert reason in refused.reason
+    assert reason in state.stale
+    for _ in range(3):
+        assert rounds.next() == state
+    assert rounds.attempts.count(bad) == n_tries
+    registry.promote("1")
+    assert rounds.next().stale == ""
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Rounds, Registry]:
+    """What follows a registry, and serves its version 1."""
+    registry = Registry(tmp_path / "own", 1.0)
+    take_prepared(tmp_path / "bentoml", registry.uri)
+    rounds = Rounds(tmp_path, monkeypatch, MLFLOW_TRACKING_URI=registry.uri, SERVING_MODEL_NAME=NAME)
+    assert is_version(rounds, "1")
+    return rounds, registry
+
+
+def is_version(rounds: Rounds, version: str) -> bool:
+    """Whether it is the champion after another round."""
+    return str(rounds.next().champion).startswith(f"{NAME}:{version}-")
+
+
+def test_a_version_whose_file_is_missing_is_taken_once_the_file_is_there(
+    served: tuple[Rounds, Registry],
+) -> None:
+    rounds, registry = served
+    version = registry.add(version_of_strength(0.1))
+    file = registry.artifact(version, "MLmodel")
+    content = file.read_bytes()
+    file.unlink()
+    registry.promote(version)
+    state = rounds.next()
+    assert "cannot be fetched" in state.stale
+    assert str(state.champion).startswith(f"{NAME}:1-")
+    assert state.refused == ()
+    file.write_bytes(content)
+    wait_until(lambda: is_version(rounds, version), 60, "it is served")
+
+
+def test_a_refused_version_is_tried_again_when_it_has_changed(served: tuple[Rounds, Registry]) -> None:
+    rounds, registry = served
+    version = registry.add(another_signature)
+    registry.promote(version)
+    assert [one.version for one in rounds.next().refused] == [version]
+    mlflow.MlflowClient(registry.uri, registry.uri).set_model_version_tag(NAME, version, FORCE_TAG, "true")
+    assert is_version(rounds, version)
+    assert rounds.next().refused == ()
+
+
+def test_a_version_that_another_service_prepared_has_to_pass_the_gate_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is shared; to the other service the slow version is the first, and nothing is compared."""
+    registry = Registry(tmp_path / "own", 1.0)
+    slow = registry.add(trapped("tardy"))
+    shared = {
+        "MLFLOW_TRACKING_URI": registry.uri,
+        "SERVING_MODEL_NAME": NAME,
+        "BENTOML_HOME": str(tmp_path / "store"),
+    }
+    with monkeypatch.context() as other:
+        assert is_version(Rounds(tmp_path / "a", other, **shared, SERVING_MODEL_VERSION=slow), slow)
+    rounds = Rounds(tmp_path / "b", monkeypatch, **shared)
+    assert is_version(rounds, "1")
+    registry.promote(slow)
+    (refused,) = rounds.next().refused
+    assert refused.version == slow
+    assert "it is too slow" in refused.reason
+    assert rounds.attempts == ["1"]
+
+
+def test_where_only_mlflows_client_can_ask_it_is_asked_once_a_minute_unless_somebody_says_there_is_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path / "own", 1.0, 0.1)
+    take_prepared(tmp_path / "bentoml", registry.uri)
+    rounds = Rounds(
+        tmp_path,
+        monkeypatch,
+        MLFLOW_TRACKING_URI=registry.uri,
+        MLFLOW_REGISTRY_URI=registry.uri,
+        SERVING_MODEL_NAME=NAME,
+    )
+    assert is_version(rounds, "1")
+    registry.promote("2")
+    assert is_version(rounds, "1")
+    rounds.hurry()
+    assert is_version(rounds, "2")
