@@ -1,13 +1,19 @@
 """Model servers as compose.yaml has them: of the same registry, with prepared versions that they share."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
 
-import mlflow
 import pytest
 
+from serving.process.child import PARENT_VARIABLE
+from tests.support.models import copy_registry
+from tests.support.prepared import prepare_all
 from tests.support.promotions import NAME, Registry, trapped
 from tests.support.services import Service, running_service
+from tests.support.shared import once
 
 QUICK, SLUGGISH = "1", "2"
 """Versions of the registry: one that is compiled, and one that takes a fifth of a second for each call."""
@@ -15,12 +21,21 @@ QUICK, SLUGGISH = "1", "2"
 Start = Callable[..., contextlib.AbstractContextManager[Service]]
 
 
+def make_versions(folder: Path) -> None:
+    """Fills a registry, and prepares what is in it."""
+    registry = Registry(folder, 1.0)
+    registry.add(trapped("sluggish"))
+    # As a process that prepares: there it is not sluggish.
+    with mock.patch.dict(os.environ, {PARENT_VARIABLE: str(os.getppid())}):
+        prepare_all(registry.uri)
+
+
 @pytest.fixture(scope="package")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """The registry; the sluggish version is the shadow of services that want one."""
     registry = Registry(tmp_path_factory.mktemp("versions"), 1.0)
-    registry.add(trapped("sluggish"))
-    mlflow.MlflowClient(registry.uri, registry.uri).set_registered_model_alias(NAME, "shadow", SLUGGISH)
+    copy_registry(once("wine-sluggish", make_versions), Path(registry.uri.removeprefix("sqlite:///")).parent)
+    registry.client.set_registered_model_alias(NAME, "shadow", SLUGGISH)
     return registry
 
 

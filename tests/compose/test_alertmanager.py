@@ -4,9 +4,7 @@ import contextlib
 import json
 import re
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +13,26 @@ import pytest
 
 from tests.compose.configuring import ALERTMANAGER, tool
 from tests.kubernetes.queries import rules
+from tests.support.doubles import Double, Quiet
 from tests.support.environment import free_port, wait_until
 
 ALERTS = {rule["alert"]: rule["labels"]["severity"] for rule in rules() if "alert" in rule}
 
 
-class Receiver(BaseHTTPRequestHandler):
+class Receiver(Double):
     """What the webhook's URL leads to."""
 
-    posted: list[dict[str, Any]]
+    def __init__(self) -> None:
+        super().__init__(_Handler)
+        self.posted: list[dict[str, Any]] = []
+
+
+class _Handler(Quiet):
+    server: Receiver
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.posted.append(json.loads(body))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The URL, and what was posted to it."""
-    posted: list[dict[str, Any]] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (Receiver,), {"posted": posted}))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/alerts", posted
-    server.shutdown()
-    thread.join()
-    server.server_close()
+        self.server.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.answer(b"")
 
 
 @contextlib.contextmanager
@@ -94,15 +81,16 @@ def states(url: str) -> dict[str, str]:
     return {one["labels"]["alertname"]: one["status"]["state"] for one in found}
 
 
-def test_alerts_are_posted_to_the_url_in_the_file(
-    tmp_path: Path, receiver: tuple[str, list[dict[str, Any]]]
-) -> None:
-    target, posted = receiver
-    (tmp_path / "url").write_text(f"{target}\n")
-    with running_alertmanager(tmp_path, tmp_path / "url") as url:
-        fire(url, "ModelServerErrors", "ModelRegistryStale", model="churn")
-        wait_until(lambda: len(posted) == 2, 20, "both are posted")
-    assert {one["groupLabels"]["alertname"] for one in posted} == {"ModelServerErrors", "ModelRegistryStale"}
+def test_alerts_are_posted_to_the_url_in_the_file(tmp_path: Path) -> None:
+    with Receiver().running() as receiver:
+        (tmp_path / "url").write_text(f"{receiver.url}/alerts\n")
+        with running_alertmanager(tmp_path, tmp_path / "url") as url:
+            fire(url, "ModelServerErrors", "ModelRegistryStale", model="churn")
+            wait_until(lambda: len(receiver.posted) == 2, 20, "both are posted")
+    assert {one["groupLabels"]["alertname"] for one in receiver.posted} == {
+        "ModelServerErrors",
+        "ModelRegistryStale",
+    }
 
 
 def test_without_a_url_alerts_are_shown(tmp_path: Path) -> None:

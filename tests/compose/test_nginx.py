@@ -70,6 +70,11 @@ class Callers:
         for thread in self._threads:
             thread.join(60)
 
+    def wait_answers(self, n: int) -> None:
+        """Waits until they have got so many more."""
+        before = self.statuses.total()
+        wait_until(lambda: self.statuses.total() >= before + n, 60, f"{n} answers")
+
     def _ask(self) -> None:
         connection = http.client.HTTPConnection(self._nginx.url.removeprefix("http://"), timeout=30)
         with contextlib.closing(connection):
@@ -100,7 +105,7 @@ def test_the_servers_share_the_requests(nginx: Balancer, servers: list[Service],
     assert got == [pytest.approx(row, abs=1e-9) for row in versions.own_answers("1")]
     before = answered_by(nginx)
     with Callers(nginx) as callers:
-        time.sleep(1)
+        callers.wait_answers(100)
     assert callers.failures == []
     shares = answered_by(nginx) - before
     assert set(shares) == {address_of(server) for server in servers}
@@ -310,9 +315,9 @@ def test_one_that_is_killed_costs_no_request(start: Start, servers: list[Service
         victim.wait_ready()
         with running_nginx(address_of(victim), address_of(servers[0])) as nginx:
             with Callers(nginx) as callers:
-                time.sleep(1)
+                callers.wait_answers(20)
                 kill(victim)
-                time.sleep(1)
+                callers.wait_answers(20)
             assert callers.failures == []
             again = [line for line in nginx.log if line["servers"].startswith(f"{address_of(victim)}, ")]
             assert {line["status"] for line in again} == {200}
@@ -333,13 +338,11 @@ def test_one_that_is_told_to_end_costs_no_request(start: Start, servers: list[Se
         leaving.wait_ready()
         with running_nginx(address_of(leaving), address_of(servers[0])) as nginx:
             with Callers(nginx) as callers:
-                time.sleep(0.5)
+                callers.wait_answers(50)
                 leaving.process.send_signal(signal.SIGTERM)
                 leaving.process.wait(20)
-                n_before = callers.statuses.total()
-                time.sleep(0.5)
+                callers.wait_answers(11)
             assert callers.failures == []
-            assert callers.statuses.total() > n_before + 10
             assert answered_by(nginx)[address_of(leaving)] > 10
 
 
@@ -405,9 +408,8 @@ def test_two_that_are_busy_are_asked_all_the_same(start: Start) -> None:
         two.wait_ready()
         with running_nginx(address_of(one), address_of(two)) as nginx:
             with Callers(nginx, 16) as callers:
-                time.sleep(2)
+                wait_until(lambda: callers.statuses[200] > 10, 60, "both are asked")
             assert set(callers.statuses) == {200, 503}
-            assert callers.statuses[200] > 10
             assert {json.loads(failure)["error"]["code"] for failure in callers.failures} == {"queue_full"}
             assert nginx.http.post("/v1/predict", json=PREDICT).status_code == 200
 

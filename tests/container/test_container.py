@@ -19,9 +19,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.prepare.sync.test_outages import tracking_server
 from tests.support.environment import ROOT, clean_environment, free_port, tracking, wait_until
-from tests.support.promotions import NAME, ROWS, Clients, Registry
+from tests.support.promotions import NAME, ROWS, Clients, Registry, tracking_server
 
 LIVE, SEALED = "model-server-test:live", "model-server-test:sealed"
 

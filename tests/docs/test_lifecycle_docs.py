@@ -1,5 +1,6 @@
 """docs/lifecycle.md: its commands run, in their order, against a real registry and service."""
 
+import importlib
 import json
 import re
 import shlex
@@ -8,12 +9,18 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from scripts.training.churn_sample import make_churn_sample
 from tests.support.environment import ROOT, clean_environment
+from tests.support.models import fill_registry
+from tests.support.prepared import prepare_all
 from tests.support.services import running_service
 
 PAGE = (ROOT / "docs" / "lifecycle.md").read_text()
+
+IN_PROCESS = {"train", "promote", "history", "rollback"}
+"""Scripts that `make demo-promotion` runs as processes; the others are run so here."""
 
 
 def commands() -> list[str]:
@@ -24,41 +31,54 @@ def commands() -> list[str]:
     ]
 
 
-def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(tmp_path: Path) -> None:
+def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     make_churn_sample(600, seed=1).to_csv(tmp_path / "customers.csv", index=False)
     make_churn_sample(300, seed=2).to_csv(tmp_path / "recent.csv", index=False)
-    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "SERVING_MODEL_NAME": "churn"}
+    monkeypatch.chdir(tmp_path)
+    uri = fill_registry(tmp_path, {})
+    environment = {"MLFLOW_TRACKING_URI": uri, "SERVING_MODEL_NAME": "churn"}
 
     def paste(command: str, url: str = "") -> str:
-        line = command.replace(".venv/bin/python", shlex.quote(sys.executable)).replace("$URL", url)
-        done = subprocess.run(
-            ["bash", "-c", line],
-            cwd=tmp_path,
-            env=clean_environment() | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        line = command.replace("$URL", url)
+        python, script, *arguments = shlex.split(line)
+        assert python == ".venv/bin/python"
+        if Path(script).stem not in IN_PROCESS:
+            done = subprocess.run(
+                ["bash", "-c", line.replace(python, shlex.quote(sys.executable))],
+                env=clean_environment() | environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=300,
+            )
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            return done.stdout
+        capsys.readouterr()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            code = importlib.import_module(script.removesuffix(".py").replace("/", ".")).main(arguments)
+        said = capsys.readouterr()
+        assert code == 0, f"{line}\n{said.out}{said.err}"
+        return said.out
 
     paste(".venv/bin/python scripts/train.py --promote")  # version 1, which is there before the page begins
+    training, validation, promotion, history, back = commands()
+    assert "registered: churn version 2" in paste(training)
+    assert "checks met" in paste(validation)
+    prepare_all(uri)
     with running_service(tmp_path / "service", **environment) as service:
         service.wait_ready()
 
         def champion() -> str:
             return str(httpx.get(f"{service.url}/v1/models").json()["models"][0]["version"])
 
-        said = {
-            command.split()[1].partition("/")[2]: paste(command, service.url) for command in commands()[:3]
-        }
-        assert "registered: churn version 2" in said["train.py"]
-        assert "checks met" in said["validate.py"]
-        assert "all 1 service(s) answer with version 2" in said["promote.py"]
+        assert champion() == "1"
+        assert "all 1 service(s) answer with version 2" in paste(promotion, service.url)
         assert champion() == "2"
-        history, back = commands()[3:]
         assert "trained on June" in paste(history)
         paste(back, service.url)
         assert champion() == "1"
@@ -67,18 +87,3 @@ def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(tmp_path: P
         ("promote", "1", "2"),
         ("rollback", "2", "1"),
     ]
-
-
-def test_the_demonstration_ends_without_a_failed_request() -> None:
-    done = subprocess.run(
-        ["make", "demo-promotion"],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"requests: [\d,]{4,} answered, 0 failed", done.stdout)
-    assert "version 3 is refused" in done.stdout
-    assert "went back from version 2 to 1" in done.stdout

@@ -3,7 +3,6 @@
 import re
 import shlex
 import subprocess
-import sys
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from tests.support.environment import ROOT, clean_environment
+from tests.support.scripts import help_of
 
 FOLDER = ROOT / ".github"
 WORKFLOWS = sorted((FOLDER / "workflows").glob("*.yaml"))
@@ -30,6 +30,7 @@ WRITES = {
 UNTRUSTED = re.compile(r"\$\{\{")
 
 
+@cache
 def load(file: Path) -> dict[Any, Any]:
     """A workflow; YAML takes the key `on` for true."""
     return dict(yaml.safe_load(file.read_text()))
@@ -65,21 +66,6 @@ def calls() -> list[tuple[str, str, list[str]]]:
                 options = re.findall(r"(?<![\w-])--[a-z][\w-]*", rest.partition(" | ")[0])
                 found.append((name(file), script, options))
     return found
-
-
-@cache
-def help_of(script: str) -> str:
-    done = subprocess.run(
-        [sys.executable, script, "--help"],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, f"{script} --help\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def step_of(job: str, title: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.support.environment import ROOT
+from tests.support.shared import once
 
 K8S = ROOT / "k8s"
 OVERLAYS = ("staging", "production")
@@ -67,7 +68,13 @@ def build(overlay: str, components: str = "") -> tuple[Document, ...]:
     if not builders():
         missing = "neither kubectl 1.21 or newer nor kustomize is installed"
         pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
-    return tuple(yaml.safe_load_all(build_text(overlay, components, next(iter(builders())))))
+
+    def make(folder: Path) -> None:
+        documents = list(yaml.safe_load_all(build_text(overlay, components, next(iter(builders())))))
+        (folder / "documents.json").write_text(json.dumps(documents))
+
+    made = once("-".join(["manifests", overlay, *components.split()]), make)
+    return tuple(json.loads((made / "documents.json").read_bytes()))
 
 
 def of_kind(documents: tuple[Document, ...], *kinds: str) -> list[Document]:

@@ -15,10 +15,9 @@ from serving.model.sealed import find_sealed
 from serving.prepare.build import prepare
 from serving.prepare.registry.client import resolve
 from serving.settings import Settings
-from tests.prepare.sync.test_outages import signed
 from tests.support.environment import ROOT, clean_environment, tracking
 from tests.support.processes import SYNC, child_processes
-from tests.support.promotions import NAME, ROWS, Registry
+from tests.support.promotions import NAME, ROWS, Registry, signed
 from tests.support.services import running_service
 
 

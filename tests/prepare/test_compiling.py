@@ -24,6 +24,7 @@ from preprocessing import preprocess
 from scripts.training.columns import column_kinds
 from scripts.training.pipeline import build_pipeline
 from serving.model.schema import Inputs, Schema, parse_schema
+from serving.prepare.checks import parity
 from serving.prepare.checks.generated import generate_groups
 from serving.prepare.checks.parity import MAX_DIFFERENCE
 from serving.prepare.compiling import compile_model, is_rowwise, rows_on_thresholds
@@ -77,18 +78,25 @@ def compile_people(model: Any, tmp_path: Path) -> Any:
     )
 
 
-def columns_transformer(**options: Any) -> Any:
+def columns_transformer(handle_unknown: str = "ignore") -> Any:
     return make_column_transformer(
-        (StandardScaler(), ["age", "income"]), (OneHotEncoder(**options), ["city"])
+        (StandardScaler(), ["age", "income"]), (OneHotEncoder(handle_unknown=handle_unknown), ["city"])
     )
 
 
+@pytest.fixture
+def few_single_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a group that is refused, fewer rows are asked one by one, which takes most of the time of a comparison."""
+    monkeypatch.setattr(parity, "MAX_SINGLE_ROWS", 10)
+
+
 @needs_telco
-@pytest.mark.parametrize("estimator", ["forest", "linear"])
-def test_what_train_registers_is_compiled_whole_and_says_the_same(estimator: Any, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("few_single_rows")
+def test_what_train_registers_is_compiled_whole_and_says_the_same(tmp_path: Path) -> None:
+    """The linear one; `tests/http/test_telco.py` asks a service with the forest."""
     table = pd.read_csv(TELCO)
     inputs, target = table.drop(columns="Churn"), table["Churn"]
-    pipeline = build_pipeline(preprocess, column_kinds(preprocess(inputs)), "classification", estimator)
+    pipeline = build_pipeline(preprocess, column_kinds(preprocess(inputs)), "classification", "linear")
     pipeline.fit(inputs, target)
     schema = signature_of(inputs)
 
@@ -107,6 +115,7 @@ def test_what_train_registers_is_compiled_whole_and_says_the_same(estimator: Any
     assert output.labels.tolist() == pipeline.predict(inputs).tolist()
 
 
+@pytest.mark.usefixtures("few_single_rows")
 def test_a_compiled_model_is_answered_without_the_libraries_that_trained_it(tmp_path: Path) -> None:
     compile_people(make_pipeline(columns_transformer(), RandomForestClassifier(10, random_state=0)), tmp_path)
     code = f"""
@@ -128,7 +137,8 @@ print(sorted({{"sklearn", "scipy", "pandas", "mlflow", "onnx", "pyarrow", "jobli
 
 
 def test_unknown_categories_are_refused_by_both(tmp_path: Path) -> None:
-    compiled = compile_people(make_pipeline(columns_transformer(), LogisticRegression()), tmp_path)
+    model = make_pipeline(columns_transformer(handle_unknown="error"), LogisticRegression())
+    compiled = compile_people(model, tmp_path)
 
     assert compiled.parity.rows_refused > 0
     stranger = Inputs((np.array([40]), np.array([5e4]), np.array(["Atlantis"], dtype=object)), 1)
@@ -204,6 +214,7 @@ def double(matrix: Any) -> Any:
     return np.hstack([matrix, matrix * 2])
 
 
+@pytest.mark.usefixtures("few_single_rows")
 def test_a_strange_step_stays_wherever_it_is_and_the_rest_is_compiled(tmp_path: Path) -> None:
     model = make_pipeline(
         FunctionTransformer(to_square),
@@ -240,6 +251,7 @@ def test_an_estimator_of_the_users_own_is_left_to_its_library(tmp_path: Path) ->
         compile_people(make_pipeline(Guesser()), tmp_path)
 
 
+@pytest.mark.usefixtures("few_single_rows")
 def test_the_steps_before_an_estimator_of_the_users_own_are_compiled(tmp_path: Path) -> None:
     compiled = compile_people(make_pipeline(columns_transformer(), Guesser()), tmp_path)
 
@@ -247,6 +259,7 @@ def test_the_steps_before_an_estimator_of_the_users_own_are_compiled(tmp_path: P
     assert compiled.runtime.predict(inputs_of(people()[0]), {}).labels.tolist() == [False] * 300
 
 
+@pytest.mark.usefixtures("few_single_rows")
 def test_a_subclass_of_a_known_estimator_is_not_taken_for_it(tmp_path: Path) -> None:
     class Moody(LogisticRegression):
         def predict_proba(self, X: Any) -> Any:
@@ -348,9 +361,11 @@ def test_of_a_model_with_one_answer_for_all_nothing_can_be_told() -> None:
     assert is_rowwise(constant, NUMBER, sample) is False  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("few_single_rows")
 def test_a_row_of_the_sample_that_the_original_refuses_is_left_out(tmp_path: Path) -> None:
-    frame, labels = people()
-    model = make_pipeline(columns_transformer(), LogisticRegression()).fit(frame, labels)
+    frame, labels = people(60)
+    model = make_pipeline(columns_transformer(handle_unknown="error"), LogisticRegression())
+    model.fit(frame, labels)
     schema = signature_of(frame)
     frame.loc[8, "city"] = "Atlantis"
 
@@ -361,6 +376,7 @@ def test_a_row_of_the_sample_that_the_original_refuses_is_left_out(tmp_path: Pat
     assert compiled.parity.rows >= 10_000
 
 
+@pytest.mark.usefixtures("few_single_rows")
 def test_whole_numbers_that_are_categories_are_compiled(tmp_path: Path) -> None:
     frame, labels = people()
     frame["senior"] = np.arange(len(frame)) % 2
@@ -394,6 +410,7 @@ def to_decades(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(age=pd.cut(rows["age"], [-np.inf, 30, 60, np.inf]).astype("category"))
 
 
+@pytest.mark.usefixtures("few_single_rows")
 def test_frames_pass_between_strange_steps_as_they_are(tmp_path: Path) -> None:
     front = make_column_transformer((StandardScaler(), ["income"]), (OneHotEncoder(), ["age", "city"]))
     model = make_pipeline(FunctionTransformer(to_decades), front, RandomForestClassifier(5, random_state=0))

@@ -21,13 +21,15 @@ from serving.settings import Settings
 from serving.traffic.loaded import LoadedModel
 from tests.support.environment import tracking
 from tests.support.models import frame
+from tests.support.prepared import take_prepared
 
 TOLERANCE = 1e-12
 
 
 @pytest.fixture(scope="module", params=["auto", "native"])
 def load(registry_uri: str, store: Path, request: Any) -> Callable[[str], LoadedModel]:
-    """Prepares a model of the registry and loads it as a worker does: compiled where it can be, and natively."""
+    """Loads a model of the registry, prepared once for the run, as a worker does: compiled where it can be, and natively."""
+    take_prepared(store, registry_uri)
     with tracking(registry_uri), pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(store))
         loaded: dict[str, LoadedModel] = {}

@@ -44,3 +44,13 @@ class Quiet(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+class Nonsense(Quiet):
+    """Answers every request in the same way, and not as a tracking server would."""
+
+    def do_GET(self) -> None:
+        """Answers."""
+        self.answer(b"<html>", media_type="text/html")
+
+    do_POST = do_GET  # noqa: N815  # the name that the server calls

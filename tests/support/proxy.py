@@ -82,15 +82,32 @@ class Proxy(socketserver.ThreadingTCPServer):
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Proxy"]:
-        thread = threading.Thread(target=self.serve_forever)
-        thread.start()
+        self._listen()
         try:
             yield self
         finally:
             self.over.set()
             self.shutdown()
-            thread.join()
+            self._thread.join()
             self.server_close()
+
+    def _listen(self) -> None:
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    @contextlib.contextmanager
+    def gone(self) -> Iterator[None]:
+        """Nobody listens at its port meanwhile."""
+        self.shutdown()
+        self._thread.join()
+        self.socket.close()
+        try:
+            yield
+        finally:
+            self.socket = socket.socket(self.address_family, self.socket_type)
+            self.server_bind()
+            self.server_activate()
+            self._listen()
 
     @contextlib.contextmanager
     def misbehaving(self, behaviour: str, victims: bytes = b"") -> Iterator[None]:

@@ -36,9 +36,9 @@ def once(name: str, make: Callable[[Path], object]) -> Path:
     """Returns a folder that `make` has filled, now or before; nobody may change what is in it."""
     folder = shared_folder() / name
     folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
+    with Path(f"{folder}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        is_made = folder.with_suffix(".made")
+        is_made = Path(f"{folder}.made")
         if not is_made.exists():
             make(folder)
             is_made.touch()

@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import mlflow
 import numpy as np
-import pandas as pd
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sklearn.linear_model import LogisticRegression
 
 from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG
-from tests.prepare.sync.test_promotion import two_workers
+from tests.http.in_process import running_application
 from tests.support.environment import tracking, wait_until
 from tests.support.models import frame
 from tests.support.promotions import (
@@ -22,11 +22,12 @@ from tests.support.promotions import (
     Clients,
     Registry,
     described_everywhere,
+    log_wine,
     nan_outputs,
     refused,
-    wait_answering,
+    two_workers,
 )
-from tests.support.services import Service, running_service
+from tests.support.services import Service
 
 KEYS = [f"customer-{n}" for n in range(60)]
 
@@ -35,10 +36,13 @@ KEYS = [f"customer-{n}" for n in range(60)]
 def versions(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """A registry with a champion, a challenger and a shadow."""
     registry = Registry(tmp_path_factory.mktemp("versions"), 1.0, 0.01, 0.0001)
-    client = mlflow.MlflowClient(registry.uri, registry.uri)
-    client.set_registered_model_alias(NAME, "challenger", "2")
-    client.set_registered_model_alias(NAME, "shadow", "3")
+    set_alias(registry, "challenger", "2")
+    set_alias(registry, "shadow", "3")
     return registry
+
+
+def set_alias(registry: Registry, alias: str, version: str) -> None:
+    mlflow.MlflowClient(registry.uri, registry.uri).set_registered_model_alias(NAME, alias, version)
 
 
 def set_percent(registry: Registry, percent: str) -> None:
@@ -46,19 +50,27 @@ def set_percent(registry: Registry, percent: str) -> None:
     client.set_registered_model_tag(NAME, CHALLENGER_PERCENT_TAG, percent)
 
 
-@pytest.fixture
-def three(versions: Registry, tmp_path: Path) -> Iterator[Service]:
-    """Two workers with all three."""
-    set_percent(versions, "50")
+@pytest.fixture(scope="module")
+def running(versions: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with two_workers(
-        tmp_path,
+        tmp_path_factory.mktemp("service"),
         versions,
         SERVING_CHALLENGER_ALIAS="challenger",
         SERVING_SHADOW_ALIAS="shadow",
         SERVING_ALLOW_VERSION_CHOICE="true",
     ) as service:
-        wait_roles(service, 180, champion=("1", 50), challenger=("2", 50), shadow=("3", 100))
         yield service
+
+
+@pytest.fixture
+def three(running: Service, versions: Registry) -> Service:
+    """Two workers with all three in their roles, whatever the test before has made of them."""
+    versions.promote("1")
+    set_alias(versions, "challenger", "2")
+    set_alias(versions, "shadow", "3")
+    set_percent(versions, "50")
+    wait_roles(running, 180, champion=("1", 50), challenger=("2", 50), shadow=("3", 100))
+    return running
 
 
 def wait_roles(service: Service, seconds: float, **roles: tuple[str, float]) -> None:
@@ -104,15 +116,16 @@ def test_a_key_gets_the_same_version_from_every_worker_and_replica(
     first = by_key(three)
     assert set(first.values()) == {"1", "2"}
     assert by_key(three) == first
-    with running_service(
-        tmp_path / "replica",
-        MLFLOW_TRACKING_URI=versions.uri,
-        SERVING_MODEL_NAME=NAME,
-        SERVING_CHALLENGER_ALIAS="challenger",
+    with running_application(
+        tmp_path / "replica", versions.uri, NAME, SERVING_CHALLENGER_ALIAS="challenger"
     ) as replica:
-        replica.wait_ready()
-        wait_roles(replica, 180, champion=("1", 50), challenger=("2", 50))
-        assert by_key(replica) == first
+        got = {
+            key: version_of(
+                replica.post("/v1/predict", json={"instances": ROWS[:1]}, headers={"X-Routing-Key": key})
+            )
+            for key in KEYS
+        }
+        assert got == first
 
 
 def test_the_share_is_changed_in_the_registry_and_the_challenger_can_be_promoted_under_load(
@@ -148,30 +161,49 @@ def test_the_shadow_is_asked_and_compared_and_callers_see_nothing_of_it(
         one, other = (mlflow.sklearn.load_model(f"models:/{NAME}/{n}").predict(rows) for n in (1, 3))
     set_percent(versions, "0")
     wait_roles(three, 60, champion=("1", 100), challenger=("2", 0), shadow=("3", 100))
-    before = samples(three, "model_shadow_compared_total").get(("3", ""), 0)
+    before = settled_counts(three)
     for start in range(0, len(rows), 20):
         response = ask(three, rows.iloc[start : start + 20].to_dict("records"))
         assert version_of(response) == "1"
         assert response.headers["X-Model-Role"] == "champion"
     assert (one != other).any()
 
-    def compared() -> float:
-        return samples(three, "model_shadow_compared_total").get(("3", ""), 0) - before
+    def added(name: str, role: tuple[str, str]) -> float:
+        return samples(three, name).get(role, 0) - before[name].get(role, 0)
 
-    wait_until(lambda: compared() == len(rows), 20, "all rows are compared")
+    wait_until(
+        lambda: added("model_shadow_compared_total", ("3", "")) == len(rows), 20, "all rows are compared"
+    )
     # Counted right after, by another process.
     wait_until(
-        lambda: samples(three, "model_shadow_disagreements_total").get(("3", "")) == (one != other).sum(),
+        lambda: added("model_shadow_disagreements_total", ("3", "")) == (one != other).sum(),
         20,
         "the differences are counted",
     )
+    for role in (("3", "shadow"), ("1", "champion")):
+        wait_until(
+            lambda role=role: added("model_predictions_total", role) >= len(rows), 20, f"{role} is counted"
+        )
+    assert added("model_prediction_latency_seconds_count", ("3", "shadow")) > 0
 
-    def answered(role: tuple[str, str]) -> bool:
-        return samples(three, "model_predictions_total").get(role, 0) >= len(rows)
 
-    wait_until(lambda: answered(("3", "shadow")) and answered(("1", "champion")), 20, "both are counted")
-    latency = samples(three, "model_prediction_latency_seconds_count")
-    assert latency["3", "shadow"] > 0
+def settled_counts(service: Service) -> dict[str, dict[tuple[str, str], float]]:
+    """What was counted before, once nothing is added any more: a shadow is asked after the answer is out."""
+    names = (
+        "model_shadow_compared_total",
+        "model_shadow_disagreements_total",
+        "model_predictions_total",
+        "model_prediction_latency_seconds_count",
+    )
+    seen: list[dict[str, dict[tuple[str, str], float]]] = [{}]
+
+    def is_settled() -> bool:
+        described_everywhere(service)
+        seen.append({name: samples(service, name) for name in names})
+        return seen[-1] == seen[-2]
+
+    wait_until(is_settled, 30, "nothing is counted any more")
+    return seen[-1]
 
 
 def test_errors_are_counted_for_the_version_that_was_asked(three: Service) -> None:
@@ -180,52 +212,43 @@ def test_errors_are_counted_for_the_version_that_was_asked(three: Service) -> No
     assert samples(three, "model_prediction_errors_total")["2", "challenger"] == 1
 
 
-def test_a_bad_challenger_stays_out_and_the_champion_answers(tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "own", 1.0)
-    bad = registry.add(nan_outputs)
-    client = mlflow.MlflowClient(registry.uri, registry.uri)
-    client.set_registered_model_alias(NAME, "challenger", bad)
-    with two_workers(
-        tmp_path, registry, SERVING_CHALLENGER_ALIAS="challenger", SERVING_CHALLENGER_PERCENT="50"
-    ) as service:
-        wait_until(lambda: bad in refused(service), 180, "it is refused")
-        wait_answering(service, "1")
-        wait_roles(service, 30, champion=("1", 100))
-        assert service.http.get("/v1/models").json()["stale"] is None
-        assert service.log.count("no challenger:") == 1
-        forbidden = ask(service, **{"X-Model-Version": "1"})
-        assert forbidden.status_code == 403
-        assert "SERVING_ALLOW_VERSION_CHOICE" in forbidden.json()["error"]["message"]
+def test_a_bad_challenger_stays_out_and_the_champion_answers(three: Service, versions: Registry) -> None:
+    bad = versions.add(nan_outputs)
+    set_alias(versions, "challenger", bad)
+    wait_until(lambda: bad in refused(three), 180, "it is refused")
+    wait_roles(three, 30, champion=("1", 100), shadow=("3", 100))
+    assert {version_of(ask(three)) for _ in range(12)} == {"1"}
+    assert three.http.get("/v1/models").json()["stale"] is None
+    assert three.log.count("no challenger:") == 1
 
 
-def test_what_the_shadow_refuses_is_counted_and_nobody_told(tmp_path: Path) -> None:
+def test_naming_a_version_is_forbidden_where_no_setting_allows_it(versions: Registry, tmp_path: Path) -> None:
+    with running_application(tmp_path, versions.uri, NAME) as application:
+        forbidden = application.post(
+            "/v1/predict", json={"instances": ROWS[:1]}, headers={"X-Model-Version": "1"}
+        )
+    assert forbidden.status_code == 403
+    assert "SERVING_ALLOW_VERSION_CHOICE" in forbidden.json()["error"]["message"]
+
+
+def test_what_the_shadow_refuses_is_counted_and_nobody_told(three: Service, versions: Registry) -> None:
     """Its signature has a column less: it is refused as a version, unless forced, and then refuses the rows."""
-    registry = Registry(tmp_path / "own", 1.0)
 
     def narrow(name: str) -> Any:
-        from mlflow.models import infer_signature
-        from sklearn.linear_model import LogisticRegression
-
         X = frame(NAME).drop(columns="alcohol")
-        y = np.arange(len(X)) % 3
-        model = LogisticRegression(max_iter=50).fit(X / X.max(), y)
-        return mlflow.sklearn.log_model(
-            model,
-            name=name,
-            registered_model_name=name,
-            pip_requirements=["scikit-learn"],
-            signature=infer_signature(X, pd.Series(y)),
-        )
+        model = LogisticRegression(max_iter=50).fit(X / X.max(), np.arange(len(X)) % 3)
+        return log_wine(model, X, name)
 
-    version = registry.add(narrow)
-    client = mlflow.MlflowClient(registry.uri, registry.uri)
-    client.set_registered_model_alias(NAME, "shadow", version)
+    version = versions.add(narrow)
+    client = mlflow.MlflowClient(versions.uri, versions.uri)
     client.set_model_version_tag(NAME, version, "serving.force", "true")
-    with two_workers(tmp_path, registry, SERVING_SHADOW_ALIAS="shadow") as service:
-        wait_roles(service, 180, champion=("1", 100), shadow=(version, 100))
-        assert version_of(ask(service)) == "1"
-        wait_until(
-            lambda: samples(service, "model_prediction_errors_total").get((version, "shadow")) == 1,
-            20,
-            "the shadow's refusal is counted",
-        )
+    set_alias(versions, "shadow", version)
+    wait_roles(three, 180, champion=("1", 50), challenger=("2", 50), shadow=(version, 100))
+    set_percent(versions, "0")
+    wait_roles(three, 60, champion=("1", 100), challenger=("2", 0), shadow=(version, 100))
+    assert version_of(ask(three)) == "1"
+    wait_until(
+        lambda: samples(three, "model_prediction_errors_total").get((version, "shadow")) == 1,
+        20,
+        "the shadow's refusal is counted",
+    )

@@ -14,7 +14,7 @@ from serving.errors import RegistryUnreachable
 from serving.prepare.registry.bounded_http import ask
 from serving.prepare.registry.lookup import look_up
 from serving.settings import Settings
-from tests.prepare.sync.test_startup import Nonsense
+from tests.support.doubles import Double, Nonsense
 from tests.support.environment import free_port, make_certificate
 from tests.support.proxy import BEHAVIOURS, Proxy
 
@@ -52,9 +52,9 @@ def test_a_server_is_asked_with_tls_by_those_who_trust_it(tmp_path: Path):
     certificate, key = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    server = Nonsense()
+    server = Double(Nonsense)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    with server:
+    with server.running():
         request = urllib.request.Request(f"https://localhost:{server.server_port}/")
         assert ask(request, 10, ssl.create_default_context(cafile=certificate)) == b"<html>"
         with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):

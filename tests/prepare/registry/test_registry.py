@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,11 +15,11 @@ import pytest
 from mlflow import MlflowClient
 
 from serving.errors import ModelNotFound
+from serving.prepare.__main__ import carry_out
 from serving.prepare.registry.client import redact, resolve
 from serving.prepare.registry.lookup import look_up
 from serving.prepare.registry.resolution import Version, latest_moved
 from serving.settings import Settings
-from tests.prepare.sync.test_outages import tracking_server
 from tests.support.environment import clean_environment, free_port, tracking, wait_until
 from tests.support.models import fill_registry, frame, register, wine
 from tests.support.services import Service
@@ -34,10 +33,12 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("aliases")
     uri = fill_registry(folder, {})
     with tracking(uri):
-        for _ in range(3):
-            register("wine", wine, alias=None)
-        register("only-stages", wine, alias=None)
-        register("only-stages", wine, alias=None)
+        register("wine", wine, alias=None)
+        client = MlflowClient()
+        first = client.get_model_version("wine", "1")
+        client.create_registered_model("only-stages")
+        for name in ("wine", "wine", "only-stages", "only-stages"):
+            client.create_model_version(name, first.source, first.run_id)
     client = MlflowClient(uri)
     client.set_registered_model_alias("wine", "production", "2")
     client.register_prompt("greeting", "hello {{name}}")
@@ -125,16 +126,6 @@ def test_looking_up_without_mlflow_finds_what_mlflow_finds(uri: str, chosen: dic
     assert look_up(settings(uri, **chosen)) == resolve(settings(uri, **chosen))
 
 
-def test_a_tracking_server_is_asked_for_stages_without_mlflow_too(uri: str, tmp_path: Path) -> None:
-    port = free_port()
-    with tracking_server(SimpleNamespace(uri=uri), port):  # type: ignore[arg-type]  # as far as it is looked at
-        over_http = f"http://127.0.0.1:{port}"
-        for chosen in ({"model_stage": "staging"}, {"model_name": "only-stages"}, {}):
-            expected = resolve(settings(over_http, **chosen))
-            assert look_up(settings(over_http, **chosen)) == expected
-            assert expected.champion.version == resolve(settings(uri, **chosen)).champion.version
-
-
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -186,8 +177,8 @@ def test_redact_takes_out_what_logs_in(given: str, shown: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real `mlflow server` with basic authentication, and the URI it answers on."""
+def server(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real `mlflow server` of the registry with basic authentication, and the URI it answers on."""
     folder = tmp_path_factory.mktemp("server")
     (folder / "auth.ini").write_text(
         "[mlflow]\ndefault_permission = READ\n"
@@ -207,7 +198,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "--workers",
         "1",
     ]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--backend-store-uri", uri]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     environment = clean_environment() | {
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
@@ -242,27 +233,45 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait(20)
 
 
-def test_server_with_authentication(server: str, serve: Callable[..., Service], monkeypatch: Any) -> None:
+@pytest.fixture
+def logged_in(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The same, and MLflow's functions use it during the test."""
     with tracking(server):
         for name, value in LOGIN.items():
             monkeypatch.setenv(name, value)
-        mlflow.set_experiment("remote")
-        register("wine", wine)
-        own = mlflow.sklearn.load_model("models:/wine@production")
-        assert look_up(settings(server)) == resolve(settings(server))
-        assert look_up(settings(server, model_version=1)) == resolve(settings(server, model_version=1))
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
-        assert look_up(settings(server)) is None
+        yield server
 
-    refused = serve(
-        MLFLOW_TRACKING_URI=server,
-        SERVING_MODEL_NAME="wine",
-        **(LOGIN | {"MLFLOW_TRACKING_PASSWORD": "wrong"}),
-    )
-    assert "MLFLOW_TRACKING_PASSWORD" in refused.wait_reason("refuses the log-in")
-    assert "Traceback" not in refused.log
 
-    service = serve(MLFLOW_TRACKING_URI=server, SERVING_MODEL_NAME="wine", **LOGIN).wait_ready()
+def test_a_tracking_server_is_asked_for_stages_without_mlflow_too(uri: str, logged_in: str) -> None:
+    for chosen in ({"model_stage": "staging"}, {"model_name": "only-stages"}, {}):
+        expected = resolve(settings(logged_in, **chosen))
+        assert look_up(settings(logged_in, **chosen)) == expected
+        assert expected.champion.version == resolve(settings(uri, **chosen)).champion.version
+
+
+def test_a_log_in_that_is_refused_is_told_in_one_line(
+    logged_in: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+    assert look_up(settings(logged_in)) is None
+    outcome = carry_out(None, settings(logged_in))
+    assert (outcome.wanted, outcome.tag) == (None, None)
+    assert "refuses the log-in" in outcome.message
+    assert "MLFLOW_TRACKING_PASSWORD" in outcome.message
+    assert "\n" not in outcome.message
+    assert "Traceback" not in caplog.text
+
+
+def test_server_with_authentication(logged_in: str, serve: Callable[..., Service]) -> None:
+    mlflow.set_experiment("remote")
+    register("remote", wine)
+    own = mlflow.sklearn.load_model("models:/remote@production")
+    for chosen in ({}, {"model_version": 1}):
+        remote = settings(logged_in, model_name="remote", **chosen)
+        assert look_up(remote) == resolve(remote)
+
+    remote = {"MLFLOW_TRACKING_URI": logged_in, "SERVING_MODEL_NAME": "remote", "SERVING_SYNC_SECONDS": "60"}
+    service = serve(**remote, **LOGIN).wait_ready()
     rows = frame("wine")
     answer = service.predict(rows.to_dict("records"))
     got = [list(entry["probabilities"].values()) for entry in answer["predictions"]]

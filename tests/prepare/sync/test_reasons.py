@@ -2,16 +2,18 @@
 
 import contextlib
 import logging
+import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from tests.support.doubles import Double, Quiet
-from tests.support.environment import free_port
+from tests.support.doubles import Double, Nonsense
+from tests.support.environment import free_port, wait_until
 from tests.support.promotions import NAME, Registry
 from tests.support.rounds import Rounds
 
@@ -64,15 +66,6 @@ def test_pinned_version_that_is_not_there(follow: Callable[..., Rounds], own: Re
     assert "SERVING_MODEL_VERSION" in state.reason
 
 
-class _Nonsense(Quiet):
-    """Answers every request in the same way, and not as a tracking server would."""
-
-    def do_GET(self) -> None:
-        self.answer(b"<html>", media_type="text/html")
-
-    do_POST = do_GET  # noqa: N815  # the name that the server calls
-
-
 @pytest.fixture(params=["refuses", "hangs", "talks nonsense"])
 def dead_port(request: pytest.FixtureRequest) -> Iterator[int]:
     """Of a tracking server that does not answer as one."""
@@ -82,7 +75,7 @@ def dead_port(request: pytest.FixtureRequest) -> Iterator[int]:
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
             yield server.getsockname()[1]
     else:
-        with Double(_Nonsense).running() as double:
+        with Double(Nonsense).running() as double:
             yield double.server_address[1]
 
 
@@ -108,15 +101,7 @@ def test_missing_artifact_and_its_return(follow: Callable[..., Rounds], own: Reg
     rounds = follow(**of(own))
     assert "artifacts of 'wine' version 1 cannot be fetched" in rounds.next().reason
     away.rename(own.artifacts)
-    until_served(rounds)
-
-
-def until_served(rounds: Rounds) -> None:
-    """A failure is not tried again at once."""
-    for _ in range(1000):
-        if rounds.next().champion is not None:
-            return
-    pytest.fail(f"not served: {rounds.next().reason}")
+    wait_until(lambda: rounds.next().champion, 60, "it is served")
 
 
 def test_damaged_model_file_is_refused(follow: Callable[..., Rounds], own: Registry, tmp_path: Path) -> None:
@@ -146,3 +131,55 @@ def test_a_version_whose_files_are_in_doubt_now_is_not_even_served_as_the_last_o
     state = follow(**of(own)).next()
     assert state.champion is None
     assert "not those that were registered" in state.reason
+
+
+def test_a_start_without_the_artifacts_serves_what_was_served_last(
+    follow: Callable[..., Rounds], tmp_path: Path
+) -> None:
+    own = Registry(tmp_path / "two", 1.0, 0.01, owns_artifacts=True)
+    first = follow(**of(own)).next().champion
+    own.promote("2")
+    away = own.artifacts.with_name("away")
+    own.artifacts.rename(away)
+    rounds = follow(**of(own))
+    state = rounds.next()
+    assert state.champion == first
+    assert "version 2 cannot be fetched" in state.stale
+    away.rename(own.artifacts)
+    wait_until(lambda: str(rounds.next().champion).startswith(f"{NAME}:2-"), 60, "version 2 is served")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("has_champion", [True, False])
+def test_a_full_disk_keeps_a_version_out_until_there_is_room(
+    follow: Callable[..., Rounds], disk: Path, tmp_path: Path, has_champion: bool
+) -> None:
+    registry = Registry(tmp_path / "two", 1.0, 0.01)
+    champion = None
+    rounds = follow(**of(registry), BENTOML_HOME=str(disk))
+    if has_champion:
+        champion = rounds.next().champion
+        assert champion is not None
+        registry.promote("2")
+    filler = disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb") as stream:
+        while True:
+            stream.write(b"x" * 4096)
+            stream.flush()
+    state = rounds.next()
+    assert state.champion == champion
+    assert "the disk is full" in (state.stale if has_champion else state.reason)
+    assert not list((disk / "preparing").glob("*.tmp")), "a rest of it takes up room"
+    filler.unlink()
+    wait_until(lambda: rounds.next().champion != champion, 60, "there is room")

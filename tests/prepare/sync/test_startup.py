@@ -58,29 +58,6 @@ def test_alias_that_is_set_later_is_found(serve: Callable[..., Service], tmp_pat
     wait_until(lambda: "wine version 1 answers on" in service.log, 20, "the greeting")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_full_disk_while_preparing(registry: str, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
-    try:
-        with running_service(
-            tmp_path / "logs",
-            MLFLOW_TRACKING_URI=registry,
-            SERVING_MODEL_NAME="cancer",
-            is_cold=True,
-            BENTOML_HOME=str(disk),
-        ) as service:
-            service.wait_reason("the disk is full")
-            assert not list(disk.rglob("manifest.json"))
-            # It is tried again every other second.
-            wait_until(lambda: not list((disk / "preparing").glob("*.tmp")), 30, "the disk is empty again")
-            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-            service.wait_ready()
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -160,6 +137,12 @@ def wine_service(
 def test_mistyped_setting_is_warned_about(wine_service: tuple[Service, Path]) -> None:
     service, _ = wine_service
     assert "no setting reads SERVING_MODEL_ALAIS; did you mean SERVING_MODEL_ALIAS?" in service.log
+
+
+def test_without_a_secret_nobody_may_wake_the_sync_process(wine_service: tuple[Service, Path]) -> None:
+    response = wine_service[0].http.post("/v1/sync", content=b"{}")
+    assert response.status_code == 403
+    assert "SERVING_WEBHOOK_SECRET" in response.json()["error"]["message"]
 
 
 def test_prepared_model_shows_in_bentoml(wine_service: tuple[Service, Path], registry: str) -> None:

@@ -2,12 +2,8 @@
 
 import datetime as dt
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
-import mlflow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +11,9 @@ from hypothesis import strategies as st
 from scripts import history, rollback
 from scripts.lifecycle.moves import Move, Selector, encode, previous_version, read_moves
 from scripts.training.registration import _promote
-from tests.support.environment import ROOT, clean_environment, free_port, tracking
-from tests.support.promotions import NAME, Registry, wait_answering
-from tests.support.services import running_service
+from tests.support.environment import free_port, tracking
+from tests.support.fake_service import FakeService, Run
+from tests.support.promotions import NAME, Registry
 
 
 def move(at: int, kind: str, source: str | None, target: str, alias: str = "production") -> Move:
@@ -49,41 +45,25 @@ def test_a_tag_that_is_no_move_is_left_out():
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """Three versions, promoted one after the other."""
-    made = Registry(tmp_path / "own", 1.0, 0.1, 0.01)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
-    monkeypatch.setenv("SERVING_MODEL_NAME", NAME)
-    monkeypatch.chdir(tmp_path)
-    with tracking(made.uri):
-        client = mlflow.MlflowClient(made.uri, made.uri)
+def registry(registry: Registry) -> Registry:
+    """Its versions were promoted one after the other."""
+    with tracking(registry.uri):
         for version in "23":
-            _promote(client, NAME, "production", version)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
-    monkeypatch.setenv("SERVING_MODEL_NAME", NAME)
-    return made
+            _promote(registry.client, NAME, "production", version)
+    return registry
 
 
 def current(registry: Registry) -> str:
-    client = mlflow.MlflowClient(registry.uri, registry.uri)
-    return str(client.get_registered_model(NAME).aliases["production"])
+    return registry.aliases["production"]
 
 
-def run(module: Any, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = module.main(list(arguments))
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
-
-def test_rolling_back_twice_goes_two_versions_back_and_is_recorded(
-    registry: Registry, capsys: pytest.CaptureFixture[str]
-):
-    code, out, _ = run(rollback, capsys, "--why", "wrong prices")
+def test_rolling_back_twice_goes_two_versions_back_and_is_recorded(registry: Registry, run: Run):
+    code, out, _ = run(rollback, "--why", "wrong prices")
     assert (code, current(registry)) == (0, "2")
     assert "went back from version 3 to 2" in out
-    code, _, _ = run(rollback, capsys)
+    code, _, _ = run(rollback)
     assert (code, current(registry)) == (0, "1")
-    code, _, err = run(rollback, capsys)
+    code, _, err = run(rollback)
     assert (code, current(registry)) == (2, "1")
     assert err.count("\n") == 1
     assert "--to" in err
@@ -95,7 +75,7 @@ def test_rolling_back_twice_goes_two_versions_back_and_is_recorded(
     ]
     assert lines[0]["why"] == "wrong prices"
 
-    code, out, _ = run(history, capsys, "--json")
+    code, out, _ = run(history, "--json")
     told = json.loads(out)
     assert code == 0
     assert told["current"] == "1"
@@ -105,25 +85,23 @@ def test_rolling_back_twice_goes_two_versions_back_and_is_recorded(
         ("rollback", "3", "2"),
         ("rollback", "2", "1"),
     ]
-    code, out, _ = run(history, capsys)
+    code, out, _ = run(history)
     assert code == 0
     assert out.splitlines()[0] == "wine@production: version 1"
     assert "wrong prices" in out
 
 
-def test_going_back_from_a_version_goes_from_that_one_only_and_not_twice(
-    registry: Registry, capsys: pytest.CaptureFixture[str]
-):
+def test_going_back_from_a_version_goes_from_that_one_only_and_not_twice(registry: Registry, run: Run):
     arguments = ("--to", "1", "--only-from", "3")
-    assert run(rollback, capsys, *arguments)[0] == 0
+    assert run(rollback, *arguments)[0] == 0
     assert current(registry) == "1"
-    code, out, err = run(rollback, capsys, *arguments)
+    code, out, err = run(rollback, *arguments)
     assert (code, out) == (2, "")
     assert err == "rollback.py: wine@production is version 1, not 3; it is left so\n"
 
 
-def test_a_dry_run_changes_nothing(registry: Registry, capsys: pytest.CaptureFixture[str]):
-    code, out, _ = run(rollback, capsys, "--dry-run", "--json")
+def test_a_dry_run_changes_nothing(registry: Registry, run: Run):
+    code, out, _ = run(rollback, "--dry-run", "--json")
     assert code == 0
     assert json.loads(out) == {
         "model": NAME,
@@ -147,9 +125,9 @@ def test_a_dry_run_changes_nothing(registry: Registry, capsys: pytest.CaptureFix
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(
-    registry: Registry, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+    registry: Registry, run: Run, arguments: list[str], part: str
 ):
-    code, out, err = run(rollback, capsys, *arguments)
+    code, out, err = run(rollback, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("rollback.py: ")
     assert err.count("\n") == 1
@@ -157,41 +135,32 @@ def test_what_cannot_be_done_is_told_in_one_line(
     assert current(registry) == "3"
 
 
-def test_a_registry_that_is_down_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@127.0.0.1:{free_port()}")
-    monkeypatch.setenv("SERVING_REGISTRY_TIMEOUT_SECONDS", "1")
-    code, _, err = run(rollback, capsys)
+def test_a_registry_that_is_down_is_told(run: Run):
+    down = f"http://me:hunter2@127.0.0.1:{free_port()}"
+    code, _, err = run(rollback, MLFLOW_TRACKING_URI=down, SERVING_REGISTRY_TIMEOUT_SECONDS="1")
     assert code == 2
     assert "does not answer" in err
     assert "hunter2" not in err
 
 
-def test_it_waits_for_the_services_and_names_those_that_do_not_follow(registry: Registry, tmp_path: Path):
-    with running_service(
-        tmp_path / "service",
-        MLFLOW_TRACKING_URI=registry.uri,
-        SERVING_MODEL_NAME=NAME,
-        SERVING_WORKERS="2",
-    ) as service:
-        service.wait_ready()
-        dead = f"http://127.0.0.1:{free_port()}"
-        command = [sys.executable, "scripts/rollback.py", "--audit-log", str(tmp_path / "audit.jsonl")]
-        environment = clean_environment() | {
-            "MLFLOW_TRACKING_URI": registry.uri,
-            "SERVING_MODEL_NAME": NAME,
-        }
+def test_it_waits_for_the_services_and_names_those_that_do_not_follow(
+    registry: Registry, service: FakeService, run: Run
+):
+    asked = 0
 
-        def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
-            return subprocess.run(
-                [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-            )
+    def follow_late() -> dict[str, str]:
+        nonlocal asked
+        asked += registry.aliases["production"] == "2"
+        return registry.aliases if asked > 6 else {"production": "3"}
 
-        done = call("--url", service.url)
-        assert done.returncode == 0, done.stderr
-        assert "all 1 service(s) answer with version 2" in done.stdout
-        wait_answering(service, "2")
-        # Version 3 is prepared still: the time is not what is looked at here.
-        late = call("--url", service.url, "--url", dead, "--timeout", "20", "--to", "3", "--json")
-        assert late.returncode == 1
-        assert json.loads(late.stdout)["late"] == {dead: "no answer (URLError)"}
-        wait_answering(service, "3")
+    service.current = follow_late
+    code, out, _ = run(rollback, "--url", service.url)
+    assert code == 0
+    assert "all 1 service(s) answer with version 2" in out
+    assert asked > 6
+    dead = f"http://127.0.0.1:{free_port()}"
+    code, out, _ = run(
+        rollback, "--url", service.url, "--url", dead, "--timeout", "0.2", "--to", "1", "--json"
+    )
+    assert code == 1
+    assert json.loads(out)["late"] == {dead: "no answer (URLError)"}

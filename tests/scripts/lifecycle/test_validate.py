@@ -14,12 +14,13 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scripts import validate
+import scripts.validate
 from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.scoring import WHOLE, Rules, judge, parse_thresholds, score_output
 from scripts.lifecycle.validation_record import Check
 from serving.runtime import Output
 from tests.support.environment import tracking
+from tests.support.fake_service import Run
 from tests.support.promotions import NAME, Registry, log_wine, trapped
 
 
@@ -90,8 +91,8 @@ def test_a_threshold_that_is_none_is_told(text: str, part: str):
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    """Version 1 is good, version 2 as good as none; 1 is in production."""
-    return Registry(tmp_path_factory.mktemp("versions"), 1.0, 1e-7)
+    """Version 1 is in production and good, version 3 a little less so."""
+    return Registry(tmp_path_factory.mktemp("versions"), 1.0, 0.1, 0.01)
 
 
 @pytest.fixture
@@ -104,25 +105,22 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(
-    versions: Registry, data: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Runs the script; returns exit code and what it printed."""
+def registry(versions: Registry) -> Registry:
+    """Nothing is changed in it."""
+    return versions
 
+
+Validate = Callable[..., tuple[int, str, str]]
+"""Runs the script on the right answers; returns its exit code and what it printed."""
+
+
+@pytest.fixture
+def validate(run: Run, data: Path) -> Validate:
     def call(*arguments: str) -> tuple[int, str, str]:
         target = () if "--target" in arguments else ("--target", "kind")
-        capsys.readouterr()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLFLOW_TRACKING_URI", versions.uri)
-            patch.setenv("SERVING_MODEL_NAME", NAME)
-            code = validate.main([*arguments, "--data", str(data), *target])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        return run(scripts.validate, *arguments, "--data", str(data), *target)
 
     return call
-
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 def own_accuracy(versions: Registry, version: str) -> float:
@@ -131,24 +129,25 @@ def own_accuracy(versions: Registry, version: str) -> float:
         return float((mlflow.sklearn.load_model(f"models:/{NAME}/{version}").predict(X) == y).mean())
 
 
-def test_a_version_that_falls_short_is_told_and_ends_with_1(versions: Registry, run: Run):
-    expected = {version: own_accuracy(versions, version) for version in "12"}
-    code, out, _ = run("2", "--min", "accuracy=0.8", "--max-drop", "accuracy=0.05", "--json")
+def test_a_version_that_falls_short_is_told_and_ends_with_1(versions: Registry, validate: Validate):
+    expected = {version: own_accuracy(versions, version) for version in "13"}
+    assert expected["3"] < expected["1"]
+    code, out, _ = validate("3", "--min", "accuracy=0.99", "--max-drop", "accuracy=0.01", "--json")
     told = json.loads(out)
     assert code == 1
     assert told["is_met"] is False
-    assert told["scores"][WHOLE]["accuracy"] == pytest.approx(expected["2"])
+    assert told["scores"][WHOLE]["accuracy"] == pytest.approx(expected["3"])
     assert told["before"][WHOLE]["accuracy"] == pytest.approx(expected["1"])
     assert [check["is_met"] for check in told["checks"]] == [False, False]
 
-    code, out, _ = run("2", "--min", "accuracy=0.8")
+    code, out, _ = validate("3", "--min", "accuracy=0.99")
     assert code == 1
     assert "1 of 1 checks not met" in out
     assert "NOT MET" in out
 
 
-def test_a_good_version_passes_with_slices(run: Run):
-    code, out, _ = run("1", "--min", "accuracy=0.9", "--max", "log_loss=0.5", "--by", "region")
+def test_a_good_version_passes_with_slices(validate: Validate):
+    code, out, _ = validate("1", "--min", "accuracy=0.9", "--max", "log_loss=0.5", "--by", "region")
     assert code == 0
     assert "all 6 checks met" in out
     assert "region = north" in out
@@ -163,16 +162,16 @@ def test_a_good_version_passes_with_slices(run: Run):
         (["1", "--min", "f1=0.5", "--target", "taste"], "no column 'taste'"),
     ],
 )
-def test_what_cannot_be_compared_is_told_in_one_line(run: Run, arguments: list[str], part: str):
-    code, out, err = run(*arguments)
+def test_what_cannot_be_compared_is_told_in_one_line(validate: Validate, arguments: list[str], part: str):
+    code, out, err = validate(*arguments)
     assert (code, out) == (2, "")
     assert part in err
     assert err.count("\n") == 1
 
 
-def test_a_pickle_is_not_loaded_here_either(versions: Registry, run: Run):
+def test_a_pickle_is_not_loaded_here_either(versions: Registry, validate: Validate):
     version = versions.add(trapped("none"))
-    code, _, err = run(version, "--min", "f1=0.5")
+    code, _, err = validate(version, "--min", "f1=0.5")
     assert code == 2
     assert "SERVING_ALLOW_PICKLE" in err
 
@@ -217,7 +216,7 @@ def of_kind(versions: Registry) -> dict[str, str]:
 )
 def test_rows_and_thresholds_that_do_not_go_with_a_version_are_told_in_one_line(
     of_kind: dict[str, str],
-    run: Run,
+    validate: Validate,
     data: Path,
     kind: str,
     change: dict[str, Any],
@@ -229,17 +228,19 @@ def test_rows_and_thresholds_that_do_not_go_with_a_version_are_told_in_one_line(
         rows[column] = rows[column].astype(object)
         rows.loc[3:9, column] = value
     rows.to_csv(data, index=False)
-    code, out, err = run(of_kind[kind], *arguments)
+    code, out, err = validate(of_kind[kind], *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert part in err
 
 
-def test_where_nothing_is_in_production_the_comparison_is_said_to_be_left_out(versions: Registry, run: Run):
-    code, out, _ = run("2", "--alias", "blue", "--min", "f1=0", "--max-drop", "f1=0.1")
+def test_where_nothing_is_in_production_the_comparison_is_said_to_be_left_out(
+    versions: Registry, validate: Validate
+):
+    code, out, _ = validate("2", "--alias", "blue", "--min", "f1=0", "--max-drop", "f1=0.1")
     assert code == 0
     assert out.splitlines()[-1] == (
         "wine@blue is not set, so that there is nothing to compare with: --max-drop was not checked"
     )
-    code, _, err = run("2", "--alias", "blue", "--max-drop", "f1=0.1")
+    code, _, err = validate("2", "--alias", "blue", "--max-drop", "f1=0.1")
     assert code == 2
     assert "there is nothing to check: wine@blue is not set" in err

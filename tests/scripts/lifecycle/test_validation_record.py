@@ -65,7 +65,7 @@ def test_what_is_not_met_is_kept_first():
 def promoted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Registry, Path]:
     """Version 2, validated and promoted with more slices than a tag has room for, and the folder of the audit log."""
     folder = tmp_path_factory.mktemp("promoted")
-    registry = Registry(folder / "own", 1.0, 0.5)
+    registry = Registry(folder / "own", 1.0, 0.1, 0.01)
     X, y = load_wine(return_X_y=True, as_frame=True)
     rows = pd.concat([X.assign(kind=y, region=region) for region in range(N_REGIONS)])
     rows.to_csv(folder / "recent.csv", index=False)

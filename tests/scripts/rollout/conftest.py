@@ -1,42 +1,67 @@
-"""A cluster, and two sides under traffic."""
+"""A cluster, and two sides under traffic, in a time that passes as soon as the script sleeps."""
 
-import copy
+import contextlib
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from scripts.lifecycle import retry
-from scripts.lifecycle.signals import SIGNALS
+from scripts.lifecycle import prometheus, retry
 from scripts.rollout import argo, deployments, progression, target
-from tests.kubernetes.building import build, of_kind
+from tests.scripts.rollout.clock import Clock
 from tests.scripts.rollout.fake_prometheus import FakePrometheus
-from tests.scripts.rollout.kube_api import KubeApi, RolloutController, make_ready, write_kubeconfig
-from tests.scripts.rollout.traffic import Side, Traffic
-
-NAMESPACE = "model-server"
+from tests.scripts.rollout.kinds import KINDS, NAMESPACE, Kind
+from tests.scripts.rollout.kube_api import KubeApi, write_kubeconfig
+from tests.scripts.rollout.runs import Run
+from tests.scripts.rollout.traffic import Side, let_traffic_flow
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Signals that a run leaves ignored are not for the next test."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    """Signals that a run leaves ignored are not for the next test; one that nobody handles fails its test only."""
+
+    def fail(number: int, _: object) -> None:
+        raise AssertionError(f"nobody handles signal {number}")
+
+    sent = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, fail) for number in sent}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
-    """An empty cluster, which the script finds by KUBECONFIG; nobody waits long for it."""
+def clock() -> Clock:
+    """The time of the cluster, and of all that is in it."""
+    return Clock()
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file by which the script, also in a process of its own, finds a cluster."""
     from kubernetes.config import kube_config
 
     file = tmp_path / "kubeconfig"
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(file))
     monkeypatch.setenv("KUBECONFIG", str(file))
+    return file
+
+
+@contextlib.contextmanager
+def running_cluster(clock: Clock, kubeconfig: Path) -> Iterator[KubeApi]:
+    """Runs an empty cluster."""
+    with KubeApi(clock).running() as api:
+        write_kubeconfig(kubeconfig, api.url)
+        yield api
+
+
+@pytest.fixture
+def cluster(clock: Clock, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
+    """An empty cluster; the script sleeps by its clock, and not for long."""
+    for module in (progression, target, retry, prometheus):
+        monkeypatch.setattr(module, "time", clock)
     for module, name, seconds in (
         (progression, "LOOK_SECONDS", 0.1),
         (target, "POLL_SECONDS", 0.05),
@@ -48,151 +73,11 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi
         (deployments, "READY_SECONDS", 2),
         (retry, "PUT_BACK_SECONDS", 1),
         (retry, "PAUSE_SECONDS", 0.05),
+        (prometheus, "PAUSE_SECONDS", 0.05),
     ):
         monkeypatch.setattr(module, name, seconds)
-    with KubeApi().running() as api:
-        write_kubeconfig(file, api.url)
+    with running_cluster(clock, kubeconfig) as api:
         yield api
-
-
-class Kind(NamedTuple):
-    """One kind of what a canary can be, as the manifests make it."""
-
-    name: str
-    arguments: tuple[str, ...]
-    add: Callable[[KubeApi], dict[str, Any]]
-    """Puts it into a cluster, with a canary that has no traffic yet; returns it."""
-    percent: Callable[[dict[str, Any], KubeApi], float]
-    """Of the traffic, that the canary has."""
-    labels: tuple[dict[str, str], dict[str, str]]
-    """That the cluster's Prometheus gives the time series of both sides."""
-    parts: tuple[str, str]
-    """Of the matchers, by which both sides are told apart."""
-
-
-def only(component: str, kind: str) -> dict[str, Any]:
-    """The document of a kind that a component makes."""
-    (document,) = of_kind(build("production", component), kind)
-    return copy.deepcopy(document)
-
-
-def add_route(cluster: KubeApi) -> dict[str, Any]:
-    document = only("gateway", "HTTPRoute")
-    stable, canary = document["spec"]["rules"][0]["backendRefs"]
-    stable["weight"], canary["weight"] = 1, 0
-    return cluster.add("httproutes", document)
-
-
-def add_seldon(cluster: KubeApi) -> dict[str, Any]:
-    document = only("seldon-canary", "SeldonDeployment")
-    stable, canary = document["spec"]["predictors"]
-    stable["traffic"], canary["traffic"] = 100, 0
-    return cluster.add("seldondeployments", document)
-
-
-def add_deployments(cluster: KubeApi) -> dict[str, Any]:
-    cluster.controllers.append(make_ready)
-    documents = build("production", "canary-pods")
-    for document in of_kind(documents, "Service", "HorizontalPodAutoscaler"):
-        plural = {"Service": "services"}.get(document["kind"], "horizontalpodautoscalers")
-        cluster.add(plural, document)
-    for document in map(copy.deepcopy, of_kind(documents, "Deployment")):
-        is_canary = document["metadata"]["name"].endswith("-canary")
-        document["spec"]["replicas"] = 0 if is_canary else 4
-        added = cluster.add("deployments", document)
-        if not is_canary:
-            stable = added
-    return stable
-
-
-def add_rollout(cluster: KubeApi) -> dict[str, Any]:
-    deployment = of_kind(build("production", "canary-steps"), "Deployment")[0]
-    cluster.add("deployments", deployment)
-    document = only("canary-steps", "Rollout")
-    document["status"] = {
-        "stableRS": "7c9d8f",
-        "currentPodHash": "5b6f4d",
-        "workloadObservedGeneration": "1",
-        "replicas": 4,
-    }
-    cluster.controllers.append(RolloutController())
-    return cluster.add("rollouts", document)
-
-
-def weight_of_route(document: dict[str, Any], _: KubeApi) -> float:
-    stable, canary = (one["weight"] for one in document["spec"]["rules"][0]["backendRefs"][:2])
-    return 100 * canary / (stable + canary)
-
-
-def weight_of_seldon(document: dict[str, Any], _: KubeApi) -> float:
-    return document["spec"]["predictors"][1]["traffic"]
-
-
-def part_of_pods(document: dict[str, Any], cluster: KubeApi) -> float:
-    stable = document["spec"]["replicas"]
-    canary = cluster.objects["deployments/model-server-canary"]["spec"]["replicas"]
-    return 100 * canary / (stable + canary)
-
-
-def weight_of_rollout(document: dict[str, Any], cluster: KubeApi) -> float:
-    return cluster.controllers[-1].weights[-1]
-
-
-KINDS = (
-    Kind(
-        "httproute",
-        ("model-server-gateway",),
-        add_route,
-        weight_of_route,
-        ({"service": "model-server"}, {"service": "model-server-next"}),
-        ('service="model-server"', 'service="model-server-next"'),
-    ),
-    Kind(
-        "seldondeployment",
-        ("model-server",),
-        add_seldon,
-        weight_of_seldon,
-        (
-            {"pod": "model-server-main-0-model-server-7c9d8f-abcde"},
-            {"pod": "model-server-canary-0-model-server-5b6f4d-fghij"},
-        ),
-        ('pod=~"model-server-main-[0-9]+-(?:', 'pod=~"model-server-canary-[0-9]+-(?:'),
-    ),
-    Kind(
-        "deployment",
-        ("model-server",),
-        add_deployments,
-        part_of_pods,
-        ({"pod": "model-server-7c9d8f-abcde"}, {"pod": "model-server-canary-5b6f4d-fghij"}),
-        ('pod=~"model-server-[0-9a-z]+-', 'pod=~"model-server-canary-[0-9a-z]+-'),
-    ),
-    Kind(
-        "rollout",
-        ("model-server",),
-        add_rollout,
-        weight_of_rollout,
-        ({"rollouts_pod_template_hash": "7c9d8f"}, {"rollouts_pod_template_hash": "5b6f4d"}),
-        ('hash="7c9d8f"', 'hash="5b6f4d"'),
-    ),
-)
-
-
-class Run(NamedTuple):
-    """What a canary is tried in."""
-
-    cluster: KubeApi
-    document: dict[str, Any]
-    kind: Kind
-    stable: Side
-    canary: Side
-    prometheus: FakePrometheus
-    arguments: list[str]
-
-    @property
-    def percent(self) -> float:
-        """Of the traffic, that the canary has now."""
-        with self.cluster.lock:
-            return self.kind.percent(self.document, self.cluster)
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
@@ -201,29 +86,29 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture
-def run(cluster: KubeApi, kind: Kind) -> Iterator[Run]:
+def run(clock: Clock, cluster: KubeApi, kind: Kind) -> Iterator[Run]:
     """Both sides under traffic, split as the cluster says at each moment."""
     document = kind.add(cluster)
     stable, canary = Side(), Side()
     sides = dict(zip(kind.parts, (stable, canary), strict=True))
-    with FakePrometheus(sides).running() as prometheus:
-        arguments = [kind.name, *kind.arguments, "--namespace", NAMESPACE, "--prometheus", prometheus.url]
+    with FakePrometheus(sides, clock).running() as server:
+        arguments = [kind.name, *kind.arguments, "--namespace", NAMESPACE, "--prometheus", server.url]
         arguments += ["--step-seconds", "0.3", "--max-step-seconds", "20"]
-        made = Run(cluster, document, kind, stable, canary, prometheus, arguments)
-        with Traffic(stable, canary, lambda: made.percent):
-            yield made
+        made = Run(clock, cluster, document, kind, stable, canary, server, arguments)
+        let_traffic_flow(clock, stable, canary, lambda: made.percent)
+        yield made
 
 
 @pytest.fixture
-def at_first_look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
-    """Lets something begin, in a thread of its own, when a canary is judged for the first time."""
+def at_first_look(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Lets something happen right after a canary was judged for the first time, while the script sleeps."""
 
     def hook(act: Callable[[], Any]) -> None:
         original = progression.judge
 
         def judge(*arguments: Any) -> Any:
             monkeypatch.setattr(progression, "judge", original)
-            threading.Thread(target=act).start()
+            clock.after(0, act)
             return original(*arguments)
 
         monkeypatch.setattr(progression, "judge", judge)

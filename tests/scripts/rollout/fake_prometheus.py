@@ -5,11 +5,11 @@ For tests of what follows from its answers, which would wait most of their time 
 
 import json
 import re
-import time
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
+from tests.scripts.rollout.clock import Clock
 from tests.scripts.rollout.traffic import Side
 from tests.support.doubles import Double, Quiet
 
@@ -19,16 +19,22 @@ LABEL = re.compile(r'(\w+)="([^"]*)"')
 class FakePrometheus(Double):
     """Answers the queries that a canary asks."""
 
-    def __init__(self, sides: Mapping[str, Side]) -> None:
-        """Takes the sides, by a part of the matchers that only theirs have."""
+    def __init__(self, sides: Mapping[str, Side], clock: Clock) -> None:
+        """Takes what it scrapes.
+
+        Args:
+            sides: by a part of the matchers that only theirs have.
+            clock: of the samples.
+        """
         super().__init__(_Handler)
+        self._clock = clock
         self.is_dead = False
         self.has_lost_all = False
         self._sides = sides
         self._scraped: dict[str, dict[str, list[tuple[float, str]]]] = {part: {} for part in sides}
 
     def query(self, text: str) -> list[dict[str, Any]]:
-        now = time.time()
+        now = self._clock.time()
         if text == "vector(time())":
             return [{"metric": {}, "value": [now, str(now)]}]
         if text == "model_info":

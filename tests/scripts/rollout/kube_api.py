@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kubernetes.validating import VERSIONS, problems
+from tests.scripts.rollout.clock import Clock
 from tests.support.doubles import Double, Quiet
 
 Document = dict[str, Any]
@@ -66,8 +67,9 @@ def merge(target: Any, patch: Any) -> Any:
 class KubeApi(Double):
     """Holds objects."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         super().__init__(_Handler)
+        self._clock = clock
         self.objects: dict[str, Document] = {}
         """By plural and name."""
         self.patches: list[tuple[str, Document]] = []
@@ -112,9 +114,7 @@ class KubeApi(Double):
 
     def _touch(self, document: Document) -> None:
         self._count(document)
-        timer = threading.Timer(CONTROL_SECONDS, self._control, (document,))
-        timer.daemon = True
-        timer.start()
+        self._clock.after(CONTROL_SECONDS, lambda: self._control(document))
 
     def _count(self, document: Document) -> None:
         self._version += 1
@@ -163,9 +163,9 @@ class KubeApi(Double):
         if content_type != "application/merge-patch+json":
             raise Refusal(415, f"the body of the request was in an unknown format - {content_type}")
         change = json.loads(body)
+        self.on_patch(self._find(path)[0])
         with self.lock:
             found, is_status = self._find(path)
-            self.on_patch(found)
             wanted = change.get("metadata", {}).get("resourceVersion")
             if wanted is not None and wanted != found["metadata"]["resourceVersion"]:
                 raise Refusal(

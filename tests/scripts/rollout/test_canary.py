@@ -1,15 +1,14 @@
 """`scripts/canary.py` on each kind, with the project's own manifests, under traffic."""
 
 import json
-import threading
-import time
 
 import pytest
 
 from scripts import canary
 from scripts.lifecycle.retry import retry_put_back
 from scripts.rollout import progression
-from tests.scripts.rollout.conftest import KINDS, Run
+from tests.scripts.rollout.kinds import KINDS
+from tests.scripts.rollout.runs import Run, of, restoring
 
 
 def percents_written(run: Run) -> list[float]:
@@ -30,7 +29,9 @@ def percents_written(run: Run) -> list[float]:
 
 
 def test_a_good_canary_gets_all_traffic_step_by_step(run: Run, capsys):
-    assert canary.main(run.arguments) == 0
+    began = run.clock.monotonic()
+    assert canary.main([*run.arguments, "--step-seconds", "1.5"]) == 0
+    assert run.clock.monotonic() - began >= 5 * 1.5
     said = capsys.readouterr()
     assert said.err == ""
     assert list(dict.fromkeys(percents_written(run))) == [5, 10, 25, 50, 100]
@@ -67,10 +68,11 @@ def test_where_nobody_asks_it_waits_and_then_puts_it_back(run: Run, capsys):
     assert run.percent == 0
 
 
-def test_a_prometheus_that_goes_away_puts_it_back(run: Run, capsys, monkeypatch, at_first_look):
-    monkeypatch.setattr("scripts.lifecycle.prometheus.PAUSE_SECONDS", 0.05)
+def test_a_prometheus_that_goes_away_puts_it_back(run: Run, capsys, at_first_look):
     at_first_look(lambda: setattr(run.prometheus, "is_dead", True))
+    began = run.clock.monotonic()
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
+    assert run.clock.monotonic() - began < 5
     assert "does not answer as one" in capsys.readouterr().out.splitlines()[-1]
     assert run.percent == 0
 
@@ -85,7 +87,9 @@ def test_a_cluster_that_is_away_for_long_puts_it_back_as_soon_as_it_answers(
 
     monkeypatch.setattr(progression, "retry_put_back", come_back)
     at_first_look(lambda: setattr(run.cluster, "is_dead", True))
+    began = run.clock.monotonic()
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
+    assert run.clock.monotonic() - began < 5
     said = capsys.readouterr()
     assert "trying again for" in said.out
     assert "does not answer" in said.out.splitlines()[-1]
@@ -163,31 +167,21 @@ def test_what_somebody_else_moves_is_left_alone(run: Run, capsys, at_first_look)
 
 
 # A Rollout keeps its place itself: both runs would look at the same step.
-@pytest.mark.parametrize("kind", KINDS[:3], ids=[kind.name for kind in KINDS[:3]], indirect=True)
-def test_a_second_run_takes_over_from_the_first(run: Run, capsys):
+@of(*KINDS[:3])
+def test_a_second_run_takes_over_from_the_first(run: Run, capsys, at_first_look):
     codes: list[int] = []
-    first = threading.Thread(target=lambda: codes.append(_quiet(run)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scripts.lifecycle.signals.SIGNALS", ())  # of the main thread only
-        first.start()
-        time.sleep(0.5)
-        second = canary.main(run.arguments)
-        first.join(60)
-    assert (codes, second) == ([1], 0)
+    at_first_look(lambda: codes.append(canary.main(run.arguments)))
+    codes.append(canary.main([*run.arguments, "--step-seconds", "10"]))
+    assert codes == [0, 1]  # the second one ends before the first looks again
     assert "another canary has taken it over" in capsys.readouterr().err
     assert run.percent == 100
-
-
-def _quiet(run: Run) -> int:
-    return canary.main([*run.arguments, "--step-seconds", "10"])
 
 
 def test_it_is_put_back_by_hand(run: Run, capsys):
     before = [json.dumps(one["spec"]) for one in run.cluster.objects.values()]
     assert canary.main(run.arguments) == 0
-    restore = [*run.arguments[: run.arguments.index("--prometheus")], "--restore"]
     capsys.readouterr()
-    code = canary.main(restore)
+    code = canary.main(restoring(run))
     said = capsys.readouterr().out
     if run.kind.name == "rollout":
         assert (code, said) == (1, "Rollout model-server/model-server: no canary has moved it\n")
@@ -195,7 +189,7 @@ def test_it_is_put_back_by_hand(run: Run, capsys):
     assert code == 0
     assert "as before" in said
     assert [json.dumps(one["spec"]) for one in run.cluster.objects.values()] == before
-    assert canary.main(restore) == 1
+    assert canary.main(restoring(run)) == 1
 
 
 def test_what_is_done_already_is_not_done_again(run: Run, capsys):

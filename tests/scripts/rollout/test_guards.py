@@ -1,6 +1,7 @@
 """What keeps `scripts/canary.py` from doing harm: other hands, lost answers, killed runs and slow controllers."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -15,12 +16,12 @@ import pytest
 
 from scripts import canary
 from scripts.rollout import deployments, progression
-from tests.scripts.rollout.conftest import KINDS, Run
+from tests.scripts.rollout.kinds import KINDS
 from tests.scripts.rollout.kube_api import KubeApi, make_ready
-from tests.scripts.rollout.test_mistakes import of, restoring, told
+from tests.scripts.rollout.runs import Run, of, restoring, told
 from tests.support.environment import ROOT, wait_until
 
-ROUTE, SELDON, DEPLOYMENT, ROLLOUT = ([kind] for kind in KINDS)
+ROUTE, SELDON, DEPLOYMENT, ROLLOUT = KINDS
 
 
 class Killed(BaseException):
@@ -54,7 +55,7 @@ def pods(cluster: KubeApi) -> tuple[int, int]:
 # Runs that were killed
 
 
-@of(KINDS)
+@of(*KINDS)
 def test_a_run_that_was_killed_in_its_last_step_is_not_taken_for_finished(run: Run, monkeypatch, capsys):
     with killed_at(monkeypatch, 100):
         canary.main(run.arguments)
@@ -96,7 +97,7 @@ def test_a_run_that_was_killed_before_it_emptied_the_stable_side_remembers_what_
     assert pods(run.cluster) == (4, 0)
 
 
-@of(ROUTE + SELDON)
+@of(ROUTE, SELDON)
 def test_the_sides_are_those_of_the_run_before_whatever_is_said_now(run: Run, monkeypatch, capsys):
     first = {"httproute": "model-server", "seldondeployment": "main"}[run.kind.name]
     run.arguments.extend(["--canary", first])
@@ -142,7 +143,6 @@ def test_another_canary_than_the_run_before_is_refused(run: Run, monkeypatch, ca
 
 @of(ROUTE)
 def test_a_run_that_cannot_go_on_says_that_the_canary_has_traffic(run: Run, monkeypatch, capsys):
-    monkeypatch.setattr("scripts.lifecycle.prometheus.PAUSE_SECONDS", 0)
     with killed_at(monkeypatch, 25):
         canary.main(run.arguments)
     capsys.readouterr()
@@ -154,7 +154,7 @@ def test_a_run_that_cannot_go_on_says_that_the_canary_has_traffic(run: Run, monk
 # Other hands
 
 
-@of(KINDS)
+@of(*KINDS)
 def test_nothing_is_written_over_what_somebody_else_has_written_meanwhile(run: Run):
     """Each of our patches comes after a change that we have not read: it is refused, and made anew."""
     seen: set[int] = set()
@@ -176,7 +176,7 @@ def strip(run: Run) -> None:
     run.cluster.change(run.document, lambda one: one["metadata"]["annotations"].pop("model-server/canary"))
 
 
-@of(ROUTE + SELDON)
+@of(ROUTE, SELDON)
 def test_weights_that_are_ours_go_back_also_without_the_note(run: Run, monkeypatch, capsys):
     def judge(*_: Any) -> Any:
         strip(run)
@@ -187,7 +187,7 @@ def test_weights_that_are_ours_go_back_also_without_the_note(run: Run, monkeypat
     assert run.percent == 0
 
 
-@of(ROUTE + SELDON)
+@of(ROUTE, SELDON)
 def test_weights_that_somebody_else_sets_while_it_is_judged_are_left_alone(run: Run, monkeypatch, capsys):
     def judge(*_: Any) -> Any:
         run.cluster.change(run.document, lambda _: set_weights(run, 40, 60))
@@ -230,7 +230,7 @@ def test_a_step_of_pods_is_not_made_in_somebody_elses_run(run: Run, monkeypatch,
         assert (left["run"], left["percent"]) == ("theirs", 5)
 
 
-@of(ROUTE + SELDON)
+@of(ROUTE, SELDON)
 def test_what_somebody_has_set_since_is_not_put_back_by_hand(run: Run, capsys):
     assert canary.main([*run.arguments, "--steps", "100"]) == 0
     run.cluster.change(run.document, lambda _: set_weights(run, 50, 50))
@@ -268,7 +268,7 @@ def test_a_rollout_in_other_hands_is_left_alone(run: Run, capsys, edit, part, at
 # Lost answers
 
 
-@of(KINDS)
+@of(*KINDS)
 def test_a_cluster_that_is_busy_when_a_step_is_to_be_made_is_asked_again(run: Run, monkeypatch):
     def judge(*_: Any) -> Any:
         run.cluster.busy = 2
@@ -280,13 +280,12 @@ def test_a_cluster_that_is_busy_when_a_step_is_to_be_made_is_asked_again(run: Ru
     assert run.cluster.refusals.count(429) == 2 * (5 if run.kind is KINDS[3] else 2)
 
 
-@of(KINDS)
+@of(*KINDS)
 @pytest.mark.parametrize("garbage", [b"\xff\xfe{", b"{}", b"[]", b'{"kind": "Status"}'])
 def test_answers_that_are_none_are_a_cluster_that_is_away(run: Run, capsys, garbage, at_first_look):
     def talk_nonsense() -> None:
         run.cluster.garbage = garbage
-        time.sleep(0.9)
-        run.cluster.garbage = None
+        run.clock.after(0.9, lambda: setattr(run.cluster, "garbage", None))
 
     at_first_look(talk_nonsense)
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
@@ -294,7 +293,7 @@ def test_answers_that_are_none_are_a_cluster_that_is_away(run: Run, capsys, garb
     assert run.percent == 0
 
 
-@of(KINDS)
+@of(*KINDS)
 @pytest.mark.parametrize("percent", [5, 100])
 def test_a_change_whose_answer_is_lost_is_found_to_be_made(run: Run, monkeypatch, percent):
     """A patch after the first step, and the last: by the time it is looked at again, its controller has seen it."""
@@ -312,85 +311,116 @@ def test_a_change_whose_answer_is_lost_is_found_to_be_made(run: Run, monkeypatch
 
 @of(ROUTE)
 def test_a_cluster_that_hangs_is_given_up(run: Run, capsys, monkeypatch):
-    monkeypatch.setattr("scripts.rollout.cluster.REQUEST_SECONDS", 0.3)
-    run.cluster.on_patch = lambda _: time.sleep(5)
+    monkeypatch.setattr("scripts.rollout.cluster.REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr("scripts.rollout.target.POLL_SECONDS", 0.5)
+    over = threading.Event()
+    run.cluster.on_patch = lambda _: over.wait(6)
     began = time.monotonic()
-    assert canary.main(run.arguments) in {1, 2}
-    assert time.monotonic() - began < 15
+    try:
+        assert canary.main(run.arguments) in {1, 2}
+        assert time.monotonic() - began < 15
+    finally:
+        over.set()
 
 
 @of(ROUTE)
-def test_a_prometheus_that_starts_anew_is_waited_for(run: Run, capsys, monkeypatch, at_first_look):
-    monkeypatch.setattr("scripts.lifecycle.prometheus.PAUSE_SECONDS", 0.05)
+@pytest.mark.parametrize("who", ["prometheus", "cluster"])
+def test_who_is_away_for_less_than_that_is_waited_for(run: Run, monkeypatch, at_first_look, who):
     monkeypatch.setattr(progression, "LOST_SECONDS", 5)
-
-    def start_anew() -> None:
-        run.prometheus.is_dead = True
-        time.sleep(1)
-        run.prometheus.is_dead = False
-
-    at_first_look(start_anew)
-    assert canary.main([*run.arguments, "--steps", "50,100", "--step-seconds", "1"]) == 0
-
-
-@of(ROUTE)
-def test_a_cluster_that_is_away_for_less_than_that_is_waited_for(run: Run, monkeypatch, at_first_look):
-    monkeypatch.setattr(progression, "LOST_SECONDS", 5)
+    server = getattr(run, who)
 
     def leave() -> None:
-        run.cluster.is_dead = True
-        time.sleep(1)
-        run.cluster.is_dead = False
+        server.is_dead = True
+        run.clock.after(1, lambda: setattr(server, "is_dead", False))
 
     at_first_look(leave)
     assert canary.main([*run.arguments, "--steps", "50,100", "--step-seconds", "1"]) == 0
 
 
+# Signals
+
+
+@of(*KINDS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_puts_it_back(run: Run, capsys, at_first_look, number):
+    seen: list[float] = []
+
+    def send() -> None:
+        seen.append(run.percent)
+        signal.raise_signal(number)
+
+    at_first_look(send)
+    assert canary.main([*run.arguments, "--step-seconds", "15", "--json"]) == 128 + number
+    said = capsys.readouterr()
+    assert seen[0] > 0
+    assert run.percent == 0
+    assert said.err.startswith("canary.py: broken off; ")
+    assert said.err.count("\n") == 1
+    assert json.loads(said.out)["done"] is False
+
+
 @of(ROUTE)
-def test_signals_after_the_first_do_not_disturb_the_putting_back(run: Run, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "canary.py"), *run.arguments, "--step-seconds", "15"],
-        env=os.environ | {"KUBECONFIG": str(tmp_path / "kubeconfig")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_until(lambda: run.percent > 0 and run.cluster.n_requests > 2, 30, "it is watched")
-    run.cluster.is_dead = True
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        process.send_signal(number)
-    time.sleep(0.5)
-    run.cluster.is_dead = False
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+def test_a_signal_to_the_process_of_the_script_puts_it_back(run: Run, kubeconfig):
+    command = [sys.executable, str(ROOT / "scripts" / "canary.py"), *run.arguments, "--step-seconds", "15"]
+    with (
+        run.clock.in_real_time(),
+        subprocess.Popen(
+            [*command, "--json"],
+            env=os.environ | {"KUBECONFIG": str(kubeconfig)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            wait_until(lambda: run.percent > 0 and run.cluster.n_requests > 2, 30, "it is watched")
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 143
+    assert run.percent == 0
+    assert err.startswith("canary.py: broken off; ")
+    assert err.count("\n") == 1
+    assert json.loads(out)["done"] is False
+
+
+@of(ROUTE)
+def test_signals_after_the_first_do_not_disturb_the_putting_back(run: Run, at_first_look):
+    sent: list[int] = []
+
+    def send(number: int) -> None:
+        assert run.percent > 0
+        sent.append(number)
+        signal.raise_signal(number)
+
+    def break_off() -> None:
+        run.cluster.is_dead = True
+        for n, number in enumerate((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), 1):
+            run.clock.after(0.1 * n, functools.partial(send, number))
+        run.clock.after(0.5, lambda: setattr(run.cluster, "is_dead", False))
+        signal.raise_signal(signal.SIGINT)
+
+    at_first_look(break_off)
+    assert canary.main([*run.arguments, "--step-seconds", "15"]) == 130
+    assert len(sent) == 3
     assert run.percent == 0
 
 
 @of(ROUTE)
-def test_a_signal_does_not_disturb_a_putting_back_that_has_begun(run: Run, tmp_path):
-    began = threading.Event()
-
-    def be_slow(_: Any) -> None:
+def test_a_signal_does_not_disturb_a_putting_back_that_has_begun(run: Run, capsys):
+    def send(_: Any) -> None:
+        """While the script waits for the answer."""
         if run.cluster.patches:
-            began.set()
-            time.sleep(1)
+            sent.append(signal.SIGTERM)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
 
-    run.cluster.on_patch = be_slow
+    sent: list[int] = []
+    run.cluster.on_patch = send
     run.canary.failing = 0.5
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "canary.py"), *run.arguments],
-        env=os.environ | {"KUBECONFIG": str(tmp_path / "kubeconfig")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert began.wait(60)
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "weights are as before" in out
+    assert canary.main(run.arguments) == 1
+    assert sent == [signal.SIGTERM]
+    assert "weights are as before" in capsys.readouterr().out
     assert run.percent == 0
 
 
@@ -400,15 +430,15 @@ def test_a_signal_does_not_disturb_a_putting_back_that_has_begun(run: Run, tmp_p
 @of(ROUTE)
 def test_a_canary_that_answers_nothing_is_not_waited_for(run: Run, capsys):
     run.canary.answer = lambda _: None
-    began = time.monotonic()
+    began = run.clock.monotonic()
     assert canary.main([*run.arguments, "--steps", "50,100"]) == 1
     assert "the canary has answered 0 requests, and should have" in capsys.readouterr().out
-    assert time.monotonic() - began < 10
+    assert run.clock.monotonic() - began < 10
 
 
 @of(ROUTE)
 def test_a_canary_that_begins_anew_is_put_back(run: Run, capsys, at_first_look):
-    at_first_look(lambda: (time.sleep(1), run.canary.begin_anew()))
+    at_first_look(lambda: run.clock.after(1, run.canary.begin_anew))
     assert canary.main([*run.arguments, "--steps", "50,100", "--step-seconds", "3"]) == 1
     assert "a process of the canary began anew" in capsys.readouterr().out
 
@@ -556,8 +586,8 @@ def test_a_rollout_that_somebody_takes_further_meanwhile_is_left_alone(run: Run,
 
     promote.weights = controller.weights
     run.cluster.controllers[:] = [promote]
-    began = time.monotonic()
+    began = run.clock.monotonic()
     assert canary.main(run.arguments) == 1
     assert "somebody else has taken it to step 5" in capsys.readouterr().err
-    assert time.monotonic() - began < 10
+    assert run.clock.monotonic() - began < 10
     assert "abort" not in run.document["status"]

@@ -39,7 +39,7 @@ def scraped(tmp_path: Path):
         pod.start()
     services = ("stable", "stable", "canary")
     labels = {pod.address: {"service": service} for pod, service in zip(pods, services, strict=True)}
-    with running_prometheus(tmp_path / "prometheus", *labels, labels=labels) as server:
+    with running_prometheus(tmp_path / "prometheus", *labels, labels=labels, scrape_seconds=0.2) as server:
         yield pods, server
     for pod in pods:
         pod.stop()

@@ -1,45 +1,24 @@
 """What `scripts/canary.py` says where it cannot do anything: one line, and nothing is moved."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from scripts import canary
-from tests.scripts.rollout.conftest import (
+from tests.scripts.rollout.kinds import (
     KINDS,
     NAMESPACE,
-    Run,
     add_deployments,
     add_rollout,
     add_route,
     add_seldon,
 )
 from tests.scripts.rollout.kube_api import KubeApi, write_kubeconfig
-from tests.support.environment import ROOT, free_port, wait_until
+from tests.scripts.rollout.runs import Run, of, restoring, told
+from tests.support.environment import free_port
 
-ROUTE = [KINDS[0]]
-ROLLOUT = [KINDS[3]]
-
-
-def of(kinds):
-    return pytest.mark.parametrize("kind", kinds, ids=[kind.name for kind in kinds], indirect=True)
-
-
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The line that a run which did nothing prints."""
-    assert canary.main(list(arguments)) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("canary.py: ")
-    assert said.err.count("\n") == 1
-    assert "Traceback" not in said.err
-    return said.err.removeprefix("canary.py: ").rstrip()
+ROUTE, SELDON, DEPLOYMENT, ROLLOUT = KINDS
 
 
 @pytest.mark.parametrize(
@@ -137,10 +116,7 @@ def unchanged(_):
         (add_rollout, unchanged, given("rollout model-server --canary x"), "leave --canary out"),
     ],
 )  # fmt: skip
-def test_an_object_that_is_not_as_it_must_be(
-    cluster: KubeApi, capsys, monkeypatch, add, edit, arguments, part
-):
-    monkeypatch.setattr("scripts.lifecycle.prometheus.PAUSE_SECONDS", 0)
+def test_an_object_that_is_not_as_it_must_be(cluster: KubeApi, capsys, add, edit, arguments, part):
     document = add(cluster)
     cluster.change(document, edit)
     assert part in told(capsys, *arguments)
@@ -231,7 +207,7 @@ def test_an_analysis_that_aborts_it_ends_it(run: Run, capsys, at_first_look):
     assert run.percent == 0
 
 
-@of([KINDS[2]])
+@of(DEPLOYMENT)
 def test_stable_pods_that_do_not_come_back_keep_the_canary(run: Run, capsys):
     def pods(name: str) -> int:
         return run.cluster.objects[f"deployments/{name}"]["spec"]["replicas"]
@@ -248,38 +224,3 @@ def test_stable_pods_that_do_not_come_back_keep_the_canary(run: Run, capsys):
     run.cluster.change(run.document, lambda _: None)
     assert canary.main(restoring(run)) == 0
     assert (pods("model-server"), pods("model-server-canary")) == (4, 0)
-
-
-def restoring(run: Run) -> list[str]:
-    """The command line that puts back by hand."""
-    return [*run.arguments[: run.arguments.index("--prometheus")], "--restore"]
-
-
-@of(KINDS)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_puts_it_back(run: Run, tmp_path, number):
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(ROOT / "scripts" / "canary.py"),
-            *run.arguments,
-            "--step-seconds",
-            "15",
-            "--json",
-        ],
-        env=os.environ | {"KUBECONFIG": str(tmp_path / "kubeconfig")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        wait_until(lambda: run.percent > 0 and run.cluster.n_requests > 2, 30, "it is watched")
-        process.send_signal(number)
-        out, err = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    assert process.returncode == 128 + number
-    assert run.percent == 0
-    assert err.startswith("canary.py: broken off; ")
-    assert err.count("\n") == 1
-    assert json.loads(out)["done"] is False

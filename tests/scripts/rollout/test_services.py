@@ -11,18 +11,22 @@ from pathlib import Path
 import pytest
 
 from scripts import canary
-from scripts.rollout import progression
-from tests.scripts.rollout.conftest import KINDS, NAMESPACE, Kind
+from scripts.rollout import progression, target
+from tests.scripts.rollout.clock import Clock
+from tests.scripts.rollout.conftest import running_cluster
+from tests.scripts.rollout.kinds import KINDS, NAMESPACE, Kind
 from tests.scripts.rollout.kube_api import KubeApi
 from tests.support.environment import wait_until
 from tests.support.models import strict_categories
+from tests.support.prepared import prepare_all
 from tests.support.prometheus import Prometheus, running_prometheus
-from tests.support.promotions import NAME, ROWS, Registry, version_of_strength
+from tests.support.promotions import NAME, ROWS, Registry
 from tests.support.services import Service, running_service
 
 ROUTE, SELDON, DEPLOYMENT, ROLLOUT = KINDS
 
-STEPS = ["--step-seconds", "3", "--max-step-seconds", "60", "--min-requests", "40", "--min-rows", "200"]
+SCRAPE_SECONDS = 0.2
+STEPS = ["--step-seconds", "0.6", "--max-step-seconds", "60", "--min-requests", "40", "--min-rows", "200"]
 # Of two processes on one busy machine either may be slower.
 STEPS += ["--max-latency-ratio", "100"]
 
@@ -30,10 +34,19 @@ STEPS += ["--max-latency-ratio", "100"]
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """A good version, one that sees one class everywhere, and one that takes other columns."""
-    made = Registry(tmp_path_factory.mktemp("registry"), 1.0)
-    made.add(version_of_strength(1e-9))
+    made = Registry(tmp_path_factory.mktemp("registry"), 1.0, 1e-9)
     made.add(strict_categories)
+    prepare_all(made.uri)
     return made
+
+
+@pytest.fixture
+def cluster(clock: Clock, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
+    """An empty cluster in the time of the services, in which the script looks as often as Prometheus does."""
+    monkeypatch.setattr(progression, "LOOK_SECONDS", 0.4)
+    monkeypatch.setattr(target, "POLL_SECONDS", 0.05)
+    with running_cluster(clock, kubeconfig) as api, clock.in_real_time():
+        yield api
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +96,7 @@ class Gateway:
             http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=30)
             for service in self._services
         ]
-        while not self._stop.wait(0.002):
+        while not self._stop.wait(0.004):
             connection = connections[chance.random() * 100 < self._percent()]
             connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
             connection.getresponse().read()
@@ -98,7 +111,7 @@ def scraping(folder: Path, kind: Kind, stable: Service, new: Service) -> Iterato
         service.url.removeprefix("http://"): {"namespace": NAMESPACE, **more}
         for service, more in zip((stable, new), kind.labels, strict=True)
     }
-    with running_prometheus(folder, *labels, labels=labels) as prometheus:
+    with running_prometheus(folder, *labels, labels=labels, scrape_seconds=SCRAPE_SECONDS) as prometheus:
         wait_until(lambda: prometheus.value("count(model_info)") == 2, 30, "both are scraped")
         yield prometheus
 
@@ -109,10 +122,8 @@ def drive(
     serve: Callable[..., Service],
     cluster: KubeApi,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[int, float]:
     """Runs the script from version 1 to a canary with another; returns its exit code and the canary's last part."""
-    monkeypatch.setattr(progression, "LOOK_SECONDS", 1)
     stable, new = serve("stable", "1"), serve("canary", version)
     document = kind.add(cluster)
 
@@ -122,7 +133,7 @@ def drive(
 
     arguments = [kind.name, *kind.arguments, "--namespace", NAMESPACE, *STEPS]
     if kind is not ROLLOUT:
-        arguments += ["--steps", "20,60,100"]
+        arguments += ["--steps", "50,100"]
     with (
         scraping(tmp_path / "prometheus", kind, stable, new) as prometheus,
         Gateway(stable, new, percent),
@@ -132,25 +143,23 @@ def drive(
 
 
 @pytest.mark.parametrize("one", KINDS, ids=lambda kind: kind.name)
-def test_the_same_version_gets_all_traffic(one, serve, cluster, tmp_path, monkeypatch, capsys):
-    code, percent = drive(one, "1", serve, cluster, tmp_path, monkeypatch)
+def test_the_same_version_gets_all_traffic(one, serve, cluster, tmp_path, capsys):
+    code, percent = drive(one, "1", serve, cluster, tmp_path)
     said = capsys.readouterr()
     assert (code, percent) == (0, 100), said
     assert said.err == ""
     assert ", 0.0% failed, 95 % within" in said.out
 
 
-def test_a_version_that_sees_other_classes_is_put_back(serve, cluster, tmp_path, monkeypatch, capsys):
-    code, percent = drive(ROUTE, "2", serve, cluster, tmp_path, monkeypatch)
+def test_a_version_that_sees_other_classes_is_put_back(serve, cluster, tmp_path, capsys):
+    code, percent = drive(ROUTE, "2", serve, cluster, tmp_path)
     last = capsys.readouterr().out.splitlines()[-1]
     assert (code, percent) == (1, 0), last
     assert "weights are as before: model-server 1, model-server-next 0, because the canary predicts" in last
 
 
-def test_a_version_that_refuses_what_the_other_takes_is_put_back(
-    serve, cluster, tmp_path, monkeypatch, capsys
-):
-    code, percent = drive(ROLLOUT, "3", serve, cluster, tmp_path, monkeypatch)
+def test_a_version_that_refuses_what_the_other_takes_is_put_back(serve, cluster, tmp_path, capsys):
+    code, percent = drive(ROLLOUT, "3", serve, cluster, tmp_path)
     last = capsys.readouterr().out.splitlines()[-1]
     assert (code, percent) == (1, 0), last
     assert "requests of the canary fail, stable: 0.0% of" in last

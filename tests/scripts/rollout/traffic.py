@@ -1,9 +1,8 @@
 """Two sides of a canary that show what they have counted, and traffic that goes to them by weight."""
 
-import threading
 from collections.abc import Callable
-from typing import Self
 
+from tests.scripts.rollout.clock import Clock
 from tests.support.prometheus import Pod
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
@@ -51,37 +50,27 @@ class Side:
         self._counted[line] = self._counted.get(line, 0) + n
 
 
-class Traffic:
-    """Requests, from the beginning to the end of a `with` statement."""
+TICK_SECONDS = 0.02
 
-    def __init__(self, stable: Side, canary: Side, percent: Callable[[], float], rate: float = 8000) -> None:
-        """Takes both sides.
 
-        Args:
-            stable: the one.
-            canary: the other.
-            percent: of the requests that the canary gets at the moment.
-            rate: requests a second, of both together.
-        """
-        self._sides = (stable, canary)
-        self._percent = percent
-        self._rate = rate
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._fire)
+def let_traffic_flow(
+    clock: Clock, stable: Side, canary: Side, percent: Callable[[], float], rate: float = 8000
+) -> None:
+    """Lets both sides be asked from now on.
 
-    def __enter__(self) -> Self:
-        for side in self._sides:
-            side.answer(0)
-        self._thread.start()
-        return self
+    Args:
+        clock: by which time passes.
+        stable: the one.
+        canary: the other.
+        percent: of the requests that the canary gets at the moment.
+        rate: requests a second, of both together.
+    """
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    def tick() -> None:
+        part = percent() / 100
+        canary.answer(rate * TICK_SECONDS * part)
+        stable.answer(rate * TICK_SECONDS * (1 - part))
 
-    def _fire(self) -> None:
-        stable, canary = self._sides
-        while not self._stop.wait(0.02):
-            part = self._percent() / 100
-            canary.answer(self._rate * 0.02 * part)
-            stable.answer(self._rate * 0.02 * (1 - part))
+    for side in (stable, canary):
+        side.answer(0)
+    clock.every(TICK_SECONDS, tick)

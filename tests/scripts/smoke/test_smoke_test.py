@@ -10,23 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import mlflow
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from scripts.smoke import client
+from scripts.smoke import behaviour_checks, client, run
 from scripts.smoke_test import CLAIMS, HEADER_VARIABLE, main
-from tests.prepare.sync.test_promotion import two_workers
 from tests.support.environment import ROOT, clean_environment, free_port, make_certificate
 from tests.support.lying_service import Asked, Lie, LyingService, Said, at, edited, instead
-from tests.support.models import MODELS, fill_registry
-from tests.support.promotions import NAME, Registry
+from tests.support.promotions import NAME, Registry, two_workers
 from tests.support.proxy import BEHAVIOURS, Proxy
 from tests.support.services import Service, running_service
 
@@ -41,17 +38,15 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Service]]:
+def services(registry_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Service]]:
     """A classifier and a regressor."""
     folder = tmp_path_factory.mktemp("smoke")
-    names = ("cancer", "diabetes")
-    uri = fill_registry(folder, {name: MODELS[name] for name in names})
     with ExitStack() as stack:
         yield {
             name: stack.enter_context(
-                running_service(folder / name, MLFLOW_TRACKING_URI=uri, SERVING_MODEL_NAME=name)
+                running_service(folder / name, MLFLOW_TRACKING_URI=registry_uri, SERVING_MODEL_NAME=name)
             ).wait_ready()
-            for name in names
+            for name in ("cancer", "diabetes")
         }
 
 
@@ -64,11 +59,16 @@ Smoke = Callable[..., tuple[int, dict[str, tuple[str, str]], str]]
 
 
 @pytest.fixture
-def smoke(capsys: pytest.CaptureFixture[str]) -> Smoke:
-    """Runs it; returns the exit code, outcome and detail by claim, and what it wrote on stderr."""
+def smoke(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Smoke:
+    """Runs it; returns the exit code, outcome and detail by claim, and what it wrote on stderr.
+
+    It does not wait for long, but asks everything at least once, and gives each answer a second or more.
+    """
+    for module in (run, behaviour_checks):
+        monkeypatch.setattr(module, "PAUSE_SECONDS", 0.1)
 
     def call(*arguments: str) -> tuple[int, dict[str, tuple[str, str]], str]:
-        code = main([*arguments, "--timeout-seconds", "2"])
+        code = main([*arguments, "--timeout-seconds", "0.5"])
         out, err = capsys.readouterr()
         lines = [re.split(r"\s{2,}", line, maxsplit=2) for line in out.splitlines()]
         table = {line[0]: (line[1], "".join(line[2:])) for line in lines if len(line) > 1}
@@ -95,27 +95,27 @@ def test_json_has_what_the_table_has(url: str, capsys: pytest.CaptureFixture[str
     assert [one["claim"] for one in facts["claims"]] == list(CLAIMS)
 
 
-def test_a_champion_beside_a_challenger_is_judged_by_its_own_answers(tmp_path: Path, smoke: Smoke):
-    registry = Registry(tmp_path / "registry", 1.0, 0.01)
-    client = mlflow.MlflowClient(registry.uri, registry.uri)
-    client.set_registered_model_alias(NAME, "challenger", "2")
+@contextmanager
+def beside_a_challenger(folder: Path, percent: str) -> Iterator[Service]:
+    """Runs version 1 as the champion, and version 2 as a challenger that gets so many requests."""
+    registry = Registry(folder / "registry", 1.0, 0.01)
+    registry.client.set_registered_model_alias(NAME, "challenger", "2")
     with two_workers(
-        tmp_path, registry, SERVING_CHALLENGER_ALIAS="challenger", SERVING_CHALLENGER_PERCENT="50"
+        folder, registry, SERVING_CHALLENGER_ALIAS="challenger", SERVING_CHALLENGER_PERCENT=percent
     ) as service:
         wait_answering_both(service)
+        yield service
+
+
+def test_a_champion_beside_a_challenger_is_judged_by_its_own_answers(tmp_path: Path, smoke: Smoke):
+    with beside_a_challenger(tmp_path, "50") as service:
         code, table, _ = smoke(service.url, "--version", "1")
     assert code == 0, table
     assert "champion" in table["version"][1]
 
 
 def test_a_challenger_that_gets_every_request_is_judged_by_its_own_answers(tmp_path: Path, smoke: Smoke):
-    registry = Registry(tmp_path / "registry", 1.0, 0.01)
-    client = mlflow.MlflowClient(registry.uri, registry.uri)
-    client.set_registered_model_alias(NAME, "challenger", "2")
-    with two_workers(
-        tmp_path, registry, SERVING_CHALLENGER_ALIAS="challenger", SERVING_CHALLENGER_PERCENT="100"
-    ) as service:
-        wait_answering_both(service)
+    with beside_a_challenger(tmp_path, "100") as service:
         code, table, _ = smoke(service.url, "--version", "1")
     assert code == 0, table
     assert table["version"][1] == "version 2 in body and headers (challenger)"

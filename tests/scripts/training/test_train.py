@@ -1,13 +1,17 @@
 """`scripts/train.py`: run as a user runs it, and its decisions one by one."""
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
+from unittest import mock
 
 import mlflow
 import numpy as np
@@ -28,9 +32,10 @@ from scripts.training.churn_sample import make_churn_sample
 from scripts.training.columns import column_kinds, ignored_columns, make_signature
 from scripts.training.pipeline import build_pipeline, choose_task, output_column, target_for_task
 from scripts.training.reference import example_rows, reference_instances
-from scripts.training.registration import check_names
+from scripts.training.registration import check_names, connect
 from scripts.training.table import read_csv, split_target, to_numpy_dtypes
-from tests.support.environment import ROOT, TELCO, free_port
+from tests.support.environment import ROOT, TELCO, clean_environment, free_port
+from tests.support.models import fill_registry
 
 # Run in a process of its own, which knows nothing of the project: what a registered model answers by itself.
 ANSWERS = """
@@ -88,8 +93,19 @@ def load_answers(folder: Path, name: str, csv: Path, target: str) -> dict:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the commands are run: the registry is made there by the first of them."""
-    return tmp_path_factory.mktemp("project")
+    """Where the commands are run, with a registry that has its tables and nothing in them."""
+    made = tmp_path_factory.mktemp("project")
+    fill_registry(made, {})
+    return made
+
+
+@contextlib.contextmanager
+def at_registry(folder):
+    """This process at the registry of a folder; afterwards at none, as MLflow sets variables itself."""
+    clean = clean_environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    with mock.patch.dict(os.environ, clean, clear=True), contextlib.chdir(folder):
+        yield
+    mlflow.set_tracking_uri(None)
 
 
 @pytest.mark.skipif(not TELCO.is_file(), reason=f"the Telco churn file is not at {TELCO}")
@@ -99,10 +115,11 @@ class TestTelco:
     @pytest.fixture(scope="class")
     @classmethod
     def terminal(cls, folder):
-        done = run_train(folder, "--data", str(TELCO), "--target", "Churn", "--name", "telco", "--promote")
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        return done.stdout.splitlines()
+        out, err = io.StringIO(), io.StringIO()
+        with at_registry(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(["--data", str(TELCO), "--target", "Churn", "--name", "telco", "--promote"])
+        assert (code, err.getvalue()) == (0, "")
+        return out.getvalue().splitlines()
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -195,11 +212,17 @@ class TestDemo:
 
     @pytest.fixture(scope="class")
     @classmethod
+    def folder(cls, tmp_path_factory):
+        """Where nobody has been before: the registry is made there."""
+        return tmp_path_factory.mktemp("demo")
+
+    @pytest.fixture(scope="class")
+    @classmethod
     def first(cls, folder):
         return run_train(folder, "--if-missing", "--promote", "--name", "churn")
 
     def test_demo_says_that_its_data_are_generated(self, first, folder):
-        assert first.returncode == 0, first.stderr
+        assert (first.returncode, first.stderr) == (0, "")
         assert "2,000 generated rows" in first.stdout
         assert "generated" in read_tags(folder, "churn")["data"]
 
@@ -217,17 +240,10 @@ class TestDemo:
 
 
 @pytest.fixture
-def own_mlflow(folder, monkeypatch):
-    """This process's MLflow at the module's registry; afterwards at none, as it sets variables itself."""
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith(("MLFLOW_EXPERIMENT", "SERVING_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    monkeypatch.chdir(folder)
-    yield
-    mlflow.set_tracking_uri(None)
-    os.environ.clear()
-    os.environ.update(before)
+def own_mlflow(folder):
+    """This process's MLflow at the module's registry."""
+    with at_registry(folder):
+        yield
 
 
 class TestMixedColumns:
@@ -283,27 +299,23 @@ class TestMixedColumns:
         assert list(reference["instances"][0]) == ["flag", "maybe", "count", "plan"]
 
 
-def test_registry_that_refuses_connections_is_one_line_with_its_uri(tmp_path):
+def test_registry_that_refuses_connections_is_one_line_with_its_uri(
+    tmp_path, own_mlflow, monkeypatch, capsys
+):
     uri = f"http://127.0.0.1:{free_port()}"
-    done = run_train(tmp_path, "--if-missing", MLFLOW_TRACKING_URI=uri)
-    assert done.returncode == 2
-    assert done.stderr == f"train.py: the registry {uri} does not answer: Connection refused\n"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    assert main(["--if-missing"]) == 2
+    assert capsys.readouterr().err == f"train.py: the registry {uri} does not answer: Connection refused\n"
 
 
-def test_registry_that_accepts_and_never_answers_is_given_up_within_seconds(tmp_path):
+def test_registry_that_accepts_and_never_answers_is_given_up_within_seconds(own_mlflow):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        done = run_python(
-            tmp_path,
-            "-c",
-            "import sys, time; from scripts.training.registration import connect; import mlflow\n"
-            "start = time.monotonic()\n"
-            "try: connect(sys.argv[1], 1)\n"
-            "except Exception as error: print(type(error).__name__, error, time.monotonic() - start < 10)",
-            uri,
-            PYTHONPATH=str(ROOT),
-        )
-    assert done.stdout == f"TrainingError the registry {uri} does not answer: timed out True\n", done.stderr
+        start = time.monotonic()
+        with pytest.raises(TrainingError, match=f"^the registry {uri} does not answer: timed out$"):
+            connect(uri, 1)
+        assert time.monotonic() - start < 10
 
 
 TABLE = "a,b,y\n" + "".join(f"{i % 7},{'pq'[i % 2]},{'xz'[i % 3 == 0]}\n" for i in range(40))

@@ -80,12 +80,17 @@ GENERALIZED = {
 }
 
 CLASSIFIERS = {
-    "logistic": lm.LogisticRegression,
-    "logistic without intercept": lambda: lm.LogisticRegression(fit_intercept=False),
+    "logistic": lambda: lm.LogisticRegression(max_iter=20),
+    "logistic without intercept": lambda: lm.LogisticRegression(fit_intercept=False, max_iter=20),
     "logistic by newton": lambda: lm.LogisticRegression(solver="newton-cholesky", C=0.1),
     "logistic by saga": lambda: lm.LogisticRegression(solver="saga", l1_ratio=1.0, max_iter=20),
     "logistic cv": lambda: lm.LogisticRegressionCV(
-        Cs=2, cv=2, l1_ratios=(0.0,), use_legacy_attributes=False, scoring="neg_log_loss"
+        Cs=2,
+        cv=2,
+        l1_ratios=(0.0,),
+        use_legacy_attributes=False,
+        scoring="neg_log_loss",
+        max_iter=10,
     ),
     "hinge": lambda: lm.SGDClassifier(max_iter=20),
     "sgd by log loss": lambda: lm.SGDClassifier(loss="log_loss", max_iter=20),

@@ -18,10 +18,10 @@ from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
 from tests.runtime.compiled.parity import FEWER, assert_same, frames, targets, to_data
 
 BASES = {
-    "logistic": LogisticRegression,
+    "logistic": lambda: LogisticRegression(max_iter=10),
     "bayes": GaussianNB,
     "svc": lambda: LinearSVC(max_iter=50),
-    "pipeline": lambda: make_pipeline("passthrough", LogisticRegression()),
+    "pipeline": lambda: make_pipeline("passthrough", LogisticRegression(max_iter=10)),
 }
 
 

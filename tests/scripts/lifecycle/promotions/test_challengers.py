@@ -2,39 +2,20 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
 
 import mlflow
 import pytest
 
 from scripts import promote
 from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG
-from tests.scripts.lifecycle.test_promote import aliases
 from tests.support.fake_service import FakeService, Run, counted, refuse
 from tests.support.promotions import NAME, Registry
 
 
-def client_of(registry: Registry) -> mlflow.MlflowClient:
-    return mlflow.MlflowClient(registry.uri, registry.uri)
-
-
 def challenger(registry: Registry) -> tuple[str | None, str | None]:
-    model = client_of(registry).get_registered_model(NAME)
+    model = registry.client.get_registered_model(NAME)
     found = model.aliases.get("challenger")
     return str(found) if found else None, model.tags.get(CHALLENGER_PERCENT_TAG)
-
-
-@pytest.fixture
-def tagged(registry: Registry) -> Iterator[Callable[[str | None], None]]:
-    """Sets the challenger's share, and removes it afterwards."""
-
-    def tag(percent: str | None) -> None:
-        if percent is not None:
-            client_of(registry).set_registered_model_tag(NAME, CHALLENGER_PERCENT_TAG, percent)
-
-    yield tag
-    if challenger(registry)[1] is not None:
-        client_of(registry).delete_registered_model_tag(NAME, CHALLENGER_PERCENT_TAG)
 
 
 @pytest.mark.parametrize("percent", [None, "7.5"])
@@ -44,16 +25,16 @@ def test_the_challenger_is_what_it_was_before(
     registry: Registry,
     service: FakeService,
     run: Run,
-    tagged: Callable[[str | None], None],
     percent: str | None,
     is_challenger: bool,
     fails: bool,
 ):
-    tagged(percent)
+    if percent is not None:
+        registry.client.set_registered_model_tag(NAME, CHALLENGER_PERCENT_TAG, percent)
     if is_challenger:
-        client_of(registry).set_registered_model_alias(NAME, "challenger", "2")
+        registry.client.set_registered_model_alias(NAME, "challenger", "2")
     if fails:
-        service.metrics = lambda: counted("2", 0, 30 if aliases(registry)["production"] == "2" else 0)
+        service.metrics = lambda: counted("2", 0, 30 if registry.aliases["production"] == "2" else 0)
     else:
         service.metrics = lambda: b""
     service.on_look = lambda: setattr(service, "percent", float(challenger(registry)[1] or 100))
@@ -73,7 +54,7 @@ def test_a_challenger_that_fails_is_taken_away_with_the_reason(
     code, out, _ = run(promote, "2", "--url", service.url, "--percent", "50,100", "--interval", "0.5")
     assert code == 1
     assert "the challenger is what it was before: 100.0% of 60 requests fail" in out
-    assert aliases(registry) == {"production": "1"}
+    assert registry.aliases == {"production": "1"}
 
 
 @pytest.mark.parametrize("seconds", ["30", "0"], ids=["within a step", "between two steps"])
@@ -84,7 +65,7 @@ def test_a_rollback_of_production_ends_the_steps_at_once(
 
     def look() -> None:
         service.percent = float(challenger(registry)[1] or 100)
-        if "challenger" in aliases(registry):
+        if "challenger" in registry.aliases:
             registry.promote("1")
 
     service.on_look = look
@@ -97,11 +78,11 @@ def test_a_rollback_of_production_ends_the_steps_at_once(
     assert "gets 5 % of the requests" in out
     assert "gets 25 %" not in out
     assert challenger(registry) == (None, None)
-    assert aliases(registry) == {"production": "1"}
+    assert registry.aliases == {"production": "1"}
 
 
 def test_another_challenger_is_not_pushed_aside(registry: Registry, service: FakeService, run: Run):
-    client_of(registry).set_registered_model_alias(NAME, "challenger", "3")
+    registry.client.set_registered_model_alias(NAME, "challenger", "3")
     code, out, err = run(promote, "2", "--url", service.url, "--percent", "50,100")
     assert (code, out) == (2, "")
     assert "version 3 is the challenger ('challenger') already" in err
@@ -115,4 +96,4 @@ def test_a_challenger_that_cannot_be_removed_in_the_end_is_told(
     code, out, _ = run(promote, "2", "--url", service.url, "--percent", "100", "--interval", "0.1")
     assert code == 0
     assert "the challenger was left as it is: " in out
-    assert aliases(registry) == {"production": "2", "challenger": "2"}
+    assert registry.aliases == {"production": "2", "challenger": "2"}

@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,34 @@ from scripts import history, promote, rollback
 from scripts.lifecycle import watch
 from scripts.lifecycle.moves import MAX_TAG_CHARACTERS, TAG_PREFIX
 from scripts.lifecycle.signals import SIGNALS
-from tests.scripts.lifecycle.test_promote import aliases
+from tests.support.environment import ROOT, clean_environment
 from tests.support.fake_service import FakeService, Hook, Run, refuse
 from tests.support.promotions import NAME, Registry
+
+
+def test_ctrl_c_while_it_watches_puts_everything_back(registry: Registry, service: FakeService):
+    """In a process of its own, whose exit code it is."""
+    watches = threading.Event()
+
+    def count() -> bytes:
+        if registry.aliases["production"] == "2":
+            watches.set()
+        return b""
+
+    service.metrics = count
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "promote.py"), "2", "--url", service.url, "--watch", "600"],
+        env=clean_environment() | {"MLFLOW_TRACKING_URI": registry.uri, "SERVING_MODEL_NAME": NAME},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert watches.wait(120)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == f"promote.py: broken off; {NAME}@production was put back to version 1\n"
+    assert registry.aliases == {"production": "1"}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -28,7 +56,7 @@ def test_a_signal_while_the_alias_is_moved_and_another_while_it_is_put_back(
         f"{NAME}@production was put back to version 1: broken off\n",
         f"promote.py: broken off; {NAME}@production was put back to version 1\n",
     )
-    assert aliases(registry) == {"production": "1"}
+    assert registry.aliases == {"production": "1"}
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # until the process ends
 
 
@@ -53,11 +81,11 @@ def test_a_signal_before_anything_is_moved(registry: Registry, service: FakeServ
 def test_metrics_that_are_none_are_told_and_the_version_is_taken_back(
     registry: Registry, service: FakeService, run: Run, body: bytes
 ):
-    service.metrics = lambda: body if aliases(registry)["production"] == "2" else b""
+    service.metrics = lambda: body if registry.aliases["production"] == "2" else b""
     code, out, err = run(promote, "2", "--url", service.url, "--watch", "5")
     assert (code, err) == (1, "")
     assert f"was put back to version 1: {service.url}/metrics does not answer with metrics" in out
-    assert aliases(registry)["production"] == "1"
+    assert registry.aliases["production"] == "1"
 
 
 @pytest.mark.parametrize("more", [[], ["--percent", "100", "--interval", "0.2"]])
@@ -70,7 +98,7 @@ def test_a_mistake_of_ours_takes_it_back_too(
     monkeypatch.setattr(watch, "find_worsening", mistake)
     with pytest.raises(RuntimeError, match="a mistake"):
         run(promote, "2", "--url", service.url, "--watch", "5", *more)
-    assert aliases(registry) == {"production": "1"}
+    assert registry.aliases == {"production": "1"}
 
 
 @pytest.mark.parametrize("url", ["localhost", "localhost:3000", "http://", "http://a:port"])
@@ -87,13 +115,13 @@ def test_an_audit_log_that_cannot_be_written_is_noticed_before_anything_is_moved
     code, out, err = run(*script, "--audit-log", str(tmp_path))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "cannot be written: Is a directory" in err
-    assert aliases(registry)["production"] == "1"
+    assert registry.aliases["production"] == "1"
 
 
 def test_of_a_long_reason_the_tag_has_the_beginning(registry: Registry, run: Run):
     assert run(promote, "2", "--why", '"long" ' * 20_000)[0] == 0
     assert len(json.loads(Path("audit.jsonl").read_text())["why"]) == 140_000
-    tags = mlflow.MlflowClient(registry.uri, registry.uri).get_model_version(NAME, "2").tags
+    tags = registry.client.get_model_version(NAME, "2").tags
     last = max(tag for tag in tags if tag.startswith(TAG_PREFIX))
     assert len(tags[last]) <= MAX_TAG_CHARACTERS
     assert json.loads(tags[last])["why"].startswith('"long" "long"')
@@ -104,7 +132,7 @@ def test_a_promotion_that_cannot_be_recorded_is_taken_back(registry: Registry, r
     code, out, _ = run(promote, "2")
     assert code == 1
     assert "could not be recorded: the registry: the registry is down" in out
-    assert aliases(registry)["production"] == "1"
+    assert registry.aliases["production"] == "1"
 
 
 def test_a_rollback_that_cannot_be_recorded_stays(registry: Registry, run: Run, after: Hook):
@@ -113,7 +141,7 @@ def test_a_rollback_that_cannot_be_recorded_stays(registry: Registry, run: Run, 
     assert code == 1
     assert out.splitlines()[0] == f"{NAME}@production went back from version 1 to 2"
     assert "is version 2 now, and that could not be recorded" in out
-    assert aliases(registry)["production"] == "2"
+    assert registry.aliases["production"] == "2"
 
 
 def down_from(patch: pytest.MonkeyPatch, first: int, last: int, calls: list[str] | None = None) -> None:
@@ -160,7 +188,7 @@ def test_a_registry_that_answers_again_in_time_puts_it_back(
     code, out, err = run(promote, "2", "--url", service.url, "--timeout", "0", "--json")
     assert (code, err) == (1, "")
     assert json.loads(out)["done"] is False
-    assert aliases(registry)["production"] == "1"
+    assert registry.aliases["production"] == "1"
 
 
 def test_a_move_whose_answer_is_lost_is_taken_back(registry: Registry, run: Run, after: Hook):
@@ -168,7 +196,7 @@ def test_a_move_whose_answer_is_lost_is_taken_back(registry: Registry, run: Run,
     code, out, _ = run(promote, "2")
     assert code == 1
     assert "was put back to version 1" in out
-    assert aliases(registry)["production"] == "1"
+    assert registry.aliases["production"] == "1"
     told = json.loads(run(history, "--json")[1])["moves"]
     assert (told[-1]["kind"], told[-1]["from"], told[-1]["to"]) == ("rollback", "2", "1")
 
@@ -188,7 +216,7 @@ def test_a_registry_that_does_not_move_it_has_done_nothing(
 def test_ctrl_c_during_a_rollback_leaves_it_made_and_recorded(registry: Registry, run: Run, after: Hook):
     after("set_registered_model_alias", lambda _: os.kill(os.getpid(), signal.SIGINT))
     assert run(rollback, "--to", "2")[0] == 0
-    assert aliases(registry)["production"] == "2"
+    assert registry.aliases["production"] == "2"
     assert json.loads(Path("audit.jsonl").read_text())["to"] == "2"
 
 
@@ -220,4 +248,4 @@ def test_a_service_of_another_model_is_noticed_before_anything_is_moved(
     code, out, err = run(promote, "2", "--url", service.url)
     assert (code, out) == (2, "")
     assert f"{service.url} (--url) serves the model 'churn', not '{NAME}'" in err
-    assert aliases(registry)["production"] == "1"
+    assert registry.aliases["production"] == "1"

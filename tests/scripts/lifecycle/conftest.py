@@ -1,4 +1,4 @@
-"""A registry with three versions beside a service that says of itself what a test wants."""
+"""Scripts run in this process, with a registry of the test's own beside a service that says what the test wants."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,43 +8,23 @@ from typing import Any
 import mlflow
 import pytest
 
-from scripts.lifecycle import retry
+from scripts.lifecycle import polling, prometheus, retry
 from scripts.lifecycle.counters import ServiceCounts
 from scripts.lifecycle.signals import SIGNALS
-from tests.scripts.lifecycle.test_promote import aliases
 from tests.support.fake_service import FakeService, Hook, Run
 from tests.support.promotions import NAME, Registry
 
 
-@pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    """Three good versions."""
-    return Registry(tmp_path_factory.mktemp("versions"), 1.0, 0.5, 0.1)
-
-
-@pytest.fixture
-def registry(versions: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """Version 1 is in production, there is no challenger, and the scripts find the registry."""
-    client = mlflow.MlflowClient(versions.uri, versions.uri)
-    client.delete_registered_model_alias(NAME, "challenger")
-    versions.promote("1")
-    for name, value in (
-        ("MLFLOW_TRACKING_URI", versions.uri),
-        ("SERVING_MODEL_NAME", NAME),
-        ("SERVING_REGISTRY_TIMEOUT_SECONDS", "3"),
-    ):
-        monkeypatch.setenv(name, value)
+@pytest.fixture(autouse=True)
+def short_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts look often and give up soon, and leave what they write in the test's folder."""
     monkeypatch.setattr(ServiceCounts, "look_seconds", 0.05)
+    monkeypatch.setattr(prometheus.PrometheusCounts, "look_seconds", 0.05)
+    monkeypatch.setattr(prometheus, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(polling, "PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(retry, "PUT_BACK_SECONDS", 1)
     monkeypatch.setattr(retry, "PAUSE_SECONDS", 0.05)
     monkeypatch.chdir(tmp_path)
-    return versions
-
-
-@pytest.fixture
-def service(registry: Registry) -> Iterator[FakeService]:
-    with FakeService(lambda: aliases(registry)).running() as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +37,33 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a script; returns its exit code and what it printed."""
+def registry(tmp_path: Path) -> Registry:
+    """Three good versions, the first of them in production."""
+    return Registry(tmp_path / "registry", 1.0, 0.1, 0.01)
 
-    def call(script: Any, *arguments: str) -> tuple[int, str, str]:
+
+@pytest.fixture
+def service(registry: Registry) -> Iterator[FakeService]:
+    """Follows the registry at once."""
+    with FakeService(lambda: registry.aliases).running() as running:
+        yield running
+
+
+@pytest.fixture
+def run(registry: Registry, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a script with this registry, or with other settings; returns its exit code and what it printed."""
+    known = {
+        "MLFLOW_TRACKING_URI": registry.uri,
+        "SERVING_MODEL_NAME": NAME,
+        "SERVING_REGISTRY_TIMEOUT_SECONDS": "3",
+    }
+
+    def call(script: Any, *arguments: str, **environment: str) -> tuple[int, str, str]:
         capsys.readouterr()
-        code = script.main(list(arguments))
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (known | environment).items():
+                patch.setenv(name, value)
+            code = script.main(list(arguments))
         said = capsys.readouterr()
         return code, said.out, said.err
 
