@@ -92,8 +92,15 @@ def run_step(job: str, title: str, folder: Path, **environment: str) -> tuple[in
     return done.returncode, dict(line.split("=", 1) for line in outputs.read_text().splitlines())
 
 
-def test_there_are_the_three_workflows():
-    assert [file.stem for file in WORKFLOWS] == ["ci", "deploy", "release"]
+def test_there_are_these_workflows():
+    assert [file.stem for file in WORKFLOWS] == ["ci", "deploy", "release", "soak"]
+
+
+def test_long_runs_are_made_weekly():
+    document = load(FOLDER / "workflows" / "soak.yaml")
+    (when,) = document[True]["schedule"]  # YAML reads `on` as true
+    assert re.fullmatch(r"\d+ \d+ \* \* \d", when["cron"])
+    assert document["jobs"]["soak"]["steps"][-1]["run"] == "make soak"
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)

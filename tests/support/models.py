@@ -26,6 +26,7 @@ from tests.support.environment import tracking
 from tests.support.shared import once
 
 DATABASE = "mlflow.db"
+EXPERIMENT = "tests"
 
 TREE = ["sklearn.tree._tree.Tree"]
 
@@ -38,7 +39,7 @@ def fill_registry(folder: Path, models: dict[str, Callable[[str], Any]]) -> str:
     uri = copy_registry(once("empty", _make_tables), folder)
     with tracking(uri):
         mlflow.set_experiment(
-            experiment_id=mlflow.create_experiment("tests", (folder / "artifacts").as_uri())
+            experiment_id=mlflow.create_experiment(EXPERIMENT, (folder / "artifacts").as_uri())
         )
         for name, log in models.items():
             register(name, log)
@@ -59,7 +60,9 @@ def _make_tables(folder: Path) -> None:
 
 def register(name: str, log: Callable[[str], Any], alias: str | None = "production") -> str:
     """Logs and registers one version; returns its number."""
-    with mlflow.start_run():
+    # By its name: in a copy of a registry, MLflow's active experiment is one of another registry, or none.
+    ours = mlflow.get_experiment_by_name(EXPERIMENT)
+    with mlflow.start_run(experiment_id=ours.experiment_id if ours else None):
         info = log(name)
     version = str(info.registered_model_version)
     if alias is not None:
