@@ -19,12 +19,13 @@ from serving.prepare.registry.lookup import look_up
 from serving.prepare.registry.resolution import Resolved
 from serving.settings import Settings, load_settings
 from serving.traffic.router import Router
+from tests.support.environment import wait_until
 from tests.support.prepared import take_prepared
 
 T = TypeVar("T")
 
 
-class _Life:
+class _Lifespan:
     """A worker's, as `service.py` has it, as far as it is about the model."""
 
     def __init__(self, router: Router) -> None:
@@ -42,7 +43,7 @@ class Application:
     """The gateway, behind a client of real HTTP semantics; threads may ask it at the same time."""
 
     def __init__(self, router: Router, settings: Settings) -> None:
-        self.gateway = Gateway(router, _no_bentoml, _Life(router), settings.max_body_bytes)
+        self.gateway = Gateway(router, _no_bentoml, _Lifespan(router), settings.max_body_bytes)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._ending = asyncio.Event()
@@ -140,6 +141,10 @@ def running_application(folder: Path, registry: str, name: str, **environment: s
             challenger_percent=wanted.challenger_percent,
         )
         write_state(run_directory, state)
-        application = Application(Router(run_directory, settings), settings)
+        router = Router(run_directory, settings)
+        application = Application(router, settings)
         with application.running():
+            # The champion answers while the challenger is still being loaded.
+            tags = {tag for tag in (state.champion, state.challenger) if tag}
+            wait_until(lambda: {route.model.tag for route in router.routes.all} == tags, 30, "all are loaded")
             yield application

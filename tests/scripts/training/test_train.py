@@ -95,7 +95,8 @@ def load_answers(folder: Path, name: str, csv: Path, target: str) -> dict:
 def folder(tmp_path_factory):
     """Where the commands are run, with a registry that has its tables and nothing in them."""
     made = tmp_path_factory.mktemp("project")
-    fill_registry(made, {})
+    with contextlib.chdir(made):  # where MLflow puts artifacts is settled by the first look at a registry
+        fill_registry(made, {})
     return made
 
 
