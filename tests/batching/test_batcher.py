@@ -292,6 +292,21 @@ def test_small_requests_take_turns_with_large_ones():
     assert [what for what in order if what[1] == 500] == [(1, 500), (2, 500), (3, 500)]
 
 
+def test_a_large_request_does_not_wait_for_more_than_one_call_of_small_ones():
+    async def scenario(batcher, model, observed):
+        first = await hold(batcher, model)
+        small = [asyncio.ensure_future(batcher.predict(rows(*[n] * 8), {}, stays)) for n in range(1, 33)]
+        large = asyncio.ensure_future(batcher.predict(rows(*[99] * 500), {}, stays))
+        await asyncio.sleep(0)
+        model.may_work.set()
+        await asyncio.gather(first, *small, large)
+
+    _, model, _ = run(scenario)
+    sizes = list(map(len, model.calls))
+    assert sizes.count(64) == 4  # 8 requests of 8 rows each
+    assert sizes.index(500) <= 2, sizes
+
+
 def test_of_a_failing_call_only_the_guilty_request_gets_the_error():
     async def scenario(batcher, model, observed):
         first = await hold(batcher, model)

@@ -171,6 +171,8 @@ class Halved(Transformer):
             out = out.clip(-1e6, 1e6)
         if self.fault == "refuses" and (out < -1e4).any():
             raise ValueError("too small")
+        if self.fault == "alone" and len(out) == 1:
+            out += 1
         if self.fault == "nan":
             out = np.nan_to_num(out)
         return out
@@ -198,6 +200,7 @@ def test_the_gate_lets_a_right_one_through(tmp_path: Path) -> None:
         ("extremes", "parity: rows with extreme numbers differ"),
         ("refuses", "the compiled model alone refuses one (ValueError)"),
         ("nan", "parity: .* the original model alone refuses one"),
+        ("alone", "a row with the sample's values gets another answer alone than among others"),
     ],
 )
 def test_the_gate_stops_a_wrong_one_and_says_where(fault: str, reason: str, tmp_path: Path) -> None:
