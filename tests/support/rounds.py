@@ -49,17 +49,17 @@ class Rounds:
             return attempt(file, request, settings, *more) if has_processes else carry_out(request, settings)
 
         monkeypatch.setattr(synchronizer, "attempt", counted)
-        self._run_directory = folder / "run"
-        self._run_directory.mkdir(parents=True, exist_ok=True)
+        self.run_directory = folder / "run"
+        self.run_directory.mkdir(parents=True, exist_ok=True)
         with mock.patch.dict(os.environ, self._environment):
             settings = load_settings()
-        self._synchronizer = synchronizer.Synchronizer(self._run_directory, settings, threading.Event())
+        self._synchronizer = synchronizer.Synchronizer(self.run_directory, settings, threading.Event())
 
     def next(self) -> State:
         """Returns what the next round has come to."""
         with mock.patch.dict(os.environ, self._environment):
             self._synchronizer.round()
-        state = read_state(self._run_directory)
+        state = read_state(self.run_directory)
         assert state is not None
         return state
 

@@ -1,12 +1,18 @@
 """What becomes of versions that cannot, or must not be served: they stay out, until something about them changes."""
 
-from collections.abc import Callable
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
+import msgspec
 import pytest
 
 from serving.model.digests import DIGEST_TAG
+from serving.model.state import Report, State, read_state, write_report
 from serving.prepare.registry.resolution import FORCE_TAG
 from tests.support.environment import wait_until
 from tests.support.models import wine
@@ -167,3 +173,60 @@ def test_where_only_mlflows_client_can_ask_it_is_asked_once_a_minute_unless_some
     assert is_version(rounds, "1")
     rounds.hurry()
     assert is_version(rounds, "2")
+
+
+@contextlib.contextmanager
+def worker(rounds: Rounds, champion: str, broken: str | None) -> Iterator[list[State]]:
+    """A worker that answers with the champion; yields the states in which it was told to load another model.
+
+    Args:
+        rounds: of its service.
+        champion: what it answers with.
+        broken: why it cannot load another one; None where it can.
+    """
+    report = Report(os.getpid(), champion, (champion,), {})
+    write_report(rounds.run_directory, report)
+    staged: list[State] = []
+    is_over = threading.Event()
+
+    def load() -> None:
+        while not is_over.wait(0.01):
+            state = read_state(rounds.run_directory)
+            if state is not None and state.staged is not None and not staged:
+                staged.append(state)
+                time.sleep(0.2)  # in which nothing may be swapped
+                latest = read_state(rounds.run_directory)
+                assert latest is not None
+                staged.append(latest)
+                loaded = (champion,) if broken else (champion, state.staged)
+                why = {state.staged: broken} if broken else {}
+                write_report(rounds.run_directory, msgspec.structs.replace(report, loaded=loaded, broken=why))
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        yield staged
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("broken", [None, "cannot be loaded: OSError"])
+def test_a_version_is_swapped_in_once_every_worker_has_loaded_it(
+    broken: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path / "own", 1.0, 0.1)
+    take_prepared(tmp_path / "bentoml", registry.uri)
+    rounds = Rounds(tmp_path, monkeypatch, MLFLOW_TRACKING_URI=registry.uri, SERVING_MODEL_NAME=NAME)
+    champion = str(rounds.next().champion)
+    registry.promote("2")
+    with worker(rounds, champion, broken) as staged:
+        state = rounds.next()
+    assert [one.champion for one in staged] == [champion, champion]
+    if broken:
+        assert state.champion == champion
+        assert [one.version for one in state.refused] == ["2"]
+        assert broken in state.stale
+    else:
+        assert state.champion == staged[0].staged
+        assert state.previous == champion
