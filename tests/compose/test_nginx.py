@@ -105,7 +105,7 @@ def test_the_servers_share_the_requests(nginx: Balancer, servers: list[Service],
     assert got == [pytest.approx(row, abs=1e-9) for row in versions.own_answers("1")]
     before = answered_by(nginx)
     with Callers(nginx) as callers:
-        callers.wait_answers(100)
+        callers.wait_answers(1000)  # of few, a busy machine gives one server too few
     assert callers.failures == []
     shares = answered_by(nginx) - before
     assert set(shares) == {address_of(server) for server in servers}
@@ -285,7 +285,7 @@ def test_one_address_has_so_many_requests_and_others_have_theirs(nginx: Balancer
             stack.enter_context(connection)
             connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{")
         wait_until(
-            lambda: caller.post("/v1/predict", json=PREDICT).status_code == 503, 5, "they are too many"
+            lambda: caller.post("/v1/predict", json=PREDICT).status_code == 503, 30, "they are too many"
         )
         response = caller.post("/v1/predict", json=PREDICT)
         assert_error(response, 503, "queue_full")
