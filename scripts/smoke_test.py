@@ -30,9 +30,9 @@ from scripts.smoke import (  # noqa: E402  # the same
     Broken,
     NoAnswer,
     NotApplicable,
-    behaviour_checks,  # the same
-    prediction_checks,  # the same
-    state_checks,  # the same
+    behaviour_checks,
+    prediction_checks,
+    state_checks,
 )
 from scripts.smoke.run import Example, Expected, SmokeRun  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same

@@ -235,7 +235,7 @@ class Clients:
         registry: Registry,
         versions: tuple[str, ...],
         n: int = 4,
-        pause_seconds: float = 0,
+        pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
         """Takes what is fired, and at whom.
 
@@ -244,7 +244,7 @@ class Clients:
             registry: has the versions.
             versions: that may answer.
             n: how many clients.
-            pause_seconds: of each after an answer; without, they take every processor that there is.
+            pause_seconds: of each after an answer; at 0 they take every processor that there is.
         """
         self.answered: Counter[str] = Counter()
         """Answers by version."""
@@ -274,13 +274,11 @@ class Clients:
                 response = connection.getresponse()
                 answer = json.loads(response.read())
                 self._check(response.status, answer)
-                self._stop.wait(PAUSE_SECONDS)
             except Exception as error:  # every failure counts, whatever it is
                 self.wrong.append(repr(error))
                 connection.close()
                 connection = self._connect()
-            if self._pause_seconds:
-                self._stop.wait(self._pause_seconds)
+            self._stop.wait(self._pause_seconds)
         connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
