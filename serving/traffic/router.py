@@ -57,6 +57,8 @@ class Router:
     @property
     def current(self) -> LoadedModel | None:
         """The champion, if there is one."""
+        if self.routes.champion is None:
+            self._catch_up()
         champion = self.routes.champion
         return champion.model if champion else None
 
@@ -69,9 +71,10 @@ class Router:
         """
         if self.is_ending:
             raise ModelNotReady("the service is shutting down")
-        if self.routes.champion is None:
+        champion = self.current
+        if champion is None:
             raise ModelNotReady(f"no model is ready: {self.reason}")
-        return self.routes.champion.model
+        return champion
 
     @property
     def champion_labels(self) -> tuple[str, str, str]:
@@ -86,6 +89,8 @@ class Router:
             ModelNotReady: there is no model; says why.
             ServingError: see `Routes.choose`.
         """
+        if self.routes.champion is None:
+            self._catch_up()
         if self.routes.champion is None:
             raise ModelNotReady(f"no model is ready: {self.reason}")
         return self.routes.choose(choice)
@@ -213,6 +218,16 @@ class Router:
         metrics.stale.set(bool(state.stale))
         self._tell()
         return all(tag in self._models for tag in state.tags if tag != state.staged)
+
+    def _catch_up(self) -> None:
+        """Lets the first champion answer as soon as it may.
+
+        Another worker may have seen the state a moment earlier, and said that the service is ready.
+        """
+        state = read_state(self._run_directory)
+        if state is not None and state.champion in self._models:
+            self.state = state
+            self._swap(state)
 
     async def _load(self, tag: str) -> None:
         """Loads a model, unless the state names it no more before that is done: the next one must not wait."""

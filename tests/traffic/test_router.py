@@ -1,0 +1,45 @@
+"""`serving.traffic.router`: what a worker makes of the state."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from serving.errors import ModelNotReady
+from serving.model.state import State, write_state
+from serving.settings import Settings
+from serving.traffic.router import Router
+from serving.traffic.routing import NO_CHOICE
+from tests.support.manifests import some_manifest
+
+TAG = "wine:1-a"
+
+
+class InMemory(Router):
+    """Its models are loaded from nowhere."""
+
+    def _open(self, tag: str) -> SimpleNamespace:  # type: ignore[override]
+        return SimpleNamespace(tag=tag, manifest=some_manifest(), metrics=SimpleNamespace(role=str))
+
+
+def test_the_first_champion_answers_before_the_worker_looks_at_the_state_again(tmp_path: Path):
+    """Another worker has seen the state already, and told a caller that the service is ready."""
+    router = InMemory(tmp_path, Settings())
+    write_state(tmp_path, State(staged=TAG))
+    assert asyncio.run(router._follow())
+    assert router.current is None
+    with pytest.raises(ModelNotReady):
+        router.choose(NO_CHOICE)
+    write_state(tmp_path, State(champion=TAG))
+    assert router.choose(NO_CHOICE).model.tag == TAG
+    assert router.model.tag == TAG
+
+
+def test_the_pages_show_the_first_champion_at_once(tmp_path: Path):
+    router = InMemory(tmp_path, Settings())
+    write_state(tmp_path, State(staged=TAG))
+    assert asyncio.run(router._follow())
+    write_state(tmp_path, State(champion=TAG))
+    assert router.current is not None
+    assert router.model.tag == TAG
