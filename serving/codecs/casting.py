@@ -310,16 +310,35 @@ def cells_to_column(cells: Sequence[Any], column: Column) -> npt.NDArray[Any]:
     if kind is Kind.TENSOR:
         return np.stack(cells)
     if kind in (Kind.FLOAT, Kind.DOUBLE):
-        return np.array(cells, dtype=DTYPES[kind])
+        return _with_none(np.array(cells, dtype=DTYPES[kind]), column)
     if kind is Kind.DATETIME:
         return np.array([np.datetime64("NaT") if c is None else c for c in cells], dtype=DTYPES[kind])
     if kind in DTYPES and not any(cell is None for cell in cells):
         return np.array(cells, dtype=DTYPES[kind])
-    if kind in INTEGER_LIMITS and all(c is None or abs(c) <= 2**53 for c in cells):
+    missing = column.missing
+    if kind in INTEGER_LIMITS and missing is not None and all(c is None or abs(c) <= 2**53 for c in cells):
         return np.array(cells, dtype=np.float64)
     out = np.empty(len(cells), dtype=object)
     out[:] = cells
+    return out if missing is None else replace_none(out, missing)
+
+
+def _with_none(values: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
+    """Floats with None in the place of NaN, where that is what the model knows."""
+    if column.missing is not None:
+        return values
+    out = values.astype(object)
+    out[np.isnan(values)] = None
     return out
+
+
+def replace_none(values: npt.NDArray[Any], missing: float) -> npt.NDArray[Any]:
+    """Returns an object array of shape `(n_rows,)` with `missing` in the place of None."""
+    is_none = [cell is None for cell in values.tolist()]
+    if any(is_none):
+        values = values.copy()
+        values[is_none] = missing
+    return values
 
 
 def cast_array(values: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
@@ -337,7 +356,7 @@ def cast_array(values: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
     if values.ndim != 1:
         raise ArrayMismatch([Detail(expected_name(column), "array", None, column.name)])
     if kind in (Kind.FLOAT, Kind.DOUBLE) and source in "iuf":
-        return _array_to_floats(values, column, np.dtype(DTYPES[kind]))
+        return _with_none(_array_to_floats(values, column, np.dtype(DTYPES[kind])), column)
     if kind in INTEGER_LIMITS and source in "iuf":
         return _array_to_integers(values, column)
     if kind is Kind.BOOLEAN and source == "b":
@@ -425,4 +444,8 @@ def _array_to_integers(values: npt.NDArray[Any], column: Column) -> npt.NDArray[
         return values.astype(dtype)
     if column.required:
         _refuse(missing, column, "missing value")
-    return values.astype(np.float64)
+    if column.missing is not None:
+        return values.astype(np.float64)
+    out = np.full(len(values), None, dtype=object)
+    out[~missing] = values[~missing].astype(dtype)
+    return out

@@ -1,5 +1,6 @@
 """The fast way from JSON to `Inputs`: msgspec types made from the signature; see `serving.codecs.json`."""
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -8,7 +9,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from serving.codecs.casting import ArrayMismatch, Mismatch, cast_array, cast_cell, cells_to_column
+from serving.codecs.casting import (
+    ArrayMismatch,
+    Mismatch,
+    cast_array,
+    cast_cell,
+    cells_to_column,
+    replace_none,
+)
 from serving.model.schema import DTYPES, Column, Form, Inputs, Kind, Schema, Type
 
 CHUNK_ROWS = 512
@@ -29,6 +37,7 @@ class FastRows:
         types = [_fast_type(column) for column in schema.columns]
         self._builders = [_fast_builder(column) for column in schema.columns]
         self._groups = _group_columns(schema)
+        self._nan_texts = [position for position, column in enumerate(schema.columns) if _is_nan_text(column)]
         if form is Form.BARE:
             self.row_type = types[0]
             return
@@ -36,7 +45,7 @@ class FastRows:
         self.row_type = msgspec.defstruct(
             "Row",
             [
-                (field, type_) if column.required or form is Form.ARRAY else (field, type_, None)
+                (field, type_) if column.required or form is Form.ARRAY else (field, type_, _default(column))
                 for field, type_, column in zip(fields, types, schema.columns, strict=True)
             ],
             rename=dict(zip(fields, schema.names, strict=True)) if form is Form.RECORD else None,
@@ -48,24 +57,29 @@ class FastRows:
         )
         self._get: Callable[[Any], Any] = operator.attrgetter(*fields)
 
-    def inputs(self, rows: list[Any]) -> Inputs | None:
-        """The rows as `Inputs`; None where only the thorough way can tell."""
+    def inputs(self, rows: list[Any], *, has_null: bool) -> Inputs | None:
+        """The rows as `Inputs`; None where only the thorough way can tell.
+
+        Args:
+            rows: of `row_type`.
+            has_null: whether one of the cells may be None; to look at each would cost a large body a third more.
+        """
         if not self._is_able:
             return None
         if self._form is Form.BARE:
-            return self._build([rows], len(rows))
+            return self._build([rows], len(rows), has_null)
         if len(self._builders) == 1:
-            return self._build([list(map(self._get, rows))], len(rows))
+            return self._build([list(map(self._get, rows))], len(rows), has_null)
         if len(rows) <= CHUNK_ROWS:
-            return self._build(list(zip(*map(self._get, rows), strict=True)), len(rows))
+            return self._build(list(zip(*map(self._get, rows), strict=True)), len(rows), has_null)
         cells: list[list[Any]] = [[] for _ in self._builders]
         for start in range(0, len(rows), CHUNK_ROWS):
             chunk = zip(*map(self._get, rows[start : start + CHUNK_ROWS]), strict=True)
             for column, part in zip(cells, chunk, strict=True):
                 column.extend(part)
-        return self._build(cells, len(rows))
+        return self._build(cells, len(rows), has_null)
 
-    def _build(self, cells: Sequence[Sequence[Any]], n_rows: int) -> Inputs | None:
+    def _build(self, cells: Sequence[Sequence[Any]], n_rows: int, has_null: bool) -> Inputs | None:
         columns: list[Any] = [None] * len(cells)
         for positions, dtype in self._groups:
             # One array for all of them, whose lines are the columns: a call each would cost a single row more
@@ -73,6 +87,8 @@ class FastRows:
             lines = np.array([cells[position] for position in positions], dtype=dtype)
             for position, line in zip(positions, lines, strict=True):
                 columns[position] = line
+        for position in self._nan_texts if has_null else ():
+            columns[position] = replace_none(columns[position], math.nan)
         for position, build in enumerate(self._builders):
             if build is not None:
                 columns[position] = build(cells[position])
@@ -85,9 +101,8 @@ def _group_columns(schema: Schema) -> list[tuple[list[int], npt.DTypeLike]]:
     """The positions of columns that become arrays of one dtype without another look at their cells."""
     groups: dict[Any, list[int]] = {}
     for position, column in enumerate(schema.columns):
-        dtype = GROUPED.get(column.type.kind)
-        if dtype is not None:
-            groups.setdefault(dtype, []).append(position)
+        if _is_grouped(column):
+            groups.setdefault(GROUPED[column.type.kind], []).append(position)
     return [(positions, dtype) for dtype, positions in groups.items()]
 
 
@@ -96,6 +111,21 @@ GROUPED = {
     Kind.FLOAT: np.dtype(np.float32),
     Kind.DOUBLE: np.dtype(np.float64),
 }
+
+
+def _is_nan_text(column: Column) -> bool:
+    return column.type.kind is Kind.STRING and column.missing is not None
+
+
+def _default(column: Column) -> float | None:
+    """What an optional column is that a row leaves out."""
+    return math.nan if _is_nan_text(column) else None
+
+
+def _is_grouped(column: Column) -> bool:
+    kind = column.type.kind
+    # Floats with None among them are objects.
+    return kind is Kind.STRING or (kind in GROUPED and column.missing is not None)
 
 
 def _is_field_name(name: str) -> bool:
@@ -153,7 +183,7 @@ def _fast_builder(column: Column) -> Builder | None:
     None of a column that is built with others.
     """
     kind = column.type.kind
-    if kind in GROUPED:
+    if _is_grouped(column):
         return None
     if kind in (Kind.INTEGER, Kind.LONG):
         return lambda cells: _build_integers(cells, column)

@@ -57,7 +57,7 @@ class JsonDecoder:
             decoded: Any = self._predict.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return self._predict_thoroughly(body)
-        inputs = self._fast_inputs(self._records, decoded.instances)
+        inputs = self._fast_inputs(self._records, decoded.instances, body)
         if inputs is None:
             return self._predict_thoroughly(body)
         return inputs, check_params(decoded.params, self._schema)
@@ -71,7 +71,7 @@ class JsonDecoder:
             rows = self._batch.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             rows = None
-        inputs = None if rows is None else self._fast_inputs(self._arrays, rows)
+        inputs = None if rows is None else self._fast_inputs(self._arrays, rows, body)
         if inputs is not None:
             return inputs
         values = parse_json(body)
@@ -99,9 +99,9 @@ class JsonDecoder:
         inputs = read_rows(document["instances"], self._schema, self._schema.form, self._max_rows)
         return inputs, check_params(document.get("params"), self._schema)
 
-    def _fast_inputs(self, fast: FastRows, rows: list[Any]) -> Inputs | None:
+    def _fast_inputs(self, fast: FastRows, rows: list[Any], body: bytes) -> Inputs | None:
         check_row_count(len(rows), self._max_rows)
-        return fast.inputs(rows)
+        return fast.inputs(rows, has_null=b"null" in body)
 
 
 def check_row_count(n_rows: int, max_rows: int) -> None:

@@ -16,6 +16,7 @@ from serving.codecs.casting import (
     expected_name,
     is_changed,
     is_unicode,
+    replace_none,
     short,
 )
 from serving.codecs.json import check_row_count, refuse
@@ -169,7 +170,8 @@ def _cast_column(values: Any, column: Column) -> npt.NDArray[Any]:
             return cast_tensor(values, column)
         if values.dtype.kind == "O":
             if column.type.kind is Kind.STRING:
-                return values  # Arrow's text: checked to be UTF-8, None where it is missing
+                # Arrow's text: checked to be UTF-8, None where it is missing.
+                return values if column.missing is None else replace_none(values, column.missing)
         elif column.type.kind is not Kind.ANY or values.dtype.kind not in "biuf":
             return cast_array(values, column)
         values = values.tolist()

@@ -33,7 +33,7 @@ import yaml
 
 from serving.model.schema import Schema, parse_schema
 
-FORMAT = 4
+FORMAT = 5
 """Of this layout; a prepared model of another format is prepared again."""
 
 
@@ -67,6 +67,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The signature's inputs, as MLflow writes them (JSON)."""
     outputs: str | None
     params: str | None
+    nulls: dict[str, str]
+    """What a missing value is to the model, by column, where it has learned another than pandas would make."""
     flavors: list[str]
     task: str
     classes: list[Any] | None
@@ -106,7 +108,7 @@ class Prepared(msgspec.Struct, frozen=True):
     @property
     def schema(self) -> Schema:
         """The inputs' schema."""
-        return parse_schema(self.manifest.inputs, self.manifest.params)
+        return parse_schema(self.manifest.inputs, self.manifest.params, self.manifest.nulls)
 
     @property
     def examples(self) -> bytes:

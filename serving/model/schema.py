@@ -3,6 +3,7 @@
 Read from the JSON that an MLmodel file holds, so that no worker needs mlflow to understand it.
 """
 
+import math
 from enum import StrEnum
 from typing import Any
 
@@ -77,17 +78,36 @@ class Type(msgspec.Struct, frozen=True):
                 return str(kind.value)
 
 
+NAN, NONE = "NaN", "None"
+"""What a missing value is to a model, as the manifest writes it."""
+
+_NAN_KINDS = frozenset({Kind.INTEGER, Kind.LONG, Kind.FLOAT, Kind.DOUBLE, Kind.STRING})
+
+
 class Column(msgspec.Struct, frozen=True):
     """One input of the model."""
 
     name: str
     type: Type
     required: bool = True
+    null: str | None = None
+    """`NAN` or `NONE`: what this model knows a missing value as; None where it is what pandas makes of the kind."""
 
     @property
     def may_be_missing(self) -> bool:
         """Whether null is a value of this column."""
         return not self.required or self.type.kind in MAY_BE_MISSING
+
+    @property
+    def missing(self) -> float | None:
+        """What a missing value is to the model: NaN or None; of datetimes it is always NaT.
+
+        Text that is read from a file has NaN (pandas' `str`), and numbers have; booleans, and what else is Python's
+        own, have None.
+        """
+        if self.null is not None:
+            return None if self.null == NONE else math.nan
+        return math.nan if self.type.kind in _NAN_KINDS else None
 
 
 class Form(StrEnum):
@@ -127,8 +147,8 @@ class Inputs(msgspec.Struct, frozen=True):
     """Rows that fit a schema: one array per column, in the order of the signature.
 
     Each array has shape `(n_rows,)`, or `(n_rows, *shape)` for a tensor, and the dtype of `DTYPES`; a
-    missing value is NaN, NaT or None. Integers and booleans with missing values come as float64 and
-    object.
+    missing value is `Column.missing`, or NaT. Integers with missing values come as float64, or as objects where a
+    double cannot hold one of them; booleans, and numbers of which a missing one is None, as objects.
     """
 
     columns: tuple[npt.NDArray[Any], ...]
@@ -146,8 +166,13 @@ def join(parts: list[Inputs]) -> Inputs:
     return Inputs(columns, sum(part.n_rows for part in parts))
 
 
-def parse_schema(inputs: str, params: str | None = None) -> Schema:
+def parse_schema(inputs: str, params: str | None = None, nulls: dict[str, str] | None = None) -> Schema:
     """Reads the `inputs` and `params` of an MLmodel file's signature.
+
+    Args:
+        inputs: as MLflow writes them.
+        params: the same.
+        nulls: the columns' `null`, by name, where it was learned from the model.
 
     Raises:
         ModelRefused: the signature has a type that is not known here, or no inputs.
@@ -156,6 +181,8 @@ def parse_schema(inputs: str, params: str | None = None) -> Schema:
     if not specs:
         raise ModelRefused("the model's signature has no inputs")
     columns = tuple(_column(spec, str(position)) for position, spec in enumerate(specs))
+    if nulls:
+        columns = tuple(msgspec.structs.replace(c, null=nulls.get(c.name)) for c in columns)
     if len({column.name for column in columns}) != len(columns):
         raise ModelRefused("the model's signature names a column twice")
     if all("name" in spec for spec in specs):

@@ -15,7 +15,7 @@ from serving.model.digests import DIGEST_TAG, digest_of
 from serving.model.libraries import library_versions
 from serving.model.prepared import Manifest, Prepared, find_prepared, open_prepared, preparing, publish
 from serving.model.schema import Inputs, Schema
-from serving.prepare.checks.examples import MAX_EXAMPLES, example_body, sample_inputs
+from serving.prepare.checks.examples import MAX_EXAMPLES, example_body, sample_inputs, sample_instances
 from serving.prepare.checks.gate import (
     check_costs,
     check_digest,
@@ -23,9 +23,11 @@ from serving.prepare.checks.gate import (
     check_signature,
     check_slowdown,
 )
+from serving.prepare.checks.mlflow_path import check_mlflow_agrees
 from serving.prepare.checks.trust import check_input
 from serving.prepare.compiling import Compiled, compile_model, is_rowwise
 from serving.prepare.files import check_files, first_line, pull, read_mlmodel, schema_of
+from serving.prepare.nulls import learn_nulls
 from serving.prepare.registry.resolution import Resolved
 from serving.process.clock import unhindered_seconds
 from serving.runtime import load_runtime
@@ -93,12 +95,24 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         check_input(runtime.model)
     examples, is_logged = example_body(model_folder, mlmodel, schema, runtime.model)
     (folder / "examples.json").write_bytes(examples)
+    sample = sample_inputs(model_folder, mlmodel, schema, examples)
+    nulls = learn_nulls(runtime, schema, sample)
+    if nulls:
+        schema = schema_of(mlmodel, nulls)
+        runtime = runtime.with_schema(schema)
+        sample = sample_inputs(model_folder, mlmodel, schema, examples)
     native_seconds = _warm_up(runtime, schema, examples, is_logged=is_logged)
     if answering is not None:
         # Before thousands of rows are compared, with a model that may take seconds for each.
         check_slowdown("a row", answering.manifest.native_seconds, native_seconds, settings.max_slowdown)
-    sample = sample_inputs(model_folder, mlmodel, schema, examples)
     compiled, reason = _compile(runtime, schema, sample, folder / "compiled", resolved)
+    check_mlflow_agrees(
+        compiled.runtime if compiled else runtime,
+        runtime,
+        schema,
+        mlmodel["signature"]["inputs"],
+        sample_instances(model_folder, mlmodel, schema, examples),
+    )
     reference = model_folder / "reference.json"
     if reference.exists():
         shutil.copy(reference, folder / "reference.json")
@@ -112,6 +126,7 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         inputs=signature["inputs"],
         outputs=signature.get("outputs"),
         params=signature.get("params"),
+        nulls=nulls,
         flavors=sorted(mlmodel["flavors"]),
         task=runtime.description.task,
         classes=runtime.description.classes,

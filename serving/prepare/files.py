@@ -83,8 +83,8 @@ def read_mlmodel(folder: Path, resolved: Resolved) -> dict[str, Any]:
         return dict(mlmodel)
 
 
-def schema_of(mlmodel: dict[str, Any]) -> Schema:
-    """Returns the inputs that an MLmodel file describes.
+def schema_of(mlmodel: dict[str, Any], nulls: dict[str, str] | None = None) -> Schema:
+    """Returns the inputs that an MLmodel file describes; `nulls` as `parse_schema` takes them.
 
     Raises:
         ModelRefused: it describes none, or of types that are not known.
@@ -95,7 +95,7 @@ def schema_of(mlmodel: dict[str, Any]) -> Schema:
             "it was logged without a signature; log it with "
             "signature=mlflow.models.infer_signature(X, model.predict(X)) and input_example=X.head(50)"
         )
-    return parse_schema(signature["inputs"], signature.get("params"))
+    return parse_schema(signature["inputs"], signature.get("params"), nulls)
 
 
 class Files(NamedTuple):

@@ -80,15 +80,17 @@ def to_frame(data: Data) -> Any:
         return data.frame
     return pd.DataFrame(
         {
-            name: pd.array(array, dtype=TEXT) if is_text(array) and _holds_text(array) else array
+            name: _to_pandas(array) if is_text(array) else array
             for name, array in zip(data.names, data.arrays, strict=True)
         },
         copy=False,
     )
 
 
-def _holds_text(array: Any) -> bool:
-    return all(cell is None or isinstance(cell, str) or cell != cell for cell in array.tolist())  # noqa: PLR0124  # NaN
+def _to_pandas(array: Any) -> Any:
+    holds_text = all(isinstance(cell, str) or cell != cell for cell in array.tolist())  # noqa: PLR0124  # NaN
+    # pandas would make text of objects that are all text or None, and NaN of the None.
+    return pd.array(array, dtype=TEXT) if holds_text else pd.Series(array, dtype=object)
 
 
 def to_data(transformed: Any) -> Data:

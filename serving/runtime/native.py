@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from serving.errors import ModelRefused
-from serving.model.schema import Form, Inputs, Kind, Schema
+from serving.model.schema import MAY_BE_MISSING, NONE, Column, Form, Inputs, Kind, Schema
 from serving.runtime import Description, Output
 from serving.runtime.compiled.links import probability_output
 from serving.runtime.compiled.nodes import type_name
@@ -53,9 +53,16 @@ class NativeRuntime:
         """The fitted model itself; None where only `mlflow.pyfunc` can call it."""
         return self._adapter.model
 
+    def with_schema(self, schema: Schema) -> "NativeRuntime":
+        """The same model, asked with inputs of another schema."""
+        return NativeRuntime(self._adapter, schema)
+
     def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:
         """Returns what the model says of the rows; raises whatever the model raises."""
-        frame = inputs_to_frame(inputs, self._schema)
+        return self.predict_frame(inputs_to_frame(inputs, self._schema), params)
+
+    def predict_frame(self, frame: Frame, params: dict[str, Any]) -> Output:
+        """The same of rows as the model itself takes them."""
         with warnings.catch_warnings():
             # The signature decides whether there are names, not what the model was fitted with.
             warnings.filterwarnings("ignore", message="X (has|does not have valid) feature names")
@@ -189,7 +196,7 @@ def inputs_to_frame(inputs: Inputs, schema: Schema) -> Frame:
         return dict(zip(schema.names, inputs.columns, strict=True))
     frame = pd.DataFrame(
         {
-            column.name: pd.array(values, dtype=TEXT) if column.type.kind is Kind.STRING else values
+            column.name: _to_pandas(values, column)
             for column, values in zip(schema.columns, inputs.columns, strict=True)
         },
         copy=False,
@@ -197,6 +204,16 @@ def inputs_to_frame(inputs: Inputs, schema: Schema) -> Frame:
     if schema.form is not Form.RECORD:
         frame.columns = pd.RangeIndex(len(schema.columns))
     return frame
+
+
+def _to_pandas(values: npt.NDArray[Any], column: Column) -> Any:
+    if column.type.kind is Kind.STRING and column.missing is not None:
+        return pd.array(values, dtype=TEXT)
+    # pandas would make text of objects that are all text or None, and NaN of the None.
+    if column.null == NONE or (column.null is not None and values.dtype == object):
+        # As it was fitted, also where nothing is missing: scikit-learn compares no integers with categories of objects.
+        return pd.Series(values, dtype=object)
+    return values
 
 
 def to_json_scalars(values: npt.NDArray[Any]) -> list[Any]:
@@ -327,13 +344,17 @@ class _Pyfunc:
 
     def __init__(self, model: Any, schema: Schema) -> None:
         self._model = model
-        self._optional = [column.name for column in schema.columns if not column.required]
+        self._not_nullable = [
+            column.name
+            for column in schema.columns
+            if not column.required and column.type.kind not in MAY_BE_MISSING
+        ]
 
     def predict(self, frame: Frame, params: dict[str, Any]) -> Output:
-        if isinstance(frame, pd.DataFrame) and self._optional:
-            # An optional column without any value is left out, as a caller of pyfunc would leave it out:
-            # its own check accepts that, and not a column of nulls where integers belong.
-            empty = [name for name in self._optional if name in frame and frame[name].isna().all()]
+        if isinstance(frame, pd.DataFrame) and self._not_nullable:
+            # Without any value it is left out, as a caller of pyfunc would leave it out: MLflow's own check accepts
+            # that, and no column of nulls.
+            empty = [name for name in self._not_nullable if name in frame and frame[name].isna().all()]
             frame = frame.drop(columns=empty)
         return Output(values=_rows_of(self._model.predict(frame, params=params or None), len_of(frame)))
 

@@ -17,7 +17,8 @@ from serving.codecs.casting import (
     cells_to_column,
     short,
 )
-from serving.model.schema import Column, Kind, Type
+from serving.model.schema import NAN, NONE, Column, Kind, Type
+from tests.codecs.cells import assert_same_cells
 
 NUMBERS = [Kind.INTEGER, Kind.LONG, Kind.FLOAT, Kind.DOUBLE]
 
@@ -299,17 +300,26 @@ def test_a_tensor_row_that_does_not_fit_is_refused_at_its_index(dtype, shape, va
         (Kind.INTEGER, [1, 2], np.array([1, 2], np.int32)),
         (Kind.LONG, [2**63 - 1], np.array([2**63 - 1], np.int64)),
         (Kind.LONG, [1, None], np.array([1.0, np.nan])),
-        (Kind.LONG, [2**53 + 1, None], np.array([2**53 + 1, None], object)),
+        (Kind.LONG, [2**53 + 1, None], np.array([2**53 + 1, math.nan], object)),
         (Kind.FLOAT, [0.5, None], np.array([0.5, np.nan], np.float32)),
         (Kind.BOOLEAN, [True, False], np.array([True, False])),
         (Kind.BOOLEAN, [True, None], np.array([True, None], object)),
-        (Kind.STRING, ["a", None], np.array(["a", None], object)),
+        (Kind.STRING, ["a", None], np.array(["a", math.nan], object)),
         (Kind.DATETIME, [np.datetime64("2024-01-01", "ns"), None], np.array(["2024-01-01", "NaT"], "M8[ns]")),
     ],
 )
 def test_cells_become_the_array_of_their_kind(kind, cells, want):
-    got = cells_to_column(cells, Column("a", Type(kind), required=False))
-    np.testing.assert_array_equal(got, want, strict=True)
+    assert_same_cells(cells_to_column(cells, Column("a", Type(kind), required=False)), want)
+
+
+@pytest.mark.parametrize("kind", [Kind.STRING, Kind.LONG, Kind.BOOLEAN, Kind.ANY])
+@pytest.mark.parametrize(("null", "missing"), [(NAN, math.nan), (NONE, None)])
+def test_a_missing_cell_is_what_the_model_knows_it_as(kind, null, missing):
+    column = Column("a", Type(kind), required=False, null=null)
+    cell = {Kind.STRING: "x", Kind.LONG: 7}.get(kind, True)
+    got = cells_to_column([None, cell], column).tolist()
+    assert got[1] == cell
+    assert got[0] is missing or (missing is not None and np.isnan(got[0]))
 
 
 @pytest.mark.parametrize("cells", [[[1, 2], [3, 4]], [[5]], [[], []], [[1], [2, 3]]], ids=str)

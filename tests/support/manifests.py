@@ -16,6 +16,7 @@ def some_manifest(**fields: Any) -> Manifest:
         "inputs": '[{"type": "double", "name": "a", "required": true}]',
         "outputs": None,
         "params": None,
+        "nulls": {},
         "flavors": ["sklearn"],
         "task": "classification",
         "classes": ["no", "yes"],

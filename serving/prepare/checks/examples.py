@@ -12,6 +12,7 @@ import numpy as np
 from serving.codecs.json import JsonDecoder
 from serving.errors import RequestError
 from serving.model.schema import Form, Inputs, Kind, Schema
+from serving.prepare.fitted import fitted_parts
 from serving.protocols.openapi import example_instance
 
 log = logging.getLogger("serving.prepare")
@@ -46,22 +47,13 @@ def example_body(folder: Path, mlmodel: dict[str, Any], schema: Schema, model: A
 def known_cells(model: Any) -> dict[str, Any]:
     """Returns a category for each column of which an encoder of a fitted pipeline knows some."""
     found: dict[str, Any] = {}
-
-    def look(part: Any, names: Any) -> None:
-        names = getattr(part, "feature_names_in_", names)
+    for part, names in fitted_parts(model, None):
         categories = getattr(part, "categories_", None)
         if isinstance(categories, list) and names is not None and len(names) == len(categories):
             for name, known in zip(names, categories, strict=True):
                 # The missing value, where it is one of them, comes last.
                 if len(known) and isinstance(cell := _plain(known[0]), (str, bool, int, float)):
-                    found.setdefault(str(name), cell)
-        parts = [step for _, step in getattr(part, "steps", ())]
-        parts += [step for _, step, *_ in getattr(part, "transformers_", ())]
-        for child in [*parts, getattr(part, "best_estimator_", None)]:
-            if child is not None and not isinstance(child, str):
-                look(child, names)
-
-    look(model, None)
+                    found.setdefault(name, cell)
     return found
 
 
@@ -127,6 +119,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (pd.Timestamp, dt.datetime)):
         return value.isoformat()
     return value.item() if isinstance(value, np.generic) else value
+
+
+def sample_instances(folder: Path, mlmodel: dict[str, Any], schema: Schema, examples: bytes) -> list[Any]:
+    """Returns real rows as JSON values: the best of what was logged, else the examples."""
+    logged = _logged_instances(folder, mlmodel, schema)
+    return logged[0] if logged else list(msgspec.json.decode(examples)["instances"])
 
 
 def sample_inputs(folder: Path, mlmodel: dict[str, Any], schema: Schema, examples: bytes) -> Inputs:

@@ -103,10 +103,9 @@ def _with_missing(values: npt.NDArray[Any], column: Column, rng: np.random.Gener
         return values
     missing = rng.random(len(values)) < 0.2
     missing[-1] |= column.type.kind in DTYPES
-    if values.dtype.kind in "iu":
-        values = values.astype(np.float64)
-    if values.dtype.kind == "b":
-        values = values.astype(object)
+    if values.dtype.kind in "biu":
+        is_number = values.dtype.kind != "b" and column.missing is not None
+        values = values.astype(np.float64 if is_number else object)
     values = values.copy()
-    values[missing] = None if values.dtype.kind == "O" else np.nan if values.dtype.kind == "f" else "NaT"
+    values[missing] = "NaT" if values.dtype.kind == "M" else column.missing
     return values

@@ -1,7 +1,7 @@
 """Rows on their way through a compiled pipeline: named columns at first, one matrix of numbers from then on.
 
-Text is an object array of `str`; a missing text is None or NaN, and both mean what pandas' NaN means to the
-original. Numbers are arrays of a NumPy dtype; a missing number is NaN.
+Text is an object array of `str`; a missing text is NaN, or None where the model knows it so (`Column.missing`): two
+values to scikit-learn, and here. Numbers are arrays of a NumPy dtype; a missing number is NaN.
 """
 
 from collections.abc import Sequence

@@ -79,7 +79,7 @@ def test_a_bad_version_is_refused_once_and_the_one_that_answers_goes_on(
     registry.promote(bad)
     # Another time there may be more memory.
     n_tries = 2 if what == "all memory" else 1
-    wait_until(lambda: rounds.next().refused, 300, "it is refused")
+    wait_until(lambda: rounds.next().refused, 900, "it is refused")
     state = rounds.next()
     (refused,) = state.refused
     assert (refused.version, state.champion) == (bad, champion)

@@ -48,7 +48,9 @@ def test_a_version_that_hangs_in_the_workers_does_not_hold_up_the_next(tmp_path:
         with Clients(service, registry, ("1", "2"), n=2) as clients:
             registry.promote(hanging)
             wait_until(
-                lambda: list((tmp_path / "bentoml").rglob(f"{hanging}-*/manifest.json")), 60, "it is prepared"
+                lambda: list((tmp_path / "bentoml").rglob(f"{hanging}-*/manifest.json")),
+                180,
+                "it is prepared",
             )
             time.sleep(2)  # in which the workers begin to load it
             registry.promote("2")
@@ -67,7 +69,7 @@ def test_a_first_version_that_hangs_while_it_is_prepared_does_not_hold_up_the_ne
         SERVING_PREPARE_TIMEOUT_SECONDS="600",
     ) as service:
         service.wait_reason("the model is being prepared")
-        wait_until(lambda: "registry: wine version 2" in service.log, 30, "it is prepared")
+        wait_until(lambda: "registry: wine version 2" in service.log, 120, "it is prepared")
         time.sleep(5)
         registry.promote("1")
         service.wait_ready(60)

@@ -19,8 +19,6 @@ from serving.runtime.compiled.transformers.imputation import (
     Fill,
     arrays_of,
     fills_of,
-    is_missing,
-    treats_none_as_nan,
 )
 
 Array = npt.NDArray[Any]
@@ -35,12 +33,12 @@ class _Codes(dict[Any, int]):
     def __init__(self, column: "Categories") -> None:
         super().__init__(column.codes)
         self.column = column
-        if column.none_is_nan and column.missing != REFUSED:
-            self[None] = column.missing
+        if column.missing != REFUSED:
+            self[math.nan] = column.missing  # found by identity: the NaN that codecs write
 
     def __missing__(self, cell: Any) -> int:
         column = self.column
-        if column.none_is_nan if cell is None else cell != cell:  # noqa: PLR0124  # that is what NaN is
+        if cell != cell:  # noqa: PLR0124  # that is what NaN is
             code = column.missing
         elif column.refuses_infinity and isinstance(cell, float) and math.isinf(cell):
             raise ValueError("Input contains infinity")
@@ -60,8 +58,6 @@ class Categories(Node):
     """The code of NaN."""
     unknown: int
     """The code of what is in no dictionary."""
-    none_is_nan: bool
-    """Whether None is NaN, as it is in text, or a value of its own."""
     refuses_infinity: bool
     """Whether the categories are numbers, among which infinity is an error."""
     table: _Codes = field(init=False, repr=False)
@@ -101,18 +97,21 @@ class Categories(Node):
         """Returns the codes of cells that an imputer has not yet seen."""
 
         def code_of(cell: Any) -> int:
-            return self.missing if is_missing(cell) else self.codes.get(cell, self.unknown)
+            return self.codes.get(cell, self.unknown)
 
         codes = self.codes | {cell: code_of(other) for cell, other in fill.replaced.items()}
-        missing = REFUSED if fill.refuses_missing else code_of(fill.missing)
+        if fill.refuses_missing:
+            missing = REFUSED
+        else:
+            missing = self.missing if fill.missing is None else code_of(fill.missing)
         # What is refused is in no dictionary, where it would not be noticed.
         codes = {cell: code for cell, code in codes.items() if code != REFUSED}
-        return Categories(codes, missing, self.unknown, self.none_is_nan, refuses_infinity=False)
+        return Categories(codes, missing, self.unknown, refuses_infinity=False)
 
 
 def _after(columns: list[Categories], previous: Transformer) -> list[Categories] | None:
     fills = fills_of(previous)
-    if fills is None or [f.none_is_nan for f in fills] != [c.none_is_nan for c in columns]:
+    if fills is None:
         return None
     return [column.after(fill) for column, fill in zip(columns, fills, strict=True)]
 
@@ -252,7 +251,7 @@ class Discretizer(Transformer):
 
 
 def _compile_categories(
-    categories: Array, codes: Sequence[int], unknown: int, *, unseen_missing: int, array: Array
+    categories: Array, codes: Sequence[int], unknown: int, *, unseen_missing: int
 ) -> Categories:
     """Returns the dictionary of a column.
 
@@ -261,13 +260,10 @@ def _compile_categories(
         codes: what they are encoded as.
         unknown: the code of other cells.
         unseen_missing: the code of NaN where it is none of the categories.
-        array: a few cells of the column.
     """
-    cells = categories.tolist()
     known: dict[Any, int] = {}
     missing = unseen_missing
-    none_is_nan = treats_none_as_nan(array, cells)
-    for cell, code in zip(cells, codes, strict=True):
+    for cell, code in zip(categories.tolist(), codes, strict=True):
         plain = cell.item() if isinstance(cell, np.generic) else cell
         if isinstance(plain, float) and math.isnan(plain):
             missing = code
@@ -275,10 +271,7 @@ def _compile_categories(
             known[plain] = code
         else:
             raise NotCompiled(f"categories of type {type(plain).__name__}")
-    if none_is_nan:
-        # A None of the fit is not what a frame of text holds now.
-        known.pop(None, None)
-    return Categories(known, missing, unknown, none_is_nan, refuses_infinity=categories.dtype.kind in "fiu")
+    return Categories(known, missing, unknown, refuses_infinity=categories.dtype.kind in "fiu")
 
 
 def _grouped(fitted: Any, column: int, n_categories: int) -> tuple[list[int], int | None]:
@@ -292,7 +285,7 @@ def _grouped(fitted: Any, column: int, n_categories: int) -> tuple[list[int], in
 
 
 @compiles_transformer("sklearn.OneHotEncoder")
-def compile_one_hot_encoder(fitted: Any, sample: Data) -> Transformer:
+def compile_one_hot_encoder(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # any cells
     """Compiles a OneHotEncoder.
 
     Raises:
@@ -301,7 +294,7 @@ def compile_one_hot_encoder(fitted: Any, sample: Data) -> Transformer:
     dropped = fitted._drop_idx_after_grouping  # noqa: SLF001  # `drop_idx_` counts the ungrouped categories
     columns: list[Categories] = []
     start = 0
-    for position, (categories, array) in enumerate(zip(fitted.categories_, arrays_of(sample), strict=True)):
+    for position, categories in enumerate(fitted.categories_):
         codes, infrequent = _grouped(fitted, position, len(categories))
         drop = None if dropped is None else dropped[position]
 
@@ -317,13 +310,13 @@ def compile_one_hot_encoder(fitted: Any, sample: Data) -> Transformer:
         else:
             unknown = place(infrequent)
         places = [place(code) for code in codes]
-        columns.append(_compile_categories(categories, places, unknown, unseen_missing=unknown, array=array))
+        columns.append(_compile_categories(categories, places, unknown, unseen_missing=unknown))
         start += int(fitted._n_features_outs[position])  # noqa: SLF001  # it has no public name
     return OneHotEncoder(columns, start, np.dtype(fitted.dtype).str)
 
 
 @compiles_transformer("sklearn.OrdinalEncoder")
-def compile_ordinal_encoder(fitted: Any, sample: Data) -> Transformer:
+def compile_ordinal_encoder(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # any cells
     """Compiles an OrdinalEncoder.
 
     Raises:
@@ -331,7 +324,7 @@ def compile_ordinal_encoder(fitted: Any, sample: Data) -> Transformer:
     """
     columns: list[Categories] = []
     values: list[float] = []
-    for position, (categories, array) in enumerate(zip(fitted.categories_, arrays_of(sample), strict=True)):
+    for position, categories in enumerate(fitted.categories_):
         start = len(values)
         codes, _ = _grouped(fitted, position, len(categories))
         values += codes
@@ -342,12 +335,12 @@ def compile_ordinal_encoder(fitted: Any, sample: Data) -> Transformer:
             unknown = len(values)
             values.append(fitted.unknown_value)
         own = range(start, start + len(codes))
-        columns.append(_compile_categories(categories, own, unknown, unseen_missing=unknown, array=array))
+        columns.append(_compile_categories(categories, own, unknown, unseen_missing=unknown))
     return CategoryValues(columns, np.array(values).astype(fitted.dtype))
 
 
 @compiles_transformer("sklearn.TargetEncoder")
-def compile_target_encoder(fitted: Any, sample: Data) -> Transformer:
+def compile_target_encoder(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # any cells
     """Compiles a TargetEncoder.
 
     Raises:
@@ -357,13 +350,13 @@ def compile_target_encoder(fitted: Any, sample: Data) -> Transformer:
     columns: list[Categories] = []
     blocks: list[Array] = []
     start = 0
-    for position, (categories, array) in enumerate(zip(fitted.categories_, arrays_of(sample), strict=True)):
+    for position, categories in enumerate(fitted.categories_):
         encodings = fitted.encodings_[position * n_classes : (position + 1) * n_classes]
         unknown = start + len(categories)
         # Below what the categories are encoded as stands what all others are.
         blocks += [np.column_stack(encodings), np.reshape(fitted.target_mean_, (1, n_classes))]
         own = range(start, unknown)
-        columns.append(_compile_categories(categories, own, unknown, unseen_missing=unknown, array=array))
+        columns.append(_compile_categories(categories, own, unknown, unseen_missing=unknown))
         start = unknown + 1
     return CategoryValues(columns, np.concatenate(blocks).astype(np.float64))
 

@@ -31,25 +31,6 @@ def arrays_of(data: Data) -> list[Array]:
     return list(data.arrays) if isinstance(data, Columns) else list(data.T)
 
 
-def is_missing(cell: Any) -> bool:
-    """Whether a cell of an object array is None or NaN."""
-    return cell is None or bool(cell != cell)  # noqa: PLR0124  # that is what NaN is
-
-
-def treats_none_as_nan(array: Array, known: list[Any]) -> bool:
-    """Whether None means NaN in a column, as it does in text, and not in booleans.
-
-    Args:
-        array: a few cells of the column.
-        known: what the transformer knows of its values, for a column whose few cells are all missing.
-    """
-    if not is_text(array):
-        return False
-    cells = [cell for cell in array.tolist() if not is_missing(cell)]
-    cells = cells or [cell for cell in known if not is_missing(cell)]
-    return all(isinstance(cell, str) for cell in cells)
-
-
 _INFINITE = (math.inf, -math.inf)
 
 
@@ -126,13 +107,11 @@ class Fill(Node):
     """What the cells of one column become."""
 
     replaced: dict[Any, Any]
-    """Cells that become another."""
+    """Cells that become another, None among them."""
     missing: Any
-    """What missing cells become; None leaves them."""
+    """What NaN becomes; None leaves it."""
     refuses_missing: bool
     """Whether a missing cell is an error."""
-    none_is_nan: bool
-    """Whether None is a missing cell, or a value of its own."""
 
     def of(self, cell: Any) -> Any:
         """Returns what a cell becomes.
@@ -140,7 +119,7 @@ class Fill(Node):
         Raises:
             ValueError: it is missing and must not be.
         """
-        if not (self.none_is_nan if cell is None else cell != cell):  # noqa: PLR0124  # that is what NaN is
+        if cell == cell:  # noqa: PLR0124  # anything but NaN
             return self.replaced.get(cell, cell)
         if self.refuses_missing:
             raise ValueError("Input contains NaN")
@@ -156,9 +135,9 @@ class Fill(Node):
             return self._apply_to_numbers(array)
         cells = array.tolist()
         out = np.empty(len(cells), dtype=object)
-        if self.none_is_nan and not self.replaced and self.missing is not None:
+        if not self.replaced and self.missing is not None:
             missing = self.missing
-            out[:] = [missing if c is None or c != c else c for c in cells]  # noqa: PLR0124
+            out[:] = [missing if c != c else c for c in cells]  # noqa: PLR0124
         else:
             out[:] = [self.of(cell) for cell in cells]
         return out
@@ -196,8 +175,7 @@ class MissingIndicator(Transformer):
     seen: list[int] | None
     """The columns that alone may have missing cells; None is all."""
     missing: Any
-    """The value that means missing; None is NaN."""
-    none_is_nan: list[bool]
+    """The value that means missing; NaN where it is NaN."""
 
     def transform(self, data: Data) -> Data:
         """Returns booleans.
@@ -212,8 +190,8 @@ class MissingIndicator(Transformer):
             matrix = as_validated(data)
             if matrix.dtype.kind == "b":
                 raise ValueError("MissingIndicator does not support booleans")
-            check_finite(matrix, allow_nan=self.missing is None)
-            if self.missing is not None:
+            check_finite(matrix, allow_nan=_is_nan(self.missing))
+            if not _is_nan(self.missing):
                 mask = matrix == self.missing
             else:
                 mask = np.isnan(matrix) if matrix.dtype.kind == "f" else np.zeros(matrix.shape, dtype=bool)
@@ -227,13 +205,13 @@ class MissingIndicator(Transformer):
         Raises:
             ValueError: NaN where another value means missing.
         """
-        mask = np.empty((count_rows(data), len(self.none_is_nan)), dtype=bool)
-        for position, (array, none_is_nan) in enumerate(zip(arrays_of(data), self.none_is_nan, strict=True)):
-            cells = array.tolist()
-            is_nan = [none_is_nan if cell is None else cell != cell for cell in cells]  # noqa: PLR0124
-            if self.missing is not None and any(is_nan):
+        columns = [array.tolist() for array in arrays_of(data)]
+        mask = np.empty((count_rows(data), len(columns)), dtype=bool)
+        for position, cells in enumerate(columns):
+            is_nan = [cell != cell for cell in cells]  # noqa: PLR0124
+            if not _is_nan(self.missing) and any(is_nan):
                 raise ValueError("Input contains NaN")
-            mask[:, position] = is_nan if self.missing is None else [cell == self.missing for cell in cells]
+            mask[:, position] = is_nan if _is_nan(self.missing) else [cell == self.missing for cell in cells]
         return mask
 
 
@@ -267,7 +245,7 @@ class CellImputer(Transformer):
     def after(self, previous: Transformer) -> Transformer | None:
         """Returns one imputer for two in a row."""
         fills, own = fills_of(previous), fills_of(self)
-        if fills is None or own is None or [f.none_is_nan for f in fills] != [f.none_is_nan for f in own]:
+        if fills is None or own is None:
             return None
         return CellImputer([_both(first, then) for first, then in zip(fills, own, strict=True)], None, None)
 
@@ -286,7 +264,7 @@ def _both(first: Fill, then: Fill) -> Fill:
         missing, refuses = then.missing, first.refuses_missing or then.refuses_missing
     else:
         missing, refuses = then.of(first.missing), False
-    return Fill(replaced, missing, refuses, first.none_is_nan)
+    return Fill(replaced, missing, refuses)
 
 
 def _is_nan(value: Any) -> bool:
@@ -316,8 +294,7 @@ def compile_simple_imputer(fitted: Any, sample: Data) -> Transformer:
     keeps_all = len(kept) == len(statistics)
     fit_dtype, fill_dtype = fitted._fit_dtype, fitted._fill_dtype  # noqa: SLF001  # which of its two ways it takes
     if fit_dtype.kind == "O":
-        fills = zip(statistics, arrays_of(sample), strict=True)
-        columns = [_compile_fill(fitted.missing_values, fill, array) for fill, array in fills]
+        columns = [_compile_fill(fitted.missing_values, fill) for fill in statistics]
         indicator = compile_missing_indicator(fitted.indicator_, sample) if fitted.add_indicator else None
         return CellImputer(columns, None if keeps_all else kept, indicator)
     makes_floats = fitted.strategy not in ("most_frequent", "constant")
@@ -333,37 +310,34 @@ def compile_simple_imputer(fitted: Any, sample: Data) -> Transformer:
     )
 
 
-def _compile_fill(missing_values: Any, fill: Any, array: Array) -> Fill:
-    none_is_nan = treats_none_as_nan(array, [fill])
+def _compile_fill(missing_values: Any, fill: Any) -> Fill:
+    is_nan = _is_nan(missing_values)
     if _is_nan(fill):
         # The column is dropped, or (with `keep_empty_features`) filled with what it already has.
-        return Fill({}, None, refuses_missing=not _is_nan(missing_values), none_is_nan=none_is_nan)
+        return Fill({}, None, refuses_missing=not is_nan)
     fill = _plain(fill)
-    if _is_nan(missing_values):
-        also_none = not none_is_nan and type(missing_values).__name__ == "NAType"
-        return Fill({None: fill} if also_none else {}, fill, refuses_missing=False, none_is_nan=none_is_nan)
-    if missing_values is None:
-        # Text has no None by the time it is a frame: what is missing is NaN there.
-        return Fill({} if none_is_nan else {None: fill}, None, refuses_missing=True, none_is_nan=none_is_nan)
-    return Fill({_plain(missing_values): fill}, None, refuses_missing=True, none_is_nan=none_is_nan)
+    if is_nan:
+        also_none = type(missing_values).__name__ == "NAType"
+        return Fill({None: fill} if also_none else {}, fill, refuses_missing=False)
+    known = None if missing_values is None else _plain(missing_values)
+    return Fill({known: fill}, None, refuses_missing=True)
 
 
 @compiles_transformer("sklearn.MissingIndicator")
-def compile_missing_indicator(fitted: Any, sample: Data) -> MissingIndicator:
+def compile_missing_indicator(fitted: Any, sample: Data) -> MissingIndicator:  # noqa: ARG001  # any cells
     """Compiles a MissingIndicator.
 
     Raises:
-        NotCompiled: None or pandas' NA means missing.
+        NotCompiled: pandas' NA means missing.
     """
     value = fitted.missing_values
-    if value is None or type(value).__name__ == "NAType":
-        raise NotCompiled("None or NA that means missing")
+    if type(value).__name__ == "NAType":
+        raise NotCompiled("NA that means missing")
     features = fitted.features_.tolist()
     has_all = len(features) == fitted.n_features_in_
     strict = fitted.features == "missing-only" and fitted.error_on_new
     return MissingIndicator(
         columns=None if has_all else features,
         seen=features if strict and not has_all else None,
-        missing=None if _is_nan(value) else _plain(value),
-        none_is_nan=[treats_none_as_nan(array, []) for array in arrays_of(sample)],
+        missing=value if value is None or _is_nan(value) else _plain(value),
     )

@@ -171,12 +171,14 @@ def test_categories_may_be_given():
     assert_same([OrdinalEncoder(categories=categories)], table, table)
 
 
-def test_a_none_of_the_fit_is_not_the_missing_text_of_a_frame():
+def test_none_and_nan_are_two_categories():
     fitted = OneHotEncoder(sparse_output=False, handle_unknown="ignore")
     fitted.fit(pd.DataFrame({"x": pd.Series(["a", None, "b"], dtype=object)}))
-    table = {"x": np.array(["b", None], dtype=object)}
-    (node,) = compiled([fitted], to_data(table))
-    assert np.array_equal(node.transform(to_data(table)), fitted.transform(to_frame(table)))
+    cells = np.array(["b", None, np.nan], dtype=object)
+    (node,) = compiled([fitted], Columns(("x",), [cells]))
+    expected = fitted.transform(pd.DataFrame({"x": pd.Series(cells, dtype=object)}))
+    assert expected[1].tolist() == [0, 0, 1]
+    assert np.array_equal(node.transform(Columns(("x",), [cells])), expected)
 
 
 def test_every_not_a_number_is_missing_whichever_object_it_is():
