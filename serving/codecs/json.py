@@ -4,6 +4,8 @@ The fast way is msgspec with types made from the signature: it takes the rows th
 sends and never guesses. Whatever it does not take, the thorough way reads again, cell by cell; it alone
 decides what is valid, and it alone writes the error messages. So the fast way may refuse too much, but never
 accept what the thorough way would not, nor read it differently.
+
+A large body is read in pieces, by either way; see `serving.codecs.large_json`.
 """
 
 import gc
@@ -23,6 +25,8 @@ from serving.codecs.casting import (
     short,
 )
 from serving.codecs.fast_json import FastRows
+from serving.codecs.json_outline import LARGE_BYTES, Span
+from serving.codecs.media_types import Body
 from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody, PayloadTooLarge
 from serving.model.schema import Column, Form, Inputs, Kind, Schema, Type
 
@@ -43,47 +47,53 @@ class JsonDecoder:
                 gc=False,
             )
         )
-        self._batch = msgspec.json.Decoder(list[self._arrays.row_type])  # type: ignore[name-defined]
 
-    def predict(self, body: bytes) -> tuple[Inputs, dict[str, Any]]:
+    def predict(self, body: Body) -> tuple[Inputs, dict[str, Any]]:
         """Decodes `{"instances": […], "params": {…}}`.
 
         Raises:
             MalformedBody: not JSON.
             InvalidInput: not of this form, or rows that do not fit the signature.
-            PayloadTooLarge: too many rows.
+            PayloadTooLarge: too many rows, or too many values.
         """
+        if len(body) > LARGE_BYTES:
+            return self._read_predict(_parse_outline(body, 2), body)
         try:
             decoded: Any = self._predict.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return self._predict_thoroughly(body)
-        inputs = self._fast_inputs(self._records, decoded.instances, body)
+            return self._read_predict(parse_json(body), body)
+        check_row_count(len(decoded.instances), self._max_rows)
+        inputs = self._records.inputs(decoded.instances, has_null=b"null" in body)
         if inputs is None:
-            return self._predict_thoroughly(body)
+            return self._read_predict(parse_json(body), body)
         return inputs, check_params(decoded.params, self._schema)
 
-    def batch(self, body: bytes) -> Inputs:
+    def batch(self, body: Body) -> Inputs:
         """Decodes `[[…], …]`, the values of a row in the order of the signature.
 
         Raises: as `predict`.
         """
+        if len(body) > LARGE_BYTES:
+            return self._read_batch(_parse_outline(body, 1), body)
         try:
-            rows = self._batch.decode(body)
+            rows = self._arrays.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             rows = None
-        inputs = None if rows is None else self._fast_inputs(self._arrays, rows, body)
-        if inputs is not None:
-            return inputs
-        values = parse_json(body)
-        if not isinstance(values, list):
-            detail = Detail("array of rows", json_type_name(values))
-            raise InvalidInput("the body must be a JSON array of rows", [detail])
-        form = Form.BARE if self._schema.form is Form.BARE else Form.ARRAY
-        return read_rows(values, self._schema, form, self._max_rows)
+        if rows is not None:
+            check_row_count(len(rows), self._max_rows)
+            inputs = self._arrays.inputs(rows, has_null=b"null" in body)
+            if inputs is not None:
+                return inputs
+        return self._read_batch(parse_json(body), body)
 
-    def _predict_thoroughly(self, body: bytes) -> tuple[Inputs, dict[str, Any]]:
-        document = parse_json(body)
-        if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
+    def _read_batch(self, rows: Any, body: Body) -> Inputs:
+        if not isinstance(rows, (list, Span)):
+            detail = Detail("array of rows", json_type_name(rows))
+            raise InvalidInput("the body must be a JSON array of rows", [detail])
+        return self._read_rows(rows, self._arrays, body)
+
+    def _read_predict(self, document: Any, body: Body) -> tuple[Inputs, dict[str, Any]]:
+        if not isinstance(document, dict) or not isinstance(document.get("instances"), (list, Span)):
             if isinstance(document, dict):
                 got = json_type_name(document["instances"]) if "instances" in document else "nothing"
                 detail = Detail("array", got, column="instances")
@@ -96,12 +106,23 @@ class JsonDecoder:
                 Detail("no such key", json_type_name(document[key]), column=short(key)) for key in unknown
             ]
             raise InvalidInput('the body may have the keys "instances" and "params"', details[:MAX_DETAILS])
-        inputs = read_rows(document["instances"], self._schema, self._schema.form, self._max_rows)
+        inputs = self._read_rows(document["instances"], self._records, body)
         return inputs, check_params(document.get("params"), self._schema)
 
-    def _fast_inputs(self, fast: FastRows, rows: list[Any], body: bytes) -> Inputs | None:
-        check_row_count(len(rows), self._max_rows)
-        return fast.inputs(rows, has_null=b"null" in body)
+    def _read_rows(self, rows: list[Any] | Span, fast: FastRows, body: Body) -> Inputs:
+        """The thorough way; of a large body it is gone only where the fast one ends."""
+        if isinstance(rows, Span):
+            from serving.codecs.large_json import read_long_rows
+
+            return read_long_rows(body, rows, self._schema, fast, self._max_rows)
+        return read_rows(rows, self._schema, fast.form, self._max_rows)
+
+
+def _parse_outline(body: Body, level: int) -> Any:
+    # Imported by the first large body: it needs what is below.
+    from serving.codecs.large_json import parse_outline
+
+    return parse_outline(body, level)
 
 
 def check_row_count(n_rows: int, max_rows: int) -> None:
@@ -117,22 +138,28 @@ def check_row_count(n_rows: int, max_rows: int) -> None:
         raise PayloadTooLarge(f"{n_rows} rows are more than the limit of {max_rows} (SERVING_MAX_ROWS)")
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: Body, offset: int | None = None) -> Any:
     """Parses JSON, with `NotFinite` for NaN, Infinity and numbers that no double can hold.
+
+    Args:
+        body: the text.
+        offset: of its first byte in what was sent; None where this is all of it.
 
     Raises:
         MalformedBody: it is empty or not JSON.
     """
-    if not body.strip():
+    text = bytes(body)
+    if not text.strip():
         raise MalformedBody("the body is empty; expected JSON")
     # Of a body with millions of brackets the collector would look at each again and again: 5 times as long.
     gc.disable()
     try:
-        return json.loads(body, parse_constant=NotFinite, parse_int=_parse_int, parse_float=_parse_float)
+        return json.loads(text, parse_constant=NotFinite, parse_int=_parse_int, parse_float=_parse_float)
     except json.JSONDecodeError as error:
-        raise MalformedBody(
-            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from None
+        where = f"line {error.lineno}, column {error.colno}"
+        if offset is not None:
+            where = f"byte {offset + len(error.doc[: error.pos].encode(errors='surrogatepass'))}"
+        raise MalformedBody(f"the body is not JSON: {error.msg} at {where}") from None
     except UnicodeDecodeError:
         raise MalformedBody("the body is not JSON: it is not UTF-8 text") from None
     except RecursionError:
@@ -151,8 +178,15 @@ def _parse_float(text: str) -> float | NotFinite:
     return number if abs(number) != float("inf") else NotFinite("number too large")
 
 
-def read_rows(rows: Sequence[Any], schema: Schema, form: Form, max_rows: int) -> Inputs:
+def read_rows(rows: Sequence[Any], schema: Schema, form: Form, max_rows: int, first_row: int = 0) -> Inputs:
     """The thorough way: casts every cell of decoded rows.
+
+    Args:
+        rows: decoded, of the form.
+        schema: what they are for.
+        form: of each.
+        max_rows: that there may be.
+        first_row: the number of the first of them in the request.
 
     Raises:
         InvalidInput: with up to `MAX_DETAILS` of the cells that do not fit.
@@ -161,7 +195,7 @@ def read_rows(rows: Sequence[Any], schema: Schema, form: Form, max_rows: int) ->
     check_row_count(len(rows), max_rows)
     details: list[Detail] = []
     cells: list[list[Any]] = [[] for _ in schema.columns]
-    for index, row in enumerate(rows):
+    for index, row in enumerate(rows, first_row):
         values = _row_to_values(row, index, schema, form, details)
         if values is None:
             continue

@@ -1,5 +1,8 @@
-"""The media types that bodies come in."""
+"""The media types that bodies come in, and the bodies."""
 
 JSON = "application/json"
 NPY = "application/x-npy"
 ARROW = "application/vnd.apache.arrow.stream"
+
+Body = bytes | bytearray
+"""What was sent: a `bytearray` where it came in parts."""

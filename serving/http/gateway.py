@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from serving.codecs.media_types import Body
 from serving.errors import (
     ClientGone,
     Forbidden,
@@ -166,7 +167,7 @@ class Gateway:
             return
         metrics.count_error(*(error.model or self._router.champion_labels), error.code)
 
-    async def _read_body(self, receive: Receive, length: int | None) -> bytes:
+    async def _read_body(self, receive: Receive, length: int | None) -> Body:
         limit = self._max_body_bytes
         if length is not None and length > limit:
             raise _too_large(limit)
@@ -178,19 +179,18 @@ class Gateway:
             if len(body) > limit:
                 raise _too_large(limit)
             return body
-        parts, total = [body], len(body)
+        # It grows where it lies: parts that are joined at the end are there twice.
+        whole = bytearray(body)
         while message.get("more_body", False):
-            if total > limit:
+            if len(whole) > limit:
                 raise _too_large(limit)
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            part = message.get("body", b"")
-            parts.append(part)
-            total += len(part)
-        if total > limit:
+            whole += message.get("body", b"")
+        if len(whole) > limit:
             raise _too_large(limit)
-        return b"".join(parts)
+        return whole
 
     async def _page(self, path: str, scope: Scope, send: Send) -> None:
         request_id, *_ = _read_headers(scope["headers"])
@@ -218,7 +218,7 @@ class Gateway:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             body = await self._read_body(receive, length)
-            answer = self._commands[path](scope["headers"], body)
+            answer = self._commands[path](scope["headers"], bytes(body))
         except ClientGone:
             return
         except ServingError as error:

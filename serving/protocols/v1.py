@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from serving.batching.batcher import Gone
 from serving.codecs.arrow import array_to_arrow, arrow_to_inputs
-from serving.codecs.media_types import ARROW, JSON, NPY
+from serving.codecs.media_types import ARROW, JSON, NPY, Body
 from serving.codecs.npy import array_to_npy, npy_to_inputs
 from serving.errors import UnsupportedMedia
 from serving.model.prepared import Manifest
@@ -26,6 +27,9 @@ LARGE_BODY_BYTES = 64_000
 
 GIVEN_BACK_BYTES = 1_000_000
 """After a body of this size the memory that it took is given back once nothing else is being answered."""
+
+_ONE_BY_ONE = ThreadPoolExecutor(1, thread_name_prefix="large")
+"""For what is larger than that: what several of them take on the way need not be had at the same time."""
 
 ENCODED_ROW_BYTES = 60
 """What a row's prediction takes in JSON, about."""
@@ -51,7 +55,7 @@ _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 class Request(NamedTuple):
     """A request for predictions, as far as any protocol is concerned."""
 
-    body: bytes
+    body: Body
     content_type: str
     id: str
     gone: Gone
@@ -136,7 +140,10 @@ def encode_predictions(output: Output, manifest: Manifest, request_id: str) -> b
 
 async def _off_loop(n_bytes: int, function: Callable[..., T], *args: Any) -> T:
     """Calls a function that takes the longer the more bytes there are: in a thread where they are many."""
-    return function(*args) if n_bytes < LARGE_BODY_BYTES else await asyncio.to_thread(function, *args)
+    if n_bytes < LARGE_BODY_BYTES:
+        return function(*args)
+    pool = _ONE_BY_ONE if n_bytes > GIVEN_BACK_BYTES else None
+    return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
 
 
 def _decode_batch(model: LoadedModel, request: Request) -> Decoded:

@@ -1,0 +1,199 @@
+"""Large JSON bodies → `Inputs`, a piece of whole rows at a time.
+
+So the parser keeps the interpreter to itself for some milliseconds at most, what it makes of a piece is gone before the
+next one is read, and too many rows, or values, are refused before all of them are in memory.
+"""
+
+import random
+import re
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from serving.codecs.casting import cells_to_column
+from serving.codecs.fast_json import FastRows
+from serving.codecs.json import parse_json, read_rows, refuse
+from serving.codecs.json_outline import (
+    LARGE_BYTES,
+    WEIGHTS,
+    Span,
+    find_long,
+    text_bytes,
+    weigh,
+)
+from serving.codecs.limits import (
+    KEPT_LIMIT_BYTES,
+    OBJECT_BYTES,
+    ROW_LIMIT_BYTES,
+    check_weight,
+    count_object_columns,
+)
+from serving.codecs.media_types import Body
+from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody, PayloadTooLarge
+from serving.model.schema import Column, Form, Inputs, Kind, Schema
+
+NESTED = frozenset({Kind.ARRAY, Kind.OBJECT, Kind.MAP, Kind.ANY})
+"""Kinds whose cells stay Python objects of any size."""
+
+
+def parse_outline(body: Body, level: int) -> Any:
+    """Parses a body, with a `Span` for a long array of rows in it.
+
+    Args:
+        body: the text.
+        level: how deep rows are: 1 for `[row, …]`, 2 for `{"instances": [row, …]}`.
+
+    Raises:
+        MalformedBody: it is not JSON.
+        PayloadTooLarge: it has more beside the rows than would be parsed at once.
+    """
+    spans = find_long(body, level if _OBJECT.match(body) else 1)
+    # Each is replaced by a word that nobody can have sent.
+    word = f"{random.getrandbits(128):x} "
+    parts, end = [], 0
+    for position, span in enumerate(spans):
+        ends = bytes((body[span.start], body[span.stop]))
+        if ends not in (b"[]", b"{}"):
+            raise MalformedBody("the body is not JSON: its brackets do not match")
+        parts += [bytes(body[end : span.start]), f'["{word}{position}"]'.encode()]
+        end = span.stop + 1
+    if sum(map(len, parts)) + len(body) - end > LARGE_BYTES:
+        raise PayloadTooLarge(f"the body has more than {LARGE_BYTES} bytes beside its rows")
+    try:
+        document = parse_json(b"".join([*parts, bytes(body[end:])]))
+    except MalformedBody:
+        raise MalformedBody("the body is not JSON: what is around its rows cannot be read") from None
+
+    def restore(value: Any, *, is_params: bool = False) -> Any:
+        match value:
+            case [str(name)] if name.startswith(word):
+                span = spans[int(name.removeprefix(word))]
+                if is_params:
+                    return _parse_params(body, span)
+                return span if body[span.start] == ord("[") else {}
+        return value
+
+    if not isinstance(document, dict):
+        return restore(document)
+    return {key: restore(value, is_params=key == "params") for key, value in document.items()}
+
+
+_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
+
+
+def _parse_params(body: Body, span: Span) -> Any:
+    text = bytes(body[span.start : span.stop + 1])
+    check_weight(weigh(text) + 2 * text_bytes(text), ROW_LIMIT_BYTES, '"params"')
+    return parse_json(text, span.start)
+
+
+def read_long_rows(body: Body, span: Span, schema: Schema, fast: FastRows, max_rows: int) -> Inputs:
+    """Reads the rows of a large body.
+
+    Raises:
+        MalformedBody: they are not JSON.
+        InvalidInput: with up to `MAX_DETAILS` of the cells that do not fit the signature.
+        PayloadTooLarge: too many rows, or too many values.
+    """
+    parts: list[list[npt.NDArray[Any]]] = [[] for _ in schema.columns]
+    details: list[Detail] = []
+    load = _Load(schema, fast.form)
+    n_rows = 0
+    for start, stop in span.pieces:
+        text = b"".join((b"[", memoryview(body)[start:stop], b"]"))
+        weight = load.weigh(text)
+        try:
+            rows = fast.decode(text)
+            inputs = fast.inputs(rows, has_null=b"null" in text) if rows else None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            inputs = None
+        try:
+            if inputs is None:
+                rows = parse_json(text, start - 1)
+                if not rows and span.cuts:
+                    raise MalformedBody(f"the body is not JSON: a row is missing at byte {start}")
+                inputs = read_rows(rows, schema, fast.form, max_rows, n_rows)
+        except InvalidInput as error:
+            details += error.details
+            if len(details) >= MAX_DETAILS:
+                break
+        else:
+            load.keep(text, weight, inputs.n_rows)
+            for part, values in zip(parts, inputs.columns, strict=True):
+                part.append(values)
+        n_rows += len(rows)
+        if n_rows > max_rows:
+            raise PayloadTooLarge(f"more rows than the limit of {max_rows} (SERVING_MAX_ROWS)")
+    if details:
+        # That shapes differ is said once, and only where nothing else is wrong.
+        refuse([detail for detail in details if detail.row is not None] or details[:1])
+    columns = []
+    for part, column in zip(parts, schema.columns, strict=True):
+        columns.append(join_column(part, column))
+        part.clear()
+    return Inputs(tuple(columns), n_rows)
+
+
+class _Load:
+    """What the rows of a body take as Python objects."""
+
+    def __init__(self, schema: Schema, form: Form) -> None:
+        types = [column.type for column in schema.columns]
+        self._is_nested = any(type_.kind in NESTED or type_.dtype == "str" for type_ in types)
+        self._n_objects = count_object_columns(schema)
+        # What holds the cells of a row is gone once they are in columns.
+        self._row_weight = {
+            Form.RECORD: WEIGHTS[b"{"] + len(types) * (WEIGHTS[b":"] + WEIGHTS[b","]),
+            Form.ARRAY: WEIGHTS[b"["] + len(types) * WEIGHTS[b","],
+            Form.BARE: WEIGHTS[b","],
+        }[form]
+        self._kept = 0
+
+    def weigh(self, text: bytes) -> int:
+        """Returns what is made of rows while they are parsed, where that is more than some megabytes or kept.
+
+        Raises:
+            PayloadTooLarge: it is too much; these are one row, or few.
+        """
+        if not self._is_nested and len(text) <= LARGE_BYTES:
+            return 0
+        weight = weigh(text)
+        # The parser makes one string of all of it, and cuts the others out of that.
+        check_weight(weight + 2 * text_bytes(text), ROW_LIMIT_BYTES, "a row")
+        return weight
+
+    def keep(self, text: bytes, weight: int, n_rows: int) -> None:
+        """Counts what stays of rows until they are answered.
+
+        Raises:
+            PayloadTooLarge: with those before it is too much.
+        """
+        if self._is_nested:
+            self._kept += max(0, weight - n_rows * self._row_weight)
+        if self._is_nested or self._n_objects:
+            self._kept += n_rows * self._n_objects * OBJECT_BYTES + text_bytes(text)
+        check_weight(self._kept, KEPT_LIMIT_BYTES, "the rows")
+
+
+def join_column(parts: list[npt.NDArray[Any]], column: Column) -> npt.NDArray[Any]:
+    """Returns the parts of a column as one array, which is what `cells_to_column` makes of all of it.
+
+    Raises:
+        InvalidInput: tensors of different shapes.
+    """
+    if len({part.dtype for part in parts}) > 1:
+        # In some parts an integer or a boolean was missing, in others none.
+        return cells_to_column([cell for part in parts for cell in _to_cells(part)], column)
+    try:
+        return np.concatenate(parts)
+    except ValueError:
+        refuse([Detail(str(column.type), "rows of different shapes", None, column.name)])
+        raise
+
+
+def _to_cells(part: npt.NDArray[Any]) -> list[Any]:
+    is_float = part.dtype.kind == "f"
+    # NaN is what a missing cell became.
+    return [None if cell != cell else int(cell) if is_float else cell for cell in part.tolist()]  # noqa: PLR0124
