@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from serving.codecs.casting import short
 from serving.codecs.json import check_row_count, refuse
+from serving.codecs.media_types import Body
 from serving.codecs.npy import cast_tensor, named_to_inputs
 from serving.errors import Detail, MalformedBody
 from serving.model.schema import Inputs, Kind, Schema
@@ -16,7 +17,7 @@ VIEWED_LIMIT_BYTES = 2**28
 """Bytes of text in a column of Arrow views, which may show the same bytes of the body many times."""
 
 
-def arrow_to_inputs(body: bytes, schema: Schema, max_rows: int) -> Inputs:
+def arrow_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
     """Reads an Arrow IPC stream whose columns have the names of the signature, in any order.
 
     For a tensor signature the columns are the tensor's own, in order, or one column of lists with its name.

@@ -1,6 +1,7 @@
 """`.npy` → `Inputs` and back, without a detour through Python lists; and the casts that Arrow shares."""
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,14 @@ from serving.codecs.casting import (
     short,
 )
 from serving.codecs.json import check_row_count, refuse
+from serving.codecs.limits import KEPT_LIMIT_BYTES, OBJECT_BYTES, check_objects, check_weight
+from serving.codecs.media_types import Body
+from serving.codecs.npy_header import read_header
 from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody
 from serving.model.schema import Column, Inputs, Kind, Schema
 
-NPY_HEADER_LIMIT = 10_000
-"""Characters of a .npy header that are parsed at most. Source: numpy.lib.format.read_array_header_*."""
 
-
-def npy_to_inputs(body: bytes, schema: Schema, max_rows: int) -> Inputs:
+def npy_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
     """Reads a `.npy` file: `(n_rows, n_columns)`, a structured array with the columns as fields, or a tensor.
 
     Objects and pickles are refused from the header alone; nothing is ever unpickled.
@@ -35,12 +36,13 @@ def npy_to_inputs(body: bytes, schema: Schema, max_rows: int) -> Inputs:
     Raises:
         MalformedBody: not a .npy file, truncated, or one that holds Python objects.
         InvalidInput: of another shape or type than the signature has.
-        PayloadTooLarge: too many rows.
+        PayloadTooLarge: too many rows, or too many values.
     """
-    array = _read_npy(body)
+    array = _read_npy(body, schema)
     if array.ndim == 0:
         raise InvalidInput("the array has no rows", [Detail("array of rows", "scalar")])
     check_row_count(len(array), max_rows)
+    check_objects(len(array), schema)
     if array.dtype.names is not None:
         return named_to_inputs({name: array[name] for name in array.dtype.names}, len(array), schema)
     if len(schema.columns) == 1 and schema.columns[0].type.kind is Kind.TENSOR:
@@ -49,35 +51,43 @@ def npy_to_inputs(body: bytes, schema: Schema, max_rows: int) -> Inputs:
         expected = f"array of shape (n, {len(schema.columns)})"
         refuse([Detail(expected, f"array of shape {array.shape}")])
     named = {column.name: array[:, position] for position, column in enumerate(schema.columns)}
-    return named_to_inputs(named, len(array), schema)
+    return named_to_inputs(named, len(array), schema, has_one_dtype=True)
 
 
-def _read_npy(body: bytes) -> npt.NDArray[Any]:
-    stream = io.BytesIO(body)
+def _read_npy(body: Body, schema: Schema) -> npt.NDArray[Any]:
     if not body:
         raise MalformedBody("the body is empty; expected .npy bytes")
     try:
-        version = np.lib.format.read_magic(stream)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran_order, dtype = read_header(stream, max_header_size=NPY_HEADER_LIMIT)
-    except Exception:  # noqa: BLE001  # NumPy reads the header as Python source: no list says what that raises
-        raise MalformedBody("the body is not a .npy file of version 1 or 2") from None
+        shape, fortran_order, dtype, offset = read_header(body, schema.names)
+    except (ValueError, TypeError, LookupError, OverflowError):
+        raise MalformedBody("the body is not a .npy file of version 1, 2 or 3") from None
     if dtype.hasobject:
         raise MalformedBody(
             "the .npy file holds Python objects, which are never unpickled; use a plain dtype"
         )
     try:
-        wanted = int(np.prod([int(length) for length in shape], dtype=object))
-        if wanted * dtype.itemsize != len(body) - stream.tell():
+        wanted = math.prod(shape)
+        if wanted * dtype.itemsize != len(body) - offset:
             raise MalformedBody("the .npy file is truncated or has bytes after its data")
-        flat = np.frombuffer(body, dtype=dtype, count=wanted, offset=stream.tell())
+        flat = np.frombuffer(body, dtype=dtype, count=wanted, offset=offset)
         array = flat.reshape(shape, order="F" if fortran_order else "C")
         return array.astype(dtype.newbyteorder("="), copy=False)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise MalformedBody("the .npy file's header does not fit its data") from None
+
+
+def _numbers_to_booleans(values: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
+    """A column of an array of numbers, which has one dtype for all: 1 is true, 0 false, and NaN is missing."""
+    missing = np.isnan(values) & (not column.required)
+    bad = (values != 0) & (values != 1) & ~missing
+    if bad.any():
+        rows = np.flatnonzero(bad)[:MAX_DETAILS].tolist()
+        got = "number other than 0 and 1"
+        raise ArrayMismatch([Detail(expected_name(column), got, row, column.name) for row in rows])
+    if not missing.any():
+        return values.astype(np.bool_)
+    cells = [None if is_missing else bool(cell) for cell, is_missing in zip(values, missing, strict=True)]
+    return cells_to_column(cells, column)
 
 
 def cast_tensor(  # noqa: PLR0912  # one branch per pair of kinds
@@ -97,6 +107,7 @@ def cast_tensor(  # noqa: PLR0912  # one branch per pair of kinds
         refuse([Detail(f"{type_.dtype} array of shape ({shape})", f"array of shape {array.shape}")])
     if type_.dtype == "str":
         if array.dtype.kind == "U":
+            check_weight(array.size * OBJECT_BYTES, KEPT_LIMIT_BYTES, "the rows")
             if not is_unicode(array).all():
                 raise MalformedBody("the .npy file holds text that is not Unicode")
             return array.astype(object)
@@ -143,8 +154,20 @@ def _tensor_type_mismatch(array: npt.NDArray[Any], expected: str) -> InvalidInpu
     return InvalidInput(f"the model takes {expected}, got an array of {got}", [Detail(expected, got)])
 
 
-def named_to_inputs(values: dict[str, Any], n_rows: int, schema: Schema) -> Inputs:
-    """Columns by name, each an array or a list of Python values, to `Inputs`."""
+def named_to_inputs(
+    values: dict[str, Any], n_rows: int, schema: Schema, *, has_one_dtype: bool = False
+) -> Inputs:
+    """Columns by name, each an array or a list of Python values, to `Inputs`.
+
+    Args:
+        values: the columns.
+        n_rows: of each.
+        schema: what they are for.
+        has_one_dtype: whether they are of one array, so that booleans came as numbers.
+
+    Raises:
+        InvalidInput: columns are missing, unknown, or hold what the signature does not take.
+    """
     known = set(schema.names)
     details = [Detail("no such column", "a column", None, short(n)) for n in values if n not in known]
     columns: list[npt.NDArray[Any]] = []
@@ -156,7 +179,11 @@ def named_to_inputs(values: dict[str, Any], n_rows: int, schema: Schema) -> Inpu
                 columns.append(cells_to_column([None] * n_rows, column))
             continue
         try:
-            columns.append(_cast_column(values[column.name], column))
+            given = values[column.name]
+            if has_one_dtype and column.type.kind is Kind.BOOLEAN and given.dtype.kind in "iuf":
+                columns.append(_numbers_to_booleans(given, column))
+            else:
+                columns.append(_cast_column(given, column))
         except ArrayMismatch as mismatch:
             details.extend(mismatch.details)
     if details:

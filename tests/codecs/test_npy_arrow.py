@@ -137,6 +137,36 @@ def test_at_most_20_rows_are_told():
     assert len(caught.value.details) == 20
 
 
+@pytest.mark.parametrize("dtype", ["f8", "f4", ">f2", "i8", "u1"])
+def test_booleans_in_an_array_of_numbers_are_0_and_1(dtype):
+    """A frame of numbers and booleans that becomes an array has one dtype."""
+    schema = Schema((Column("a", Type(Kind.BOOLEAN)), Column("b", DOUBLE)), Form.RECORD)
+    flags, numbers = npy_to_inputs(npy(np.array([[1, 7], [0, 8]], dtype)), schema, MAX_ROWS).columns
+    np.testing.assert_array_equal(flags, np.array([True, False]), strict=True)
+    np.testing.assert_array_equal(numbers, np.array([7.0, 8.0]), strict=True)
+
+
+@pytest.mark.parametrize("value", [0.5, 2, -1, np.inf, np.nan])
+def test_a_boolean_that_is_another_number_is_named(value):
+    schema = Schema((Column("a", DOUBLE), Column("b", Type(Kind.BOOLEAN))), Form.RECORD)
+    with pytest.raises(InvalidInput) as caught:
+        npy_to_inputs(npy(np.array([[value, 1.0], [1.0, value]])), schema, MAX_ROWS)
+    details = [(d.row, d.column, d.got) for d in caught.value.details if d.column == "b"]
+    assert details == [(1, "b", "number other than 0 and 1")]
+
+
+def test_a_missing_boolean_is_nan_in_an_array_of_numbers():
+    schema = one(Kind.BOOLEAN, required=False)
+    got = column_of(npy_to_inputs(npy(np.array([[1.0], [np.nan], [0.0]])), schema, MAX_ROWS))
+    assert got.tolist() == [True, None, False]
+
+
+def test_texts_that_would_not_fit_into_memory_as_objects_are_too_large():
+    schema = Schema(tuple(Column(f"c{i}", STRING) for i in range(100)), Form.ARRAY)
+    with pytest.raises(PayloadTooLarge, match="MB of memory"):
+        npy_to_inputs(npy(np.full((80_000, 100), "x", "U1")), schema, 100_000)
+
+
 class Payload:
     """Leaves a file behind where it is unpickled."""
 
