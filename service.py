@@ -42,10 +42,13 @@ from serving.model.sealed import find_sealed  # noqa: E402
 from serving.model.state import State, write_state  # noqa: E402
 from serving.prepare.sync.supervisor import start_sync  # noqa: E402
 from serving.process.control_sockets import use_unix_sockets  # noqa: E402
+from serving.process.heartbeat import watch_over_workers  # noqa: E402
 from serving.process.logs import configure_bentoml, configure_logging  # noqa: E402
+from serving.process.respawn import replace_ended_workers  # noqa: E402
 from serving.process.shutdown import end_gracefully  # noqa: E402
 from serving.protocols import v1  # noqa: E402
 from serving.traffic.router import Router  # noqa: E402
+from serving.traffic.watchdog import GRACE_SECONDS  # noqa: E402
 
 configure_logging(settings.log_format)
 if settings.log_format == "json":
@@ -91,8 +94,8 @@ class Worker:
 
     async def start(self) -> None:
         """Starts watching for the model."""
-        router.start()
-        end_gracefully(router.end, settings.drain_seconds, settings.shutdown_seconds)
+        end_now = end_gracefully(router.end, settings.drain_seconds, settings.shutdown_seconds)
+        router.start(replace=end_now)
         await router.wait_loaded(LOAD_SECONDS)
         if server_context.worker_index == 1:  # one worker speaks for all
             self._greeting = asyncio.create_task(self._greet())
@@ -129,6 +132,8 @@ class ModelServer:
         folder = new_run_directory()
         os.environ[RUN_DIRECTORY_VARIABLE] = str(folder)
         use_unix_sockets(folder)
+        replace_ended_workers()
+        watch_over_workers(folder, settings.request_timeout_seconds + GRACE_SECONDS)
         for name, near in unknown_variables().items():
             hint = f"; did you mean {near}?" if near else ""
             log.warning("no setting reads %s%s", name, hint)

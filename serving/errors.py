@@ -3,6 +3,7 @@
     ServingError
     ├── RequestError             the caller's mistake
     │   ├── MalformedBody        400  not JSON, not .npy, not Arrow
+    │   ├── MalformedHeader      400  a header of ours that says nothing
     │   ├── Unauthorized         401  no signature, or a wrong one
     │   ├── Forbidden            403  switched off
     │   ├── RouteNotFound        404
@@ -14,6 +15,8 @@
     │   └── ModelRefusedInput    422  fits the signature, and the model raised
     ├── ModelNotReady            503
     ├── QueueFull                503  too many requests wait already
+    ├── ModelBusy                503  the calls before it take too long
+    ├── TimedOut                 504  its own call takes too long
     ├── InternalError            500  a mistake of ours
     └── PrepareError                  no HTTP status: why no model could be made ready
         ├── RegistryUnreachable
@@ -70,6 +73,12 @@ class MalformedBody(RequestError):
     """The body is not what its media type says."""
 
     code = "malformed_body"
+
+
+class MalformedHeader(RequestError):
+    """A header has a value that means nothing."""
+
+    code = "malformed_header"
 
 
 class Unauthorized(RequestError):
@@ -161,6 +170,31 @@ class QueueFull(ServingError):
             f"{limit} requests wait for the model already (SERVING_MAX_QUEUED_REQUESTS); try again shortly"
         )
         self.headers = [(b"retry-after", b"1")]
+
+
+class ModelBusy(ServingError):
+    """The model works at the requests before this one, and for too long."""
+
+    status = 503
+    code = "model_busy"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        # Where there are more workers, another connection may lead to one of them.
+        self.headers = [(b"retry-after", b"5"), (b"connection", b"close")]
+
+
+class TimedOut(ServingError):
+    """The request took longer than it may."""
+
+    status = 504
+    code = "timed_out"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there was no answer in the time that the request may take (SERVING_REQUEST_TIMEOUT_SECONDS, or less "
+            "by X-Request-Timeout)"
+        )
 
 
 class ClientGone(Exception):

@@ -88,6 +88,14 @@ class Settings(BaseSettings):
         le=3600,
         description="Seconds that requests in flight may take after that; then they are cut off.",
     )
+    request_timeout_seconds: float = Field(
+        60,
+        ge=0.1,
+        le=86_400,
+        description="Seconds that a request may take; then it is 504, or 503 if its call has not begun. "
+        "`X-Request-Timeout` makes it less for one request. A worker whose model works at one call for 10 seconds longer "
+        "is replaced.",
+    )
     webhook_secret: SecretStr | None = Field(
         None,
         description="The secret of MLflow's webhook, which may then call `POST /v1/sync` to have the registry "

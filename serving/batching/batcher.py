@@ -5,6 +5,9 @@ loop, and only large ones go to the model's thread. A lone request is answered a
 whose requests are read in one turn of the loop share a call. Where one call costs much whatever it is asked
 (scikit-learn on a DataFrame), all go to the thread, and those that have gathered while it worked share the
 next call. Nothing ever waits for a timer. What a model gets of this is in `serving.batching.policy`.
+
+A call in the thread cannot be ended. A request whose time is over is answered with an error, whatever became of its
+call; and while one call takes longer than any request may, no others are taken in.
 """
 
 import asyncio
@@ -19,7 +22,7 @@ from typing import Any
 import msgspec
 
 from serving.batching.policy import Call, Policy
-from serving.errors import ClientGone, ModelNotReady, QueueFull
+from serving.errors import ClientGone, ModelBusy, ModelNotReady, QueueFull, TimedOut
 from serving.model.schema import Inputs, join
 from serving.monitoring import metrics
 from serving.process.threads import as_exception
@@ -37,7 +40,7 @@ LARGE_RATIO = 8
 class _Entry:
     """A request that waits for its call."""
 
-    __slots__ = ("future", "inputs", "key", "params", "since")
+    __slots__ = ("future", "has_begun", "inputs", "key", "params", "since")
 
     def __init__(self, inputs: Inputs, params: dict[str, Any], future: "asyncio.Future[Output]") -> None:
         self.inputs, self.params, self.future = inputs, params, future
@@ -49,6 +52,8 @@ class _Entry:
             *[column.shape[1:] for column in inputs.columns if column.ndim > 1],
         )
         self.since = time.perf_counter()
+        self.has_begun = False
+        """Whether its call has."""
 
 
 class Batcher:
@@ -61,23 +66,32 @@ class Batcher:
         self._small: deque[_Entry] = deque()
         self._large: deque[_Entry] = deque()
         self._is_turn_of_large = False
-        self._is_busy = False
         self._is_gathering = False
+        self._call_seconds: float | None = None
+        """What the call in the thread has taken, as far as `pass_time` was told; None where there is none."""
+        self.is_stuck = False
+        """Whether the call in the thread takes longer than any request may."""
         self._in_turn: list[_Entry] = []
         self._n_in_turn = self._n_in_last_turn = 0
         # One thread: not every model may be called from two at once.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
-    async def predict(self, inputs: Inputs, params: dict[str, Any], gone: Gone) -> Output:
+    async def predict(
+        self, inputs: Inputs, params: dict[str, Any], gone: Gone, deadline: float | None = None
+    ) -> Output:
         """Returns what the model says of the rows.
 
         Args:
             inputs: whole request.
             params: of the request.
             gone: awaited while the request waits; its rows are dropped when it returns.
+            deadline: by `time.perf_counter`, when nobody waits any more; None is the policy's timeout from now on.
+                A call that is made at once, on the event loop, has none: it is shorter than setting a timer pays.
 
         Raises:
             QueueFull: too many requests wait already.
+            ModelBusy: the deadline is over, and its call has not begun; or it need not wait for that.
+            TimedOut: the deadline is over.
             ClientGone: the client hung up before its call was made.
             Exception: whatever the model raises.
         """
@@ -87,6 +101,8 @@ class Batcher:
             entry = _Entry(inputs, params, asyncio.get_running_loop().create_future())
             self._in_turn.append(entry)
             return await entry.future
+        if self.is_stuck:
+            raise self._too_busy()
         if len(self._small) + len(self._large) >= self.policy.max_queued_requests:
             self._drop_abandoned()
             if len(self._small) + len(self._large) >= self.policy.max_queued_requests:
@@ -97,10 +113,50 @@ class Batcher:
         (self._large if is_large else self._small).append(entry)
         self._start_gathering(loop)
         watcher = loop.create_task(self._watch(entry, gone))
+        left = self.policy.timeout_seconds if deadline is None else deadline - time.perf_counter()
+        timer = loop.call_later(max(left, 0), self._give_up, entry)
         try:
             return await entry.future
         finally:
             watcher.cancel()
+            timer.cancel()
+
+    def _give_up(self, entry: _Entry) -> None:
+        if not entry.future.done():
+            entry.future.set_exception(TimedOut() if entry.has_begun else self._too_busy())
+
+    def _too_busy(self) -> ModelBusy:
+        if self.is_stuck:
+            return ModelBusy(
+                f"a call of the model has taken more than {self.policy.timeout_seconds:g} s "
+                "(SERVING_REQUEST_TIMEOUT_SECONDS), and goes on; try again shortly"
+            )
+        return ModelBusy("the model worked at other requests for as long as this one may take; try again")
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether a call is being made in the thread."""
+        return self._call_seconds is not None
+
+    def pass_time(self, seconds: float) -> float:
+        """Counts time for the call that is being made, and lets those who wait behind it go when it is stuck.
+
+        Args:
+            seconds: since the last time, as far as this process could work in them.
+
+        Returns:
+            What the call has taken, in seconds; 0 where there is none.
+        """
+        if self._call_seconds is None:
+            return 0
+        self._call_seconds += seconds
+        if self._call_seconds > self.policy.timeout_seconds and not self.is_stuck:
+            self.is_stuck = True
+            for entry in (*self._small, *self._large):
+                self._give_up(entry)
+            self._small.clear()
+            self._large.clear()
+        return self._call_seconds
 
     def _is_alone(self) -> bool:
         """Counts a request of this turn of the event loop; whether the last turn that had any had one only."""
@@ -116,7 +172,7 @@ class Batcher:
         while waiting:
             batch = _take_batch(waiting, self.policy.turn_rows)
             self._observe(batch)
-            _hand_out(batch, self._answer(batch))
+            _hand_out(batch, self._answer_together(batch) or [self._answer_one(entry) for entry in batch])
 
     def _observe(self, batch: list[_Entry]) -> None:
         now = time.perf_counter()
@@ -158,18 +214,20 @@ class Batcher:
         batch = self._next_batch()
         if not batch:
             return
-        self._is_busy = True
+        self._call_seconds = 0.0
+        for entry in batch:
+            entry.has_begun = True
         self._observe(batch)
         try:
-            work = self._thread.submit(self._answer, batch)
+            work = self._thread.submit(self._answer, loop, batch)
         except RuntimeError:  # the thread has ended: this worker is being stopped
-            self._is_busy = False
+            self._call_seconds = None
             _hand_out(batch, [ModelNotReady("the model is not loaded any more") for _ in batch])
             return
-        work.add_done_callback(lambda done: self._hand_over(loop, batch, done))
+        work.add_done_callback(lambda done: _call_soon(loop, self._finish, loop, done))
 
     def _start_gathering(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._is_busy and not self._is_gathering and (self._small or self._large):
+        if self._call_seconds is None and not self._is_gathering and (self._small or self._large):
             self._is_gathering = True
             loop.call_soon(self._gather, loop, 0, time.perf_counter() + self.policy.gather_seconds)
 
@@ -184,8 +242,23 @@ class Batcher:
             return []
         return _take_batch(self._small, self.policy.max_batch_rows if self.policy.batches else 0)
 
-    def _answer(self, batch: list[_Entry]) -> list[Output | Exception]:
-        """Makes the call, in the model's thread; where a shared one fails, one for each request."""
+    def _answer(self, loop: asyncio.AbstractEventLoop, batch: list[_Entry]) -> "_Answered":
+        """Makes the call, in the model's thread; where a shared one fails, one for each request.
+
+        Returns:
+            What is to be handed out yet: of calls for one request each, the last. One of them may never end, and
+            the others do not wait for it.
+        """
+        answers = self._answer_together(batch)
+        if answers is not None:
+            return batch, answers
+        *others, last = batch
+        for entry in others:
+            _call_soon(loop, _hand_out, [entry], [self._answer_one(entry)])
+        return [last], [self._answer_one(last)]
+
+    def _answer_together(self, batch: list[_Entry]) -> list[Output | Exception] | None:
+        """Makes one call for all; None where there is only one, or it failed."""
         if len(batch) > 1:
             n_rows = [entry.inputs.n_rows for entry in batch]
             try:
@@ -194,36 +267,32 @@ class Batcher:
                     return list(_split(output, n_rows))
             except BaseException:  # noqa: BLE001  # whose fault it was is found out below
                 log.info("a call shared by %d requests failed; making one for each", len(batch))
-        return [self._answer_one(entry) for entry in batch]
+        return None
 
     def _answer_one(self, entry: _Entry) -> Output | Exception:
+        if entry.future.done():  # nobody waits any more
+            return ClientGone()
         try:
             return self._call(entry.inputs, entry.params)
         except BaseException as error:  # noqa: BLE001  # it is raised where the request waits
             return as_exception(error)
 
-    def _hand_over(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: list[_Entry],
-        done: "Future[list[Output | Exception]]",
-    ) -> None:
-        # The loop may have been closed meanwhile: nobody waits any more.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._finish, loop, batch, done)
-
-    def _finish(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: list[_Entry],
-        done: "Future[list[Output | Exception]]",
-    ) -> None:
+    def _finish(self, loop: asyncio.AbstractEventLoop, done: "Future[_Answered]") -> None:
         """Hands out the answers and looks for what has gathered meanwhile."""
-        self._is_busy = False
+        self._call_seconds, self.is_stuck = None, False
         self._start_gathering(loop)
-        if done.cancelled():
-            return
-        _hand_out(batch, done.result())
+        if not done.cancelled():
+            _hand_out(*done.result())
+
+
+_Answered = tuple[list[_Entry], list[Output | Exception]]
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
+    """Calls a function on the event loop, from another thread."""
+    # The loop may have been closed meanwhile: nobody waits any more.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *args)
 
 
 def _take_batch(waiting: deque[_Entry], max_rows: int) -> list[_Entry]:

@@ -77,6 +77,8 @@ class Policy(msgspec.Struct, frozen=True):
     max_queued_requests: int
     gather_seconds: float
     """What the call for one row costs: for so long at most more requests are taken in before a call."""
+    timeout_seconds: float
+    """What a request may take, and a call."""
 
 
 def choose_policy(
@@ -87,6 +89,7 @@ def choose_policy(
     is_rowwise: bool,
     max_batch_rows: int,
     max_queued_requests: int,
+    timeout_seconds: float,
 ) -> Policy:
     """Returns the policy for a model of these costs.
 
@@ -99,6 +102,7 @@ def choose_policy(
             `on` batches.
         max_batch_rows: rows of one shared call.
         max_queued_requests: requests that may wait.
+        timeout_seconds: what a request may take.
     """
     inline_rows = 0
     if is_compiled and mode != "on":
@@ -111,4 +115,12 @@ def choose_policy(
     saved = costs.estimate(1) - costs.estimate(8) / 8
     # A turn's requests would hold the loop one after the other, too: sharing makes that shorter, never longer.
     turn_rows = max_batch_rows if may_share and inline_rows and saved > TURN_SECONDS else 0
-    return Policy(batches, inline_rows, turn_rows, max_batch_rows, max_queued_requests, costs.estimate(1))
+    return Policy(
+        batches,
+        inline_rows,
+        turn_rows,
+        max_batch_rows,
+        max_queued_requests,
+        costs.estimate(1),
+        timeout_seconds,
+    )

@@ -21,6 +21,7 @@ from serving.errors import (
     ClientGone,
     Forbidden,
     InternalError,
+    MalformedHeader,
     MethodNotAllowed,
     PayloadTooLarge,
     RouteNotFound,
@@ -55,6 +56,8 @@ class Lifespan(Protocol):
 
 
 BENTOML_ASSETS, BENTOML_SCHEMA = "/static_content/", "/schema.json"
+
+_SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
 _REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
 
@@ -132,13 +135,14 @@ class Gateway:
         return app
 
     async def _predict(self, endpoint: v1.Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id, content_type, length, choice = _read_headers(scope["headers"])
+        request_id, content_type, length, choice, timeout = _read_headers(scope["headers"])
         metrics.active.enter()
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
+            timeout_seconds = None if timeout is None else _read_seconds(timeout)
             body = await self._read_body(receive, length)
-            request = v1.Request(body, content_type, request_id, receive, choice)
+            request = v1.Request(body, content_type, request_id, receive, choice, timeout_seconds)
             answer = await v1.answer(endpoint, self._router, request)
         except ClientGone:
             return
@@ -152,7 +156,7 @@ class Gateway:
             await _send_error(send, mistake, request_id)
         else:
             headers = [(b"x-request-id", request_id.encode()), *answer.route.headers]
-            if self._router.is_ending:
+            if self._router.sends_away:
                 headers.append((b"connection", b"close"))  # the next request goes to another worker
             await _send(send, 200, answer.media_type.encode(), answer.body, headers)
             shadow = self._router.shadow_of(answer.route)
@@ -213,7 +217,7 @@ class Gateway:
             await _send(send, status, media_type, body, [(b"x-request-id", request_id.encode())])
 
     async def _command(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id, _, length, _ = _read_headers(scope["headers"])
+        request_id, _, length, *_ = _read_headers(scope["headers"])
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
@@ -273,9 +277,18 @@ def _too_large(limit: int) -> PayloadTooLarge:
     return error
 
 
-def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, str, int | None, Choice]:
-    """Returns the request id (the caller's, or a new one), media type, body length, and the model it wants."""
-    request_id, content_type, length, choice = "", "", None, NO_CHOICE
+def _read_seconds(value: bytes) -> float:
+    seconds = float(value) if _SECONDS.fullmatch(value) else 0
+    if not seconds:
+        raise MalformedHeader("X-Request-Timeout: expected seconds, a decimal number above 0, as in 2.5")
+    return seconds
+
+
+def _read_headers(
+    headers: list[tuple[bytes, bytes]],
+) -> tuple[str, str, int | None, Choice, bytes | None]:
+    """Returns the request id (the caller's, or a new one), media type, body length, wanted model and time."""
+    request_id, content_type, length, choice, timeout = "", "", None, NO_CHOICE, None
     for name, value in headers:
         if name == b"content-type":
             content_type = value.partition(b";")[0].strip().lower().decode("latin-1")
@@ -287,7 +300,9 @@ def _read_headers(headers: list[tuple[bytes, bytes]]) -> tuple[str, str, int | N
             choice = choice._replace(key=value)
         elif name == b"x-model-version":
             choice = choice._replace(version=value.decode("latin-1"))
-    return request_id or f"{random.getrandbits(128):032x}", content_type, length, choice
+        elif name == b"x-request-timeout":
+            timeout = value
+    return request_id or f"{random.getrandbits(128):032x}", content_type, length, choice, timeout
 
 
 async def _send(

@@ -3,21 +3,27 @@
 import asyncio
 import signal
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 
-def end_gracefully(begin: Callable[[], None], drain_seconds: float, shutdown_seconds: float) -> None:
+def end_gracefully(
+    begin: Callable[[], None], drain_seconds: float, shutdown_seconds: float
+) -> Callable[[], None]:
     """Puts an end in three steps in the place of the server's own at SIGTERM.
 
     At once `begin` is called; after `drain_seconds` the server takes no new connections and finishes what is in
     flight; `shutdown_seconds` later it is cut off. Called in the event loop's thread while the server starts.
+
+    Returns:
+        What begins the end without the time in between: for a worker that another one takes the place of.
 
     Source: `Server.handle_exit` in uvicorn: a first signal ends it, SIGINT after that does not wait any longer.
     """
     loop = asyncio.get_running_loop()
     handle_exit = signal.getsignal(signal.SIGTERM)
     if not callable(handle_exit):  # no server runs here
-        return
+        return begin
     is_ending = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -25,11 +31,12 @@ def end_gracefully(begin: Callable[[], None], drain_seconds: float, shutdown_sec
         if is_ending:
             return
         is_ending = True
-        loop.call_soon_threadsafe(end, number, frame)
+        loop.call_soon_threadsafe(end, number, frame, drain_seconds)
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def end(number: int, frame: FrameType | None, seconds: float) -> None:
         begin()
-        loop.call_later(drain_seconds, handle_exit, number, frame)
-        loop.call_later(drain_seconds + shutdown_seconds, handle_exit, signal.SIGINT, frame)
+        loop.call_later(seconds, handle_exit, number, frame)
+        loop.call_later(seconds + shutdown_seconds, handle_exit, signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, on_signal)
+    return partial(end, signal.SIGTERM, None, 0)

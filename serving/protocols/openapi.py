@@ -244,11 +244,12 @@ def _responses(content: dict[str, Any]) -> dict[str, Any]:
     error = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}}
     return {
         "200": {"description": "The predictions", "content": content},
-        "400": {"description": "The body cannot be read", **error},
+        "400": {"description": "The body, or a header, cannot be read", **error},
         "413": {"description": "Too many bytes or rows", **error},
         "415": {"description": "The media type is not supported", **error},
         "422": {"description": "The rows do not fit the model's signature", **error},
-        "503": {"description": "No model is ready", **error},
+        "503": {"description": "No model is ready, or it has too much to do", **error},
+        "504": {"description": "The model took too long", **error},
     }
 
 

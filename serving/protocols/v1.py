@@ -14,7 +14,7 @@ from serving.batching.batcher import Gone
 from serving.codecs.arrow import array_to_arrow, arrow_to_inputs
 from serving.codecs.media_types import ARROW, JSON, NPY, Body
 from serving.codecs.npy import array_to_npy, npy_to_inputs
-from serving.errors import UnsupportedMedia
+from serving.errors import TimedOut, UnsupportedMedia
 from serving.model.prepared import Manifest
 from serving.model.schema import Inputs
 from serving.runtime import Output
@@ -60,6 +60,8 @@ class Request(NamedTuple):
     id: str
     gone: Gone
     choice: Choice = NO_CHOICE
+    timeout_seconds: float | None = None
+    """What it may take, where that is less than the service's own limit."""
 
 
 class Answer(NamedTuple):
@@ -88,10 +90,14 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
     started = time.perf_counter()
     with router.choose(request.choice) as route:
         model = route.model
-        inputs, params = await _off_loop(len(request.body), endpoint.decode, model, request)
-        output = await model.predict(inputs, params, request.gone)
+        timeout = model.batcher.policy.timeout_seconds
+        if request.timeout_seconds is not None:
+            timeout = min(timeout, request.timeout_seconds)
+        deadline = started + timeout
+        inputs, params = await _off_loop(len(request.body), deadline, endpoint.decode, model, request)
+        output = await model.predict(inputs, params, request.gone, deadline)
         size = inputs.n_rows * ENCODED_ROW_BYTES
-        encoded = await _off_loop(size, endpoint.encode, output, model, request)
+        encoded = await _off_loop(size, deadline, endpoint.encode, output, model, request)
         if len(request.body) > GIVEN_BACK_BYTES:
             router.had_large_request = True
         route.metrics.observe(output, inputs.n_rows, started)
@@ -106,8 +112,9 @@ async def ask(endpoint: Endpoint, route: Route, request: Request) -> Output:
     """
     started = time.perf_counter()
     with route:
-        inputs, params = await _off_loop(len(request.body), endpoint.decode, route.model, request)
-        output = await route.model.predict(inputs, params, never)
+        deadline = started + route.model.batcher.policy.timeout_seconds
+        inputs, params = await _off_loop(len(request.body), deadline, endpoint.decode, route.model, request)
+        output = await route.model.predict(inputs, params, never, deadline)
         route.metrics.observe(output, inputs.n_rows, started)
         return output
 
@@ -138,12 +145,20 @@ def encode_predictions(output: Output, manifest: Manifest, request_id: str) -> b
     )
 
 
-async def _off_loop(n_bytes: int, function: Callable[..., T], *args: Any) -> T:
-    """Calls a function that takes the longer the more bytes there are: in a thread where they are many."""
+async def _off_loop(n_bytes: int, deadline: float, function: Callable[..., T], *args: Any) -> T:
+    """Calls a function that takes the longer the more bytes there are: in a thread where they are many.
+
+    Raises:
+        TimedOut: the thread is not done at the deadline; it goes on.
+    """
     if n_bytes < LARGE_BODY_BYTES:
         return function(*args)
     pool = _ONE_BY_ONE if n_bytes > GIVEN_BACK_BYTES else None
-    return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+    try:
+        async with asyncio.timeout(deadline - time.perf_counter()):
+            return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+    except TimeoutError:
+        raise TimedOut from None
 
 
 def _decode_batch(model: LoadedModel, request: Request) -> Decoded:

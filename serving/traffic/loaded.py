@@ -53,6 +53,7 @@ class LoadedModel:
             is_rowwise=manifest.is_rowwise,
             max_batch_rows=settings.max_batch_rows,
             max_queued_requests=settings.max_queued_requests,
+            timeout_seconds=settings.request_timeout_seconds,
         )
         if policy.batches and not manifest.is_rowwise:
             log.warning(
@@ -85,16 +86,26 @@ class LoadedModel:
         self.batcher.close()
         self.metrics.close()
 
-    async def predict(self, inputs: Inputs, params: dict[str, Any], gone: Gone) -> Output:
+    async def predict(
+        self, inputs: Inputs, params: dict[str, Any], gone: Gone, deadline: float | None = None
+    ) -> Output:
         """Returns what the model says.
+
+        Args:
+            inputs: the rows.
+            params: of the request.
+            gone: returns when the client has hung up.
+            deadline: when nobody waits any more, see `Batcher.predict`.
 
         Raises:
             ModelRefusedInput: the model raised.
             QueueFull: too many requests wait already.
+            ModelBusy: the deadline is over, and the call was not made.
+            TimedOut: the deadline is over.
             ClientGone: `gone` returned before the call was made.
         """
         try:
-            return await self.batcher.predict(inputs, params, gone)
+            return await self.batcher.predict(inputs, params, gone, deadline)
         except (ServingError, ClientGone):
             raise
         except Exception as error:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from serving.model.prepared import STORE_VARIABLE, open_prepared
 from serving.model.state import Report, State, read_asked, read_state, state_path, wake, write_report
 from serving.monitoring import metrics
 from serving.process.garbage_collector import give_back, settle
+from serving.process.heartbeat import beat
 from serving.process.threads import call_aside
 from serving.settings import Settings
 from serving.traffic.loaded import LoadedModel
 from serving.traffic.routing import CHALLENGER, CHAMPION, SHADOW, Choice, Route, Routes
+from serving.traffic.watchdog import Watchdog
 
 log = logging.getLogger("serving.router")
 
@@ -35,8 +38,10 @@ class Router:
         self._run_directory = run_directory
         self._settings = settings
         self.counts_requests = settings.metrics
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._models: dict[str, LoadedModel] = {}
+        self._retired: list[LoadedModel] = []
+        """Those that may be answering a last request."""
         self._broken: dict[str, str] = {}
         self._report: Report | None = None
         aliases = (settings.model_alias, settings.challenger_alias, settings.shadow_alias)
@@ -51,6 +56,8 @@ class Router:
         """Whether the model is inside this Bento, and no registry is asked."""
         self.is_ending = False
         """Whether the worker ends soon, and is not ready any more."""
+        self._is_stuck = False
+        """Whether a call that callers wait for takes longer than any request may."""
         self.had_large_request = False
         """Whether one has left holes in the memory that are worth giving back."""
 
@@ -74,7 +81,25 @@ class Router:
         champion = self.current
         if champion is None:
             raise ModelNotReady(f"no model is ready: {self.reason}")
+        if self._is_stuck:
+            raise ModelNotReady("a call of the model does not end (SERVING_REQUEST_TIMEOUT_SECONDS)")
         return champion
+
+    @property
+    def sends_away(self) -> bool:
+        """Whether the next request of a client is better made on another connection, which may be another worker's."""
+        return self.is_ending or self._is_stuck
+
+    def _note_stuck(self, is_stuck: bool) -> None:
+        self._is_stuck = is_stuck
+        metrics.model_ready.set(0 if is_stuck or self.routes.champion is None else 1)
+
+    def _watched(self) -> dict[LoadedModel, bool]:
+        """The models in memory, and whether a call of theirs that does not end does harm."""
+        self._retired = [model for model in self._retired if model.batcher.is_calling]
+        shadow = self.routes.shadow
+        ours = (*self._models.values(), *self._retired)
+        return {model: shadow is None or model is not shadow.model for model in ours}
 
     @property
     def champion_labels(self) -> tuple[str, str, str]:
@@ -119,10 +144,15 @@ class Router:
         log.info("shutting down")
         self.is_ending = True
 
-    def start(self) -> None:
-        """Starts watching, in the running event loop."""
+    def start(self, replace: Callable[[], None]) -> None:
+        """Starts watching, in the running event loop.
+
+        Args:
+            replace: begins the end of this worker, whose model is stuck.
+        """
         metrics.model_ready.set(0)
-        self._task = asyncio.create_task(self._watch(), name="router")
+        watchdog = Watchdog(self._watched, partial(beat, self._run_directory), self._note_stuck, replace)
+        self._tasks = [asyncio.create_task(task) for task in (self._watch(), watchdog.run())]
 
     async def wait_loaded(self, seconds: float) -> None:
         """Waits until the model answers, where there is one.
@@ -136,8 +166,8 @@ class Router:
 
     async def stop(self) -> None:
         """Stops watching."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
         self.flush_metrics()
         for model in self._models.values():
             model.batcher.close()
@@ -213,7 +243,9 @@ class Router:
         self._swap(state)
         answering = {route.model.tag for route in self.routes.all}
         for tag in [tag for tag in self._models if tag not in state.tags and tag not in answering]:
-            self._models.pop(tag).retire()
+            retired = self._models.pop(tag)
+            retired.retire()
+            self._retired.append(retired)
             settle(has_let_go=True)
         metrics.stale.set(bool(state.stale))
         self._tell()

@@ -22,9 +22,6 @@ MAX_WAITING, MAX_WAITING_BYTES = 100, 50_000_000
 """Requests that may wait for the shadow in a worker, and what their bodies may take; what comes meanwhile it is not
 asked."""
 
-TIMEOUT_SECONDS = 60
-"""After which nobody waits for a shadow's answer any more."""
-
 TOLERANCE = 1e-6
 """Values that differ by no more than this part of them are the same."""
 
@@ -90,10 +87,7 @@ class Shadow:
 async def _compare(route: Route, answered: Output, ask: Callable[[], Coroutine[Any, Any, Output]]) -> None:
     manifest = route.model.manifest
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            said = await ask()
-    except TimeoutError:
-        metrics.count_error(manifest.name, manifest.version, route.role, "timeout")
+        said = await ask()
     except ServingError as error:
         metrics.count_error(manifest.name, manifest.version, route.role, error.code)
     except Exception:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from serving.batching.batcher import Batcher, forget_frames
 from serving.batching.policy import INLINE_SECONDS, TURN_SECONDS, Costs, Policy, choose_policy, measure_costs
-from serving.errors import ClientGone, QueueFull
+from serving.errors import ClientGone, ModelBusy, QueueFull, TimedOut
 from serving.model.schema import Inputs
 from serving.runtime import Output
 
@@ -31,6 +32,7 @@ def policy(**changes: Any) -> Policy:
         "max_batch_rows": 64,
         "max_queued_requests": 100,
         "gather_seconds": 0.01,
+        "timeout_seconds": 60,
     }
     return Policy(**fields | changes)
 
@@ -504,6 +506,7 @@ def choose(mode: Any, costs: Costs, **changes: Any) -> Policy:
         "is_rowwise": True,
         "max_batch_rows": 1024,
         "max_queued_requests": 9,
+        "timeout_seconds": 60,
     }
     return choose_policy(mode, costs, **facts | changes)
 
@@ -596,3 +599,99 @@ def test_a_first_call_that_takes_long_is_not_what_calls_cost():
 @pytest.mark.parametrize("limit", [1, 3, 5])
 def test_no_more_rows_are_answered_on_the_loop_than_one_call_may_have(limit: int):
     assert choose("auto", CHEAP, max_batch_rows=limit).inline_rows <= limit
+
+
+def short(**changes: Any) -> dict[str, Any]:
+    return {"timeout_seconds": 0.05, **changes}
+
+
+def test_a_request_whose_time_is_over_gets_its_error_while_its_call_goes_on():
+    async def scenario(batcher, model, observed):
+        first = await hold(batcher, model)
+        with pytest.raises(TimedOut):
+            await first
+        assert batcher.is_calling
+
+    run(scenario, **short())
+
+
+def test_a_request_that_waits_behind_a_long_call_may_be_sent_again():
+    async def scenario(batcher, model, observed):
+        first = await hold(batcher, model)
+        second = batcher.predict(rows(1), {}, stays, time.perf_counter() + 0.01)
+        with pytest.raises(ModelBusy) as error:
+            await second
+        assert dict(error.value.headers)[b"retry-after"] == b"5"
+        model.may_work.set()
+        await first
+        return model.calls
+
+    calls, *_ = run(scenario)
+    assert calls == [[0]]
+
+
+def test_behind_a_call_that_takes_longer_than_a_request_may_nobody_waits():
+    async def scenario(batcher, model, observed):
+        first = await hold(batcher, model)
+        others = as_tasks(batcher, rows(1), rows(*range(60)))
+        await asyncio.sleep(0)
+        assert batcher.pass_time(60) == 60
+        assert not batcher.is_stuck
+        assert batcher.pass_time(1) == 61
+        assert batcher.is_stuck
+        answers = await asyncio.gather(*others, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [ModelBusy, ModelBusy]
+        with pytest.raises(ModelBusy):
+            await batcher.predict(rows(1), {}, stays)
+        model.may_work.set()
+        assert (await first).values.tolist() == [0]
+        await until(lambda: not batcher.is_calling)
+        assert not batcher.is_stuck
+        assert batcher.pass_time(100) == 0
+        return await batcher.predict(rows(3), {}, stays)
+
+    output, *_ = run(scenario)
+    assert output.values.tolist() == [6]
+
+
+def test_a_small_request_to_a_compiled_model_is_answered_beside_a_call_that_does_not_end():
+    async def scenario(batcher, model, observed):
+        model.may_work.clear()
+        large = asyncio.ensure_future(batcher.predict(rows(*range(100)), {}, stays))
+        await until(lambda: len(model.calls) == 1)
+        batcher.pass_time(61)
+        model.may_work.set()
+        assert (await batcher.predict(rows(1), {}, stays)).values.tolist() == [2]
+        await large
+
+    run(scenario, **INLINE)
+
+
+def test_of_calls_for_one_request_each_those_that_end_are_answered():
+    """A shared call has failed, and one of its requests hangs alone."""
+    called: list[list[float]] = []
+    may_end = threading.Event()
+
+    def model(inputs: Inputs, params: dict[str, Any]) -> Output:
+        values = inputs.columns[0]
+        called.append(values.tolist())
+        if len(values) > 1:
+            raise ValueError
+        if values[0] == 2:
+            may_end.wait(20)
+        return Output(values=values)
+
+    async def main() -> list[Any]:
+        batcher = Batcher(model, policy(), Unobserved())
+        tasks = as_tasks(batcher, rows(1), rows(2), rows(3))
+        answered = await asyncio.wait_for(tasks[0], 10)
+        await until(lambda: len(called) == 3)
+        for task in tasks[1:]:
+            task.cancel()
+        may_end.set()
+        await until(lambda: not batcher.is_calling)
+        batcher.close()
+        return answered.values.tolist()
+
+    assert asyncio.run(main()) == [1]
+    assert called == [[1, 2, 3], [1], [2]]  # nobody waits for the third any more

@@ -1,0 +1,24 @@
+"""Workers that have ended are started again, soon and everywhere."""
+
+from typing import Any
+
+CHECK_SECONDS = 1
+"""How often the process manager looks whether a worker has ended. BentoML's own 10 are long for callers who wait."""
+
+
+def replace_ended_workers() -> None:
+    """Lets the process manager that this process starts next replace each worker that has ended.
+
+    In a container BentoML leaves them away, and ends with the last: of several workers fewer and fewer would be left.
+    Source: `respawn` in bentoml.serving.create_watcher, `check_delay` in bentoml._internal.utils.circus.
+    """
+    from bentoml._internal.utils import circus
+
+    start = circus.Arbiter.__init__
+
+    def start_watchful(self: circus.Arbiter, watchers: Any, *args: Any, **options: Any) -> None:
+        for watcher in watchers:
+            watcher.respawn = True
+        start(self, watchers, *args, **options | {"check_delay": CHECK_SECONDS})
+
+    circus.Arbiter.__init__ = start_watchful  # type: ignore[method-assign]  # it has no argument for them
