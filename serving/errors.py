@@ -32,6 +32,8 @@ from typing import ClassVar
 
 import msgspec
 
+from serving.redaction import redact
+
 MAX_DETAILS = 20
 """How many problems of one request are reported."""
 
@@ -207,6 +209,9 @@ class PrepareError(ServingError):
     code = "prepare_failed"
     final_after: int | None = None
     """After so many failures a version is not tried again until it changes; None of what may always pass."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class RegistryUnreachable(PrepareError):

@@ -8,11 +8,16 @@ LifecycleError           2  nothing was done
 
 from typing import ClassVar
 
+from serving.redaction import redact
+
 
 class LifecycleError(Exception):
     """A command cannot be carried out; the message is one line for the terminal."""
 
     exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class Overtaken(LifecycleError):

@@ -14,6 +14,7 @@ from scripts.lifecycle.moves import Selector
 from scripts.lifecycle.registry import RegisteredModel
 from scripts.lifecycle.signals import Interrupted, breaking_off
 from scripts.lifecycle.watch import RolledBack
+from serving.redaction import redact
 from serving.settings import Settings, SettingsError, load_settings
 
 DONE, FAILED, IMPOSSIBLE = 0, 1, 2
@@ -88,9 +89,9 @@ def run(
         return error.exit_code if isinstance(error, LifecycleError) else IMPOSSIBLE
     try:
         if options.json:
-            print(json.dumps(facts, indent=2), flush=True)
+            print(redact(json.dumps(facts, indent=2)), flush=True)
         elif sentences:
-            print("\n".join(sentences), flush=True)
+            print(redact("\n".join(sentences)), flush=True)
     except BrokenPipeError:
         # Nobody reads it any more, and how it ended is told by the exit code, which Python would change at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -117,7 +118,7 @@ def settle(
         return FAILED, facts | {"done": False, "why": str(reason)}, []
     except Interrupted as reason:
         why = f"{reason}; {outcome()}"
-        print(f"{script}: {why}", file=sys.stderr)
+        print(redact(f"{script}: {why}"), file=sys.stderr)
         return reason.exit_code, facts | {"done": False, "why": why}, []
     except LifecycleError as error:
         if error.exit_code == IMPOSSIBLE:
@@ -134,7 +135,7 @@ def teller(options: argparse.Namespace) -> Callable[[str], None]:
         # That nobody reads it any more must not keep a version from being put back.
         with contextlib.suppress(OSError):
             if not options.json:
-                print(sentence, flush=True)
+                print(redact(sentence), flush=True)
 
     return say
 

@@ -16,7 +16,8 @@ from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.counters import ANSWERED, FAILED, SECONDS, add_up, counts_of
 from scripts.lifecycle.guard import Counts
 from scripts.training.registration import reason
-from serving.prepare.registry.resolution import redact
+from serving.prepare.registry.bounded_http import Redirects
+from serving.redaction import redact
 
 PAST_SECONDS = 3600
 """What a version was asked in the last hour is what the next one is compared with."""
@@ -190,7 +191,8 @@ def _fetch(url: str) -> bytes:
     if login:
         plain = urllib.parse.unquote(login).encode()
         request.add_header("Authorization", f"Basic {base64.b64encode(plain).decode()}")
-    with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310  # the same
+    opener = urllib.request.build_opener(Redirects)
+    with opener.open(request, timeout=REQUEST_SECONDS) as answer:
         body: bytes = answer.read()
         return body
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from scripts.lifecycle import LifecycleError
 from serving.prepare.registry.bounded_http import ask
-from serving.prepare.registry.resolution import redact
+from serving.redaction import redact
 
 REQUEST_SECONDS = 5
 N_CONNECTIONS = 4

@@ -17,7 +17,7 @@ from scripts.lifecycle.moves import Selector, encode, new_move
 from scripts.training import TrainingError
 from serving.model.digests import DIGEST_TAG, digest_of
 from serving.model.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
-from serving.prepare.registry.resolution import redact
+from serving.redaction import redact
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,6 +9,7 @@ import io
 import socket
 import ssl
 import time
+import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -29,7 +30,7 @@ def ask(request: urllib.request.Request, timeout_seconds: float, context: ssl.SS
         OSError: there is no connection, or the answer is an error (`urllib.error.HTTPError`).
         http.client.HTTPException: the answer is not HTTP, or is cut off.
     """
-    opener = urllib.request.build_opener(_Http, _Https(context))
+    opener = urllib.request.build_opener(_Http, _Https(context), Redirects)
     with opener.open(request, timeout=timeout_seconds) as answer:
         return read_body(answer)
 
@@ -91,6 +92,34 @@ class TlsConnection(http.client.HTTPSConnection):
     """The same with TLS."""
 
     response_class = _Response
+
+
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects; who is not whom the login was meant for does not get it."""
+
+    def redirect_request(  # noqa: PLR0917  # as it is called
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """Returns the next request, as `urllib` would make it, but for the login."""
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request is not None and not _may_have_login(req.full_url, request.full_url):
+            for name in ("Authorization", "Cookie"):
+                request.remove_header(name)
+        return request
+
+
+def _may_have_login(asked: str, named: str) -> bool:
+    """Whether a redirect leads to the same server, or from http to https of the same host.
+
+    Source: `should_strip_auth` in requests/sessions.py, which MLflow's own client goes by.
+    """
+    standard = {"http": 80, "https": 443}
+    old, new = urllib.parse.urlsplit(asked), urllib.parse.urlsplit(named)
+    ports = [parts.port or standard.get(parts.scheme) for parts in (old, new)]
+    is_upgrade = (old.scheme, new.scheme, *ports) == ("http", "https", 80, 443)
+    return old.hostname == new.hostname and (
+        is_upgrade or (old.scheme == new.scheme and ports[0] == ports[1])
+    )
 
 
 class _Http(urllib.request.HTTPHandler):

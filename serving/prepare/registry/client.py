@@ -15,7 +15,6 @@ from serving.prepare.registry.resolution import (
     in_stage,
     latest_moved,
     namesake_stage,
-    redact,
     resolved,
     wanted,
 )
@@ -44,7 +43,7 @@ def resolve(settings: Settings) -> Wanted:
         raise _from_mlflow(error, settings) from error
     except Exception as error:  # a driver's own exception: of a database, of a cloud's client
         raise RegistryUnreachable(
-            f"the registry {redact(settings.tracking_uri)} cannot be read: {type(error).__name__}"
+            f"the registry {settings.tracking_uri} cannot be read: {type(error).__name__}"
         ) from error
 
 
@@ -119,8 +118,7 @@ def _no_such_model(client: MlflowClient, settings: Settings) -> ModelNotFound:
     near = get_close_matches(settings.model_name, names, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return ModelNotFound(
-        f"no model {settings.model_name!r} in the registry {redact(settings.tracking_uri)}"
-        f" (SERVING_MODEL_NAME){hint}"
+        f"no model {settings.model_name!r} in the registry {settings.tracking_uri} (SERVING_MODEL_NAME){hint}"
     )
 
 
@@ -130,13 +128,13 @@ def _refuse_missing_database(uri: str) -> None:
         file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
         if not file.exists():
             raise ModelNotFound(
-                f"there is no registry at {redact(uri)} (seen from {Path.cwd()}); register a model there "
+                f"there is no registry at {uri} (seen from {Path.cwd()}); register a model there "
                 "or set MLFLOW_TRACKING_URI"
             )
 
 
 def _from_mlflow(error: MlflowException, settings: Settings) -> PrepareError:
-    where = redact(settings.tracking_uri)
+    where = settings.tracking_uri
     if error.error_code in (
         "UNAUTHENTICATED",
         "PERMISSION_DENIED",

@@ -30,7 +30,6 @@ from serving.prepare.registry.resolution import (
     in_stage,
     latest_moved,
     namesake_stage,
-    redact,
     resolved,
     wanted,
 )
@@ -88,9 +87,7 @@ def look_up(settings: Settings) -> Wanted | None:
 
 
 def _unreachable(uri: str, reason: str) -> RegistryUnreachable:
-    return RegistryUnreachable(
-        f"the registry {redact(uri)} does not answer as one (MLFLOW_TRACKING_URI): {reason}"
-    )
+    return RegistryUnreachable(f"the registry {uri} does not answer as one (MLFLOW_TRACKING_URI): {reason}")
 
 
 def _choose(model: _Model, settings: Settings) -> Wanted | None:

@@ -1,7 +1,6 @@
 """What it means that a version is the one to be served, whoever asks the registry."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -142,8 +141,3 @@ def latest_moved(versions: Sequence[Version], stage: str) -> tuple[Version, str]
         others = ", ".join(sorted(str(v.version) for v in versions if v is not chosen))
         because += f", the last of several to be changed; also there: {others}"
     return chosen, because
-
-
-def redact(uri: str) -> str:
-    """Returns a URI without user name and password."""
-    return re.sub(r"://[^/]*@", "://", uri)  # a password may hold an @, too

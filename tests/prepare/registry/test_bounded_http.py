@@ -5,16 +5,19 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from mlflow.utils.rest_utils import MlflowHostCreds, http_request
 
+from scripts.lifecycle.prometheus import _fetch
 from serving.errors import RegistryUnreachable
-from serving.prepare.registry.bounded_http import ask
+from serving.prepare.registry.bounded_http import _may_have_login, ask
 from serving.prepare.registry.lookup import look_up
 from serving.settings import Settings
-from tests.support.doubles import Double, Nonsense
+from tests.support.doubles import Double, Nonsense, Quiet
 from tests.support.environment import free_port, make_certificate
 from tests.support.proxy import BEHAVIOURS, Proxy
 
@@ -64,3 +67,68 @@ def test_a_server_is_asked_with_tls_by_those_who_trust_it(tmp_path: Path):
 def test_half_an_answer_is_none(proxy: Proxy):
     with proxy.misbehaving("cut off"), pytest.raises(http.client.IncompleteRead):
         ask(urllib.request.Request(proxy.url), 10, None)
+
+
+class Elsewhere(Quiet):
+    """Sends everybody on to a server, or tells with which login it was asked."""
+
+    target = ""
+    logins: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        """Answers."""
+        if self.path.startswith("/here"):
+            self.logins.append(self.headers["Authorization"])
+            self.answer(b"{}")
+            return
+        self.send_response(302)
+        self.send_header("Location", f"{self.target}/here")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def by_us(url: str) -> None:
+    request = urllib.request.Request(f"{url}/there", headers={"Authorization": "Bearer abc"})
+    assert ask(request, 10, None) == b"{}"
+
+
+def by_prometheus(url: str) -> None:
+    _fetch(f"{url.replace('://', '://me:secret@')}/there")
+
+
+def by_mlflow(url: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_TOKEN", "abc")
+        http_request(MlflowHostCreds(url, token="abc"), "/there", "GET")
+
+
+@pytest.mark.parametrize("asking", [by_us, by_prometheus, by_mlflow])
+@pytest.mark.parametrize(
+    ("host", "is_same_port", "has_login"),
+    [("127.0.0.1", True, True), ("127.0.0.1", False, False), ("localhost", True, False)],
+)
+def test_a_login_goes_to_nobody_else(
+    asking: Callable[[str], None], host: str, is_same_port: bool, has_login: bool
+):
+    with Double(Elsewhere).running() as server, Double(Elsewhere).running() as other:
+        port = (server if is_same_port else other).server_address[1]
+        Elsewhere.target = f"http://{host}:{port}"
+        Elsewhere.logins.clear()
+        asking(server.url)
+    assert [login is not None for login in Elsewhere.logins] == [has_login]
+
+
+@pytest.mark.parametrize(
+    ("asked", "named", "may"),
+    [
+        ("https://h/a", "https://h/b", True),
+        ("https://h/a", "https://h:443/b", True),
+        ("https://h/a", "http://h/b", False),
+        ("http://h/a", "https://h/b", True),
+        ("http://h:5000/a", "https://h/b", False),
+        ("https://h/a", "https://evil.h/b", False),
+        ("https://h/a", "https://H/b", True),
+    ],
+)
+def test_a_redirect_to_plain_http_gets_no_login(asked: str, named: str, may: bool):
+    assert _may_have_login(asked, named) == may

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from serving.errors import ModelNotFound
 from serving.prepare.__main__ import carry_out
-from serving.prepare.registry.client import redact, resolve
+from serving.prepare.registry.client import resolve
 from serving.prepare.registry.lookup import look_up
 from serving.prepare.registry.resolution import Version, latest_moved
 from serving.settings import Settings
@@ -161,19 +161,6 @@ def test_looking_up_imports_neither_mlflow_nor_pandas(uri: str) -> None:
     environment = clean_environment() | {"MLFLOW_TRACKING_URI": uri, "SERVING_MODEL_NAME": "wine"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [
-        ("https://me:secret@host/x", "https://host/x"),
-        ("postgresql://u:p@db:5432/mlflow", "postgresql://db:5432/mlflow"),
-        ("postgresql://u:p@ss@db:5432/mlflow", "postgresql://db:5432/mlflow"),
-        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
-    ],
-)
-def test_redact_takes_out_what_logs_in(given: str, shown: str) -> None:
-    assert redact(given) == shown
 
 
 @pytest.fixture(scope="module")

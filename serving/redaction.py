@@ -1,0 +1,54 @@
+"""What logs in somewhere, taken out of texts that people see: logs, `/readyz`, errors, the scripts' sentences."""
+
+import re
+
+MASK = "***"
+
+_URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.\-]*)://(?P<rest>[^\s'\"<>\\`]+)", re.IGNORECASE)
+
+_ENDS_BEFORE_PATH = re.compile(r"(https?|wss?|ftps?|s3a?|gs|abfss?|wasbs?|hdfs|dbfs|viewfs)", re.IGNORECASE)
+"""Schemes whose user name and password stand before the first `/`, `?` or `#`. Drivers of databases take what is
+before the last `@`: a password may hold any of these. Source: `_parse_url` in sqlalchemy/engine/url.py."""
+
+_NO_LOGIN = re.compile(r"(sqlite|file)(\+.*)?", re.IGNORECASE)
+
+_VALUE = re.compile(r"(?<=[\w/.)\]?&;#])(?P<key>[?&;#][\w.~%\-\[\]]{1,100}=)[^\s&;#'\"<>\\`]+")
+"""Of a query, or what looks like one: `?key=value`, `&key=value`, `;key=value`, `#key=value`."""
+
+_SECRET = re.compile(
+    r"(?P<key>\b[\w-]*(?:password|passwd|pwd|token|secret|api[_-]?key|access[_-]?key|signature)[\w-]*"
+    r"(?:=|['\"]\s?[:=]\s?)['\"]?)[^\s&;,'\"<>\\`]{3,}",
+    re.IGNORECASE,
+)
+"""As drivers and clouds write it: `password=…`, `"token": "…"`."""
+
+_HEADER = re.compile(
+    r"(?P<key>\bauthorization['\"]?\s?[=:]\s?['\"]?)(?:(?:basic|bearer)\s+)?[^\s'\",]+", re.IGNORECASE
+)
+
+
+def redact(text: str) -> str:
+    """Returns a text, such as a URI or a message with some in it, without what logs in somewhere.
+
+    Of URIs user names, passwords and the values of queries are taken out, signatures of presigned ones among them; of
+    other text the values of what is called a password, a token or the like.
+    """
+    text = _URI.sub(_redact_login, text)
+    text = _VALUE.sub(rf"\g<key>{MASK}", text)
+    text = _HEADER.sub(rf"\g<key>{MASK}", text)
+    return _SECRET.sub(rf"\g<key>{MASK}", text)
+
+
+def _redact_login(found: re.Match[str]) -> str:
+    scheme, rest = found["scheme"], found["rest"]
+    if _NO_LOGIN.fullmatch(scheme):
+        return found[0]
+    end = len(rest)
+    if _ENDS_BEFORE_PATH.fullmatch(scheme):
+        authority = re.match(r"[^/?#]*", rest)
+        assert authority is not None
+        host, _, port = authority[0].rpartition(":")
+        # A password with a slash in it makes a wrong URI of it, and is a password all the same.
+        if "@" in authority[0] or not host or port.isdigit() or host.startswith("["):
+            end = authority.end()
+    return f"{scheme}://{rest[:end].rpartition('@')[2]}{rest[end:]}"
