@@ -124,12 +124,12 @@ class Settings(BaseSettings):
     )
     allow_pickle: bool = Field(
         False,
-        description="Whether models may be loaded whose loading runs code that their writer chose: pickles, pyfunc "
-        "models of their own code.",
+        description="Whether models may be loaded whose loading runs code that their writer chose: pickles of other "
+        "types than are trusted, pyfunc models of their own code.",
     )
     trusted_types: str = Field(
         "",
-        description="Types of your own that a skops model may be made of, `module.Class` with commas between.",
+        description="Types and functions of your own that a model may be made of, `module.Class` with commas between.",
     )
     library_versions: Literal["strict", "minor", "off"] = Field(
         "minor",

@@ -61,16 +61,15 @@ def _answer(folder: Path, settings: Settings, version: str, rows: pd.DataFrame) 
     import yaml
 
     from serving.codecs.json import JsonDecoder
-    from serving.prepare.files import check_files, schema_of
+    from serving.prepare.files import check_files, load, schema_of
     from serving.protocols.v1 import encode_hook
-    from serving.runtime.native import load_native
 
     mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
     schema = schema_of(mlmodel)
-    check_files(folder, mlmodel, settings)
+    files = check_files(folder, mlmodel, settings)
     columns = [column for column in schema.names if column in rows]
     records = rows[columns].astype(object).where(rows[columns].notna(), None).to_dict("records")
     body = msgspec.json.encode({"instances": records}, enc_hook=encode_hook)
     inputs, params = JsonDecoder(schema, len(rows)).predict(body)
-    runtime = load_native(folder, schema)
+    runtime, _ = load(folder, schema, files, settings)
     return Answers(version, runtime.predict(inputs, params), runtime.description.classes)

@@ -10,7 +10,7 @@ import msgspec
 
 from serving.batching.policy import measure_costs
 from serving.codecs.json import JsonDecoder
-from serving.errors import ModelRefused, OutOfMemory, PrepareError, StorageError
+from serving.errors import ModelRefused, OutOfMemory, StorageError
 from serving.model.digests import DIGEST_TAG, digest_of
 from serving.model.libraries import library_versions
 from serving.model.prepared import Manifest, Prepared, find_prepared, open_prepared, preparing, publish
@@ -24,15 +24,15 @@ from serving.prepare.checks.gate import (
     check_slowdown,
 )
 from serving.prepare.checks.mlflow_path import check_mlflow_agrees
-from serving.prepare.checks.trust import check_input
 from serving.prepare.compiling import Compiled, compile_model, is_rowwise
-from serving.prepare.files import check_files, first_line, pull, read_mlmodel, schema_of
+from serving.prepare.files import check_files, load, pull, read_mlmodel, schema_of
 from serving.prepare.nulls import learn_nulls
 from serving.prepare.registry.resolution import Resolved
 from serving.process.clock import unhindered_seconds
 from serving.runtime import load_runtime
 from serving.runtime.compiled.nodes import NotCompiled
-from serving.runtime.native import NativeRuntime, load_native
+from serving.runtime.native import NativeRuntime
+from serving.runtime.trusted import Trust
 from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")
@@ -90,9 +90,7 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
     check_digest(digest, resolved.tags.get(DIGEST_TAG))
     files = check_files(model_folder, mlmodel, settings)
     check_signature(answering.schema if answering else None, schema, resolved.tags)
-    runtime = _load(model_folder, schema)
-    if files.writers_code is None and runtime.model is not None:
-        check_input(runtime.model)
+    runtime, files = load(model_folder, schema, files, settings)
     examples, is_logged = example_body(model_folder, mlmodel, schema, runtime.model)
     (folder / "examples.json").write_bytes(examples)
     sample = sample_inputs(model_folder, mlmodel, schema, examples)
@@ -168,19 +166,10 @@ def _compare_costs(
     costs = []
     for one, body in ((Prepared(folder, manifest), examples), (answering, answering.examples)):
         inputs, params = JsonDecoder(one.schema, MAX_EXAMPLES).predict(body)
-        runtime = load_runtime(one.manifest.runtime, one.folder, one.schema, n_threads=1)
+        manifest = one.manifest
+        runtime = load_runtime(manifest.runtime, one.folder, one.schema, Trust.of(manifest), n_threads=1)
         costs.append(measure_costs(runtime.predict, inputs, params, unhindered_seconds))
     check_costs(costs[1], costs[0], settings.max_slowdown)
-
-
-def _load(folder: Path, schema: Schema) -> NativeRuntime:
-    try:
-        return load_native(folder, schema)
-    except (PrepareError, MemoryError):
-        raise
-    except Exception as error:
-        log.exception("the model does not load")
-        raise ModelRefused(f"it cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _compile(

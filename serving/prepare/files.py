@@ -4,24 +4,23 @@ import errno
 import logging
 import os
 import shutil
+import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from serving.errors import ModelNotFound, ModelRefused
+from serving.errors import ModelNotFound, ModelRefused, PrepareError
 from serving.model.hook import DIGEST_KEY, preprocessing_digest
 from serving.model.schema import Schema, parse_schema
+from serving.prepare.checks.contents import check_contents
 from serving.prepare.checks.gate import check_libraries
-from serving.prepare.checks.trust import (
-    check_code,
-    check_preprocessing,
-    check_types,
-    find_pickle,
-    untrusted_types,
-)
+from serving.prepare.checks.plain_data import find_code, needed_types, why_a_pickle_is_code
+from serving.prepare.checks.trust import check_code, check_preprocessing, check_types, untrusted_types
 from serving.prepare.registry.resolution import Resolved
-from serving.runtime.native import HOOK, code_folder, skops_file
+from serving.runtime.native import HOOK, NativeRuntime, code_folder, load_native, object_file
+from serving.runtime.pickles import Refused
+from serving.runtime.trusted import Trust
 from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")
@@ -103,7 +102,15 @@ class Files(NamedTuple):
 
     hook_digest: str | None
     writers_code: str | None
+    """See `Manifest`."""
     own_types: list[str]
+
+    @property
+    def trust(self) -> Trust | None:
+        """What the model may be made of; None where it runs its writer's code."""
+        if self.writers_code is not None:
+            return None
+        return Trust(frozenset(self.own_types), self.hook_digest is not None)
 
 
 def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Files:
@@ -117,17 +124,63 @@ def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Fi
     mismatch = check_preprocessing(hook_digest, settings)
     if mismatch is not None:
         log.warning("%s; the one that was logged with the model is used", mismatch)
-    writers_code = find_pickle(folder, flavors)
+    writers_code = find_code(folder, flavors)
+    own_types: list[str] = []
+    file = object_file(folder, flavors)
+    if file is not None and writers_code is None:
+        names = needed_types(file)
+        # The hook was compared with the one that stands here, or is allowed to differ.
+        own_types = untrusted_types(names, frozenset(), has_our_preprocessing=hook_digest is not None)
+        untrusted = [name for name in own_types if name not in settings.trusted_type_names]
+        if file.is_skops:
+            check_types(untrusted)
+        else:
+            writers_code = why_a_pickle_is_code(untrusted)
+    allow_code(writers_code, settings)
+    check_libraries(folder / "requirements.txt", settings.library_versions)
+    return Files(hook_digest, writers_code, own_types)
+
+
+def allow_code(writers_code: str | None, settings: Settings) -> None:
+    """Lets code of the model's writer run where that is allowed, and says so in the log.
+
+    Raises:
+        ModelRefused: it is not allowed.
+    """
     check_code(writers_code, settings)
     if writers_code is not None:
         log.warning(
             "the model %s: loading it runs code that its writer chose, with this service's rights "
             "(SERVING_ALLOW_PICKLE=true)",
-            writers_code,
+            writers_code.partition(";")[0],
         )
-    own_types = _check_types(folder, flavors, settings, has_hook=hook_digest is not None)
-    check_libraries(folder / "requirements.txt", settings.library_versions)
-    return Files(hook_digest, writers_code, own_types)
+
+
+def load(folder: Path, schema: Schema, files: Files, settings: Settings) -> tuple[NativeRuntime, Files]:
+    """Loads a model as its files deserve, and looks at what it holds; returns it with what they turned out to be.
+
+    Raises:
+        ModelRefused: it cannot be loaded, has no way to predict, or holds what a model must not.
+    """
+    try:
+        runtime = load_native(folder, schema, files.trust)
+    except Refused as error:
+        files = files._replace(
+            writers_code=f"is a pickle that is not read as data: {error}; log it with skops"
+        )
+        allow_code(files.writers_code, settings)
+        return load(folder, schema, files, settings)
+    except (PrepareError, MemoryError):
+        raise
+    except Exception as error:
+        log.exception("the model does not load")
+        raise ModelRefused(
+            f"it cannot be loaded: {type(error).__name__} in {where_raised(error)}; load it with "
+            "mlflow.pyfunc.load_model in an environment of the service's requirements to see more"
+        ) from error
+    if files.trust is not None and runtime.model is not None:
+        check_contents(runtime.model, files.trust)
+    return runtime, files
 
 
 def _hook_digest(folder: Path, flavors: dict[str, Any], recorded: str | None) -> str | None:
@@ -140,22 +193,11 @@ def _hook_digest(folder: Path, flavors: dict[str, Any], recorded: str | None) ->
     return preprocessing_digest(hook) if hook and hook.is_file() else recorded
 
 
-def _check_types(folder: Path, flavors: dict[str, Any], settings: Settings, *, has_hook: bool) -> list[str]:
-    """Refuses a skops model of untrusted types; returns those that only the settings make trusted."""
-    file = skops_file(folder, flavors.get("sklearn") or {})
-    if file is None:
-        return []
-    from skops import io
-
-    try:
-        names = io.get_untrusted_types(file=file)
-    except Exception as error:
-        raise ModelRefused(f"it cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
-    # The hook was compared with the one that stands here, or is allowed to differ.
-    check_types(untrusted_types(names, settings.trusted_type_names, has_our_preprocessing=has_hook))
-    return untrusted_types(names, frozenset(), has_our_preprocessing=has_hook)
-
-
-def first_line(error: Exception) -> str:
-    """Returns what an exception says in short, of others' code that may say it at length."""
-    return (str(error).strip().splitlines() or [""])[0][:200]
+def where_raised(error: BaseException) -> str:
+    """Returns the module and function that raised, which tell more than a type, and nothing of the values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "an unknown place"
+    *folders, file = Path(frames[-1].filename).parts
+    package = folders[folders.index("site-packages") + 1 :] if "site-packages" in folders else folders[-1:]
+    return f"{'.'.join([*package, Path(file).stem])}.{frames[-1].name}"

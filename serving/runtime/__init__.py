@@ -1,13 +1,16 @@
 """What turns inputs into outputs: the seam between a prepared model and the request path."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from serving.model.schema import Inputs, Schema
+
+if TYPE_CHECKING:
+    from serving.runtime.trusted import Trust
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -55,13 +58,16 @@ class Runtime(Protocol):
         """Returns what the model says of the rows; raises whatever the model raises."""
 
 
-def load_runtime(name: str, folder: Path, schema: Schema, *, n_threads: int) -> Runtime:
+def load_runtime(
+    name: str, folder: Path, schema: Schema, trust: "Trust | None", *, n_threads: int
+) -> Runtime:
     """Loads a runtime from a prepared folder.
 
     Args:
         name: `compiled`, `mixed` or `native`.
         folder: the prepared model.
         schema: its inputs.
+        trust: what it may be made of; None runs whatever code its files hold. A compiled one is plain data.
         n_threads: of a compiled runtime, how many may work at one large call.
 
     Raises:
@@ -75,9 +81,9 @@ def load_runtime(name: str, folder: Path, schema: Schema, *, n_threads: int) -> 
     if name == "mixed":
         from serving.runtime.mixed import load_mixed
 
-        return load_mixed(folder, schema)
+        return load_mixed(folder, schema, trust)
     if name == "native":
         from serving.runtime.native import load_native
 
-        return load_native(folder / "mlflow", schema)
+        return load_native(folder / "mlflow", schema, trust)
     raise ValueError(f"unknown runtime {name!r}")

@@ -18,6 +18,7 @@ from serving.runtime.compiled.data import Columns, Data, is_text
 from serving.runtime.compiled.nodes import NotCompiled, Predictor, Transformer
 from serving.runtime.compiled.plan import load_plan, nodes_of
 from serving.runtime.native import TEXT, adapter_of, load_native
+from serving.runtime.trusted import Trust
 
 MAX_SPARSE_COLUMNS = 1000
 """A sparse matrix of more columns stays with those who can compute with it."""
@@ -109,6 +110,7 @@ def to_data(transformed: Any) -> Data:
     return np.asarray(transformed.toarray() if hasattr(transformed, "toarray") else transformed)
 
 
-def load_mixed(folder: Path, schema: Schema) -> MixedRuntime:
+def load_mixed(folder: Path, schema: Schema, trust: Trust | None) -> MixedRuntime:
     """Loads the native steps from the MLflow model and the rest from the plan, in a prepared folder."""
-    return MixedRuntime(load_native(folder / "mlflow", schema).model, load_plan(folder / "compiled"), schema)
+    pipeline = load_native(folder / "mlflow", schema, trust).model
+    return MixedRuntime(pipeline, load_plan(folder / "compiled"), schema)

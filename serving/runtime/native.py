@@ -9,8 +9,9 @@ import importlib.util
 import itertools
 import sys
 import warnings
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from serving.model.schema import MAY_BE_MISSING, NONE, Column, Form, Inputs, Kin
 from serving.runtime import Description, Output
 from serving.runtime.compiled.links import probability_output
 from serving.runtime.compiled.nodes import type_name
+from serving.runtime.pickles import load_pickle
+from serving.runtime.trusted import Trust
 
 TEXT = pd.StringDtype("python", na_value=np.nan)
 """What pandas makes of text on reading a file, `str`: a missing value is NaN, not None, which scikit-learn's
@@ -69,16 +72,22 @@ class NativeRuntime:
             return self._adapter.predict(frame, params)
 
 
-def load_native(folder: Path, schema: Schema) -> NativeRuntime:
+def load_native(folder: Path, schema: Schema, trust: Trust | None) -> NativeRuntime:
     """Loads an MLflow model from a local folder.
+
+    Args:
+        folder: of its files.
+        schema: its inputs.
+        trust: what it may be made of; None runs whatever code its files hold.
 
     Raises:
         ModelRefused: it has no way to predict.
+        Refused: it is a pickle that holds what is not trusted.
         Exception: whatever the library raises while loading.
     """
     flavors = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]
     _forget_other_code()
-    return NativeRuntime(_load_adapter(folder, flavors, schema), schema)
+    return NativeRuntime(_load_adapter(folder, flavors, schema, trust), schema)
 
 
 def _forget_other_code() -> None:
@@ -100,10 +109,15 @@ def _is_model_code(path: str) -> bool:
     return any(pair == ("mlflow", "code") for pair in itertools.pairwise(parts))
 
 
-def _load_adapter(folder: Path, flavors: dict[str, Any], schema: Schema) -> _Adapter:
+def _load_adapter(folder: Path, flavors: dict[str, Any], schema: Schema, trust: Trust | None) -> _Adapter:
     path = str(folder)
+    file = object_file(folder, flavors)
+    if file is not None and (file.is_skops or trust is not None):
+        return adapter_of(_load_object(folder, flavors, file, trust))
     if "sklearn" in flavors:
-        return adapter_of(_load_sklearn(folder, flavors["sklearn"]))
+        import mlflow.sklearn
+
+        return adapter_of(mlflow.sklearn.load_model(path))
     if "xgboost" in flavors:
         import mlflow.xgboost
 
@@ -119,24 +133,56 @@ def _load_adapter(folder: Path, flavors: dict[str, Any], schema: Schema) -> _Ada
     raise ModelRefused(f"the model has no flavor that can predict; it has {', '.join(flavors)}")
 
 
-def _load_sklearn(folder: Path, flavor: dict[str, Any]) -> Any:
-    """Loads a scikit-learn model; whether its types are to be trusted was decided when it was prepared."""
-    file = skops_file(folder, flavor)
-    if file is None:
-        import mlflow.sklearn
+LIGHTGBM_BOOSTER = "lightgbm.basic.Booster"
 
-        return mlflow.sklearn.load_model(str(folder))
-    from skops import io
 
-    names = io.get_untrusted_types(file=file)
-    code = code_folder(folder, flavor)
+class ObjectFile(NamedTuple):
+    """A file that holds a model object by object, as Python has it in memory."""
+
+    path: Path
+    is_skops: bool
+    """Whether it is a skops file; else a pickle."""
+
+
+def object_file(folder: Path, flavors: dict[str, Any]) -> ObjectFile | None:
+    """Returns the file of a model that was saved as skops file or pickle; None of one in a library's own format.
+
+    Source: mlflow/sklearn and mlflow/lightgbm, `_load_model`, also for what a missing format means.
+
+    Raises:
+        ModelRefused: the file that is named is not one of the model's.
+    """
+    if "sklearn" in flavors:
+        flavor = flavors["sklearn"] or {}
+        name = flavor.get("pickled_model")
+    elif "xgboost" not in flavors and "lightgbm" in flavors:
+        flavor = flavors["lightgbm"] or {}
+        if flavor.get("model_class", LIGHTGBM_BOOSTER) == LIGHTGBM_BOOSTER:
+            return None
+        name = flavor.get("data")
+    else:
+        return None
+    return ObjectFile(member(folder, name), flavor.get("serialization_format") == "skops")
+
+
+def _load_object(folder: Path, flavors: dict[str, Any], file: ObjectFile, trust: Trust | None) -> Any:
+    """Loads what was saved object by object; whether its types are to be trusted was decided when it was prepared."""
+    names: AbstractSet[str] = trust.own_types if trust is not None else frozenset()
+    if file.is_skops:
+        from skops import io
+
+        names = frozenset(io.get_untrusted_types(file=file.path))
+    code = code_folder(folder, flavors.get("sklearn") or {})
     if code is not None:
         _import_hook(code / HOOK)
         modules = {name.partition(".")[0] for name in names} - {"preprocessing"}
         if any((code / module).is_dir() or (code / f"{module}.py").is_file() for module in modules):
             # Behind everything that is installed: a module of the model's must not stand in for another.
             sys.path.append(str(code))
-    return io.load(file, trusted=names)
+    if file.is_skops:
+        return io.load(file.path, trusted=list(names))
+    assert trust is not None
+    return load_pickle(file.path, trust)
 
 
 HOOK = "preprocessing.py"
@@ -161,17 +207,18 @@ def _import_hook(file: Path) -> None:
     spec.loader.exec_module(module)
 
 
-def skops_file(folder: Path, flavor: dict[str, Any]) -> Path | None:
-    """Returns the file of a scikit-learn model that was saved with skops; None of others.
+def member(folder: Path, name: Any) -> Path:
+    """Returns a file of a model's that its MLmodel file names.
 
     Raises:
-        ModelRefused: the file that is named is not one of the model's.
+        ModelRefused: it is not there, or not one of the model's.
     """
-    if flavor.get("serialization_format") != "skops":
-        return None
-    file = (folder / str(flavor.get("pickled_model"))).resolve()
+    file = (folder / str(name)).resolve()
     if not file.is_relative_to(folder.resolve()) or not file.is_file():
-        raise ModelRefused("the file of the model that its MLmodel names is not there")
+        raise ModelRefused(
+            "the file of the model that its MLmodel names is not among its files; log the model again, or copy its "
+            "artifacts whole"
+        )
     return file
 
 

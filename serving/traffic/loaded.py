@@ -13,6 +13,7 @@ from serving.model.schema import Inputs
 from serving.monitoring import metrics
 from serving.process.cpus import count_cpus
 from serving.runtime import Output, load_runtime
+from serving.runtime.trusted import Trust
 from serving.settings import Settings
 
 log = logging.getLogger("serving.loaded")
@@ -43,6 +44,7 @@ class LoadedModel:
             self.runtime_name,
             prepared.folder,
             self.schema,
+            Trust.of(manifest),
             n_threads=settings.threads or max(1, count_cpus() // settings.workers),
         )
         self.costs = measure_costs(self._runtime.predict, *self.decoder.predict(self.examples))

@@ -124,7 +124,7 @@ from pathlib import Path
 from serving.runtime import load_runtime
 from serving.model.schema import Inputs, parse_schema
 schema = parse_schema({inputs_json(people()[0])!r})
-runtime = load_runtime("compiled", Path({str(tmp_path)!r}), schema, n_threads=1)
+runtime = load_runtime("compiled", Path({str(tmp_path)!r}), schema, None, n_threads=1)
 rows = Inputs((np.array([40]), np.array([5e4]), np.array(["Rome"], dtype=object)), 1)
 print(runtime.predict(rows, {{}}).probabilities.shape)
 print(sorted({{"sklearn", "scipy", "pandas", "mlflow", "onnx", "pyarrow", "joblib"}} & set(sys.modules)))

@@ -11,6 +11,7 @@ from mlflow.models import infer_signature
 
 from serving.model.schema import Inputs, parse_schema
 from serving.runtime.native import load_native
+from serving.runtime.trusted import Trust
 
 STEP = """
 import numpy as np
@@ -52,8 +53,15 @@ def save(folder: Path, factor: int, serialization_format: str) -> Path:
     return folder / "mlflow"
 
 
-@pytest.mark.parametrize("serialization_format", ["skops", "cloudpickle"])
-def test_each_version_runs_its_own_code(tmp_path: Path, serialization_format: str) -> None:
+OWN = Trust(frozenset({"own_steps.Times"}))
+
+
+@pytest.mark.parametrize(
+    ("serialization_format", "trust"), [("skops", OWN), ("cloudpickle", OWN), ("cloudpickle", None)]
+)
+def test_each_version_runs_its_own_code(
+    tmp_path: Path, serialization_format: str, trust: Trust | None
+) -> None:
     folders = [save(tmp_path / str(factor), factor, serialization_format) for factor in (2, 200)]
     schema = parse_schema('[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 1]}}]')
     inputs = Inputs((np.array([[1.0]]),), 1)
@@ -62,9 +70,9 @@ def test_each_version_runs_its_own_code(tmp_path: Path, serialization_format: st
         return float(runtime.predict(inputs, {}).values[0])
 
     path = list(sys.path)
-    first = load_native(folders[0], schema)
-    second = load_native(folders[1], schema)
-    again = load_native(folders[0], schema)
+    first = load_native(folders[0], schema, trust)
+    second = load_native(folders[1], schema, trust)
+    again = load_native(folders[0], schema, trust)
     try:
         assert [ask(first), ask(second), ask(again)] == [2, 200, 2]
         assert len(sys.path) <= len(path) + 1, "every load makes the path longer"

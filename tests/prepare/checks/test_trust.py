@@ -1,12 +1,8 @@
 """`serving.prepare.checks.trust`: what a model's files may do to the process that reads them."""
 
-import json
-import pickle
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
-import joblib
 import pytest
 from sklearn.ensemble import (
     GradientBoostingClassifier,
@@ -14,7 +10,6 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestRegressor,
 )
-from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.feature_selection import SelectKBest, f_classif
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression, SGDClassifier, TweedieRegressor
@@ -30,12 +25,9 @@ from serving.errors import ModelRefused
 from serving.model.hook import preprocessing_digest
 from serving.prepare.checks.trust import (
     check_admission,
-    check_input,
     check_types,
-    find_pickle,
     untrusted_types,
 )
-from serving.prepare.files import check_files
 from serving.settings import Settings
 from tests.support.manifests import some_manifest
 
@@ -117,73 +109,6 @@ def test_untrusted_types_are_named_in_the_refusal_as_the_setting_wants_them():
     with pytest.raises(ModelRefused, match=r"SERVING_TRUSTED_TYPES=a\.B,c\.D"):
         check_types(["a.B", "c.D"])
     check_types([])
-
-
-PYFUNC = {"python_function": {"loader_module": "mlflow.sklearn"}}
-SKOPS = {"sklearn": {"serialization_format": "skops"}} | PYFUNC
-BOOSTER = {"xgboost": {"model_class": "xgboost.core.Booster", "data": "model.json"}} | PYFUNC
-
-
-@pytest.mark.parametrize(
-    ("flavors", "part"),
-    [
-        ({"sklearn": {"serialization_format": "cloudpickle"}} | PYFUNC, "is a pickle"),
-        ({"sklearn": {"pickled_model": "model.dat"}} | PYFUNC, "is a pickle"),  # MLflow's default
-        ({"python_function": {"loader_module": "mlflow.pyfunc.model", "python_model": "m.pkl"}}, "pyfunc"),
-        ({"python_function": {"loader_module": "mlflow.sklearn"}}, "pyfunc"),
-        ({"python_function": {"loader_module": "loader"}}, "pyfunc"),
-        ({"langchain": {"model_code_path": "m.py"}} | PYFUNC, "pyfunc"),
-        ({"xgboost": {"model_class": "evil.M", "data": "model.json"}} | PYFUNC, "evil.M"),
-        ({"xgboost": {"code": "code"}} | PYFUNC, "code of its own"),
-        ({"lightgbm": {"model_class": "lightgbm.sklearn.LGBMRegressor"}} | PYFUNC, "saved as a pickle"),
-    ],
-)
-def test_flavors_that_may_run_their_writers_code_are_found(
-    tmp_path: Path, flavors: dict[str, Any], part: str
-):
-    assert part in str(find_pickle(tmp_path, flavors))
-
-
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_is_found_whatever_its_name(tmp_path: Path, protocol: int):
-    (tmp_path / "model.json").write_bytes(pickle.dumps({"a": 1}, protocol))
-
-    assert "pickle among its files" in str(find_pickle(tmp_path, BOOSTER))
-
-
-def test_a_compressed_pickle_is_found_by_its_name(tmp_path: Path):
-    joblib.dump({"a": 1}, tmp_path / "model.joblib", compress=3)
-
-    assert "pickle among its files" in str(find_pickle(tmp_path, SKOPS))
-
-
-@pytest.mark.parametrize("flavors", [SKOPS, BOOSTER])
-def test_plain_data_is_no_pickle(tmp_path: Path, flavors: dict[str, Any]):
-    (tmp_path / "model.json").write_text(json.dumps({"a": 1}))
-    (tmp_path / "empty").touch()
-    io.dump(LogisticRegression().fit(X, Y), tmp_path / "model.skops")
-
-    assert find_pickle(tmp_path, flavors) is None
-
-
-@pytest.mark.parametrize("kind", ["filename", "file"])
-def test_a_model_that_would_open_the_files_that_callers_name_is_refused(kind: str):
-    check_input(make_pipeline(CountVectorizer(), LogisticRegression()))
-    with pytest.raises(ModelRefused, match="CountVectorizer reads files"):
-        check_input(make_pipeline(CountVectorizer(input=kind), LogisticRegression()))
-    with pytest.raises(ModelRefused, match="CountVectorizer reads files"):
-        check_input(CountVectorizer(input=kind))
-
-
-def test_a_pickle_is_refused_unless_it_is_allowed_and_then_the_log_says_what_that_means(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
-    (tmp_path / "model.pkl").write_bytes(b"")
-    mlmodel = {"flavors": {"sklearn": {"serialization_format": "cloudpickle", "pickled_model": "model.pkl"}}}
-    with pytest.raises(ModelRefused, match=r"it is a pickle.*SERVING_ALLOW_PICKLE=true"):
-        check_files(tmp_path, mlmodel, Settings())
-    check_files(tmp_path, mlmodel, Settings(allow_pickle=True))
-    assert "runs code that its writer chose" in caplog.text
 
 
 @pytest.mark.parametrize(("mismatch", "is_refused"), [("refuse", True), ("warn", False)])

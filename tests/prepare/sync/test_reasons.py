@@ -115,7 +115,7 @@ def test_damaged_model_file_is_refused(follow: Callable[..., Rounds], own: Regis
 def test_a_pickle_that_is_not_allowed_any_more_is_not_even_served_as_the_last_one(
     follow: Callable[..., Rounds], registry: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = {"MLFLOW_TRACKING_URI": registry, "SERVING_MODEL_NAME": "iris"}
+    settings = {"MLFLOW_TRACKING_URI": registry, "SERVING_MODEL_NAME": "custom pyfunc"}
     assert follow(**settings, SERVING_ALLOW_PICKLE="true").next().champion is not None
     assert "runs code that its writer chose" in caplog.text
     state = follow(**settings, SERVING_ALLOW_PICKLE="").next()

@@ -1,0 +1,122 @@
+"""What a model that was loaded holds: every object that it can reach, and no function that is not listed.
+
+A type that is trusted does what its state says. A text vectorizer with `input="filename"` opens the files that
+callers name, wherever it is in the model; and a bound method is one more function, which nobody has looked at.
+"""
+
+import functools
+import gc
+import inspect
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from serving.errors import ModelRefused
+from serving.runtime.trusted import Trust, find, is_value
+
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, bytearray, type(None), slice, range})
+
+_INTERPOLATION = "scipy.interpolate._interpolate.interp1d"
+
+_METHODS = (
+    types.MethodType,
+    types.MethodWrapperType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType,
+)
+
+
+def check_contents(model: Any, trust: Trust) -> None:
+    """Refuses a model that would call or open what callers or its writer choose.
+
+    Attributes, containers, fitted parts, `__slots__`, arrays of objects, partials and what compiled classes hold
+    are looked at, each object once.
+
+    Raises:
+        ModelRefused: something in it reads files that callers name, or may call what is not on the list.
+    """
+    # What was seen is kept, or a new object could have the address of one that is gone.
+    seen: dict[int, Any] = {}
+    waiting = [model]
+    while waiting:
+        part = waiting.pop()
+        if type(part) in _PLAIN or isinstance(part, np.generic) or id(part) in seen:
+            continue
+        seen[id(part)] = part
+        waiting += _look(part, trust)
+
+
+def _look(part: Any, trust: Trust) -> list[Any]:
+    """Checks one object; returns those that it refers to."""
+    if isinstance(part, np.ndarray):
+        return list(_elements(part))
+    if isinstance(part, pd.Index):
+        return part.tolist() if part.dtype.kind == "O" else []
+    if inspect.isclass(part):
+        if not is_value(part) and _name(part) not in trust.own_types:
+            raise ModelRefused(f"it holds the class {_name(part)} as a value, which could be called")
+        return []
+    if isinstance(part, functools.partial):
+        return [part.func, part.args, part.keywords, vars(part)]
+    if isinstance(part, types.ModuleType):
+        raise ModelRefused(f"it holds the module {part.__name__}")
+    if isinstance(part, _METHODS) or _bound_to(part) is not None:
+        if _name(part) not in trust.own_types:
+            raise ModelRefused(
+                f"it holds {_name(part)}, a method, as a value; nobody has looked at what it may do"
+            )
+        return [_bound_to(part)]
+    if inspect.isroutine(part) or isinstance(part, np.ufunc) or type(part) is type(np.mean):
+        if not _is_trusted(part, trust):
+            raise ModelRefused(f"it calls {_name(part)}, which is not trusted")
+        return []
+    _check_input(part)
+    return [other for other in gc.get_referents(part) if other is not type(part)]
+
+
+def _elements(array: Any) -> Iterator[Any]:
+    """The objects in an array, also of a structure's fields, and beside it, as in a masked array."""
+    if array.dtype.names is not None:
+        yield from (array[name] for name in array.dtype.names if array.dtype[name].hasobject)
+    elif array.dtype.hasobject:
+        yield from np.asarray(array).ravel().tolist()
+    yield from getattr(array, "__dict__", {}).values()
+
+
+def _bound_to(part: Any) -> Any:
+    owner = getattr(part, "__self__", None)
+    is_callable = inspect.isroutine(part)
+    return owner if is_callable and owner is not None and not isinstance(owner, types.ModuleType) else None
+
+
+def _is_trusted(function: Any, trust: Trust) -> bool:
+    """Whether a function is one that is trusted, and not another that says it were."""
+    name = getattr(function, "__name__", "")
+    names = {_name(function), f"numpy.{name}", f"scipy.special.{name}"}
+    # An interpolation of SciPy keeps the one of its own functions that it uses.
+    if _name(function).startswith(f"{_INTERPOLATION}._call_"):
+        return vars(find(_INTERPOLATION)).get(name) is function
+    return any(trust.covers(name) and find(name) is function for name in names)
+
+
+def _check_input(part: Any) -> None:
+    state = getattr(part, "__dict__", None)
+    if not state or "input" not in state:
+        return
+    is_vectorizer = any(kind.__name__ == "_VectorizerMixin" for kind in type(part).__mro__)
+    source = state["input"] if isinstance(state["input"], str) else ""
+    if source in ("filename", "file") or (is_vectorizer and source != "content"):
+        raise ModelRefused(
+            f'its {type(part).__name__} reads files that callers name (its input is not "content"); '
+            'train it with input="content", and send texts'
+        )
+
+
+def _name(part: Any) -> str:
+    owner = getattr(part, "__self__", None)
+    module = getattr(part, "__module__", None) or type(owner).__module__
+    return f"{module}.{getattr(part, '__qualname__', type(part).__qualname__)}"

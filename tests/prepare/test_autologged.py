@@ -1,0 +1,193 @@
+"""What data scientists log without a thought of serving is served, with every safety on."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import mlflow
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import infer_signature
+from sklearn.cluster import BisectingKMeans
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.datasets import load_wine
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from serving.errors import ModelRefused
+from serving.prepare.build import prepare
+from serving.prepare.registry.client import resolve
+from serving.protocols.v1 import predictions
+from serving.settings import Settings
+from serving.traffic.loaded import LoadedModel
+from tests.support.environment import tracking
+from tests.support.models import REQUIREMENTS, fill_registry, register
+
+X, Y = load_wine(return_X_y=True, as_frame=True)
+MIXED = X[["alcohol", "ash"]].assign(colour=np.array(["red", "white", "rose"])[Y], n=np.arange(len(X)) % 3.0)
+
+
+@pytest.fixture
+def serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[LoadedModel, LoadedModel]]]:
+    """Registers a model, prepares it, and loads it as a worker does: as it was prepared, and natively."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    uri = fill_registry(tmp_path / "registry", {})
+
+    def serve(log: Callable[[str], Any], **settings: Any) -> tuple[LoadedModel, LoadedModel]:
+        register("model", log)
+        ours = Settings(MLFLOW_TRACKING_URI=uri, model_name="model", **settings)
+        prepared = prepare(resolve(ours).champion, ours)
+        native = ours.model_copy(update={"runtime": "native"})
+        return LoadedModel(prepared, ours), LoadedModel(prepared, native)
+
+    with tracking(uri):
+        yield serve
+
+
+def answers(model: LoadedModel, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    body = msgspec.json.encode({"instances": rows.to_dict("records")})
+    output = asyncio.run(model.predict(*model.decoder.predict(body), asyncio.Event().wait))
+    return predictions(output, model.manifest)
+
+
+def check_answers(models: tuple[LoadedModel, LoadedModel], fitted: Any, rows: pd.DataFrame) -> None:
+    for model in models:
+        got = answers(model, rows)
+        if hasattr(fitted, "predict_proba"):
+            expected = fitted.predict_proba(rows)
+            found = [list(entry["probabilities"].values()) for entry in got]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+        expected = fitted.predict(rows).tolist()
+        assert [entry.get("label", entry.get("value")) for entry in got] == pytest.approx(expected)
+        assert model.manifest.writers_code is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_forest_that_autolog_logged_is_served(serve: Any) -> None:
+    forest = RandomForestClassifier(10, random_state=0)
+
+    def log(name: str) -> Any:
+        mlflow.sklearn.autolog(log_input_examples=True, registered_model_name=name, silent=True)
+        try:
+            forest.fit(X, Y)
+        finally:
+            mlflow.sklearn.autolog(disable=True)
+        (version,) = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
+        return type("Info", (), {"registered_model_version": version.version})
+
+    models = serve(log)
+    check_answers(models, forest, X)
+    assert models[0].runtime_name == "compiled"
+
+
+def columns(*, is_boosted: bool) -> Any:
+    front = make_column_transformer(
+        (StandardScaler(), make_column_selector(dtype_include=np.number)),
+        (OneHotEncoder(sparse_output=False), make_column_selector(dtype_exclude=np.number)),
+    )
+    last = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1) if is_boosted else LogisticRegression()
+    return make_pipeline(front, last)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("serialization_format", ["pickle", "cloudpickle"])
+@pytest.mark.parametrize(
+    ("model", "rows"),
+    [
+        (columns(is_boosted=True), MIXED),
+        (columns(is_boosted=False), MIXED),
+        (
+            HistGradientBoostingClassifier(max_iter=3, categorical_features=[3]),
+            MIXED.drop(columns="colour").assign(m=1.0)[["alcohol", "ash", "m", "n"]],
+        ),
+        (BisectingKMeans(3, random_state=0), X),
+        (lightgbm.LGBMClassifier(n_estimators=3, verbose=-1), X),
+    ],
+    ids=lambda value: type(value[-1] if hasattr(value, "steps") else value).__name__,
+)
+def test_pickles_of_the_libraries_are_served(
+    serve: Any, model: Any, rows: pd.DataFrame, serialization_format: str
+) -> None:
+    fitted = model.fit(rows, Y)
+    flavor = mlflow.lightgbm if isinstance(model, lightgbm.LGBMModel) else mlflow.sklearn
+    models = serve(
+        lambda name: flavor.log_model(
+            fitted,
+            name=name,
+            registered_model_name=name,
+            **REQUIREMENTS,
+            signature=infer_signature(rows, fitted.predict(rows)),
+            input_example=rows.head(40),
+            serialization_format=serialization_format,
+        )
+    )
+    check_answers(models, fitted, rows)
+
+
+def test_an_estimator_of_lightgbm_is_served_as_mlflow_logs_it(serve: Any) -> None:
+    fitted = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1).fit(X, Y)
+    models = serve(
+        lambda name: mlflow.lightgbm.log_model(
+            fitted,
+            name=name,
+            registered_model_name=name,
+            **REQUIREMENTS,
+            signature=infer_signature(X, fitted.predict(X)),
+            input_example=X.head(40),
+        )
+    )
+    check_answers(models, fitted, X)
+
+
+def test_a_pickle_that_would_open_callers_files_is_refused(serve: Any) -> None:
+    texts = pd.DataFrame({"text": ["good", "bad"] * 10})
+    front = make_column_transformer((CountVectorizer(), "text"))
+    model = make_pipeline(front, LogisticRegression()).fit(texts, [0, 1] * 10)
+    model[0].transformers_[0][1].input = "filename"
+    with pytest.raises(ModelRefused, match="CountVectorizer reads files that callers name"):
+        serve(
+            lambda name: mlflow.sklearn.log_model(
+                model,
+                name=name,
+                registered_model_name=name,
+                **REQUIREMENTS,
+                signature=infer_signature(texts, np.zeros(1)),
+                serialization_format="cloudpickle",
+            )
+        )
+
+
+def test_code_of_the_writers_needs_the_setting(serve: Any) -> None:
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y)
+    model.steps[0] = ("own", OwnScaler().fit(X))
+
+    def log(name: str) -> Any:
+        return mlflow.sklearn.log_model(
+            model,
+            name=name,
+            registered_model_name=name,
+            **REQUIREMENTS,
+            signature=infer_signature(X, np.zeros(1)),
+            input_example=X.head(3),
+            serialization_format="cloudpickle",
+        )
+
+    with pytest.raises(ModelRefused, match=r"needs tests\.prepare\.test_autologged\.OwnScaler"):
+        serve(log)
+    name = f"{__name__}.OwnScaler"
+    for settings, code in (({"trusted_types": name}, None), ({"allow_pickle": True}, "is a pickle")):
+        for loaded in serve(log, **settings):
+            assert str(loaded.manifest.writers_code).startswith(str(code))
+
+
+class OwnScaler(StandardScaler):
+    """A step of a team's own."""
