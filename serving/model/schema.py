@@ -88,10 +88,13 @@ class Column(msgspec.Struct, frozen=True):
     """One input of the model."""
 
     name: str
+    """What requests call it: the label as text."""
     type: Type
     required: bool = True
     null: str | None = None
     """`NAN` or `NONE`: what this model knows a missing value as; None where it is what pandas makes of the kind."""
+    label: Any = ""
+    """What a DataFrame of the fit calls it, where that is no text: a number, a boolean, a tuple."""
 
     @property
     def may_be_missing(self) -> bool:
@@ -141,6 +144,11 @@ class Schema(msgspec.Struct, frozen=True):
     def names(self) -> list[str]:
         """The columns' names, in the order of the signature."""
         return [column.name for column in self.columns]
+
+    @property
+    def labels(self) -> list[Any]:
+        """What the model's DataFrame calls them, which is text as a rule."""
+        return [column.name if column.label == "" else column.label for column in self.columns]
 
 
 class Inputs(msgspec.Struct, frozen=True):
@@ -194,7 +202,16 @@ def parse_schema(inputs: str, params: str | None = None, nulls: dict[str, str] |
 
 
 def _column(spec: dict[str, Any], default_name: str) -> Column:
-    return Column(spec.get("name", default_name), _type(spec), spec.get("required", True))
+    label = _label(spec.get("name", default_name))
+    # pandas' `to_json` and pyarrow write such labels as text in the same way.
+    return Column(
+        str(label), _type(spec), spec.get("required", True), "" if isinstance(label, str) else label
+    )
+
+
+def _label(value: Any) -> Any:
+    """A label of several levels is a tuple in pandas, and a list in JSON."""
+    return tuple(map(_label, value)) if isinstance(value, list) else value
 
 
 def _param(spec: dict[str, Any]) -> Param:

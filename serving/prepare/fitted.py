@@ -3,61 +3,36 @@
 from collections.abc import Iterator
 from typing import Any
 
-Names = list[str] | None
 
-
-def fitted_parts(model: Any, names: Names) -> Iterator[tuple[Any, Names]]:
+def fitted_parts(model: Any, names: list[str]) -> Iterator[tuple[Any, list[str]]]:
     """Yields a model and what it is made of, outer parts first.
 
     Args:
         model: a pipeline, a search, an ensemble, … or any other object.
-        names: the columns that it was fitted on; None where they are not known.
+        names: the columns that it is called with.
 
     Yields:
-        A part, and the names of its columns as far as they are the model's own.
+        A part, and the names of its columns, as far as they are the model's own.
     """
     seen: set[int] = set()
 
-    def look(part: Any, names: Names) -> Iterator[tuple[Any, Names]]:
+    def look(part: Any, names: list[str]) -> Iterator[tuple[Any, list[str]]]:
         if id(part) in seen:
             return
         seen.add(id(part))
-        own = getattr(part, "feature_names_in_", None)
-        names = [str(name) for name in own] if own is not None else names
+        names = [str(name) for name in getattr(part, "feature_names_in_", names)]
         yield part, names
-        for _, step, columns in _branches(part):
-            yield from look(step, _choose(names, columns))
-        for name, value in getattr(part, "__dict__", {}).items():
+        indices = getattr(part, "_transformer_to_input_indices", {})
+        for name, step, *_ in getattr(part, "transformers_", ()):
+            if hasattr(step, "get_params"):
+                yield from look(step, [names[i] for i in indices.get(name, ()) if i < len(names)])
+        for attribute, value in getattr(part, "__dict__", {}).items():
             # What a fit has made ends with "_"; a pipeline's steps are fitted where they are.
-            if name.endswith("_") or name in ("steps", "transformer_list", "estimator"):
+            if attribute.endswith("_") or attribute in ("steps", "transformer_list", "estimator"):
                 for child in _estimators(value):
                     yield from look(child, names)
 
     yield from look(model, names)
-
-
-def _branches(part: Any) -> list[tuple[str, Any, Any]]:
-    return [branch for branch in getattr(part, "transformers_", ()) if hasattr(branch[1], "get_params")]
-
-
-def _choose(names: Names, columns: Any) -> Names:
-    """The names of the columns of a ColumnTransformer's branch."""
-    if isinstance(columns, str):
-        return [columns]
-    if isinstance(columns, slice):
-        return names[columns] if names is not None and isinstance(columns.start or 0, int) else None
-    columns = columns.tolist() if hasattr(columns, "tolist") else columns
-    chosen = list(columns) if isinstance(columns, (list, tuple)) else [columns]
-    if all(isinstance(column, str) for column in chosen):
-        return chosen
-    if names is None:
-        return None
-    if all(isinstance(column, bool) for column in chosen):
-        return [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen]
-    try:
-        return [names[column] for column in chosen]
-    except (TypeError, IndexError):
-        return None
 
 
 def _estimators(value: Any) -> Iterator[Any]:

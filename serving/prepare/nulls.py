@@ -61,7 +61,7 @@ def _categories_of(model: Any, schema: Schema) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for part, names in fitted_parts(model, schema.names):
         categories = getattr(part, "categories_", None)
-        if not isinstance(categories, list) or names is None or len(names) != len(categories):
+        if not isinstance(categories, list) or len(names) != len(categories):
             continue
         for name, known in zip(names, categories, strict=True):
             for cell in np.asarray(known, dtype=object).tolist():

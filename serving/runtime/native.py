@@ -240,11 +240,11 @@ def inputs_to_frame(inputs: Inputs, schema: Schema) -> Frame:
             tensor = inputs.columns[0]
             # A .npy body is read where it lies, and a model may write into what it is given.
             return tensor if tensor.flags.writeable else tensor.copy()
-        return dict(zip(schema.names, inputs.columns, strict=True))
+        return dict(zip(schema.labels, inputs.columns, strict=True))
     frame = pd.DataFrame(
         {
-            column.name: _to_pandas(values, column)
-            for column, values in zip(schema.columns, inputs.columns, strict=True)
+            label: _to_pandas(values, column)
+            for label, column, values in zip(schema.labels, schema.columns, inputs.columns, strict=True)
         },
         copy=False,
     )
@@ -391,10 +391,13 @@ class _Pyfunc:
 
     def __init__(self, model: Any, schema: Schema) -> None:
         self._model = model
+        if any(column.label != "" for column in schema.columns):
+            # MLflow takes a label that is no text for a position, or cannot look it up; the rows fit already.
+            # Source: mlflow.types.Schema.input_names.
+            model.metadata.signature.inputs = None
+        pairs = zip(schema.labels, schema.columns, strict=True)
         self._not_nullable = [
-            column.name
-            for column in schema.columns
-            if not column.required and column.type.kind not in MAY_BE_MISSING
+            label for label, column in pairs if not column.required and column.type.kind not in MAY_BE_MISSING
         ]
 
     def predict(self, frame: Frame, params: dict[str, Any]) -> Output:

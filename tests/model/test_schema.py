@@ -140,3 +140,15 @@ def test_a_signature_that_names_a_column_twice_is_refused():
 def test_a_signature_without_inputs_is_refused():
     with pytest.raises(ModelRefused, match="no inputs"):
         parse_schema("[]")
+
+
+def test_labels_that_are_no_text_are_named_by_it_and_kept():
+    schema = parse_schema(json.dumps([{"type": "double", "name": name} for name in (2, 0.5, True, ["a", 1])]))
+    assert schema.names == ["2", "0.5", "True", "('a', 1)"]
+    assert schema.labels == [2, 0.5, True, ("a", 1)]
+    assert schema.form is Form.RECORD
+
+
+def test_two_labels_that_are_the_same_text_are_refused():
+    with pytest.raises(ModelRefused, match="twice"):
+        parse_schema('[{"type": "double", "name": 1}, {"type": "double", "name": "1"}]')

@@ -40,16 +40,23 @@ def example_body(folder: Path, mlmodel: dict[str, Any], schema: Schema, model: A
             return body, True
     instance = example_instance(schema)
     if schema.form is Form.RECORD:
-        instance |= {name: cell for name, cell in known_cells(model).items() if name in instance}
+        instance |= {
+            name: cell for name, cell in known_cells(model, schema.names).items() if name in instance
+        }
     return msgspec.json.encode({"instances": [instance]}), False
 
 
-def known_cells(model: Any) -> dict[str, Any]:
-    """Returns a category for each column of which an encoder of a fitted pipeline knows some."""
+def known_cells(model: Any, columns: list[str]) -> dict[str, Any]:
+    """Returns a category for each column of which an encoder of a fitted pipeline knows some.
+
+    Args:
+        model: the pipeline.
+        columns: what it is called with, for one that was fitted without names.
+    """
     found: dict[str, Any] = {}
-    for part, names in fitted_parts(model, None):
+    for part, names in fitted_parts(model, columns):
         categories = getattr(part, "categories_", None)
-        if isinstance(categories, list) and names is not None and len(names) == len(categories):
+        if isinstance(categories, list) and len(names) == len(categories):
             for name, known in zip(names, categories, strict=True):
                 # The missing value, where it is one of them, comes last.
                 if len(known) and isinstance(cell := _plain(known[0]), (str, bool, int, float)):
@@ -88,6 +95,7 @@ def example_to_instances(example: Any, schema: Schema) -> list[Any]:
     import pandas as pd
 
     if isinstance(example, pd.DataFrame):
+        example = example.set_axis([str(label) for label in example.columns], axis=1)
         binary = [c.name for c in schema.columns if c.type.kind is Kind.BINARY and c.name in example]
         rows = example.astype(object).where(example.notna(), None)
         for name in binary:

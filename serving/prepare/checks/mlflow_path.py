@@ -136,9 +136,8 @@ def _to_frame(schema: Schema, signature: str, rows: list[Any]) -> Frame:
     if any(column.type.kind is Kind.TENSOR for column in schema.columns):
         body: dict[str, Any] = {"instances": rows}
     else:
-        names = schema.names
         cells = [_cells(row, schema) for row in rows]
-        split = {"columns": names, "data": cells} if schema.form is Form.RECORD else {"data": cells}
+        split = {"columns": schema.labels, "data": cells} if schema.form is Form.RECORD else {"data": cells}
         body = {"dataframe_split": split}
     data, _ = _split_data_and_params(json.dumps(body))  # type: ignore[no-untyped-call]
     frame: Frame = _enforce_schema(infer_and_parse_data(data, theirs), theirs)

@@ -33,14 +33,14 @@ def inputs_to_data(inputs: Inputs, schema: Schema) -> Data:
     return to_data(inputs, _names(schema))
 
 
-def to_data(inputs: Inputs, names: tuple[str, ...] | None) -> Data:
+def to_data(inputs: Inputs, names: tuple[Any, ...] | None) -> Data:
     """The same with the columns' names; None of a tensor."""
     return inputs.columns[0] if names is None else Columns(names, inputs.columns)
 
 
-def _names(schema: Schema) -> tuple[str, ...] | None:
+def _names(schema: Schema) -> tuple[Any, ...] | None:
     is_tensor = schema.form is Form.BARE and schema.columns[0].type.kind is Kind.TENSOR
-    return None if is_tensor else tuple(schema.names)
+    return None if is_tensor else tuple(schema.labels)
 
 
 class CompiledRuntime:

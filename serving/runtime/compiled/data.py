@@ -17,7 +17,8 @@ Matrix = npt.NDArray[Any]
 class Columns(NamedTuple):
     """Columns with names, each an array of shape `(n_rows,)`."""
 
-    names: tuple[str, ...]
+    names: tuple[Any, ...]
+    """Text as a rule; see `serving.model.schema.Column.label`."""
     arrays: Sequence[npt.NDArray[Any]]
     frame: Any = None
     """The DataFrame that they come from, where a step in its own library made one."""
@@ -118,7 +119,7 @@ def check_finite(matrix: Matrix, *, allow_nan: bool = False) -> None:
 def concatenate(blocks: Sequence[Data]) -> Data:
     """Returns blocks side by side: one matrix, or columns where one of them holds text."""
     if any(isinstance(block, Columns) and any(map(is_text, block.arrays)) for block in blocks):
-        names: list[str] = []
+        names: list[Any] = []
         arrays: list[npt.NDArray[Any]] = []
         for block in blocks:
             own = block.arrays if isinstance(block, Columns) else list(block.T)

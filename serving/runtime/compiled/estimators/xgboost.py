@@ -153,7 +153,7 @@ def compile_xgboost_regressor(fitted: Any, sample: Data) -> Predictor:
 @compiles_predictor("xgboost.Booster")
 def compile_xgboost_booster(fitted: Any, sample: Data) -> Predictor:
     """Compiles a Booster, which predicts with all of its trees."""
-    names = list(sample.names) if isinstance(sample, Columns) else None
+    names = [_feature_name(label) for label in sample.names] if isinstance(sample, Columns) else None
     if fitted.feature_names is not None and fitted.feature_names != names:
         raise NotCompiled("it was fitted on other columns")
     model = _read_model(fitted)
@@ -161,6 +161,11 @@ def compile_xgboost_booster(fitted: Any, sample: Data) -> Predictor:
     if model["objective"]["name"] in ("binary:logistic", "multi:softprob"):
         return XgboostBooster(trees, np.arange(max(_n_groups(model), 2)))
     return XgboostRegressor(trees)
+
+
+def _feature_name(label: Any) -> str:
+    """Source: xgboost/data.py, pandas_feature_info."""
+    return " ".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 @dataclass
