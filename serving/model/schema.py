@@ -205,7 +205,10 @@ def _column(spec: dict[str, Any], default_name: str) -> Column:
     label = _label(spec.get("name", default_name))
     # pandas' `to_json` and pyarrow write such labels as text in the same way.
     return Column(
-        str(label), _type(spec), spec.get("required", True), "" if isinstance(label, str) else label
+        str(label),
+        _type(spec),
+        spec.get("required", True),
+        label="" if isinstance(label, str) else label,
     )
 
 

@@ -32,7 +32,7 @@ from serving.runtime.compiled.wrappers.composition import (
     count_steps_before_cells,
 )
 from serving.runtime.mixed import MixedRuntime, NativeLast, NativeStep
-from serving.runtime.native import NativeRuntime, adapter_of, inputs_to_frame
+from serving.runtime.native import NativeRuntime, adapter_of
 
 log = logging.getLogger("serving.prepare")
 
@@ -90,7 +90,7 @@ def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder:
                 group, lambda rows: native.predict(rows, {}), lambda rows: compiled.predict(rows, {})
             )
             comparison.single_rows(group, lambda rows: compiled.predict(rows, {}))
-        for matrix, expected, got in _threshold_answers(model, predictor, head, schema):
+        for matrix, expected, got in _threshold_answers(native, predictor, head, schema):
             comparison.thresholds(expected, got, len(matrix))
     return Compiled(compiled, native_steps, reason, comparison.parity())
 
@@ -178,7 +178,7 @@ def words_of(predictor: Predictor) -> set[str]:
 
 
 def _threshold_answers(
-    model: Any, predictor: Predictor, sample: Inputs, schema: Schema
+    native: NativeRuntime, predictor: Predictor, sample: Inputs, schema: Schema
 ) -> Iterator[tuple[npt.NDArray[Any], Output, Output]]:
     """What the last estimator and its compiled form say of rows on split thresholds, where there are any."""
     last = predictor.last if isinstance(predictor, ChainPredictor) else predictor
@@ -195,11 +195,11 @@ def _threshold_answers(
         return  # text reaches the estimator, which sorts it out itself
     rows = rows_on_thresholds(matrix, finders)
     if isinstance(predictor, ChainPredictor):
-        expected = adapter_of(model.steps[-1][1]).predict(rows, {})
+        expected = adapter_of(native.model.steps[-1][1]).predict(rows, {})
         got = last.output(rows)
     else:
         inputs = _matrix_to_inputs(rows, schema)
-        expected = adapter_of(model).predict(inputs_to_frame(inputs, schema), {})
+        expected = native.predict(inputs, {})
         got = last.output(inputs_to_data(inputs, schema))
     yield rows, expected, got
 

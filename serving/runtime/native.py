@@ -9,6 +9,7 @@ import importlib.util
 import itertools
 import sys
 import warnings
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,8 +20,9 @@ import pandas as pd
 import yaml
 
 from serving.errors import ModelRefused
-from serving.model.schema import MAY_BE_MISSING, NONE, Column, Form, Inputs, Kind, Schema
+from serving.model.schema import DTYPES, MAY_BE_MISSING, NONE, Column, Form, Inputs, Kind, Schema
 from serving.runtime import Description, Output
+from serving.runtime.categories import Categories, category_codes, lightgbm_categories, xgboost_categories
 from serving.runtime.compiled.links import probability_output
 from serving.runtime.compiled.nodes import type_name
 from serving.runtime.pickles import load_pickle
@@ -49,6 +51,7 @@ class NativeRuntime:
     def __init__(self, adapter: _Adapter, schema: Schema) -> None:
         self._adapter = adapter
         self._schema = schema
+        self._recodings = _recodings(adapter.model, schema)
         self.description = adapter.description
 
     @property
@@ -62,7 +65,7 @@ class NativeRuntime:
 
     def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:
         """Returns what the model says of the rows; raises whatever the model raises."""
-        return self.predict_frame(inputs_to_frame(inputs, self._schema), params)
+        return self.predict_frame(inputs_to_frame(inputs, self._schema, self._recodings), params)
 
     def predict_frame(self, frame: Frame, params: dict[str, Any]) -> Output:
         """The same of rows as the model itself takes them."""
@@ -229,11 +232,89 @@ def adapter_of(model: Any) -> _Adapter:
     return _Estimator(model)
 
 
-def inputs_to_frame(inputs: Inputs, schema: Schema) -> Frame:
+class Recoding:
+    """From a column's cells to pandas' `category`, with the categories of the fit."""
+
+    def __init__(self, categories: Categories, kind: str) -> None:
+        self._codes = categories.codes(kind)
+        values = None if categories.dtype.startswith("str") else categories.dtype
+        self._dtype = pd.CategoricalDtype(pd.Index(categories.values, dtype=values))
+
+    def __call__(self, cells: npt.NDArray[Any]) -> pd.Categorical:
+        """Returns the categories of the cells; a missing one, or one that is unknown, is missing."""
+        return pd.Categorical.from_codes(category_codes(cells, self._codes), dtype=self._dtype)
+
+
+def _recodings(model: Any, schema: Schema) -> dict[int, Recoding]:
+    """How the columns become categories that a booster was fitted on, by position.
+
+    Raises:
+        ModelRefused: its file does not tell.
+    """
+    if any(column.type.kind is Kind.TENSOR for column in schema.columns):
+        return {}  # an array has the codes themselves
+    own = [_column_kind(column.type.kind) for column in schema.columns]
+    for part, columns in _asked_with_the_rows(model, list(range(len(own)))):
+        kinds = ["" if column is None else own[column] for column in columns]
+        found = _booster_categories(part, kinds).items()
+        reached = {columns[position]: categories for position, categories in found}
+        if reached:
+            return {c: Recoding(categories, own[c]) for c, categories in reached.items() if c is not None}
+    return {}
+
+
+def _column_kind(kind: Kind) -> str:
+    return np.dtype(DTYPES.get(kind, object)).kind if kind in DTYPES or kind is Kind.STRING else ""
+
+
+def _booster_categories(model: Any, kinds: list[str]) -> dict[int, Categories]:
+    """The categories of a booster's columns by their positions; none of any other model."""
+    library = type_name(model).partition(".")[0]
+    try:
+        if library == "lightgbm":
+            return lightgbm_categories(getattr(model, "booster_", model), kinds)
+        if library == "xgboost":
+            return xgboost_categories(model.get_booster() if hasattr(model, "get_booster") else model, kinds)
+    except AttributeError:
+        pass  # it is not fitted: what was fitted is a copy of it
+    return {}
+
+
+def _asked_with_the_rows(model: Any, columns: list[int | None]) -> Iterator[tuple[Any, list[int | None]]]:
+    """Yields the model and the parts of it that are called with columns of its own rows, and which columns these are."""
+    yield model, columns
+    steps = [step for _, step in getattr(model, "steps", ()) if step not in (None, "passthrough")]
+    for step in steps[:-1]:
+        if type_name(step) != "sklearn.ColumnTransformer":
+            return
+        columns = _passed_on(step, columns)
+    parts = steps[-1:]
+    parts += [
+        getattr(model, name, None) for name in ("best_estimator_", "estimator_", "regressor_", "estimator")
+    ]
+    for name in ("estimators_", "calibrated_classifiers_"):
+        found = getattr(model, name, None)
+        parts += found if isinstance(found, list) else []
+    for part in parts:
+        if part is not None:
+            yield from _asked_with_the_rows(part, columns)
+
+
+def _passed_on(step: Any, columns: list[int | None]) -> list[int | None]:
+    """Which of the columns a ColumnTransformer's output has as they were."""
+    out: list[int | None] = [None] * max(part.stop for part in step.output_indices_.values())
+    for name, transformer, _ in step.transformers_:
+        if transformer == "passthrough" or getattr(transformer, "func", transformer) is None:
+            indices = step._transformer_to_input_indices[name]  # noqa: SLF001  # nothing public has positions
+            out[step.output_indices_[name]] = [columns[index] for index in indices]
+    return out
+
+
+def inputs_to_frame(inputs: Inputs, schema: Schema, recodings: dict[int, Recoding] | None = None) -> Frame:
     """Returns what a model of the signature is called with.
 
-    A DataFrame for columns (text as pandas' `str`, a missing value as NaN), an array of shape
-    `(n_rows, *shape)` for one tensor, a dict of arrays for several.
+    A DataFrame for columns (text as pandas' `str`, a missing value as NaN; categories where there is a recoding),
+    an array of shape `(n_rows, *shape)` for one tensor, a dict of arrays for several.
     """
     if any(column.type.kind is Kind.TENSOR for column in schema.columns):
         if schema.form is Form.BARE:
@@ -241,13 +322,12 @@ def inputs_to_frame(inputs: Inputs, schema: Schema) -> Frame:
             # A .npy body is read where it lies, and a model may write into what it is given.
             return tensor if tensor.flags.writeable else tensor.copy()
         return dict(zip(schema.labels, inputs.columns, strict=True))
-    frame = pd.DataFrame(
-        {
-            label: _to_pandas(values, column)
-            for label, column, values in zip(schema.labels, schema.columns, inputs.columns, strict=True)
-        },
-        copy=False,
-    )
+    columns: list[Any] = [
+        _to_pandas(values, column) for column, values in zip(schema.columns, inputs.columns, strict=True)
+    ]
+    for position, recode in (recodings or {}).items():
+        columns[position] = recode(inputs.columns[position])
+    frame = pd.DataFrame(dict(zip(schema.labels, columns, strict=True)), copy=False)
     if schema.form is not Form.RECORD:
         frame.columns = pd.RangeIndex(len(schema.columns))
     return frame
@@ -348,7 +428,7 @@ class _XgboostBooster:
     def predict(self, frame: Frame, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
         import xgboost
 
-        raw = self.model.predict(xgboost.DMatrix(frame))
+        raw = self.model.predict(xgboost.DMatrix(frame, enable_categorical=True))
         return probability_output(raw) if self._is_classifier else Output(values=raw)
 
 

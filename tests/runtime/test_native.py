@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_pyfunc_gets_its_optional_columns_whatever_stands_in_the_rows_beside(folder: Path):
     schema = parse_schema(mlflow.pyfunc.load_model(folder).metadata.signature.inputs.to_json())
-    model = load_native(folder, schema)
+    model = load_native(folder, schema, None)
     names = {"x1", "double", "float", "string", "datetime"}
 
     def columns(rows: list[dict[str, Any]]) -> set[str]:

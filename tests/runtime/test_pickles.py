@@ -248,7 +248,7 @@ TOUCH = "open('pwned', 'w')"
         called(np.random._pickle.__bit_generator_ctor, xgboost.Booster),
         called(np.dtype, called(eval, TOUCH)),
     ],
-    ids=lambda attack: f"{attack.__reduce__()[0]!r:.60}",
+    ids=lambda attack: type(attack.__reduce__()[0]).__name__,
 )
 def test_nothing_is_called_but_constructors_that_are_listed(load: Any, attack: Any, untouched: Path) -> None:
     with pytest.raises(Refused):

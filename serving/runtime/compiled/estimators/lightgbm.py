@@ -7,7 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
+from serving.runtime.categories import lightgbm_categories
 from serving.runtime.compiled.data import Columns, Data, as_matrix, is_text
+from serving.runtime.compiled.estimators.categories import (
+    CodedColumns,
+    SetCollector,
+    SetColumns,
+    code_columns,
+)
 from serving.runtime.compiled.estimators.leaves import LeafSum, Tree, compile_leaves
 from serving.runtime.compiled.links import expit, probability_output, two_columns
 from serving.runtime.compiled.nodes import Node, NotCompiled, Predictor, compiles_predictor
@@ -48,29 +55,32 @@ class LightgbmTrees(Node):
     """Columns in which zero is a missing value."""
     rounds_to_zero: bool
     """Whether it matters that very small numbers are zeros."""
-    tables: npt.NDArray[np.bool_]
-    """Shape `(n_splits, n_categories)`: whether a category goes right; the last column is that of all numbers
-    that stand for no category. One row for each set of categories that the trees split by; it becomes a
-    column that they split at one half."""
-    features: npt.NDArray[np.intp]
-    """Shape `(n_splits,)`: which column each split looks at."""
+    coded: CodedColumns | None
+    sets: SetColumns
     n_averaged: int
     """What a random forest divides by; 0 where the trees are a sum."""
     transform: str
     sigmoid: float
     """The factor in the exponent of the sigmoid."""
 
-    def predict(self, data: Data) -> Floats:
-        """Returns shape `(n_rows,)`, or `(n_rows, n_classes)` of more than two classes.
+    def raw(self, data: Data) -> Floats:
+        """Returns the raw scores, shape `(n_rows,)`, or `(n_rows, n_classes)` of more than two classes.
 
         Raises:
             ValueError: text.
         """
+        if self.coded is not None:
+            data = self.coded.encode(data)
         if isinstance(data, Columns) and any(is_text(array) for array in data.arrays):
             raise ValueError("pandas dtypes must be int, float or bool")
         raw = np.ascontiguousarray(self.trees.sum(self._matrix(as_matrix(data))).T)
         if self.n_averaged:
             raw /= self.n_averaged
+        return raw
+
+    def predict(self, data: Data) -> Floats:
+        """Returns what the objective makes of the raw scores, of the same shape."""
+        raw = self.raw(data)
         if self.transform == "identity":
             return raw
         if self.transform == "sigmoid":
@@ -95,14 +105,7 @@ class LightgbmTrees(Node):
             some = out[:, self.zeros]
             out = out.copy()
             out[:, self.zeros] = np.where(np.abs(some) <= ZERO, np.nan, some)
-        if len(self.features):
-            n_categories = self.tables.shape[1] - 1
-            # Source: LightGBM, include/LightGBM/tree.h, CategoricalDecision: the fraction is cut off.
-            codes = np.trunc(matrix.take(self.features, axis=1))
-            known = (codes >= 0) & (codes < n_categories)
-            codes = np.where(known, codes, n_categories).astype(np.intp)
-            out = np.concatenate([out, self.tables[np.arange(len(self.features)), codes]], axis=1)
-        return out
+        return self.sets.append(out)
 
 
 def _exp(x: Floats) -> Floats:
@@ -125,6 +128,10 @@ class LightgbmClassifier(Predictor):
         if out.ndim == 1:
             out = two_columns(out)
         return Output(labels=self.classes.take(out.argmax(axis=1)), probabilities=out)
+
+    def decision(self, data: Data) -> npt.NDArray[Any]:
+        """Returns the raw scores."""
+        return self.trees.raw(data)
 
 
 @dataclass
@@ -183,10 +190,10 @@ def _compile_estimator(fitted: Any, sample: Data) -> tuple[LightgbmTrees, str]:
 
 
 def _compile_trees(booster: Any, sample: Data) -> tuple[LightgbmTrees, str]:
-    arrays = sample.arrays if isinstance(sample, Columns) else [sample]
-    n_columns = len(arrays) if isinstance(sample, Columns) else sample.shape[1]
-    if booster.pandas_categorical or any(is_text(array) for array in arrays):
-        raise NotCompiled("LightGBM's pandas categories have no compiled form")
+    n_columns = len(sample.arrays) if isinstance(sample, Columns) else sample.shape[1]
+    # An array has the codes themselves.
+    kinds = [array.dtype.kind for array in sample.arrays] if isinstance(sample, Columns) else None
+    coded = code_columns(lightgbm_categories(booster, kinds) if kinds else {}, sample)
     # Both this and `predict` stop at the best iteration where there is one.
     header, *blocks = booster.model_to_string().partition("end of trees")[0].split("\nTree=")
     model = _read(header)
@@ -208,15 +215,15 @@ def _compile_trees(booster: Any, sample: Data) -> tuple[LightgbmTrees, str]:
         raise NotCompiled("its leaves are linear models")
     splits = _Splits(n_columns)
     trees = [splits.tree(part) for part in parts]
-    finder = compile_leaves(trees, n_columns + len(splits.features), dtype=np.float64)
+    finder = compile_leaves(trees, splits.sets.n_columns, dtype=np.float64)
     values = np.concatenate([_floats(part["leaf_value"]) for part in parts])
     node = LightgbmTrees(
         LeafSum(finder, values, n_groups),
         n_columns,
         splits.zeros(),
         splits.rounds_to_zero,
-        splits.tables(),
-        np.array(splits.features, dtype=np.intp),
+        coded,
+        splits.sets.columns(of_xgboost=False),
         len(trees) // n_groups if "average_output" in model else 0,
         transform,
         sigmoid,
@@ -238,17 +245,11 @@ def _integers(text: str) -> npt.NDArray[np.int64]:
 
 
 class _Splits:
-    """Collects what trees split by, while turning the trees into ours.
-
-    Ours see the columns, then one column per set of categories.
-    """
+    """Collects what trees split by, while turning the trees into ours."""
 
     def __init__(self, n_columns: int) -> None:
-        self._n_columns = n_columns
-        self._columns: dict[tuple[int, bytes], int] = {}
-        self._sets: list[npt.NDArray[np.bool_]] = []
         self._missing: dict[int, set[int]] = {}
-        self.features: list[int] = []
+        self.sets = SetCollector(n_columns, others_go_right=True)
         self.rounds_to_zero = False
 
     def tree(self, part: dict[str, str]) -> Tree:
@@ -271,7 +272,8 @@ class _Splits:
             bounds, words = _integers(part["cat_boundaries"]), _integers(part["cat_threshold"])
             for index in np.flatnonzero(is_categorical).tolist():
                 start, stop = bounds[int(threshold[index])], bounds[int(threshold[index]) + 1]
-                feature[index] = self._column(int(feature[index]), words[start:stop])
+                goes_right = (words[start:stop, np.newaxis] >> np.arange(32) & 1 == 0).ravel()
+                feature[index] = self.sets.column(int(feature[index]), goes_right)
                 threshold[index] = 0.5
         # Its inner nodes come first here, then its leaves, which it counts as -1, -2, …
         leaves = np.full(n_leaves, -1)
@@ -294,19 +296,3 @@ class _Splits:
         if any(len(self._missing[feature]) > 1 for feature in found):
             raise NotCompiled("its trees do not agree on what is missing")
         return sorted(found)
-
-    def tables(self) -> npt.NDArray[np.bool_]:
-        """Whether a category goes right; shape `(n_splits, n_categories + 1)`."""
-        width = max((len(one) for one in self._sets), default=0)
-        goes_right = np.ones((len(self._sets), width + 1), dtype=bool)
-        for row, goes_left in zip(goes_right, self._sets, strict=True):
-            row[: len(goes_left)] = ~goes_left
-        return goes_right
-
-    def _column(self, feature: int, words: npt.NDArray[np.int64]) -> int:
-        key = (feature, words.tobytes())
-        if key not in self._columns:
-            self._columns[key] = self._n_columns + len(self._sets)
-            self._sets.append((words[:, np.newaxis] >> np.arange(32) & 1).astype(bool).ravel())
-            self.features.append(feature)
-        return self._columns[key]

@@ -8,7 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
+from serving.runtime.categories import xgboost_categories
 from serving.runtime.compiled.data import Columns, Data, is_text
+from serving.runtime.compiled.estimators.categories import (
+    CodedColumns,
+    SetCollector,
+    SetColumns,
+    code_columns,
+)
 from serving.runtime.compiled.estimators.leaves import LeafSum, Tree, compile_leaves
 from serving.runtime.compiled.links import expit, probability_output
 from serving.runtime.compiled.nodes import Node, NotCompiled, Predictor, compiles_predictor
@@ -46,6 +53,8 @@ class XgboostTrees(Node):
     refuses_infinity: bool
     """A DMatrix does; predictions in place do not."""
     transform: str
+    coded: CodedColumns | None
+    sets: SetColumns
 
     def margins(self, data: Data) -> Floats:
         """Returns shape `(n_rows,)`, or `(n_rows, n_classes)` of more than two classes.
@@ -53,12 +62,12 @@ class XgboostTrees(Node):
         Raises:
             ValueError: text, or an infinite number where that is refused.
         """
-        matrix = _matrix(data)
+        matrix = _matrix(data if self.coded is None else self.coded.encode(data))
         if self.missing == self.missing:  # anything but NaN
             matrix[matrix == np.float32(self.missing)] = np.nan
         if self.refuses_infinity and np.isinf(matrix).any():
             raise ValueError("Input data contains `inf` or a value too large")
-        return np.ascontiguousarray(self.trees.sum(matrix).T)
+        return np.ascontiguousarray(self.trees.sum(self.sets.append(matrix)).T)
 
     def predict(self, data: Data) -> Floats:
         """Returns probabilities or values of the same shape; classes, shape `(n_rows,)`, of multi:softmax."""
@@ -209,15 +218,15 @@ def _compile_trees(
 ) -> XgboostTrees:
     parameters, boosting = model["learner_model_param"], model["gradient_booster"]
     n_features = int(parameters["num_feature"])
-    _check_input(sample, n_features)
+    coded = _code_columns(booster, sample, n_features)
     transform = TRANSFORMS.get(model["objective"]["name"])
     if transform is None:
         raise NotCompiled(f"its objective is {model['objective']['name']}")
     if boosting["name"] not in ("gbtree", "dart"):
         raise NotCompiled(f"its booster is {boosting['name']}")
     forest = boosting.get("gbtree", boosting)["model"]
-    if int(parameters["num_target"]) > 1 or any(len(t["categories"]) for t in forest["trees"]):
-        raise NotCompiled("it has several targets or splits by categories")
+    if int(parameters["num_target"]) > 1:
+        raise NotCompiled("it has several targets")
     stop = forest["iteration_indptr"][n_iterations] if n_iterations else len(forest["trees"])
     groups = np.array(forest["tree_info"][:stop], dtype=np.intp)
     n_groups = _n_groups(model)
@@ -226,7 +235,8 @@ def _compile_trees(
 
     start = _base_margins(booster, n_features, n_groups)
     weights = np.array(boosting.get("weight_drop", [1.0] * stop), dtype=np.float32)
-    trees = [_to_tree(one) for one in forest["trees"][:stop]]
+    sets = SetCollector(n_features, others_go_right=False)
+    trees = [_to_tree(one, sets) for one in forest["trees"][:stop]]
     values = []
     for index, tree in enumerate(trees):
         value = np.array(forest["trees"][index]["split_conditions"], dtype=np.float32)[tree.leaves]
@@ -241,30 +251,40 @@ def _compile_trees(
     # The sums start from the constant; added to the first trees' leaves, it is added first.
     for group in range(n_groups):
         values[order[group]] = start[group] + values[order[group]]
-    finder = compile_leaves([trees[i] for i in order], n_features, strict=True)
+    finder = compile_leaves([trees[i] for i in order], sets.n_columns, strict=True)
     total = LeafSum(finder, np.concatenate([values[i] for i in order]), n_groups)
-    return XgboostTrees(total, missing, not in_place, transform)
+    return XgboostTrees(total, missing, not in_place, transform, coded, sets.columns(of_xgboost=True))
 
 
-def _to_tree(tree: dict[str, Any]) -> Tree:
-    if any(tree["split_type"]) or int(tree["tree_param"]["size_leaf_vector"]) > 1:
-        raise NotCompiled("it splits by categories or has several values per leaf")
+def _to_tree(tree: dict[str, Any], sets: SetCollector) -> Tree:
+    if int(tree["tree_param"]["size_leaf_vector"]) > 1:
+        raise NotCompiled("it has several values per leaf")
+    features = np.array(tree["split_indices"], dtype=np.int64)
+    thresholds = np.array(tree["split_conditions"], dtype=np.float32)
+    codes = np.array(tree["categories"], dtype=np.int64)
+    parts = zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
+    for node, start, size in parts:
+        # Source: XGBoost, src/common/categorical.h, Decision: what is not in the set goes left.
+        goes_right = np.zeros(codes[start : start + size].max(initial=-1) + 1, dtype=bool)
+        goes_right[codes[start : start + size]] = True
+        features[node] = sets.column(int(features[node]), goes_right)
+        thresholds[node] = 0.5
     return Tree(
-        np.array(tree["split_indices"], dtype=np.int64),
-        np.array(tree["split_conditions"], dtype=np.float32),
+        features,
+        thresholds,
         np.array(tree["left_children"], dtype=np.int64),
         np.array(tree["right_children"], dtype=np.int64),
         np.array(tree["default_left"], dtype=bool),
     )
 
 
-def _check_input(sample: Data, n_features: int) -> None:
-    arrays = sample.arrays if isinstance(sample, Columns) else [sample]
-    if any(is_text(array) for array in arrays):
-        raise NotCompiled("XGBoost takes no text")
-    n_columns = len(arrays) if isinstance(sample, Columns) else sample.shape[1]
+def _code_columns(booster: Any, sample: Data, n_features: int) -> CodedColumns | None:
+    n_columns = len(sample.arrays) if isinstance(sample, Columns) else sample.shape[1]
     if n_columns != n_features:
         raise NotCompiled("it was fitted on another number of columns")
+    if not isinstance(sample, Columns):
+        return None  # an array has the codes themselves
+    return code_columns(xgboost_categories(booster, [array.dtype.kind for array in sample.arrays]), sample)
 
 
 def _base_margins(booster: Any, n_features: int, n_groups: int) -> Floats:

@@ -1,6 +1,5 @@
 import lightgbm
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,33 +157,13 @@ def test_the_best_iteration_is_the_last_that_counts():
     assert_identical(model, frame)
 
 
-def test_integers_and_booleans():
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"i": rng.integers(0, 99, size=200), "b": rng.random(200) < 0.5})
-    model = LGBMRegressor(n_estimators=9, verbose=-1, n_jobs=1).fit(frame, frame["i"] * frame["b"])
-    assert_identical(model, frame)
-
-
-def test_text_is_refused():
-    frame = to_frame(np.random.default_rng(0).normal(size=(50, 2)))
-    model = LGBMRegressor(n_estimators=3, verbose=-1, n_jobs=1).fit(frame, frame["x0"])
-    node = compiled(model, to_data(frame))
-    odd = frame.astype({"x1": object})
-    with pytest.raises(ValueError, match="dtypes"):
-        model.predict(odd)
-    with pytest.raises(ValueError, match="dtypes"):
-        node.output(to_data(odd))
-
-
 def test_what_is_not_compiled():
     rng = np.random.default_rng(0)
     frame = to_frame(rng.normal(size=(80, 2)))
     quiet = {"n_estimators": 2, "verbose": -1, "n_jobs": 1}
-    coded = frame.assign(x1=pd.Categorical(rng.integers(0, 4, size=80)))
-    categories = LGBMRegressor(**quiet).fit(coded, frame["x0"])
     linear = LGBMRegressor(**quiet, linear_tree=True).fit(frame, frame["x0"])
     early = LGBMRegressor(**quiet, pred_early_stop=True).fit(frame, frame["x0"])
     own = LGBMRegressor(**quiet, objective=lambda y, p: (p - y, np.ones_like(y))).fit(frame, frame["x0"])
-    for model in (categories, linear, early, own):
+    for model in (linear, early, own):
         with pytest.raises(NotCompiled):
             compile_predictor(model, to_data(frame))

@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 import xgboost
 from hypothesis import given
@@ -132,15 +131,6 @@ def test_another_number_stands_for_missing():
     assert_identical(model, to_frame(matrix))
 
 
-def test_integers_and_booleans():
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame(
-        {"i": rng.integers(0, 2**60, size=200), "b": rng.random(200) < 0.5, "f": rng.random(200)}
-    )
-    model = XGBRegressor(n_estimators=9, n_jobs=1).fit(frame, frame["f"] * frame["b"] + frame["i"] / 2**60)
-    assert_identical(model, frame)
-
-
 def test_a_matrix():
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(200, 3))
@@ -164,17 +154,6 @@ def test_a_booster_refuses_infinity_where_an_estimator_does_not():
             node.output(to_data(rows))
 
 
-def test_text_is_refused():
-    frame = to_frame(np.random.default_rng(0).normal(size=(50, 2)))
-    model = XGBRegressor(n_estimators=3, n_jobs=1).fit(frame, frame["x0"])
-    node = compiled(model, to_data(frame))
-    odd = frame.astype({"x1": object})
-    with pytest.raises(ValueError, match="dtypes"):
-        model.predict(odd)
-    with pytest.raises(ValueError, match="dtypes"):
-        node.output(to_data(odd))
-
-
 def test_what_is_not_compiled():
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(60, 2))
@@ -182,11 +161,9 @@ def test_what_is_not_compiled():
     linear = XGBRegressor(booster="gblinear", n_estimators=2).fit(matrix, matrix[:, 0])
     several = XGBRegressor(n_estimators=2).fit(matrix, matrix)
     leaves = XGBRegressor(n_estimators=2, multi_strategy="multi_output_tree").fit(matrix, matrix)
-    coded = frame.assign(x1=pd.Categorical(rng.integers(0, 9, size=60)))
-    categories = XGBRegressor(n_estimators=5, enable_categorical=True).fit(coded, rng.normal(size=60))
-    for model in (linear, several, leaves, categories):
+    for model in (linear, several, leaves):
         with pytest.raises(NotCompiled):
-            compile_predictor(model, matrix[:2] if model is not categories else to_data(frame))
+            compile_predictor(model, matrix[:2])
     named = XGBRegressor(n_estimators=2).fit(frame, frame["x0"]).get_booster()
     with pytest.raises(NotCompiled, match="columns"):
         compile_predictor(named, matrix)

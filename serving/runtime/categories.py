@@ -1,0 +1,166 @@
+"""The categories that boosters of XGBoost and LightGBM know by themselves, from pandas' `category` columns.
+
+A signature has no such type: it has that of the categories, and so have the rows that arrive. The model's file
+has the categories, whose positions are what the trees split by.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.errors import ModelRefused
+
+TEXT, NUMBER, INTEGER, BOOLEAN = "O", "f", "i", "b"
+"""What a column holds: the kind of its NumPy dtype."""
+
+NO_CATEGORY = -1
+"""The code of a missing cell, and of one that is none of the categories: to both libraries, and to pandas, they
+are the same."""
+
+_INTEGER_DTYPES = {9: "i1", 10: "u1", 11: "i2", 12: "u2", 13: "i4", 15: "i8"}
+"""Source: XGBoost, include/xgboost/json.h, Value::ValueKind, of its typed arrays."""
+
+
+class Categories(NamedTuple):
+    """The categories of one column, in the order of their codes."""
+
+    values: Sequence[Any]
+    """Texts, numbers or booleans."""
+    dtype: str
+    """NumPy's name of what pandas held them as; XGBoost compares it."""
+
+    def codes(self, kind: str) -> dict[Any, int]:
+        """Returns the code of each cell, of a column that holds cells of that kind."""
+        codes = {value: code for code, value in enumerate(self.values)}
+        if kind == TEXT and not all(isinstance(value, str) for value in self.values):
+            codes |= {str(value): code for value, code in codes.items()}
+        return codes
+
+
+def lightgbm_categories(booster: Any, kinds: Sequence[str]) -> dict[int, Categories]:
+    """Returns the categories by position of their column.
+
+    Args:
+        booster: a LightGBM Booster.
+        kinds: of its columns.
+
+    Raises:
+        ModelRefused: its file does not tell which columns they are of.
+    """
+    known = booster.pandas_categorical
+    if not known:
+        return {}
+    header = booster.model_to_string(num_iteration=1).partition("\nTree=")[0]
+    lines = (line.partition("=") for line in header.splitlines())
+    infos = next(value for key, _, value in lines if key == "feature_infos").split(" ")
+    positions = _find_columns(known, kinds, infos) if len(infos) == len(kinds) else None
+    if positions is None:
+        raise ModelRefused(
+            "LightGBM's file does not tell which columns its categories are of; train it on categories of text"
+        )
+    return {
+        position: Categories(values, np.array(values).dtype.name)
+        for position, values in zip(positions, known, strict=True)
+    }
+
+
+def xgboost_categories(booster: Any, kinds: Sequence[str]) -> dict[int, Categories]:
+    """Returns the categories by position of their column.
+
+    Args:
+        booster: an XGBoost Booster.
+        kinds: of its columns.
+
+    Raises:
+        ModelRefused: a column of text has none.
+    """
+    if "c" not in (booster.feature_types or ()):
+        return {}
+    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+    boosting = learner["gradient_booster"]
+    found = dict(_stored(boosting.get("gbtree", boosting)["model"].get("cats", {}).get("enc", [])))
+    if any(kind == TEXT and position not in found for position, kind in enumerate(kinds)):
+        raise ModelRefused(
+            "XGBoost's file does not have the categories of a column of text, as before 3.1; train it again with a "
+            "later one"
+        )
+    return found
+
+
+def _stored(columns: list[dict[str, Any]]) -> Iterator[tuple[int, Categories]]:
+    """The categories that a file holds, by position.
+
+    Raises:
+        ModelRefused: they are cut off.
+
+    Source: XGBoost, src/data/cat_container.cc, CatContainer::Save; xgboost/_data_utils.py, npstr_to_arrow_strarr,
+    which counts letters where bytes are meant.
+    """
+    for position, column in enumerate(columns):
+        if "type" in column:
+            yield position, Categories(column["values"], np.dtype(_INTEGER_DTYPES[column["type"]]).name)
+        elif column["values"] or len(column["offsets"]) > 1:
+            # Of other letters a byte is negative.
+            if min(column["values"], default=0) < 0:
+                raise ModelRefused(
+                    "XGBoost has cut off its categories in the file, as it does where not all letters are ASCII; train "
+                    "it on categories of plain letters or of integers"
+                )
+            text = bytes(column["values"]).decode()
+            ends = itertools.pairwise(column["offsets"])
+            yield position, Categories([text[start:stop] for start, stop in ends], "str")
+
+
+def _find_columns(known: list[list[Any]], kinds: Sequence[str], infos: list[str]) -> list[int] | None:
+    """The positions of the columns that lists of categories are of, in their order; None where several will do.
+
+    LightGBM writes down the lists, in the order of their columns, and of each column either the codes that the
+    trees know of, `2:0:1`, or the least and the largest number, `[0:2]`: of categories that are in an order, and
+    of all that are none. A column of text has categories in any case.
+    """
+    n_columns, n_lists = len(kinds), len(known)
+    # Of the columns from each on and the lists from each on: how many columns of codes the best way takes in, how
+    # many ways are as good, and whether the column is taken in. Behind the last, all lists must have been used.
+    best: list[list[tuple[int, int, bool]]] = [
+        [(0, int(left == n_lists), False) for left in range(n_lists + 1)] for _ in range(n_columns + 1)
+    ]
+    for column in range(n_columns - 1, -1, -1):
+        for one in range(n_lists + 1):
+            score, n_ways, taken = *best[column + 1][one][:2], False
+            if kinds[column] == TEXT:
+                n_ways = 0
+            if one < n_lists and _may_be_of(known[one], kinds[column], infos[column]):
+                more, more_ways, _ = best[column + 1][one + 1]
+                more += not infos[column].startswith("[") and infos[column] != "none"
+                if more_ways and (not n_ways or more > score):
+                    score, n_ways, taken = more, more_ways, True
+                elif more_ways and more == score:
+                    n_ways += more_ways
+            best[column][one] = score, n_ways, taken
+    if best[0][0][1] != 1:
+        return None
+    positions: list[int] = []
+    for column in range(n_columns):
+        if best[column][len(positions)][2]:
+            positions.append(column)
+    return positions
+
+
+def _may_be_of(values: list[Any], kind: str, info: str) -> bool:
+    types = {type(value) for value in values}
+    fits = {TEXT: True, BOOLEAN: types <= {bool}, INTEGER: types <= {int}, NUMBER: types <= {int, float}}
+    if not fits.get(kind, False):
+        return False
+    if info == "none":
+        return True
+    codes = [float(code) for code in info.strip("[]").split(":")]
+    return all(code.is_integer() and NO_CATEGORY <= code < len(values) for code in codes)
+
+
+def category_codes(cells: npt.NDArray[Any], codes: Mapping[Any, int]) -> npt.NDArray[np.intp]:
+    """Returns the codes of a column's cells."""
+    return np.fromiter((codes.get(cell, NO_CATEGORY) for cell in cells.tolist()), np.intp, len(cells))

@@ -1,0 +1,114 @@
+"""Categories in boosters: which code a cell has, and trees that split by sets of codes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.runtime.categories import NO_CATEGORY
+from serving.runtime.categories import Categories as Known
+from serving.runtime.compiled.data import Columns, Data, is_text
+from serving.runtime.compiled.nodes import Node, NotCompiled
+from serving.runtime.compiled.transformers.encoding import Categories
+
+
+@dataclass
+class CodedColumns(Node):
+    """Columns that a booster sees as codes of categories."""
+
+    positions: list[int]
+    columns: list[Categories]
+    """Of each position."""
+
+    def encode(self, data: Data) -> Data:
+        """Returns the data with codes in place of categories; NaN for a missing or unknown one."""
+        if not isinstance(data, Columns):
+            return data
+        arrays = list(data.arrays)
+        for position, column in zip(self.positions, self.columns, strict=True):
+            codes = column.of(arrays[position]).astype(np.float64)
+            codes[codes < 0] = np.nan
+            arrays[position] = codes
+        return Columns(data.names, arrays)
+
+
+def code_columns(categories: Mapping[int, Known], sample: Data) -> CodedColumns | None:
+    """Returns the columns that have categories; None where there are none.
+
+    Raises:
+        NotCompiled: a column of text has none.
+    """
+    arrays = sample.arrays if isinstance(sample, Columns) else []
+    if any(is_text(array) and position not in categories for position, array in enumerate(arrays)):
+        raise NotCompiled("boosters take no text")
+    columns = [
+        Categories(
+            known.codes(arrays[position].dtype.kind),
+            NO_CATEGORY,
+            NO_CATEGORY,
+            refuses_infinity=False,
+        )
+        for position, known in categories.items()
+    ]
+    return CodedColumns(list(categories), columns) if columns else None
+
+
+@dataclass
+class SetColumns(Node):
+    """The sets of codes that trees split by, each as a column that they split at one half."""
+
+    features: npt.NDArray[np.intp]
+    """Shape `(n_sets,)`: which column each set is of."""
+    tables: npt.NDArray[np.bool_]
+    """Shape `(n_sets, n_codes + 1)`: whether a code goes right; the last is for numbers that are no code."""
+    of_xgboost: bool
+    """There NaN goes where the node says, and -0.5 is no code; in LightGBM NaN is no code, and -0.5 is 0."""
+
+    def append(self, matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns the matrix with the columns behind its own."""
+        if not len(self.features):
+            return matrix
+        n_codes = self.tables.shape[1] - 1
+        # Source: XGBoost, src/common/categorical.h, Decision; LightGBM, include/LightGBM/tree.h, CategoricalDecision.
+        codes = (np.floor if self.of_xgboost else np.trunc)(matrix.take(self.features, axis=1))
+        is_code = (codes >= 0) & (codes < n_codes)
+        places = np.where(is_code, codes, n_codes).astype(np.intp)
+        columns = self.tables[np.arange(len(self.features)), places].astype(matrix.dtype)
+        if self.of_xgboost:
+            columns[np.isnan(codes)] = np.nan
+        return np.concatenate([matrix, columns], axis=1)
+
+
+class SetCollector:
+    """Collects the sets while trees are turned into ours."""
+
+    def __init__(self, n_columns: int, *, others_go_right: bool) -> None:
+        self._n_columns = n_columns
+        self._others_go_right = others_go_right
+        self._sets: dict[tuple[int, bytes], int] = {}
+        self._goes_right: list[npt.NDArray[np.bool_]] = []
+        self._features: list[int] = []
+
+    @property
+    def n_columns(self) -> int:
+        """The number of all columns: those of the input, and one for each set."""
+        return self._n_columns + len(self._features)
+
+    def column(self, feature: int, goes_right: npt.NDArray[np.bool_]) -> int:
+        """Returns the column for a set: of the codes 0, 1, … whether each goes right."""
+        key = (feature, goes_right.tobytes())
+        if key not in self._sets:
+            self._sets[key] = self.n_columns
+            self._goes_right.append(goes_right)
+            self._features.append(feature)
+        return self._sets[key]
+
+    def columns(self, *, of_xgboost: bool) -> SetColumns:
+        """Returns all of them."""
+        width = max(map(len, self._goes_right), default=0)
+        tables = np.full((len(self._goes_right), width + 1), self._others_go_right)
+        for row, goes_right in zip(tables, self._goes_right, strict=True):
+            row[: len(goes_right)] = goes_right
+        return SetColumns(np.array(self._features, dtype=np.intp), tables, of_xgboost)
