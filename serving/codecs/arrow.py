@@ -1,4 +1,8 @@
-"""Arrow IPC streams → `Inputs`, and results back into them, without a detour through Python lists."""
+"""Arrow IPC streams → `Inputs`, and results back into them, without a detour through Python lists.
+
+What a stream says of its data is compared with the signature first: names and types, rows, sizes. A few bytes
+can stand for any number of values.
+"""
 
 import struct
 from typing import Any
@@ -6,15 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.codecs.casting import short
+from serving.codecs.arrow_messages import count_rows
+from serving.codecs.casting import expected_name, short
 from serving.codecs.json import check_row_count, refuse
+from serving.codecs.limits import check_objects
 from serving.codecs.media_types import Body
 from serving.codecs.npy import cast_tensor, named_to_inputs
-from serving.errors import Detail, MalformedBody
+from serving.errors import MAX_DETAILS, Detail, MalformedBody
 from serving.model.schema import Inputs, Kind, Schema
-
-VIEWED_LIMIT_BYTES = 2**28
-"""Bytes of text in a column of Arrow views, which may show the same bytes of the body many times."""
 
 
 def arrow_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
@@ -25,7 +28,7 @@ def arrow_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
     Raises:
         MalformedBody: not an Arrow stream, or truncated.
         InvalidInput: columns are missing, unknown or of another type.
-        PayloadTooLarge: too many rows.
+        PayloadTooLarge: too many rows, or too many values.
     """
     # Imported by the first Arrow request: 34 MB of a worker's memory that most never need. Of the readers
     # tried on damaged streams, pyarrow with full validation is the one that always answers with an error;
@@ -35,136 +38,92 @@ def arrow_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
     if not body:
         raise MalformedBody("the body is empty; expected an Arrow IPC stream")
     try:
-        if any(_is_compressed(message.metadata) for message in pa.ipc.MessageReader.open_stream(body)):
-            raise MalformedBody("compressed Arrow streams are not read; write it without compression")
-        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+        data = pa.py_buffer(body)
+        n_rows = count_rows(pa.ipc.MessageReader.open_stream(data), schema)
+        with pa.ipc.open_stream(data) as reader:
+            is_matrix = _check_fields(reader.schema, schema)
+            check_row_count(n_rows, max_rows)
+            check_objects(n_rows, schema)
             table = reader.read_all()
         table.validate(full=True)
-        check_row_count(table.num_rows, max_rows)
-        if len(set(table.column_names)) != table.num_columns:
-            raise MalformedBody("the Arrow stream names a column twice")
-        _refuse_hollow_types(table)
-        values = {name: _arrow_column(table[name]) for name in table.column_names}
+        return _table_to_inputs(table, schema, is_matrix=is_matrix)
     except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, struct.error) as error:
         raise MalformedBody("the body is not a complete Arrow IPC stream that can be read") from error
-    first = schema.columns[0]
-    if (
-        len(schema.columns) == 1
-        and first.type.kind is Kind.TENSOR
-        and not isinstance(values.get(first.name), list)
-    ):
-        return Inputs((cast_tensor(_columns_to_matrix(values), schema.columns[0]),), table.num_rows)
-    return named_to_inputs(values, table.num_rows, schema)
 
 
-def _is_compressed(metadata: Any) -> bool:
-    """Whether a message's buffers are compressed: kilobytes of it can be gigabytes, before any limit is asked.
+def _check_fields(fields: Any, schema: Schema) -> bool:
+    """Compares names and types with the signature; returns whether the columns are those of the one tensor.
 
-    pyarrow does not tell, so this reads the flatbuffer. Source: Arrow's format/Message.fbs; the fields by
-    position are Message.header_type (1) and .header (2), DictionaryBatch.data (1), RecordBatch.compression (3).
+    Raises:
+        MalformedBody: a name comes twice.
+        InvalidInput: columns are missing, unknown, or of a type that holds nothing for them.
     """
-    buffer = memoryview(metadata)
+    from serving.codecs.arrow_values import is_hollow, is_nested, is_number, may_hold, type_name
 
-    def field(table: int, position: int) -> int | None:
-        (offset,) = struct.unpack_from("<i", buffer, table)
-        entry = table - offset + 4 + 2 * position
-        (length,) = struct.unpack_from("<H", buffer, table - offset)
-        (where,) = struct.unpack_from("<H", buffer, entry) if 4 + 2 * position < length else (0,)
-        return table + where if where else None
-
-    def follow(place: int) -> int:
-        return place + int(struct.unpack_from("<I", buffer, place)[0])
-
-    message = follow(0)
-    kind, header = field(message, 1), field(message, 2)
-    if kind is None or header is None:
-        return False
-    table = follow(header)
-    if buffer[kind] == _DICTIONARY_BATCH:
-        data = field(table, 1)
-        return data is not None and field(follow(data), 3) is not None
-    return buffer[kind] == _RECORD_BATCH and field(table, 3) is not None
-
-
-_DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
-"""Source: Arrow's format/Message.fbs, union MessageHeader."""
-
-
-def _refuse_hollow_types(table: Any) -> None:
-    """Refuses types by which a few bytes stand for any number of values, each of them a Python object here."""
-    details = [
-        Detail(
-            "column of a plain type", "a type that can stand for more than it holds", None, short(field.name)
-        )
-        for field in table.schema
-        if _is_hollow(field.type, is_nested=False)
+    names = fields.names
+    if len(set(names)) != len(names):
+        raise MalformedBody("the Arrow stream names a column twice")
+    first = schema.columns[0]
+    if len(schema.columns) == 1 and first.type.kind is Kind.TENSOR:
+        named = fields.field(first.name).type if first.name in names else None
+        if named is None or not may_hold(named, first.type):
+            if not all(is_number(field.type) for field in fields):
+                refuse([Detail("columns of numbers without missing values", "other columns")])
+            return True
+    columns = {column.name: column for column in schema.columns}
+    details = []
+    for field in fields:
+        column = columns.get(field.name)
+        if column is None:
+            details.append(Detail("no such column", "a column", None, short(field.name)))
+        elif is_hollow(field.type):
+            got = "a type that can stand for more than it holds"
+            details.append(Detail("column of a plain type", got, None, column.name))
+        elif is_nested(field.type) and not may_hold(field.type, column.type):
+            details.append(Detail(expected_name(column), type_name(field.type), None, column.name))
+        if len(details) == MAX_DETAILS:
+            break
+    known = set(names)
+    details += [
+        Detail(expected_name(column), "nothing", None, column.name)
+        for column in schema.columns
+        if column.required and column.name not in known
     ]
     if details:
         refuse(details)
+    return False
 
 
-def _is_hollow(kind: Any, is_nested: bool) -> bool:
-    import pyarrow as pa
-    from pyarrow import types
+def _table_to_inputs(table: Any, schema: Schema, *, is_matrix: bool) -> Inputs:
+    from serving.codecs.arrow_values import Load, column_to_values, may_hold, type_name
 
-    if types.is_dictionary(kind):
-        return is_nested or _is_hollow(kind.value_type, is_nested=True)
-    if types.is_null(kind):
-        return is_nested
-    if types.is_fixed_size_list(kind) and kind.list_size == 0:
-        return True
-    if types.is_list_view(kind) or types.is_large_list_view(kind) or types.is_union(kind):
-        return True
-    if types.is_nested(kind):
-        inner = [kind.field(i).type for i in range(kind.num_fields)]
-        return not inner or any(_is_hollow(type_, is_nested=True) for type_ in inner)
-    if types.is_fixed_size_binary(kind):
-        return bool(kind.byte_width == 0)
-    if types.is_string_view(kind) or types.is_binary_view(kind):
-        return is_nested  # `_check_views` looks at the others
-    return types.is_run_end_encoded(kind) or isinstance(kind, pa.BaseExtensionType)
-
-
-def _check_views(column: Any) -> None:
-    """Refuses texts that lie over each other so often that they would not fit into memory.
-
-    Raises:
-        ValueError: they have more than `VIEWED_LIMIT_BYTES`.
-    """
-    n_bytes = 0
-    for chunk in column.chunks:
-        lengths = np.frombuffer(chunk.buffers()[1], dtype=np.int32)[::4]
-        n_bytes += int(lengths[chunk.offset : chunk.offset + len(chunk)].clip(0).sum(dtype=np.int64))
-    if n_bytes > VIEWED_LIMIT_BYTES:
-        raise ValueError("too much text")
+    load = Load()
+    if is_matrix:
+        (tensor,) = schema.columns
+        columns = [column_to_values(values, tensor, load) for values in table.columns]
+        return Inputs((cast_tensor(_columns_to_matrix(columns), tensor),), table.num_rows)
+    values: dict[str, Any] = {}
+    details = []
+    sent = dict(zip(table.column_names, table.columns, strict=True))
+    for column in schema.columns:
+        given = sent.get(column.name)
+        if given is None:
+            continue
+        if may_hold(given.type, column.type):
+            values[column.name] = column_to_values(given, column, load)
+        elif given.null_count == table.num_rows:
+            values[column.name] = [None] * table.num_rows
+        else:
+            details.append(Detail(expected_name(column), type_name(given.type), None, column.name))
+    if details:
+        refuse(details)
+    return named_to_inputs(values, table.num_rows, schema)
 
 
-def _columns_to_matrix(values: dict[str, Any]) -> npt.NDArray[Any]:
-    columns = list(values.values())
-    if not columns or not all(isinstance(c, np.ndarray) and c.dtype.kind in "biuf" for c in columns):
+def _columns_to_matrix(columns: list[Any]) -> npt.NDArray[Any]:
+    if not columns or not all(isinstance(column, np.ndarray) for column in columns):
         refuse([Detail("columns of numbers without missing values", "other columns")])
     return np.column_stack(columns)
-
-
-def _arrow_column(column: Any) -> npt.NDArray[Any] | list[Any]:
-    """An array where the column is text, or fixed-width and NumPy can say "missing"; else a list."""
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_floating(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return np.asarray(column.to_numpy())
-    if column.null_count == 0 and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        return np.asarray(column.to_numpy())
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return np.asarray(column.to_numpy())
-    if pa.types.is_dictionary(kind):
-        words = [[*chunk.dictionary.to_pylist(maps_as_pydicts="strict"), None] for chunk in column.chunks]
-        rows = [chunk.indices.to_pylist() for chunk in column.chunks]
-        return [w[-1 if i is None else i] for w, r in zip(words, rows, strict=True) for i in r]
-    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
-        _check_views(column)
-    values: list[Any] = column.to_pylist(maps_as_pydicts="strict")
-    return values
 
 
 def array_to_arrow(array: npt.NDArray[Any], names: list[str]) -> bytes:
