@@ -277,7 +277,6 @@ def cast_scalar(value: Any, dtype: np.dtype[Any] | None) -> Any:
     Raises:
         Mismatch: it cannot be that without losing something.
     """
-    name = "string" if dtype is None else dtype.name
     if dtype is None:
         if isinstance(value, str):
             return _unicode(value)
@@ -295,7 +294,7 @@ def cast_scalar(value: Any, dtype: np.dtype[Any] | None) -> Any:
                 return int(value)
     elif value is None and dtype.kind == "f":
         return math.nan
-    raise Mismatch(name, json_type_name(value))
+    raise Mismatch("string" if dtype is None else dtype.name, json_type_name(value))
 
 
 def short(name: str) -> str:
