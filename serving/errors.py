@@ -9,7 +9,7 @@
     │   ├── RouteNotFound        404
     │   ├── VersionNotFound      404  the version that was asked for by name
     │   ├── MethodNotAllowed     405
-    │   ├── PayloadTooLarge      413  too many bytes or rows
+    │   ├── PayloadTooLarge      413  too many bytes, rows or values
     │   ├── UnsupportedMedia     415
     │   ├── InvalidInput         422  does not fit the model's signature
     │   └── ModelRefusedInput    422  fits the signature, and the model raised
@@ -123,7 +123,7 @@ class MethodNotAllowed(RequestError):
 
 
 class PayloadTooLarge(RequestError):
-    """The body has too many bytes or rows."""
+    """The body has too many bytes, rows or values."""
 
     status = 413
     code = "payload_too_large"

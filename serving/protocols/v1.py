@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from serving.batching.batcher import Gone
 from serving.codecs.arrow import array_to_arrow, arrow_to_inputs
+from serving.codecs.json_answers import array_to_json
 from serving.codecs.media_types import ARROW, JSON, NPY, Body
 from serving.codecs.npy import array_to_npy, npy_to_inputs
 from serving.errors import TimedOut, UnsupportedMedia
@@ -198,8 +199,8 @@ def predictions(output: Output, manifest: Manifest) -> list[dict[str, Any]]:
     """Returns one entry per row: `label` (and `probabilities` by class), or `value`."""
     if output.labels is None:
         assert output.values is not None
-        return [{"value": value} for value in output.values.tolist()]
-    labels = output.labels.tolist()
+        return [{"value": value} for value in array_to_json(output.values)]
+    labels = array_to_json(output.labels)
     if output.probabilities is None or manifest.classes is None:
         return [{"label": label} for label in labels]
     names = class_names(manifest.classes)
@@ -230,7 +231,7 @@ def encode_batch(output: Output, manifest: Manifest, content_type: str) -> bytes
     """
     array = batch_array(output)
     if content_type == JSON:
-        return _encoder.encode(array.tolist())
+        return _encoder.encode(array_to_json(array))
     is_text = array.dtype == object and all(isinstance(value, str) for value in array.flat)
     if array.dtype == object and not is_text:
         raise UnsupportedMedia(f"this model's outputs are not an array of numbers or text; ask for {JSON}")
