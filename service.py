@@ -50,11 +50,11 @@ from serving.protocols import v1  # noqa: E402
 from serving.traffic.router import Router  # noqa: E402
 from serving.traffic.watchdog import GRACE_SECONDS  # noqa: E402
 
-configure_logging(settings.log_format)
+configure_logging(settings.log_format, with_values=settings.log_traces)
 if settings.log_format == "json":
     from bentoml._internal.log import SERVER_LOGGING_CONFIG
 
-    configure_bentoml(SERVER_LOGGING_CONFIG)
+    configure_bentoml(SERVER_LOGGING_CONFIG, with_values=settings.log_traces)
 log = logging.getLogger("serving.service")
 
 
@@ -106,7 +106,8 @@ class Worker:
         if settings.log_format == "json":
             log.info("%s answers", router.model.tag)
             return
-        print(greeting(router.model, self._service.url or "http://localhost:3000"), flush=True)
+        url = self._service.url or "http://localhost:3000"
+        print(greeting(router.model, url, is_published=settings.publish_examples), flush=True)
 
     async def stop(self) -> None:
         """Stops watching."""

@@ -4,7 +4,9 @@ import re
 
 MASK = "***"
 
-_URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+.\-]*)://(?P<rest>[^\s'\"<>\\`]+)", re.IGNORECASE)
+_URI = re.compile(
+    r"(?<![a-z0-9+.\-])(?P<scheme>[a-z0-9][a-z0-9+.\-]{0,60})://(?P<rest>[^\s'\"<>\\`]+)", re.IGNORECASE
+)
 
 _ENDS_BEFORE_PATH = re.compile(r"(https?|wss?|ftps?|s3a?|gs|abfss?|wasbs?|hdfs|dbfs|viewfs)", re.IGNORECASE)
 """Schemes whose user name and password stand before the first `/`, `?` or `#`. Drivers of databases take what is
@@ -16,7 +18,7 @@ _VALUE = re.compile(r"(?<=[\w/.)\]?&;#])(?P<key>[?&;#][\w.~%\-\[\]]{1,100}=)[^\s
 """Of a query, or what looks like one: `?key=value`, `&key=value`, `;key=value`, `#key=value`."""
 
 _SECRET = re.compile(
-    r"(?P<key>\b[\w-]*(?:password|passwd|pwd|token|secret|api[_-]?key|access[_-]?key|signature)[\w-]*"
+    r"(?P<key>(?:password|passwd|pwd|token|secret|api[_-]?key|access[_-]?key|signature)[\w-]{0,60}"
     r"(?:=|['\"]\s?[:=]\s?)['\"]?)[^\s&;,'\"<>\\`]{3,}",
     re.IGNORECASE,
 )

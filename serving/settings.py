@@ -71,9 +71,19 @@ class Settings(BaseSettings):
     prepare_timeout_seconds: float = Field(
         900, gt=0, le=86_400, description="Seconds that pulling, checking and preparing one version may take."
     )
+    publish_examples: bool = Field(
+        True,
+        description="Whether everybody who reads `/docs.json` or the log of the start sees the model's logged example rows; "
+        "else they see one that is made up from the signature.",
+    )
     log_format: Literal["text", "json"] = Field(
         "text",
         description="`text` on standard error for people, or `json` on standard output for collectors.",
+    )
+    log_traces: bool = Field(
+        False,
+        description="Whether the log has whole traces of what requests made a model raise. Their texts may hold callers' "
+        "values: to find a mistake, not for production.",
     )
     drain_seconds: float = Field(
         0,

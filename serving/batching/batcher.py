@@ -25,10 +25,13 @@ from serving.batching.policy import Call, Policy
 from serving.errors import ClientGone, ModelBusy, ModelNotReady, QueueFull, TimedOut
 from serving.model.schema import Inputs, join
 from serving.monitoring import metrics
+from serving.process.logs import Sparing
 from serving.process.threads import as_exception
 from serving.runtime import Output, count_output, slice_output
 
 log = logging.getLogger("serving.batching")
+
+_sparing = Sparing()
 
 Gone = Callable[[], Awaitable[Any]]
 """Returns when the client has hung up."""
@@ -266,7 +269,9 @@ class Batcher:
                 if count_output(output) == sum(n_rows):
                     return list(_split(output, n_rows))
             except BaseException:  # noqa: BLE001  # whose fault it was is found out below
-                log.info("a call shared by %d requests failed; making one for each", len(batch))
+                ending = _sparing.admit(id(self))
+                if ending is not None:
+                    log.info("a call shared by %d requests failed; making one for each%s", len(batch), ending)
         return None
 
     def _answer_one(self, entry: _Entry) -> Output | Exception:

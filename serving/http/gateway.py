@@ -27,10 +27,12 @@ from serving.errors import (
     RouteNotFound,
     ServingError,
 )
+from serving.http.greeting import examples
 from serving.http.models import describe_models
 from serving.http.swagger import SWAGGER_PAGE
 from serving.http.webhook import check_delivery
 from serving.monitoring import metrics
+from serving.process.logs import BY_CALLERS, Sparing, origin
 from serving.protocols import v1
 from serving.protocols.openapi import openapi_document
 from serving.traffic.router import Router
@@ -38,6 +40,8 @@ from serving.traffic.routing import NO_CHOICE, Choice
 from serving.traffic.shadow import Shadow
 
 log = logging.getLogger("serving.gateway")
+
+_sparing = Sparing()
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -119,7 +123,7 @@ class Gateway:
         await receive()
         try:
             await self._life.start()
-        except Exception as error:
+        except Exception as error:  # it is logged
             log.exception("the worker cannot start")
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
@@ -149,9 +153,8 @@ class Gateway:
         except ServingError as error:
             self._count(error)
             await _send_error(send, error, request_id)
-        except Exception:
-            log.exception("request %s failed", request_id)
-            mistake = InternalError("the service made a mistake; its log has the trace")
+        except Exception as error:  # noqa: BLE001  # it is logged
+            mistake = _mistake(error, request_id)
             self._count(mistake)
             await _send_error(send, mistake, request_id)
         else:
@@ -208,11 +211,8 @@ class Gateway:
             status, media_type, body = page()
         except ServingError as error:
             await _send_error(send, error, request_id)
-        except Exception:
-            log.exception("request %s failed", request_id)
-            await _send_error(
-                send, InternalError("the service made a mistake; its log has the trace"), request_id
-            )
+        except Exception as error:  # noqa: BLE001  # it is logged
+            await _send_error(send, _mistake(error, request_id), request_id)
         else:
             await _send(send, status, media_type, body, [(b"x-request-id", request_id.encode())])
 
@@ -257,7 +257,8 @@ class Gateway:
         model = self._router.current
         tag = model.tag if model else None
         if self._document is None or self._document[0] != tag:
-            parts = (model.manifest, model.schema, model.examples) if model else (None, None, None)
+            shown = examples(model, is_published=self._router.publishes_examples) if model else None
+            parts = (model.manifest, model.schema, shown) if model else (None, None, None)
             self._document = tag, msgspec.json.encode(openapi_document(*parts))
         return 200, b"application/json", self._document[1]
 
@@ -268,6 +269,13 @@ class Gateway:
 
     def _models(self) -> tuple[int, bytes, bytes]:
         return 200, b"application/json", msgspec.json.encode(describe_models(self._router))
+
+
+def _mistake(error: Exception, request_id: str) -> InternalError:
+    ending = _sparing.admit(*origin(error))
+    if ending is not None:
+        log.error("request %s failed%s", request_id, ending, exc_info=error, extra=BY_CALLERS)
+    return InternalError("the service made a mistake; its log has the trace")
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

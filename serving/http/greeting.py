@@ -4,12 +4,18 @@ import shlex
 
 import msgspec
 
+from serving.protocols.openapi import made_up_body
 from serving.traffic.loaded import LoadedModel
 
 
-def greeting(model: LoadedModel, url: str) -> str:
+def examples(model: LoadedModel, *, is_published: bool) -> bytes:
+    """Returns the request body that everybody may see: the model's own example, or one that is made up."""
+    return model.examples if is_published else made_up_body(model.schema)
+
+
+def greeting(model: LoadedModel, url: str, *, is_published: bool = True) -> str:
     """Returns the lines; the `curl` sends the first example row as it stands."""
-    first = msgspec.json.decode(model.examples)["instances"][:1]
+    first = msgspec.json.decode(examples(model, is_published=is_published))["instances"][:1]
     body = msgspec.json.encode({"instances": first}).decode()
     return (
         f"\n{model.manifest.name} version {model.manifest.version} answers on {url}\n"

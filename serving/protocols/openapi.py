@@ -125,6 +125,11 @@ def example_instance(schema: Schema) -> Any:
     return values if schema.form is Form.ARRAY else dict(zip(schema.names, values, strict=True))
 
 
+def made_up_body(schema: Schema) -> bytes:
+    """Returns a request body with one valid instance, made from the types alone."""
+    return msgspec.json.encode({"instances": [example_instance(schema)]})
+
+
 def instance_to_row(instance: Any, schema: Schema) -> Any:
     """Returns an instance of `predict` as a row of `predict_batch`."""
     if schema.form is Form.RECORD:

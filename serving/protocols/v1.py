@@ -97,7 +97,7 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
             timeout = min(timeout, request.timeout_seconds)
         deadline = started + timeout
         inputs, params = await _off_loop(_decoding_bytes(request), deadline, endpoint.decode, model, request)
-        output = await model.predict(inputs, params, request.gone, deadline)
+        output = await model.predict(inputs, params, request.gone, deadline=deadline, request_id=request.id)
         size = inputs.n_rows * ENCODED_ROW_BYTES
         encoded = await _off_loop(size, deadline, endpoint.encode, output, model, request)
         if len(request.body) > GIVEN_BACK_BYTES:
@@ -118,7 +118,7 @@ async def ask(endpoint: Endpoint, route: Route, request: Request) -> Output:
         inputs, params = await _off_loop(
             _decoding_bytes(request), deadline, endpoint.decode, route.model, request
         )
-        output = await route.model.predict(inputs, params, never, deadline)
+        output = await route.model.predict(inputs, params, never, deadline=deadline, request_id=request.id)
         route.metrics.observe(output, inputs.n_rows, started)
         return output
 

@@ -68,8 +68,8 @@ class MixedRuntime:
     def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
         """Returns what the model says of the rows; raises whatever the model raises."""
         with warnings.catch_warnings():
-            # A step may be given a matrix where it was fitted on a frame.
-            warnings.filterwarnings("ignore", message="X (has|does not have valid) feature names")
+            # As in `serving.runtime.native`.
+            warnings.simplefilter("ignore")
             return self._predictor.output(inputs_to_data(inputs, self._schema))
 
 

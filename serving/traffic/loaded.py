@@ -12,11 +12,14 @@ from serving.model.prepared import Prepared
 from serving.model.schema import Inputs
 from serving.monitoring import metrics
 from serving.process.cpus import count_cpus
+from serving.process.logs import BY_CALLERS, Sparing, origin
 from serving.runtime import Output, load_runtime
 from serving.runtime.trusted import Trust
 from serving.settings import Settings
 
 log = logging.getLogger("serving.loaded")
+
+_sparing = Sparing()
 
 
 class LoadedModel:
@@ -66,6 +69,7 @@ class LoadedModel:
             )
         self.metrics = metrics.ModelMetrics(manifest, self.runtime_name, counts_requests=settings.metrics)
         self.batcher = Batcher(self._runtime.predict, policy, self.metrics)
+        self._logs_traces = settings.log_traces
         self._n_users, self._is_retired = 0, False
         self.since = time.time()
 
@@ -89,7 +93,13 @@ class LoadedModel:
         self.metrics.close()
 
     async def predict(
-        self, inputs: Inputs, params: dict[str, Any], gone: Gone, deadline: float | None = None
+        self,
+        inputs: Inputs,
+        params: dict[str, Any],
+        gone: Gone,
+        *,
+        deadline: float | None = None,
+        request_id: str = "",
     ) -> Output:
         """Returns what the model says.
 
@@ -98,6 +108,7 @@ class LoadedModel:
             params: of the request.
             gone: returns when the client has hung up.
             deadline: when nobody waits any more, see `Batcher.predict`.
+            request_id: for the log.
 
         Raises:
             ModelRefusedInput: the model raised.
@@ -111,13 +122,24 @@ class LoadedModel:
         except (ServingError, ClientGone):
             raise
         except Exception as error:
-            log.exception(
-                "%s version %s raised on %d row(s)", self.manifest.name, self.manifest.version, inputs.n_rows
-            )
+            kind, where = origin(error)
+            ending = _sparing.admit(self.tag, kind, where)
+            if ending is not None:
+                log.error(  # noqa: TRY400  # its trace only where that is wanted
+                    "%s version %s raised %s on %d row(s) of request %s, %s%s",
+                    self.manifest.name,
+                    self.manifest.version,
+                    kind,
+                    inputs.n_rows,
+                    request_id,
+                    where,
+                    ending,
+                    exc_info=error if self._logs_traces else None,
+                    extra=BY_CALLERS,
+                )
             forget_frames(error)
             if isinstance(error, MemoryError):
                 raise InternalError("the model ran out of memory") from error
             raise ModelRefusedInput(
-                f"the rows fit the signature, and the model refused them with {type(error).__name__}; "
-                "the log of the service has the trace"
+                f"the rows fit the signature, and the model refused them with {kind}; the log of the service says where"
             ) from error

@@ -38,6 +38,7 @@ class Router:
         self._run_directory = run_directory
         self._settings = settings
         self.counts_requests = settings.metrics
+        self.publishes_examples = settings.publish_examples
         self._tasks: list[asyncio.Task[None]] = []
         self._models: dict[str, LoadedModel] = {}
         self._retired: list[LoadedModel] = []

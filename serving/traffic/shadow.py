@@ -12,11 +12,14 @@ import numpy.typing as npt
 
 from serving.errors import ServingError
 from serving.monitoring import metrics
+from serving.process.logs import BY_CALLERS, Sparing, origin
 from serving.runtime import Output, count_output
 from serving.traffic.loaded import LoadedModel
 from serving.traffic.routing import Route
 
 log = logging.getLogger("serving.shadow")
+
+_sparing = Sparing()
 
 MAX_WAITING, MAX_WAITING_BYTES = 100, 50_000_000
 """Requests that may wait for the shadow in a worker, and what their bodies may take; what comes meanwhile it is not
@@ -90,8 +93,12 @@ async def _compare(route: Route, answered: Output, ask: Callable[[], Coroutine[A
         said = await ask()
     except ServingError as error:
         metrics.count_error(manifest.name, manifest.version, route.role, error.code)
-    except Exception:
-        log.exception("the shadow %s version %s failed", manifest.name, manifest.version)
+    except Exception as error:
+        ending = _sparing.admit(route.model, *origin(error))
+        if ending is not None:
+            log.exception(
+                "the shadow %s version %s failed%s", manifest.name, manifest.version, ending, extra=BY_CALLERS
+            )
         metrics.count_error(manifest.name, manifest.version, route.role, "internal_error")
     else:
         route.model.metrics.compared(count_output(answered), count_differences(answered, said))
