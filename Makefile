@@ -24,7 +24,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo where there is none
 	@.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
 		|| echo "serving all the same: not ready until the registry has a model"
-	@exec .venv/bin/bentoml serve -p "$${PORT:-3000}"
+	@exec .venv/bin/python -m serving.process.start serve -p "$${PORT:-3000}"
 
 test: $(DEV)  ## run the tests (ARGS="-k name" for some of them, ARGS="-n 0" in one process)
 	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --durations 20 $(ARGS)

@@ -130,7 +130,10 @@ class ModelServer:
     @bentoml.on_deployment
     def start_syncing() -> None:  # BentoML calls it on the class, once, in the parent
         """Starts the sync process; the workers find its outcome through the environment."""
-        folder = new_run_directory()
+        try:
+            folder = new_run_directory()
+        except OSError as error:
+            sys.exit(f"error: no folder can be made for temporary files (TMPDIR): {error}")
         os.environ[RUN_DIRECTORY_VARIABLE] = str(folder)
         use_unix_sockets(folder)
         replace_ended_workers()

@@ -14,7 +14,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 from serving.model.prepared import Manifest
+from serving.monitoring.reserved import use_reserved_files
 from serving.runtime import Output
+
+use_reserved_files()
 
 MAX_CLASS_LABELS = 50
 """Classes beyond this many are counted as `other`: one time series per class and version is kept."""

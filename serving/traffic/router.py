@@ -14,6 +14,7 @@ from serving.errors import ModelNotReady
 from serving.model.prepared import STORE_VARIABLE, open_prepared
 from serving.model.state import Report, State, read_asked, read_state, state_path, wake, write_report
 from serving.monitoring import metrics
+from serving.monitoring.reserved import find_space
 from serving.process.garbage_collector import give_back, settle
 from serving.process.heartbeat import beat
 from serving.process.threads import call_aside
@@ -57,6 +58,9 @@ class Router:
         """Whether the model is inside this Bento, and no registry is asked."""
         self.is_ending = False
         """Whether the worker ends soon, and is not ready any more."""
+        self._trouble: str | None = None
+        self._metrics_trouble: str | None = None
+        """What was logged last of why this worker cannot follow, and of why its metrics are not shown."""
         self._is_stuck = False
         """Whether a call that callers wait for takes longer than any request may."""
         self.had_large_request = False
@@ -184,6 +188,17 @@ class Router:
 
     def flush_metrics(self) -> None:
         """Writes what this worker has counted where `/metrics` of every worker finds it."""
+        trouble = find_space()
+        if trouble != self._metrics_trouble:
+            self._metrics_trouble = trouble
+            if trouble is None:
+                log.info("there is space for the metrics of this worker again")
+            else:
+                log.error(
+                    "the metrics of this worker are not shown, there is no space for them in %s: %s (trying again)",
+                    self._run_directory,
+                    trouble,
+                )
         metrics.active.flush()
         for model in self._models.values():
             model.metrics.flush()
@@ -200,18 +215,27 @@ class Router:
                 return
             now = self.look() or seen
             try:
+                self.flush_metrics()
                 if now != seen:
                     is_done = await self._follow()
                     seen = now if is_done else None
                     if not is_done:
                         await asyncio.sleep(RETRY_SECONDS)
-                self.flush_metrics()
                 if self.had_large_request and not metrics.active.count:
                     self.had_large_request = False
                     await asyncio.to_thread(give_back)
-            except Exception:
+                self._trouble = None
+            except Exception as error:  # it is logged
                 # Of a full disk, for one: whoever does not watch follows no promotion any more.
-                log.exception("this worker could not follow (trying again every %g s)", RETRY_SECONDS)
+                if str(error) != self._trouble:
+                    self._trouble = str(error)
+                    log.error(  # noqa: TRY400  # a full disk needs no trace
+                        "this worker cannot follow what %s says: %s (trying again every %g s)",
+                        self._run_directory,
+                        error,
+                        RETRY_SECONDS,
+                        exc_info=None if isinstance(error, OSError) else error,
+                    )
                 seen = None
                 await asyncio.sleep(RETRY_SECONDS)
             due = time.perf_counter() + WATCH_SECONDS
