@@ -71,6 +71,12 @@ class GatewayService(bentoml.Service[Any]):
 
     def to_asgi(self, is_main: bool = True) -> App:
         """Returns the application that BentoML's worker runs."""
+        # In workers only: what serves HTTP takes 5 MB.
+        from serving.http.connection import use_limits
+        from serving.http.connections import Connections
+
+        limits = (settings.max_connections, settings.header_seconds, settings.body_seconds)
+        use_limits(Connections(*limits))
         make_bentoml_app: Callable[[], App] = functools.partial(super().to_asgi, is_main)
         secret = settings.webhook_secret
         return Gateway(

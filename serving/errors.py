@@ -2,6 +2,8 @@
 
     ServingError
     ├── RequestError             the caller's mistake
+    │   ├── MalformedRequest     400  not HTTP
+    │   ├── UpgradeRefused       400  a WebSocket
     │   ├── MalformedBody        400  not JSON, not .npy, not Arrow
     │   ├── MalformedHeader      400  a header of ours that says nothing
     │   ├── Unauthorized         401  no signature, or a wrong one
@@ -9,13 +11,17 @@
     │   ├── RouteNotFound        404
     │   ├── VersionNotFound      404  the version that was asked for by name
     │   ├── MethodNotAllowed     405
+    │   ├── RequestTimeout       408  headers or a body that do not come
     │   ├── PayloadTooLarge      413  too many bytes, rows or values
+    │   ├── TargetTooLong        414
     │   ├── UnsupportedMedia     415
     │   ├── InvalidInput         422  does not fit the model's signature
-    │   └── ModelRefusedInput    422  fits the signature, and the model raised
+    │   ├── ModelRefusedInput    422  fits the signature, and the model raised
+    │   └── HeadersTooLarge      431
     ├── ModelNotReady            503
     ├── QueueFull                503  too many requests wait already
     ├── ModelBusy                503  the calls before it take too long
+    ├── TooManyConnections       503
     ├── TimedOut                 504  its own call takes too long
     ├── InternalError            500  a mistake of ours
     └── PrepareError                  no HTTP status: why no model could be made ready
@@ -28,7 +34,7 @@ The HTTP status sits on the class, so one handler turns any of them into an answ
 value that a caller sent.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -69,6 +75,21 @@ class RequestError(ServingError):
     """The caller's mistake."""
 
     status = 400
+
+
+class MalformedRequest(RequestError):
+    """The connection does not carry a request that can be told from the next one."""
+
+    code = "malformed_request"
+
+
+class UpgradeRefused(RequestError):
+    """The client wants another protocol, and has nothing to ask in this one."""
+
+    code = "upgrade_refused"
+
+    def __init__(self) -> None:
+        super().__init__("no WebSocket is served here; send a request without Upgrade")
 
 
 class MalformedBody(RequestError):
@@ -122,11 +143,31 @@ class MethodNotAllowed(RequestError):
         self.headers = [(b"allow", allowed.encode())]
 
 
+class RequestTimeout(RequestError):
+    """The rest of the headers, or of the body, did not come in time."""
+
+    status = 408
+    code = "request_timeout"
+
+    def __init__(self, part: Literal["header", "body"], seconds: float) -> None:
+        super().__init__(f"the {part} took longer than {seconds:g} seconds (SERVING_{part.upper()}_SECONDS)")
+
+
 class PayloadTooLarge(RequestError):
     """The body has too many bytes, rows or values."""
 
     status = 413
     code = "payload_too_large"
+
+
+class TargetTooLong(RequestError):
+    """The path and its query have too many bytes."""
+
+    status = 414
+    code = "target_too_long"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the path and its query have more than {limit} bytes")
 
 
 class UnsupportedMedia(RequestError):
@@ -148,6 +189,13 @@ class ModelRefusedInput(RequestError):
 
     status = 422
     code = "model_refused_input"
+
+
+class HeadersTooLarge(RequestError):
+    """The headers or trailers have too many bytes, or are too many."""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class ModelNotReady(ServingError):
@@ -197,6 +245,17 @@ class TimedOut(ServingError):
             "there was no answer in the time that the request may take (SERVING_REQUEST_TIMEOUT_SECONDS, or less "
             "by X-Request-Timeout)"
         )
+
+
+class TooManyConnections(ServingError):
+    """More connections are open than may be."""
+
+    status = 503
+    code = "too_many_connections"
+
+    def __init__(self) -> None:
+        super().__init__("too many connections are open (SERVING_MAX_CONNECTIONS); try again shortly")
+        self.headers = [(b"retry-after", b"1")]
 
 
 class ClientGone(Exception):

@@ -188,6 +188,25 @@ class Settings(BaseSettings):
         100, gt=0, le=2000, description="Megabytes (10^6 bytes) that a request body may have; larger is 413."
     )
     max_rows: int = Field(100_000, ge=1, description="Rows that one request may have; more is 413.")
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Open connections of a worker; for one more the one that is idle longest is closed, or it is 503.",
+    )
+    header_seconds: float = Field(
+        10,
+        gt=0,
+        le=3600,
+        description="Seconds that the headers of a request may take to arrive; then it is 408.",
+    )
+    body_seconds: float = Field(
+        60,
+        gt=0,
+        le=86_400,
+        description="Seconds that the body of a request may take to arrive; then it is 408. An answer may take as "
+        "long to be fetched.",
+    )
 
     @property
     def trusted_type_names(self) -> frozenset[str]:

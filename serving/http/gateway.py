@@ -7,7 +7,6 @@ and a tenth of its start, and most are never asked.
 
 import asyncio
 import logging
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -27,6 +26,7 @@ from serving.errors import (
     RouteNotFound,
     ServingError,
 )
+from serving.http.answers import encode_error, is_request_id, new_request_id
 from serving.http.greeting import examples
 from serving.http.models import describe_models
 from serving.http.swagger import SWAGGER_PAGE
@@ -62,8 +62,6 @@ class Lifespan(Protocol):
 BENTOML_ASSETS, BENTOML_SCHEMA = "/static_content/", "/schema.json"
 
 _SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?", re.ASCII)
-
-_REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
 
 
 class Gateway:
@@ -114,7 +112,7 @@ class Gateway:
         elif path in self._commands:
             await self._command(path, scope, receive, send)
         elif path == BENTOML_SCHEMA or path.startswith(BENTOML_ASSETS):
-            await (await self._get_bentoml_app())(scope, receive, send)
+            await self._ask_bentoml(scope, receive, send)
         else:
             await self._page(path, scope, send)
 
@@ -137,6 +135,26 @@ class Gateway:
         if app is None or (app.done() and app.exception() is not None):
             app = self._bentoml_app = asyncio.create_task(asyncio.to_thread(self._make_bentoml_app))
         return app
+
+    async def _ask_bentoml(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands on what BentoML answers, but for its errors, which have another form."""
+        request_id, *_ = _read_headers(scope["headers"])
+        is_refused = False
+
+        async def send_on(message: MutableMapping[str, Any]) -> None:
+            nonlocal is_refused
+            is_refused = is_refused or 400 <= message.get("status", 200) < 500
+            if not is_refused:
+                await send(message)
+
+        try:
+            if scope["method"] not in ("GET", "HEAD"):
+                raise MethodNotAllowed("GET, HEAD")
+            await (await self._get_bentoml_app())(scope, receive, send_on)
+            if is_refused:
+                raise RouteNotFound("there is no such file")
+        except ServingError as error:
+            await _send_error(send, error, request_id)
 
     async def _predict(self, endpoint: v1.Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, content_type, length, choice, timeout = _read_headers(scope["headers"])
@@ -186,7 +204,8 @@ class Gateway:
             if len(body) > limit:
                 raise _too_large(limit)
             return body
-        # It grows where it lies: parts that are joined at the end are there twice.
+        # It grows where it lies: parts that are joined at the end are there twice, and pieces
+        # of a byte take forty times their size.
         whole = bytearray(body)
         while message.get("more_body", False):
             if len(whole) > limit:
@@ -302,7 +321,7 @@ def _read_headers(
             content_type = value.partition(b";")[0].strip().lower().decode("latin-1")
         elif name == b"content-length" and value.isdigit():
             length = int(value)
-        elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+        elif name == b"x-request-id" and is_request_id(value):
             request_id = value.decode()
         elif name == b"x-routing-key":
             choice = choice._replace(key=value)
@@ -310,7 +329,7 @@ def _read_headers(
             choice = choice._replace(version=value.decode("latin-1"))
         elif name == b"x-request-timeout":
             timeout = value
-    return request_id or f"{random.getrandbits(128):032x}", content_type, length, choice, timeout
+    return request_id or new_request_id(), content_type, length, choice, timeout
 
 
 async def _send(
@@ -331,9 +350,5 @@ async def _send(
 
 
 async def _send_error(send: Send, error: ServingError, request_id: str) -> None:
-    answer = {
-        "error": {"code": error.code, "message": str(error), "details": error.details},
-        "request_id": request_id,
-    }
     headers = [*error.headers, (b"x-request-id", request_id.encode())]
-    await _send(send, error.status, b"application/json", msgspec.json.encode(answer), headers)
+    await _send(send, error.status, b"application/json", encode_error(error, request_id), headers)

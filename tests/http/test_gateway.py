@@ -3,9 +3,11 @@
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 
 from serving.http.gateway import BENTOML_SCHEMA, Gateway
+from tests.http.messages import refused
 
 
 class Lifespan:
@@ -40,6 +42,11 @@ class BentoMLApp:
 
     async def answer(self, scope: Any, receive: Any, send: Any) -> None:
         self.paths.append(scope["path"])
+        if "missing" in scope["path"]:
+            await send(
+                {"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"text/plain")]}
+            )
+            await send({"type": "http.response.body", "body": b"Not Found"})
 
 
 def gateway(life: Lifespan | None = None, app: BentoMLApp | None = None) -> Gateway:
@@ -89,7 +96,7 @@ def ask(gateway: Gateway, n_requests: int) -> Any:
     async def nothing(*_: Any) -> Any:
         raise AssertionError
 
-    scope = {"type": "http", "path": BENTOML_SCHEMA}
+    scope = {"type": "http", "method": "GET", "path": BENTOML_SCHEMA, "headers": []}
     return asyncio.gather(*(gateway(scope, nothing, nothing) for _ in range(n_requests)))
 
 
@@ -121,3 +128,22 @@ def test_an_application_that_could_not_be_made_is_made_for_the_next_request():
     asyncio.run(main())
 
     assert app.paths == [BENTOML_SCHEMA]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/static_content/missing", 404, "not_found"),
+        ("POST", "/static_content/swagger-ui.css", 405, "method_not_allowed"),
+        ("OPTIONS", BENTOML_SCHEMA, 405, "method_not_allowed"),
+    ],
+)
+def test_errors_below_bentomls_paths_have_our_form(method: str, path: str, status: int, code: str) -> None:
+    async def main() -> httpx.Response:
+        transport = httpx.ASGITransport(gateway())
+        async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+            return await client.request(method, path, headers={"x-request-id": "mine"})
+
+    response = asyncio.run(main())
+    refused(response, status, code)
+    assert response.headers["x-request-id"] == "mine"
