@@ -171,7 +171,7 @@ class TargetTooLong(RequestError):
 
 
 class UnsupportedMedia(RequestError):
-    """The Content-Type is none that the endpoint reads."""
+    """The Content-Type or the Content-Encoding is none that the endpoint reads."""
 
     status = 415
     code = "unsupported_media_type"

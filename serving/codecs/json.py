@@ -148,12 +148,13 @@ def parse_json(body: Body, offset: int | None = None) -> Any:
     Raises:
         MalformedBody: it is empty or not JSON.
     """
-    text = bytes(body)
-    if not text.strip():
+    if not body or body.isspace():
         raise MalformedBody("the body is empty; expected JSON")
     # Of a body with millions of brackets the collector would look at each again and again: 5 times as long.
     gc.disable()
     try:
+        # Given bytes it would guess at UTF-16 and UTF-32, which JSON between programs is not: RFC 8259, section 8.1.
+        text = body.decode("utf-8-sig")
         return json.loads(text, parse_constant=NotFinite, parse_int=_parse_int, parse_float=_parse_float)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"

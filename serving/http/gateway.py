@@ -157,13 +157,17 @@ class Gateway:
             await _send_error(send, error, request_id)
 
     async def _predict(self, endpoint: v1.Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id, content_type, length, choice, timeout = _read_headers(scope["headers"])
+        request_id, content_type, length, choice, encoding, timeout = _read_headers(scope["headers"])
         metrics.active.enter()
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             timeout_seconds = None if timeout is None else _read_seconds(timeout)
             body = await self._read_body(receive, length)
+            if encoding:
+                from serving.http.compression import decompress  # few callers compress
+
+                body = await asyncio.to_thread(decompress, body, encoding, self._max_body_bytes)
             request = v1.Request(body, content_type, request_id, receive, choice, timeout_seconds)
             answer = await v1.answer(endpoint, self._router, request)
         except ClientGone:
@@ -313,9 +317,9 @@ def _read_seconds(value: bytes) -> float:
 
 def _read_headers(
     headers: list[tuple[bytes, bytes]],
-) -> tuple[str, str, int | None, Choice, bytes | None]:
-    """Returns the request id (the caller's, or a new one), media type, body length, wanted model and time."""
-    request_id, content_type, length, choice, timeout = "", "", None, NO_CHOICE, None
+) -> tuple[str, str, int | None, Choice, bytes, bytes | None]:
+    """Returns the request id (the caller's, or a new one), media type, body length, wanted model, encoding and time."""
+    request_id, content_type, length, choice, encoding, timeout = "", "", None, NO_CHOICE, b"", None
     for name, value in headers:
         if name == b"content-type":
             content_type = value.partition(b";")[0].strip().lower().decode("latin-1")
@@ -329,7 +333,9 @@ def _read_headers(
             choice = choice._replace(version=value.decode("latin-1"))
         elif name == b"x-request-timeout":
             timeout = value
-    return request_id or new_request_id(), content_type, length, choice, timeout
+        elif name == b"content-encoding":
+            encoding = b", ".join(filter(None, (encoding, value)))
+    return request_id or new_request_id(), content_type, length, choice, encoding, timeout
 
 
 async def _send(

@@ -1,7 +1,9 @@
 """Every kind of bad input: refused in the form of errors, with what is wrong and without the caller's values."""
 
+import gzip
 import json
 import pickle
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +51,21 @@ def test_empty_body(service: Application, path: str, body: bytes) -> None:
 )
 def test_broken_json(service: Application, path: str, body: bytes) -> None:
     refused(post(service, body, path), 400, "malformed_body")
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict_batch"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "latin-1"])
+def test_json_is_utf_8(service: Application, rows: Any, path: str, encoding: str) -> None:
+    """Source: RFC 8259, section 8.1."""
+    instances = [{**rows[0], "mean area": "ä"}] if encoding == "latin-1" else rows[:1]
+    body = json.dumps({"instances": instances}, ensure_ascii=False).encode(encoding)
+    refused(post(service, body, path), 400, "malformed_body")
+
+
+def test_a_byte_order_mark_is_no_harm(service: Application, rows: Any) -> None:
+    body = json.dumps({"instances": rows[:1]})
+    marked, plain = (post(service, body.encode(encoding)).json() for encoding in ("utf-8-sig", "utf-8"))
+    assert marked["predictions"] == plain["predictions"]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +169,28 @@ def test_truncated_npy_and_arrow(service: Application) -> None:
 def test_wrong_content_type(service: Application, rows: Any, path: str, media: str) -> None:
     error = refused(post(service, {"instances": rows[:1]}, path, media), 415, "unsupported_media_type")
     assert "application/json" in error["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict_batch"])
+def test_unknown_content_encoding(service: Application, path: str) -> None:
+    response = service.post(path, content=b"[]", headers={"content-encoding": "br"})
+    assert "not br" in refused(response, 415, "unsupported_media_type")["message"]
+    assert response.headers["accept-encoding"] == "gzip, deflate"
+
+
+def test_compressed_body(service: Application, rows: Any) -> None:
+    body = json.dumps({"instances": rows[:3]}).encode()
+    plain = post(service, body).json()["predictions"]
+    for encoding, sent in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body))):
+        assert (
+            service.post("/v1/predict", content=sent, headers={"content-encoding": encoding}).json()[
+                "predictions"
+            ]
+            == plain
+        )
+    bomb = gzip.compress(b" " * 2_000_000)
+    response = service.post("/v1/predict", content=bomb, headers={"content-encoding": "gzip"})
+    assert "1000000 bytes" in refused(response, 413, "payload_too_large")["message"]
 
 
 def test_more_rows_than_the_limit(service: Application) -> None:
