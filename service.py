@@ -41,6 +41,7 @@ from serving.model.prepared import STORE_VARIABLE  # noqa: E402
 from serving.model.sealed import find_sealed  # noqa: E402
 from serving.model.state import State, write_state  # noqa: E402
 from serving.prepare.sync.supervisor import start_sync  # noqa: E402
+from serving.process.bentoml_options import ignored_options  # noqa: E402
 from serving.process.control_sockets import use_unix_sockets  # noqa: E402
 from serving.process.heartbeat import watch_over_workers  # noqa: E402
 from serving.process.logs import configure_bentoml, configure_logging  # noqa: E402
@@ -66,6 +67,17 @@ def new_run_directory() -> Path:
     return folder
 
 
+def find_ignored_options() -> dict[str, str | None]:
+    """Returns the options of `BENTOML_CONFIG` that nothing here follows, each with what there is instead."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml._internal.configuration.helpers import get_default_config
+    from bentoml._internal.utils import deep_merge
+
+    service: bentoml.Service[Any] = ModelServer
+    wanted = BentoMLContainer.config.get()["services"].get(service.name, {})
+    return ignored_options(wanted, deep_merge(get_default_config(version=2)["services"], service.config))
+
+
 class GatewayService(bentoml.Service[Any]):
     """A BentoML service whose requests meet our gateway before BentoML's own application."""
 
@@ -79,13 +91,18 @@ class GatewayService(bentoml.Service[Any]):
         use_limits(Connections(*limits))
         make_bentoml_app: Callable[[], App] = functools.partial(super().to_asgi, is_main)
         secret = settings.webhook_secret
-        return Gateway(
+        gateway = Gateway(
             router,
             make_bentoml_app,
             Worker(self),
             settings.max_body_bytes,
             secret.get_secret_value() if secret else None,
         )
+        if not settings.cors_origin_names:
+            return gateway
+        from serving.http.cors import allow_origins
+
+        return allow_origins(gateway, settings.cors_origin_names)
 
 
 LOAD_SECONDS = 30
@@ -147,6 +164,10 @@ class ModelServer:
         for name, near in unknown_variables().items():
             hint = f"; did you mean {near}?" if near else ""
             log.warning("no setting reads %s%s", name, hint)
+        for option, instead in find_ignored_options().items():
+            log.warning(
+                "BentoML's option %s changes nothing here%s", option, f"; {instead}" if instead else ""
+            )
         sealed = find_sealed(Path(__file__).parent)
         if sealed is None:
             start_sync(folder)

@@ -207,11 +207,21 @@ class Settings(BaseSettings):
         description="Seconds that the body of a request may take to arrive; then it is 408. An answer may take as "
         "long to be fetched.",
     )
+    cors_origins: str = Field(
+        "",
+        description="Origins whose web pages may call the service, such as `https://app.example`, with commas between; "
+        "`*` is any.",
+    )
 
     @property
     def trusted_type_names(self) -> frozenset[str]:
         """The trusted types as a set."""
         return frozenset(filter(None, (name.strip() for name in self.trusted_types.split(","))))
+
+    @property
+    def cors_origin_names(self) -> list[str]:
+        """The origins as a list."""
+        return list(filter(None, (name.strip() for name in self.cors_origins.split(","))))
 
     @property
     def max_body_bytes(self) -> int:

@@ -24,12 +24,18 @@ BODY = json.dumps({"instances": ROWS[:1]}).encode()
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("sockets")
+    bentoml = folder / "bentoml.yaml"
+    bentoml.write_text(
+        "services:\n  model_server:\n    traffic: {timeout: 3}\n    http: {cors: {enabled: true}}\n"
+    )
     settings = {
         "MLFLOW_TRACKING_URI": Registry(folder / "own", 1.0).uri,
         "SERVING_MODEL_NAME": NAME,
         "SERVING_HEADER_SECONDS": "1.5",
         "SERVING_BODY_SECONDS": "2.5",
         "SERVING_MAX_CONNECTIONS": str(MAX_CONNECTIONS),
+        "SERVING_CORS_ORIGINS": "https://app.example",
+        "BENTOML_CONFIG": str(bentoml),
     }
     with running_service(folder, **settings) as running:
         yield running.wait_ready()
@@ -188,6 +194,17 @@ def test_a_large_answer_that_nobody_fetches_is_let_go(service: Service) -> None:
         files = Path(f"/proc/{worker}/fd")
         n_files = len(list(files.iterdir()))
         wait_until(lambda: len(list(files.iterdir())) < n_files, 30, "the connection is cut off")
+
+
+def test_a_page_of_an_allowed_origin_is_let_in(service: Service) -> None:
+    headers = {"Origin": "https://app.example"}
+    response = service.http.get("/readyz", headers=headers)
+    assert response.headers["access-control-allow-origin"] == "https://app.example"
+
+
+def test_options_of_bentoml_that_change_nothing_are_told(service: Service) -> None:
+    assert "BentoML's option traffic.timeout changes nothing here" in service.log
+    assert "http.cors.enabled changes nothing here; set SERVING_CORS_ORIGINS" in service.log
 
 
 def test_good_requests_are_answered_beside_bad_ones(service: Service) -> None:
