@@ -15,8 +15,9 @@ from typing import Any
 
 import httptools
 from uvicorn import config
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.errors import (
     HeadersTooLarge,
@@ -86,6 +87,8 @@ class Connection(HttpToolsProtocol):
         self._n_chunks = 0
         self._is_offer = False
         """Whether the request offers to go on in another protocol."""
+        self._answered: RequestResponseCycle | None = None
+        """What the application is asked, or was asked last."""
         self._refusal: bytes | None = None
         """What is said once everything before it is answered."""
 
@@ -120,6 +123,13 @@ class Connection(HttpToolsProtocol):
                 self._deadline = self.loop.time() + self._all.header_seconds
             elif self._phase is BODY:
                 self._deadline = self.loop.time() + self._all.body_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells the request that is being answered, which need not be the one that came last."""
+        if self._answered is not None:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+        super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Gives the client as long to take an answer as it had to send the body."""
@@ -265,6 +275,10 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     # Our own
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _wait_for_request(self) -> None:
         self._phase = IDLE

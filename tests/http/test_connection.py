@@ -216,6 +216,23 @@ async def test_requests_that_wait_on_a_connection_are_bounded() -> None:
     assert set(wire.paths) == {"/a"}
 
 
+@in_loop
+async def test_whoever_is_being_answered_is_told_that_the_client_is_gone() -> None:
+    wire = Wire()
+    request_ = post(b"a", b"123")
+    await wire.send(request_ + request_[:-1])
+    wire.transport.abort()
+    await wire.wait(0)
+    assert wire.gone == ["/a"]
+    wire = Wire()
+    wire.is_open.clear()
+    await wire.send(GET % b"a" * 3)
+    wire.transport.abort()
+    wire.is_open.set()
+    await wire.wait(0)
+    assert (wire.paths, wire.transport.sent) == (["/a"], b"")
+
+
 OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAA"
 INNER = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 
