@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from serving.process.child import PARENT_VARIABLE
+from serving.settings import Settings
 from tests.support.environment import wait_until
 from tests.support.prepared import prepare_all
 from tests.support.promotions import NAME, ROWS, Registry, trapped
@@ -106,6 +107,40 @@ def test_no_request_is_lost_of_clients_that_go_where_they_are_sent(
     assert failed == []
     assert set(answered) == {200}
     assert len(answered) >= n_before + len(threads)
+
+
+def test_no_new_connection_is_reset_of_clients_that_go_where_they_are_sent(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """As the default is: each request has a connection of its own, as with most scripts and some proxies."""
+    answered: list[int] = []
+    failed: list[str] = []
+
+    def fire(service: Service) -> None:
+        while True:
+            try:
+                with contextlib.closing(connect(service)) as connection:
+                    response = predict(connection)
+            except (OSError, http.client.HTTPException) as error:
+                failed.append(repr(error))
+                return
+            answered.append(response.status)
+            if response.getheader("Connection") == "close":
+                return
+
+    drain = str(Settings.model_fields["drain_seconds"].default)
+    with serving(registry, tmp_path, "1", SERVING_DRAIN_SECONDS=drain) as service:
+        service.wait_ready()
+        threads = [threading.Thread(target=fire, args=(service,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(answered) >= 200, 30, "clients are answered")
+        service.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(30)
+        service.process.wait(20)
+    assert failed == []
+    assert set(answered) == {200}
 
 
 def test_what_takes_too_long_is_cut_off(registry: Registry, tmp_path: Path) -> None:

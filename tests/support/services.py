@@ -140,6 +140,8 @@ def running_service(
         | {
             "BENTOML_HOME": str(folder / "bentoml"),
             "SERVING_SYNC_SECONDS": "1",
+            # No test waits for a load balancer that notices its end.
+            "SERVING_DRAIN_SECONDS": "0",
             # Who wrote the tests' models is known.
             "SERVING_ALLOW_PICKLE": "true",
         }
