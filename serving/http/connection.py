@@ -46,9 +46,9 @@ MAX_CHUNKS = 1_000_000
 MAX_PIPELINED = 64
 """Requests that may wait for their turn on a connection."""
 
-LINGER_SECONDS = 2
-"""How long what comes after a refusal is read and thrown away: closed at once, many clients would lose the answer.
-Source: RFC 9112, section 9.6."""
+LINGER_SECONDS = 5
+"""How long what comes after a last answer is read and thrown away: closed at once, many clients that are still sending
+would lose the answer. Source: RFC 9112, section 9.6."""
 
 
 class Phase(IntEnum):
@@ -97,6 +97,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins, or is told that there are too many."""
         super().connection_made(transport)
+        self.write, self.is_closing = transport.write, transport.is_closing
         self._idle_since = self.loop.time()
         if self._all.admit(self.connections, self.loop):  # type: ignore[arg-type]
             self._deadline = self._idle_since + self._all.header_seconds
@@ -187,6 +188,7 @@ class Connection(HttpToolsProtocol):
                 f"more than {MAX_PIPELINED} requests were sent before the first was answered"
             )
         super().on_headers_complete()
+        self.cycle.transport = self  # type: ignore[assignment]  # which writes and closes, no more
         self._phase = BODY
         self._deadline = math.inf
         self._n_quiet = 0
@@ -221,12 +223,21 @@ class Connection(HttpToolsProtocol):
         cycle.more_body = False
         cycle.message_event.set()
 
-    # What the answer calls
+    # What the answer calls, beside `write` and `is_closing`
+
+    def close(self) -> None:
+        """Ends with an answer that does not wait for the rest of the body, or with the last one."""
+        if self._phase is BODY:
+            self._phase = CLOSING
+            self.flow.resume_reading()
+            self._say_last(b"")
+        else:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         """Goes on with the next request."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self.transport.is_closing() or (self._phase is CLOSING and self._refusal is None):
             return
         self.flow.resume_reading()
         if self.pipeline:

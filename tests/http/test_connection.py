@@ -437,7 +437,19 @@ async def test_what_follows_a_refusal_is_thrown_away_for_a_while() -> None:
         await wire.send(b"1" * READ_BYTES)
     assert len(wire.answers) == 1
     assert not wire.transport.is_closed
-    await wire.wait(3)
+    await wire.wait(6)
+    assert wire.transport.is_closed
+
+
+@in_loop
+async def test_who_is_answered_before_the_end_of_the_body_may_finish_sending() -> None:
+    wire = Wire()
+    request_ = post(b"page", b"1" * 300_000, b"Connection: close")
+    await wire.send(request_ + GET % b"b", 1000)
+    assert [answer.body for answer in wire.answers] == [b"/page 0"]
+    assert wire.transport.is_eof
+    assert not wire.transport.is_closed
+    await wire.wait(6)
     assert wire.transport.is_closed
 
 

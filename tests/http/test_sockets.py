@@ -31,6 +31,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = {
         "MLFLOW_TRACKING_URI": Registry(folder / "own", 1.0).uri,
         "SERVING_MODEL_NAME": NAME,
+        "SERVING_MAX_BODY_MB": "10",
         "SERVING_HEADER_SECONDS": "1.5",
         "SERVING_BODY_SECONDS": "2.5",
         "SERVING_MAX_CONNECTIONS": str(MAX_CONNECTIONS),
@@ -105,6 +106,13 @@ def test_a_refusal_is_read_by_who_is_still_sending(service: Service) -> None:
     flood = b"GET /livez HTTP/1.1\r\nHost: a\r\n" + b"X: %b\r\n" % (b"1" * 1_000_000)
     (answer,) = ask(service, flood, b"1" * 100_000, b"1" * 100_000)
     assert (answer.status, answer.code) == (431, "headers_too_large")
+
+
+def test_413_is_read_by_who_sends_first_and_listens_then(service: Service) -> None:
+    with connection(service) as opened:
+        opened.sendall(post("/v1/predict", b"1" * 20_000_000))
+        (answer,) = parse_answers(read_all(opened))
+    assert (answer.status, answer.code) == (413, "payload_too_large")
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
