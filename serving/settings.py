@@ -141,6 +141,11 @@ class Settings(BaseSettings):
         "",
         description="Types and functions of your own that a model may be made of, `module.Class` with commas between.",
     )
+    answer_rows: Literal["same", "any"] = Field(
+        "same",
+        description="How many results a model may answer: one for each row of the request, or `any` number, as "
+        "forecasts do.",
+    )
     library_versions: Literal["strict", "minor", "off"] = Field(
         "minor",
         description="How near the libraries that are installed must be to those that a model was logged with: the "

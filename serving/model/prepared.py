@@ -85,6 +85,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What predicting its examples took in the library that trained it, per row, where it was prepared."""
     is_rowwise: bool
     """Whether a row's answer does not depend on the rows beside it, so that requests may share a call."""
+    is_per_row: bool
+    """Whether it answered its examples with one result for each row."""
     writers_code: str | None
     """What in the model's files is, or runs, code of its writer's; None of plain data."""
     own_types: list[str]

@@ -14,14 +14,16 @@ from serving.errors import ModelRefused, OutOfMemory, StorageError
 from serving.model.digests import DIGEST_TAG, digest_of
 from serving.model.libraries import library_versions
 from serving.model.prepared import Manifest, Prepared, find_prepared, open_prepared, preparing, publish
-from serving.model.schema import Inputs, Schema
+from serving.model.schema import Inputs, Schema, join
 from serving.prepare.checks.examples import MAX_EXAMPLES, example_body, sample_inputs, sample_instances
+from serving.prepare.checks.failures import why_not_predicted
 from serving.prepare.checks.gate import (
     check_costs,
     check_digest,
     check_output,
     check_signature,
     check_slowdown,
+    has_own_number_of_results,
 )
 from serving.prepare.checks.mlflow_path import check_mlflow_agrees
 from serving.prepare.compiling import Compiled, compile_model, is_rowwise
@@ -29,7 +31,7 @@ from serving.prepare.files import check_files, load, pull, read_mlmodel, schema_
 from serving.prepare.nulls import learn_nulls
 from serving.prepare.registry.resolution import Resolved
 from serving.process.clock import unhindered_seconds
-from serving.runtime import load_runtime
+from serving.runtime import count_output, load_runtime
 from serving.runtime.compiled.nodes import NotCompiled
 from serving.runtime.native import NativeRuntime
 from serving.runtime.trusted import Trust
@@ -90,7 +92,9 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
     check_digest(digest, resolved.tags.get(DIGEST_TAG))
     files = check_files(model_folder, mlmodel, settings)
     check_signature(answering.schema if answering else None, schema, resolved.tags)
-    runtime, files = load(model_folder, schema, files, settings)
+    outputs = mlmodel["signature"].get("outputs")
+    must_be_per_row = settings.answer_rows == "same" and not has_own_number_of_results(outputs)
+    runtime, files = load(model_folder, schema, files, settings, is_per_row=must_be_per_row)
     examples, is_logged = example_body(model_folder, mlmodel, schema, runtime.model)
     (folder / "examples.json").write_bytes(examples)
     sample = sample_inputs(model_folder, mlmodel, schema, examples)
@@ -99,7 +103,7 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         schema = schema_of(mlmodel, nulls)
         runtime = runtime.with_schema(schema)
         sample = sample_inputs(model_folder, mlmodel, schema, examples)
-    native_seconds = _warm_up(runtime, schema, examples, is_logged=is_logged)
+    native_seconds, is_per_row = _warm_up(runtime, schema, examples, is_logged=is_logged)
     if answering is not None:
         # Before thousands of rows are compared, with a model that may take seconds for each.
         check_slowdown("a row", answering.manifest.native_seconds, native_seconds, settings.max_slowdown)
@@ -122,7 +126,7 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         source_key=resolved.source_key,
         digest=digest,
         inputs=signature["inputs"],
-        outputs=signature.get("outputs"),
+        outputs=outputs,
         params=signature.get("params"),
         nulls=nulls,
         flavors=sorted(mlmodel["flavors"]),
@@ -136,6 +140,7 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         native_seconds=native_seconds,
         # A compiled model's single rows have been compared with all at once.
         is_rowwise=bool(compiled and not compiled.native_steps) or is_rowwise(runtime, schema, sample),
+        is_per_row=is_per_row,
         writers_code=files.writers_code,
         own_types=files.own_types,
         preprocessing_sha256=files.hook_digest,
@@ -167,7 +172,14 @@ def _compare_costs(
     for one, body in ((Prepared(folder, manifest), examples), (answering, answering.examples)):
         inputs, params = JsonDecoder(one.schema, MAX_EXAMPLES).predict(body)
         manifest = one.manifest
-        runtime = load_runtime(manifest.runtime, one.folder, one.schema, Trust.of(manifest), n_threads=1)
+        runtime = load_runtime(
+            manifest.runtime,
+            one.folder,
+            one.schema,
+            Trust.of(manifest),
+            n_threads=1,
+            is_per_row=manifest.is_per_row,
+        )
         costs.append(measure_costs(runtime.predict, inputs, params, unhindered_seconds))
     check_costs(costs[1], costs[0], settings.max_slowdown)
 
@@ -199,11 +211,15 @@ def _compile(
     return compiled, compiled.reason
 
 
-def _warm_up(runtime: NativeRuntime, schema: Schema, examples: bytes, *, is_logged: bool) -> float:
-    """Predicts the examples; returns the seconds that it took per row, once it was warm."""
+def _warm_up(
+    runtime: NativeRuntime, schema: Schema, examples: bytes, *, is_logged: bool
+) -> tuple[float, bool]:
+    """Predicts the examples; returns the seconds per row, once it was warm, and whether each row had one result."""
     inputs, params = JsonDecoder(schema, MAX_EXAMPLES).predict(examples)
     try:
         output = runtime.predict(inputs, params)
+        # An example is often of one row, and requests are not.
+        twice = runtime.predict(join([inputs] * 2), params)
         seconds = float("inf")
         for _ in range(N_TIMED_CALLS):
             started = unhindered_seconds()
@@ -212,13 +228,8 @@ def _warm_up(runtime: NativeRuntime, schema: Schema, examples: bytes, *, is_logg
     except MemoryError:
         raise
     except Exception as error:
-        log.exception("the model does not predict")
-        which = (
-            "it cannot predict its own example"
-            if is_logged
-            else "it was logged without an input example, and refuses one made from its signature; log one with "
-            "input_example=X.head(50)"
-        )
-        raise ModelRefused(f"{which}: {type(error).__name__}") from error
-    check_output(output, inputs.n_rows, runtime.description)
-    return seconds
+        log.info("the model does not predict", exc_info=True)
+        raise ModelRefused(why_not_predicted(runtime, schema, inputs, error, is_logged=is_logged)) from error
+    check_output(output, runtime.description)
+    counts = count_output(output), count_output(twice)
+    return seconds, counts == (inputs.n_rows, 2 * inputs.n_rows)

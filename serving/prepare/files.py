@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import shutil
-import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from serving.errors import ModelNotFound, ModelRefused, PrepareError
 from serving.model.hook import DIGEST_KEY, preprocessing_digest
 from serving.model.schema import Schema, parse_schema
 from serving.prepare.checks.contents import check_contents
+from serving.prepare.checks.failures import where_raised
 from serving.prepare.checks.gate import check_libraries
 from serving.prepare.checks.plain_data import find_code, needed_types, why_a_pickle_is_code
 from serving.prepare.checks.trust import check_code, check_preprocessing, check_types, untrusted_types
@@ -138,7 +138,7 @@ def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Fi
             writers_code = why_a_pickle_is_code(untrusted)
     allow_code(writers_code, settings)
     check_libraries(folder / "requirements.txt", settings.library_versions)
-    return Files(hook_digest, writers_code, own_types)
+    return Files(hook_digest, writers_code, own_types if writers_code is None else [])
 
 
 def allow_code(writers_code: str | None, settings: Settings) -> None:
@@ -156,20 +156,22 @@ def allow_code(writers_code: str | None, settings: Settings) -> None:
         )
 
 
-def load(folder: Path, schema: Schema, files: Files, settings: Settings) -> tuple[NativeRuntime, Files]:
+def load(
+    folder: Path, schema: Schema, files: Files, settings: Settings, *, is_per_row: bool = True
+) -> tuple[NativeRuntime, Files]:
     """Loads a model as its files deserve, and looks at what it holds; returns it with what they turned out to be.
 
     Raises:
         ModelRefused: it cannot be loaded, has no way to predict, or holds what a model must not.
     """
     try:
-        runtime = load_native(folder, schema, files.trust)
+        runtime = load_native(folder, schema, files.trust, is_per_row=is_per_row)
     except Refused as error:
         files = files._replace(
             writers_code=f"is a pickle that is not read as data: {error}; log it with skops"
         )
         allow_code(files.writers_code, settings)
-        return load(folder, schema, files, settings)
+        return load(folder, schema, files, settings, is_per_row=is_per_row)
     except (PrepareError, MemoryError):
         raise
     except Exception as error:
@@ -191,13 +193,3 @@ def _hook_digest(folder: Path, flavors: dict[str, Any], recorded: str | None) ->
     code = code_folder(folder, flavors.get("sklearn") or {})
     hook = code / HOOK if code else None
     return preprocessing_digest(hook) if hook and hook.is_file() else recorded
-
-
-def where_raised(error: BaseException) -> str:
-    """Returns the module and function that raised, which tell more than a type, and nothing of the values."""
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames:
-        return "an unknown place"
-    *folders, file = Path(frames[-1].filename).parts
-    package = folders[folders.index("site-packages") + 1 :] if "site-packages" in folders else folders[-1:]
-    return f"{'.'.join([*package, Path(file).stem])}.{frames[-1].name}"

@@ -20,7 +20,7 @@ from serving.runtime.native import NativeRuntime
 TRIED = frozenset({Kind.STRING, Kind.BOOLEAN, Kind.INTEGER, Kind.LONG, Kind.ANY})
 """Kinds of which a model that holds no categories is asked. Of floats that would be each of its numbers, in vain."""
 
-MAX_ROWS = 100
+MAX_ROWS = 20
 """Of the sample, that a model is asked with either."""
 
 MAX_SECONDS = 10.0

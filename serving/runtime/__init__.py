@@ -41,6 +41,15 @@ def count_output(output: Output) -> int:
     return next(len(a) for a in (output.labels, output.values, output.probabilities) if a is not None)
 
 
+class WrongRowCount(Exception):
+    """A model has not said one thing of each row."""
+
+    def __init__(self, n_results: int, n_rows: int) -> None:
+        super().__init__(
+            f"the model returned {n_results} result{'s' * (n_results != 1)} for {n_rows} row{'s' * (n_rows != 1)}"
+        )
+
+
 class Description(msgspec.Struct, frozen=True):
     """What a runtime knows of its model once it is loaded."""
 
@@ -59,7 +68,13 @@ class Runtime(Protocol):
 
 
 def load_runtime(
-    name: str, folder: Path, schema: Schema, trust: "Trust | None", *, n_threads: int
+    name: str,
+    folder: Path,
+    schema: Schema,
+    trust: "Trust | None",
+    *,
+    n_threads: int,
+    is_per_row: bool = True,
 ) -> Runtime:
     """Loads a runtime from a prepared folder.
 
@@ -69,6 +84,7 @@ def load_runtime(
         schema: its inputs.
         trust: what it may be made of; None runs whatever code its files hold. A compiled one is plain data.
         n_threads: of a compiled runtime, how many may work at one large call.
+        is_per_row: of a native one, whether it has to answer one result for each row.
 
     Raises:
         ValueError: there is no such runtime.
@@ -85,5 +101,5 @@ def load_runtime(
     if name == "native":
         from serving.runtime.native import load_native
 
-        return load_native(folder / "mlflow", schema, trust)
+        return load_native(folder / "mlflow", schema, trust, is_per_row=is_per_row)
     raise ValueError(f"unknown runtime {name!r}")

@@ -20,8 +20,19 @@ import pandas as pd
 import yaml
 
 from serving.errors import ModelRefused
-from serving.model.schema import DTYPES, MAY_BE_MISSING, NONE, Column, Form, Inputs, Kind, Schema
-from serving.runtime import Description, Output
+from serving.model.schema import (
+    DTYPES,
+    MAY_BE_MISSING,
+    NONE,
+    Column,
+    Form,
+    Inputs,
+    Kind,
+    Schema,
+    join,
+    take,
+)
+from serving.runtime import Description, Output, WrongRowCount, count_output
 from serving.runtime.categories import Categories, category_codes, lightgbm_categories, xgboost_categories
 from serving.runtime.compiled.links import probability_output
 from serving.runtime.compiled.nodes import type_name
@@ -48,10 +59,19 @@ class _Adapter(Protocol):
 class NativeRuntime:
     """A model in its own library; see `serving.runtime.Runtime`."""
 
-    def __init__(self, adapter: _Adapter, schema: Schema) -> None:
+    def __init__(self, adapter: _Adapter, schema: Schema, *, is_per_row: bool = True) -> None:
+        """Takes a way of calling a model.
+
+        Args:
+            adapter: the way.
+            schema: its inputs.
+            is_per_row: whether it has to answer one result for each row.
+        """
         self._adapter = adapter
         self._schema = schema
         self._recodings = _recodings(adapter.model, schema)
+        self._is_per_row = is_per_row
+        self._takes_texts = _may_take_texts(adapter, schema)
         self.description = adapter.description
 
     @property
@@ -61,27 +81,71 @@ class NativeRuntime:
 
     def with_schema(self, schema: Schema) -> "NativeRuntime":
         """The same model, asked with inputs of another schema."""
-        return NativeRuntime(self._adapter, schema)
+        return NativeRuntime(self._adapter, schema, is_per_row=self._is_per_row)
 
     def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:
-        """Returns what the model says of the rows; raises whatever the model raises."""
-        return self.predict_frame(inputs_to_frame(inputs, self._schema, self._recodings), params)
+        """Returns what the model says of the rows; raises whatever the model raises.
 
-    def predict_frame(self, frame: Frame, params: dict[str, Any]) -> Output:
+        Raises:
+            WrongRowCount: it does not say one thing of each row, and has to.
+        """
+        if self._takes_texts is None:
+            self._takes_texts = not self._takes_frames(inputs)
+        output = self.predict_frame(self.frame_of(inputs), params)
+        n_results = count_output(output)
+        if self._is_per_row and n_results != inputs.n_rows:
+            raise WrongRowCount(n_results, inputs.n_rows)
+        return output
+
+    def predict_frame(self, frame: Any, params: dict[str, Any]) -> Output:
         """The same of rows as the model itself takes them."""
         with warnings.catch_warnings():
             # Nobody who asks for a prediction sees them, and a model may warn of the values that it was given.
             warnings.simplefilter("ignore")
             return self._adapter.predict(frame, params)
 
+    def frame_of(self, inputs: Inputs) -> Any:
+        """Returns what the model is called with: see `inputs_to_frame` and `as_taken`."""
+        return self.as_taken(inputs_to_frame(inputs, self._schema, self._recodings))
 
-def load_native(folder: Path, schema: Schema, trust: Trust | None) -> NativeRuntime:
+    def as_taken(self, frame: Any) -> Any:
+        """Returns a series in the place of a frame, where the model takes texts."""
+        return frame.iloc[:, 0] if self._takes_texts else frame
+
+    def _takes_frames(self, inputs: Inputs) -> bool:
+        """Whether a model of one column of text answers a frame of two rows; or neither that nor two texts."""
+        row = take(inputs, 0, 1)
+        frame: Any = inputs_to_frame(join([row, row]), self._schema)
+        for rows in (frame, frame.iloc[:, 0]):
+            try:
+                if count_output(self._adapter.predict(rows, {})) == len(rows):
+                    return rows is frame
+            except Exception:  # noqa: BLE001, S112  # what is wrong with it is told where it is asked
+                continue
+        return True
+
+
+def _may_take_texts(adapter: _Adapter, schema: Schema) -> bool | None:
+    """Whether a model is called with a series of texts, as a vectorizer of them is fitted; None where it may be.
+
+    A signature of one unnamed column of text is what MLflow makes of a list or a series; of a series with a name it
+    makes what it makes of a frame.
+    """
+    if adapter.model is None or len(schema.columns) != 1 or schema.columns[0].type.kind is not Kind.STRING:
+        return False
+    return True if schema.form is Form.BARE else None
+
+
+def load_native(
+    folder: Path, schema: Schema, trust: Trust | None, *, is_per_row: bool = True
+) -> NativeRuntime:
     """Loads an MLflow model from a local folder.
 
     Args:
         folder: of its files.
         schema: its inputs.
         trust: what it may be made of; None runs whatever code its files hold.
+        is_per_row: whether it has to answer one result for each row.
 
     Raises:
         ModelRefused: it has no way to predict.
@@ -90,7 +154,7 @@ def load_native(folder: Path, schema: Schema, trust: Trust | None) -> NativeRunt
     """
     flavors = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]
     _forget_other_code()
-    return NativeRuntime(_load_adapter(folder, flavors, schema, trust), schema)
+    return NativeRuntime(_load_adapter(folder, flavors, schema, trust), schema, is_per_row=is_per_row)
 
 
 def _forget_other_code() -> None:
@@ -373,10 +437,13 @@ class _Estimator:
         if not hasattr(model, "predict"):
             raise ModelRefused(f"a {type(model).__name__} cannot predict")
         self.model = model
-        steps = getattr(model, "steps", None) or []
-        # The steps before the last run once for labels and probabilities, not once for each.
-        self._front = model[:-1] if len(steps) > 1 else None
-        self._last = steps[-1][1] if len(steps) > 1 else model
+        # The steps before the last run once for labels and probabilities, not once for each; as `Pipeline.predict`
+        # runs them, which asks neither a slice of the pipeline nor a step whether it was fitted. A pipeline of
+        # another kind (imbalanced-learn's leaves out its samplers) knows best how it predicts.
+        is_plain = type(model).__module__ == "sklearn.pipeline" and type(model).__name__ == "Pipeline"
+        steps = [step for _, step in model.steps] if is_plain else [model]
+        self._front = [step for step in steps[:-1] if step is not None and step != "passthrough"]
+        self._last = steps[-1]
         classes = getattr(model, "classes_", None)
         # Of a multi-output classifier `classes_` is a list with an array per output.
         single = isinstance(classes, np.ndarray) and classes.ndim == 1
@@ -390,11 +457,13 @@ class _Estimator:
         )
 
     def predict(self, frame: Frame, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
-        rows = frame if self._front is None else self._front.transform(frame)
+        rows: Any = frame
+        for step in self._front:
+            rows = step.transform(rows)
         if self._has_probabilities and type_name(self._last) in _PREDICTS_LIKELIEST:
             probabilities = np.asarray(self._last.predict_proba(rows))
             return Output(self._last.classes_.take(probabilities.argmax(axis=1)), probabilities)
-        predicted = np.asarray(self._last.predict(rows))
+        predicted = np.atleast_1d(np.asarray(self._last.predict(rows)))
         if not self._is_classifier:
             return Output(values=predicted)
         if not self._has_probabilities:
@@ -486,38 +555,26 @@ class _Pyfunc:
             # that, and no column of nulls.
             empty = [name for name in self._not_nullable if name in frame and frame[name].isna().all()]
             frame = frame.drop(columns=empty)
-        return Output(values=_rows_of(self._model.predict(frame, params=params or None), len_of(frame)))
+        return Output(values=_results_of(self._model.predict(frame, params=params or None)))
 
 
-def len_of(frame: Frame) -> int:
-    """Returns the number of rows."""
-    return len(next(iter(frame.values()))) if isinstance(frame, dict) else len(frame)
-
-
-def _rows_of(result: Any, n_rows: int) -> npt.NDArray[Any]:
-    """What a pyfunc returned, one element per row: arrays stay arrays, a wide DataFrame becomes records."""
+def _results_of(result: Any) -> npt.NDArray[Any]:
+    """What a pyfunc returned, as one array: arrays stay arrays, a wide DataFrame becomes records."""
     if isinstance(result, pd.DataFrame):
-        rows = result.iloc[:, 0].to_numpy() if result.shape[1] == 1 else _objects(result.to_dict("records"))
-    elif isinstance(result, pd.Series):
-        rows = result.to_numpy()
-    elif isinstance(result, np.ndarray):
-        rows = result
-    elif isinstance(result, (list, tuple)):
-        rows = _objects(list(result))
-    elif isinstance(result, dict):
+        return result.iloc[:, 0].to_numpy() if result.shape[1] == 1 else _objects(result.to_dict("records"))
+    if isinstance(result, pd.Series):
+        return result.to_numpy()
+    if isinstance(result, np.ndarray) and result.ndim:
+        return result
+    if isinstance(result, (list, tuple)):
+        return _objects(list(result))
+    if isinstance(result, dict):
         named = {key: np.asarray(value) for key, value in result.items()}
-        if any(value.ndim == 0 or len(value) != n_rows for value in named.values()):
-            raise TypeError(
-                f"the model returned a dict whose values do not have one element for each of {n_rows} rows"
-            )
-        rows = _objects([{k: v[i].tolist() for k, v in named.items()} for i in range(n_rows)])
-    elif n_rows == 1:
-        rows = _objects([result])
-    else:
-        raise TypeError(f"the model returned one {type(result).__name__} for {n_rows} rows")
-    if rows.ndim == 0 or len(rows) != n_rows:
-        raise TypeError(f"the model returned {rows.size} results for {n_rows} rows")
-    return rows
+        lengths = {len(value) if value.ndim else 0 for value in named.values()}
+        if len(lengths) == 1 and 0 not in lengths:
+            return _objects([{k: v[i].tolist() for k, v in named.items()} for i in range(*lengths)])
+    # One thing that is no list is one result, and the only one.
+    return _objects([result.item() if isinstance(result, np.ndarray) else result])
 
 
 def _objects(items: list[Any]) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ from serving.model.schema import Inputs
 from serving.monitoring import metrics
 from serving.process.cpus import count_cpus
 from serving.process.logs import BY_CALLERS, Sparing, origin
-from serving.runtime import Output, load_runtime
+from serving.runtime import Output, WrongRowCount, load_runtime
 from serving.runtime.trusted import Trust
 from serving.settings import Settings
 
@@ -49,10 +49,12 @@ class LoadedModel:
             self.schema,
             Trust.of(manifest),
             n_threads=settings.threads or max(1, count_cpus() // settings.workers),
+            is_per_row=manifest.is_per_row and settings.answer_rows == "same",
         )
         self.costs = measure_costs(self._runtime.predict, *self.decoder.predict(self.examples))
         policy = choose_policy(
-            settings.batching,
+            # Results cannot be told apart where there is not one for each row.
+            settings.batching if manifest.is_per_row else "off",
             self.costs,
             is_compiled=self.runtime_name == "compiled",
             is_rowwise=manifest.is_rowwise,
@@ -140,6 +142,8 @@ class LoadedModel:
             forget_frames(error)
             if isinstance(error, MemoryError):
                 raise InternalError("the model ran out of memory") from error
+            if isinstance(error, WrongRowCount):
+                raise ModelRefusedInput(f"the rows fit the signature, and {error}") from error
             raise ModelRefusedInput(
                 f"the rows fit the signature, and the model refused them with {kind}; the log of the service says where"
             ) from error

@@ -1,13 +1,10 @@
 """What data scientists log without a thought of serving is served, with every safety on."""
 
-import asyncio
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lightgbm
 import mlflow
-import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,46 +19,23 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from serving.errors import ModelRefused
-from serving.prepare.build import prepare
-from serving.prepare.registry.client import resolve
-from serving.protocols.v1 import predictions
-from serving.settings import Settings
 from serving.traffic.loaded import LoadedModel
-from tests.support.environment import tracking
-from tests.support.models import REQUIREMENTS, fill_registry, register
+from tests.support.logged import Logged, answers, log_sklearn, log_with
 
 X, Y = load_wine(return_X_y=True, as_frame=True)
 MIXED = X[["alcohol", "ash"]].assign(colour=np.array(["red", "white", "rose"])[Y], n=np.arange(len(X)) % 3.0)
 
 
 @pytest.fixture
-def serve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., tuple[LoadedModel, LoadedModel]]]:
-    """Registers a model, prepares it, and loads it as a worker does: as it was prepared, and natively."""
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Registers, prepares and loads a model."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    uri = fill_registry(tmp_path / "registry", {})
-
-    def serve(log: Callable[[str], Any], **settings: Any) -> tuple[LoadedModel, LoadedModel]:
-        register("model", log)
-        ours = Settings(MLFLOW_TRACKING_URI=uri, model_name="model", **settings)
-        prepared = prepare(resolve(ours).champion, ours)
-        native = ours.model_copy(update={"runtime": "native"})
-        return LoadedModel(prepared, ours), LoadedModel(prepared, native)
-
-    with tracking(uri):
-        yield serve
-
-
-def answers(model: LoadedModel, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    body = msgspec.json.encode({"instances": rows.to_dict("records")})
-    output = asyncio.run(model.predict(*model.decoder.predict(body), asyncio.Event().wait))
-    return predictions(output, model.manifest)
+    return Logged(tmp_path).serve
 
 
 def check_answers(models: tuple[LoadedModel, LoadedModel], fitted: Any, rows: pd.DataFrame) -> None:
     for model in models:
-        got = answers(model, rows)
+        got = answers(model, rows.to_dict("records"))
         if hasattr(fitted, "predict_proba"):
             expected = fitted.predict_proba(rows)
             found = [list(entry["probabilities"].values()) for entry in got]
@@ -120,11 +94,9 @@ def test_pickles_of_the_libraries_are_served(
     fitted = model.fit(rows, Y)
     flavor = mlflow.lightgbm if isinstance(model, lightgbm.LGBMModel) else mlflow.sklearn
     models = serve(
-        lambda name: flavor.log_model(
+        log_with(
+            flavor,
             fitted,
-            name=name,
-            registered_model_name=name,
-            **REQUIREMENTS,
             signature=infer_signature(rows, fitted.predict(rows)),
             input_example=rows.head(40),
             serialization_format=serialization_format,
@@ -136,11 +108,9 @@ def test_pickles_of_the_libraries_are_served(
 def test_an_estimator_of_lightgbm_is_served_as_mlflow_logs_it(serve: Any) -> None:
     fitted = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1).fit(X, Y)
     models = serve(
-        lambda name: mlflow.lightgbm.log_model(
+        log_with(
+            mlflow.lightgbm,
             fitted,
-            name=name,
-            registered_model_name=name,
-            **REQUIREMENTS,
             signature=infer_signature(X, fitted.predict(X)),
             input_example=X.head(40),
         )
@@ -154,33 +124,14 @@ def test_a_pickle_that_would_open_callers_files_is_refused(serve: Any) -> None:
     model = make_pipeline(front, LogisticRegression()).fit(texts, [0, 1] * 10)
     model[0].transformers_[0][1].input = "filename"
     with pytest.raises(ModelRefused, match="CountVectorizer reads files that callers name"):
-        serve(
-            lambda name: mlflow.sklearn.log_model(
-                model,
-                name=name,
-                registered_model_name=name,
-                **REQUIREMENTS,
-                signature=infer_signature(texts, np.zeros(1)),
-                serialization_format="cloudpickle",
-            )
-        )
+        serve(log_sklearn(model, signature=infer_signature(texts, np.zeros(1))))
 
 
 def test_code_of_the_writers_needs_the_setting(serve: Any) -> None:
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y)
     model.steps[0] = ("own", OwnScaler().fit(X))
 
-    def log(name: str) -> Any:
-        return mlflow.sklearn.log_model(
-            model,
-            name=name,
-            registered_model_name=name,
-            **REQUIREMENTS,
-            signature=infer_signature(X, np.zeros(1)),
-            input_example=X.head(3),
-            serialization_format="cloudpickle",
-        )
-
+    log = log_sklearn(model, signature=infer_signature(X, np.zeros(1)), input_example=X.head(3))
     with pytest.raises(ModelRefused, match=r"needs tests\.prepare\.test_autologged\.OwnScaler"):
         serve(log)
     name = f"{__name__}.OwnScaler"

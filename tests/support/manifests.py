@@ -27,6 +27,7 @@ def some_manifest(**fields: Any) -> Manifest:
         "parity": None,
         "native_seconds": 0.001,
         "is_rowwise": True,
+        "is_per_row": True,
         "writers_code": None,
         "own_types": [],
         "preprocessing_sha256": None,

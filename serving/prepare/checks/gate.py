@@ -1,5 +1,6 @@
 """The gate: what a version must stand before any request reaches it."""
 
+import json
 import logging
 import math
 import re
@@ -14,10 +15,12 @@ import numpy.typing as npt
 from serving.batching.policy import Costs
 from serving.errors import ModelRefused
 from serving.model.digests import DIGEST_TAG
+from serving.model.prepared import Manifest
 from serving.model.schema import Schema
 from serving.prepare.checks.compatibility import find_incompatibilities
 from serving.prepare.registry.resolution import FORCE_TAG
 from serving.runtime import Description, Output, count_output
+from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")
 
@@ -106,14 +109,38 @@ def check_signature(old: Schema | None, new: Schema, tags: dict[str, str]) -> No
     )
 
 
-def check_output(output: Output, n_rows: int, description: Description) -> None:
+OTHER_ROWS = (
+    "; a service answers one for each row; where that is meant, as of a forecast, log it with a signature whose "
+    "outputs are a tensor of that length, or set SERVING_ANSWER_ROWS=any"
+)
+"""What to do about a model with another number of results."""
+
+
+def has_own_number_of_results(outputs: str | None) -> bool:
+    """Whether a signature's outputs, as MLflow writes them, are a tensor of a length that is not the request's."""
+    specs = json.loads(outputs or "[]")
+    shapes = [spec["tensor-spec"]["shape"] for spec in specs if spec.get("type") == "tensor"]
+    return any(shape and shape[0] != -1 for shape in shapes)
+
+
+def check_row_count(manifest: Manifest, settings: Settings) -> None:
+    """Refuses a prepared model that has shown to answer another number of results than rows, unless that is meant.
+
+    Raises:
+        ModelRefused: neither its signature nor the settings say that it is.
+    """
+    is_meant = settings.answer_rows == "any" or has_own_number_of_results(manifest.outputs)
+    if not manifest.is_per_row and not is_meant:
+        raise ModelRefused(f"the model returned another number of results than there were rows{OTHER_ROWS}")
+
+
+def check_output(output: Output, description: Description) -> None:
     """Looks at what a model says of rows that it must be able to answer.
 
     Raises:
         ModelRefused: numbers that are not finite, of another shape, or classes that it does not know.
     """
-    if count_output(output) != n_rows:
-        raise ModelRefused(f"of {n_rows} rows it answers {count_output(output)}")
+    n_rows = count_output(output)
     if output.values is not None:
         _check_finite("values", output.values)
     if output.probabilities is not None:

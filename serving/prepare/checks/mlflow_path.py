@@ -109,7 +109,7 @@ def _ask_mlflow(native: NativeRuntime, schema: Schema, signature: str, rows: lis
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            frame = _to_frame(schema, signature, rows)
+            frame = native.as_taken(_to_frame(schema, signature, rows))
             output = _ask_model(native, frame)
             return output if count_output(output) == len(rows) else None
     except MemoryError:
@@ -130,7 +130,7 @@ def _ask_model(native: NativeRuntime, frame: Frame) -> Output:
     return Output(predicted, np.asarray(model.predict_proba(frame)) if has_probabilities else None)
 
 
-def _to_frame(schema: Schema, signature: str, rows: list[Any]) -> Frame:
+def _to_frame(schema: Schema, signature: str, rows: list[Any]) -> Any:
     from mlflow.models.utils import _enforce_schema
     from mlflow.pyfunc.scoring_server import _split_data_and_params, infer_and_parse_data
     from mlflow.types import Schema as MlflowSchema
@@ -143,7 +143,7 @@ def _to_frame(schema: Schema, signature: str, rows: list[Any]) -> Frame:
         split = {"columns": schema.labels, "data": cells} if schema.form is Form.RECORD else {"data": cells}
         body = {"dataframe_split": split}
     data, _ = _split_data_and_params(json.dumps(body))  # type: ignore[no-untyped-call]
-    frame: Frame = _enforce_schema(infer_and_parse_data(data, theirs), theirs)
+    frame: Any = _enforce_schema(infer_and_parse_data(data, theirs), theirs)
     for position, column in enumerate(schema.columns):
         if column.type.kind is Kind.STRING and isinstance(frame, pd.DataFrame):
             name = frame.columns[position]

@@ -9,6 +9,7 @@ import logging
 from serving.errors import ModelRefused
 from serving.model.hook import preprocessing_digest
 from serving.model.prepared import Manifest
+from serving.prepare.checks.gate import check_row_count
 from serving.runtime.trusted import Trust
 from serving.settings import Settings
 
@@ -31,10 +32,12 @@ def check_admission(manifest: Manifest, settings: Settings) -> None:
     """Refuses a prepared model that the settings, which may have changed since, do not allow.
 
     Raises:
-        ModelRefused: what it is made of is not trusted any more, or it was trained with another `preprocessing.py`.
+        ModelRefused: what it is made of is not trusted any more, it was trained with another `preprocessing.py`, or
+            it answers another number of results than rows.
     """
     check_code(manifest.writers_code, settings)
     check_preprocessing(manifest.preprocessing_sha256, settings)
+    check_row_count(manifest, settings)
     check_types([name for name in manifest.own_types if name not in settings.trusted_type_names])
 
 

@@ -1,5 +1,6 @@
 """`serving.prepare.checks.gate`: what a version must stand before any request reaches it."""
 
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from serving.prepare.checks.gate import (
     check_digest,
     check_libraries,
     check_output,
+    check_row_count,
     check_signature,
 )
 from serving.prepare.registry.resolution import FORCE_TAG
 from serving.runtime import Description, Output
+from serving.settings import Settings
+from tests.support.manifests import some_manifest
 
 ONE = parse_schema('[{"name": "x", "type": "double"}]')
 TWO = parse_schema('[{"name": "x", "type": "double"}, {"name": "y", "type": "double"}]')
@@ -99,16 +103,16 @@ def answer(probabilities: Any, labels: Any = ("no", "yes")) -> Output:
 
 
 def test_a_good_answer_passes():
-    check_output(answer([[1.0, 0.0], [0.2, 0.8]]), 2, CLASSIFIER)
-    check_output(Output(values=np.array([1.0, -5.0])), 2, Description("regression"))
-    check_output(Output(values=np.array([{"a": float("nan")}, "x"], dtype=object)), 2, Description("other"))
-    check_output(Output(labels=np.array([0, 1])), 2, Description("classification", [0, 1]))
+    check_output(answer([[1.0, 0.0], [0.2, 0.8]]), CLASSIFIER)
+    check_output(Output(values=np.array([1.0, -5.0])), Description("regression"))
+    check_output(Output(values=np.array([{"a": float("nan")}, "x"], dtype=object)), Description("other"))
+    check_output(Output(labels=np.array([0, 1])), Description("classification", [0, 1]))
 
 
 @pytest.mark.parametrize(
     ("output", "description", "part"),
     [
-        (answer([[1.0, 0.0]], ["no"]), CLASSIFIER, "of 2 rows it answers 1"),
+        (answer([[1.0, 0.0]]), CLASSIFIER, "shape"),
         (answer([[1.0, np.nan], [0.2, 0.8]]), CLASSIFIER, "1 of its 4 probabilities"),
         (answer([[1.0], [0.2]]), CLASSIFIER, "shape"),
         (answer([[1.5, -0.5], [0.2, 0.8]]), CLASSIFIER, "between 0 and 1"),
@@ -120,7 +124,7 @@ def test_a_good_answer_passes():
 )
 def test_a_bad_answer_is_refused(output: Output, description: Description, part: str):
     with pytest.raises(ModelRefused, match=part):
-        check_output(output, 2, description)
+        check_output(output, description)
 
 
 def costs(seconds: float) -> Costs:
@@ -143,3 +147,25 @@ def test_many_rows_count_by_themselves():
     before = Costs({1: 0.01, 64: 0.02})
     with pytest.raises(ModelRefused, match="a row of 64"):
         check_costs(before, Costs({1: 0.01, 64: 0.64}), 10)
+
+
+TENSOR = '[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [%d]}}]'
+
+
+@pytest.mark.parametrize(
+    ("is_per_row", "outputs", "answer_rows", "is_refused"),
+    [
+        (True, None, "same", False),
+        (False, None, "same", True),
+        (False, None, "any", False),
+        (False, TENSOR % 12, "same", False),
+        (False, TENSOR % -1, "same", True),
+        (False, '[{"type": "double"}]', "same", True),
+    ],
+)
+def test_another_number_of_results_has_to_be_meant(
+    is_per_row: bool, outputs: str | None, answer_rows: Any, is_refused: bool
+):
+    manifest = some_manifest(is_per_row=is_per_row, outputs=outputs)
+    with pytest.raises(ModelRefused, match="SERVING_ANSWER_ROWS") if is_refused else nullcontext():
+        check_row_count(manifest, Settings(answer_rows=answer_rows))
