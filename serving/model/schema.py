@@ -187,12 +187,17 @@ def parse_schema(inputs: str, params: str | None = None, nulls: dict[str, str] |
     """
     specs = msgspec.json.decode(inputs, type=list[dict[str, Any]])
     if not specs:
-        raise ModelRefused("the model's signature has no inputs")
+        raise ModelRefused(
+            "the model's signature has no inputs; log it with "
+            "signature=mlflow.models.infer_signature(X, model.predict(X))"
+        )
     columns = tuple(_column(spec, str(position)) for position, spec in enumerate(specs))
     if nulls:
         columns = tuple(msgspec.structs.replace(c, null=nulls.get(c.name)) for c in columns)
     if len({column.name for column in columns}) != len(columns):
-        raise ModelRefused("the model's signature names a column twice")
+        raise ModelRefused(
+            "the model's signature names a column twice; rename the columns that it is trained on, and log it again"
+        )
     if all("name" in spec for spec in specs):
         form = Form.RECORD
     else:
@@ -242,4 +247,7 @@ def _type(spec: dict[str, Any]) -> Type:
             case _:
                 return Type(kind)
     except (ValueError, KeyError, TypeError):
-        raise ModelRefused(f"the model's signature has a type that is not supported: {spec}") from None
+        raise ModelRefused(
+            f"the model's signature has a type that is not supported: {spec}; log it with columns of MLflow's types, "
+            "or tensors of numbers or text"
+        ) from None

@@ -23,7 +23,9 @@ def find_sealed(source: Path) -> tuple[Path, str] | None:
     if not tags:
         return None
     if len(tags) > 1:
-        raise StorageError(f"the Bento holds {len(tags)} models, and one is served: {', '.join(tags)}")
+        raise StorageError(
+            f"the Bento holds {len(tags)} models, and one is served: {', '.join(tags)}; build it with one"
+        )
     store = source.parent / "models"
     if not (store / tags[0].replace(":", "/") / "manifest.json").is_file():
         return None

@@ -55,7 +55,7 @@ def carry_out(request: PrepareRequest | None, settings: Settings) -> Outcome:
         return Outcome(code=error.code, message=str(error))
     except Exception as error:
         log.exception("preparing failed")
-        message = f"preparing failed with {type(error).__name__}; the log has the trace"
+        message = f"preparing failed with {type(error).__name__}, which is a mistake of the service; the log has the trace"
         return Outcome(code="internal_error", message=message)
 
 

@@ -16,7 +16,7 @@ from serving.model.libraries import library_versions
 from serving.model.prepared import Manifest, Prepared, find_prepared, open_prepared, preparing, publish
 from serving.model.schema import Inputs, Schema, join
 from serving.prepare.checks.examples import MAX_EXAMPLES, example_body, sample_inputs, sample_instances
-from serving.prepare.checks.failures import why_not_predicted
+from serving.prepare.checks.failures import where_raised, why_not_predicted
 from serving.prepare.checks.gate import (
     check_costs,
     check_digest,
@@ -69,7 +69,7 @@ def prepare(resolved: Resolved, settings: Settings, champion: str | None = None)
     except MemoryError as error:
         raise OutOfMemory(
             f"{resolved.name!r} version {resolved.version} is refused: it takes more memory than there is "
-            "(SERVING_PREPARE_MEMORY_MB)"
+            "(SERVING_PREPARE_MEMORY_MB); give it more, or log a smaller model or example"
         ) from error
     except OSError as error:
         raise _storage_error(error) from error
@@ -80,7 +80,9 @@ def prepare(resolved: Resolved, settings: Settings, champion: str | None = None)
 def _storage_error(error: OSError) -> StorageError:
     reasons = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
     reason = reasons.get(error.errno or 0, error.strerror or type(error).__name__)
-    return StorageError(f"the prepared model cannot be written under BENTOML_HOME: {reason}")
+    return StorageError(
+        f"the prepared model cannot be written under BENTOML_HOME: {reason}; make room there, or let this user write"
+    )
 
 
 def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str | None) -> Prepared:
@@ -199,7 +201,7 @@ def _compile(
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
         log.warning("compiling failed; serving natively", exc_info=True)
-        return None, f"compiling it raised {type(error).__name__}"
+        return None, f"compiling it raised {type(error).__name__} in {where_raised(error)}"
     log.info(
         "%s version %s is compiled%s: %d rows compared, largest difference %.2g",
         resolved.name,

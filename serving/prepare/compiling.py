@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from serving.model.prepared import Parity
 from serving.model.schema import Inputs, Kind, Schema, join, take
+from serving.prepare.checks.failures import where_raised
 from serving.prepare.checks.generated import Group, cast_within, generate_groups
 from serving.prepare.checks.parity import Comparison, ask, same_output
 from serving.runtime import Output, Runtime, count_output, slice_output
@@ -157,7 +158,7 @@ def _compile_part(compile_it: Callable[[Any, Data], T], fitted: Any, data: Data)
         raise
     except Exception as error:
         log.info("compiling failed", exc_info=True)
-        raise NotCompiled(f"compiling it raised {type(error).__name__}") from error
+        raise NotCompiled(f"compiling it raised {type(error).__name__} in {where_raised(error)}") from error
 
 
 def words_of(predictor: Predictor) -> set[str]:

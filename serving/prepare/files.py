@@ -51,7 +51,8 @@ def pull(resolved: Resolved, target: Path, settings: Settings) -> Path:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise ModelNotFound(
             f"the artifacts of {resolved.name!r} version {resolved.version} cannot be fetched: "
-            f"{type(error).__name__}; is its artifact store reachable from here?"
+            f"{type(error).__name__}; check that its artifact store is reachable from here, with the credentials of "
+            "this service"
         ) from error
     model_folder = Path(path)
     # Bytecode would run instead of the source that is looked at.
@@ -76,7 +77,7 @@ def read_mlmodel(folder: Path, resolved: Resolved) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError):
         raise ModelNotFound(
             f"the artifacts of {resolved.name!r} version {resolved.version} cannot be fetched: "
-            "there is no MLmodel file that can be read among them"
+            "there is no MLmodel file that can be read among them; register the model again"
         ) from None
     else:
         return dict(mlmodel)

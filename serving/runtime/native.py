@@ -197,7 +197,10 @@ def _load_adapter(folder: Path, flavors: dict[str, Any], schema: Schema, trust: 
         import mlflow.pyfunc
 
         return _Pyfunc(mlflow.pyfunc.load_model(path), schema)
-    raise ModelRefused(f"the model has no flavor that can predict; it has {', '.join(flavors)}")
+    raise ModelRefused(
+        f"the model has no flavor that can predict; it has {', '.join(flavors)}; log it with mlflow.sklearn, "
+        "mlflow.xgboost, mlflow.lightgbm or mlflow.pyfunc"
+    )
 
 
 LIGHTGBM_BOOSTER = "lightgbm.basic.Booster"
@@ -435,7 +438,9 @@ class _Estimator:
         from sklearn.base import is_classifier, is_regressor
 
         if not hasattr(model, "predict"):
-            raise ModelRefused(f"a {type(model).__name__} cannot predict")
+            raise ModelRefused(
+                f"a {type(model).__name__} cannot predict; log the whole pipeline, with an estimator at its end"
+            )
         self.model = model
         # The steps before the last run once for labels and probabilities, not once for each; as `Pipeline.predict`
         # runs them, which asks neither a slice of the pipeline nor a step whether it was fitted. A pipeline of

@@ -58,21 +58,27 @@ def _look(part: Any, trust: Trust) -> list[Any]:
         return part.tolist() if part.dtype.kind == "O" else []
     if inspect.isclass(part):
         if not is_value(part) and _name(part) not in trust.own_types:
-            raise ModelRefused(f"it holds the class {_name(part)} as a value, which could be called")
+            raise ModelRefused(
+                f"it holds the class {_name(part)} as a value, which could be called; log it without"
+            )
         return []
     if isinstance(part, functools.partial):
         return [part.func, part.args, part.keywords, vars(part)]
     if isinstance(part, types.ModuleType):
-        raise ModelRefused(f"it holds the module {part.__name__}")
+        raise ModelRefused(f"it holds the module {part.__name__}, which could be called; log it without")
     if isinstance(part, _METHODS) or _bound_to(part) is not None:
         if _name(part) not in trust.own_types:
             raise ModelRefused(
-                f"it holds {_name(part)}, a method, as a value; nobody has looked at what it may do"
+                f"it holds {_name(part)}, a method, as a value, which nobody has looked at; log it with a function of "
+                "a module, which SERVING_TRUSTED_TYPES can name"
             )
         return [_bound_to(part)]
     if inspect.isroutine(part) or isinstance(part, np.ufunc) or type(part) is type(np.mean):
         if not _is_trusted(part, trust):
-            raise ModelRefused(f"it calls {_name(part)}, which is not trusted")
+            raise ModelRefused(
+                f"it calls {_name(part)}, which is not trusted; use a function of the libraries that computes only, or "
+                "one of a module of your own, which SERVING_TRUSTED_TYPES can name"
+            )
         return []
     _check_input(part)
     return [other for other in gc.get_referents(part) if other is not type(part)]

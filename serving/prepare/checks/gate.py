@@ -44,7 +44,7 @@ def check_digest(found: str, recorded: str | None) -> None:
     elif found != recorded:
         raise ModelRefused(
             f"the files are not those that were registered: their digest is {found[:12]}…, and the tag "
-            f"{DIGEST_TAG} says {recorded[:12]}…"
+            f"{DIGEST_TAG} says {recorded[:12]}…; find out who changed them, and register the model again"
         )
 
 
@@ -147,15 +147,22 @@ def check_output(output: Output, description: Description) -> None:
         n_classes = len(description.classes or [])
         if output.probabilities.shape != (n_rows, n_classes):
             raise ModelRefused(
-                f"its probabilities have shape {output.probabilities.shape}, for {n_rows} rows and {n_classes} classes"
+                f"its probabilities have shape {output.probabilities.shape}, for {n_rows} rows and {n_classes} classes; "
+                "fit it on rows of every class, so that classes_ has one for each column"
             )
         _check_finite("probabilities", output.probabilities)
         if (output.probabilities < 0).any() or (output.probabilities > 1 + 1e-6).any():
-            raise ModelRefused("its probabilities are not all between 0 and 1")
+            raise ModelRefused(
+                "its probabilities are not all between 0 and 1; calibrate what its predict_proba returns, or log a "
+                "model that has only predict"
+            )
     if output.labels is not None and description.classes is not None and output.labels.ndim == 1:
         unknown = set(map(_plain, output.labels.tolist())) - set(map(_plain, description.classes))
         if unknown:
-            raise ModelRefused(f"it answers {len(unknown)} label(s) that are not among its classes")
+            raise ModelRefused(
+                f"it answers {len(unknown)} label(s) that are not among its classes; its classes_ must be what its "
+                "predict returns"
+            )
 
 
 def _plain(label: Any) -> str:
@@ -170,7 +177,10 @@ def _check_finite(what: str, array: npt.NDArray[Any]) -> None:
     else:
         return
     if bad:
-        raise ModelRefused(f"{bad} of its {array.size} {what} on rows of its own are not finite numbers")
+        raise ModelRefused(
+            f"{bad} of its {array.size} {what} on rows of its own are not finite numbers; look whether its training "
+            "diverged, or its example has values that it was not trained on"
+        )
 
 
 def check_costs(old: Costs | None, new: Costs, limit: float) -> None:
@@ -195,5 +205,5 @@ def check_slowdown(what: str, before: float, after: float, limit: float) -> None
     if after > NEGLIGIBLE_SECONDS and after > limit * before:
         raise ModelRefused(
             f"it is too slow: {what} takes {after * 1e3:.3g} ms, {after / before:.0f} times as long as with the "
-            f"version that answers now (SERVING_MAX_SLOWDOWN, {limit:g})"
+            f"version that answers now (SERVING_MAX_SLOWDOWN, {limit:g}); make the model smaller, or raise the limit"
         )

@@ -44,14 +44,14 @@ def needed_types(file: ObjectFile) -> list[str]:
         with zipfile.ZipFile(file.path) as archive:
             caller = _find_caller(json.loads(archive.read("schema.json")))
     except Refused as error:
-        raise ModelRefused(f"its pickle cannot be read: {error}; log the model again") from error
+        raise ModelRefused(f"its pickle cannot be read as data: {error}; log it with skops") from error
     except Exception as error:
         log.info("the model's file cannot be read", exc_info=True)
         raise ModelRefused(
             "it cannot be loaded: its file is damaged, or of a format that is not known here; log the model again"
         ) from error
     if caller is not None:
-        raise ModelRefused(f"its skops file {caller}, which no model of the libraries needs")
+        raise ModelRefused(f"its skops file {caller}, which no model of the libraries needs; log it without")
     return names
 
 

@@ -43,7 +43,8 @@ def resolve(settings: Settings) -> Wanted:
         raise _from_mlflow(error, settings) from error
     except Exception as error:  # a driver's own exception: of a database, of a cloud's client
         raise RegistryUnreachable(
-            f"the registry {settings.tracking_uri} cannot be read: {type(error).__name__}"
+            f"the registry {settings.tracking_uri} cannot be read: {type(error).__name__}; check "
+            "MLFLOW_TRACKING_URI, and that its driver is installed"
         ) from error
 
 
@@ -75,7 +76,9 @@ def _resolve(client: MlflowClient, settings: Settings) -> Wanted:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise ModelNotFound(f"model {name!r} has no version {version} ({because})") from None
+        raise ModelNotFound(
+            f"model {name!r} has no version {version} ({because}); register it, or choose another"
+        ) from None
     return wanted(
         resolved(to_version(found), because),
         model.aliases,
@@ -107,7 +110,8 @@ def _by_stage(client: MlflowClient, settings: Settings, stage: str) -> tuple[str
     versions = in_stage(all_versions(client, settings.model_name), stage)
     if not versions:
         raise ModelNotFound(
-            f"no version of model {settings.model_name!r} is in the stage {stage!r} (SERVING_MODEL_STAGE)"
+            f"no version of model {settings.model_name!r} is in the stage {stage!r} (SERVING_MODEL_STAGE); "
+            "move one there, or follow an alias"
         )
     chosen, because = latest_moved(versions, stage)
     return str(chosen.version), because

@@ -75,7 +75,7 @@ def attempt(
             return Outcome(
                 code="prepare_failed",
                 message=f"preparing took longer than {settings.prepare_timeout_seconds:g} s "
-                "(SERVING_PREPARE_TIMEOUT_SECONDS)",
+                "(SERVING_PREPARE_TIMEOUT_SECONDS); give it more time or processors, or log a smaller model",
             )
     return read_outcome(file) or _without_outcome(process.returncode)
 
@@ -85,7 +85,14 @@ def _without_outcome(status: int) -> Outcome:
         # The name is one of the system's; what the model printed is in the log.
         return Outcome(
             code="model_refused",
-            message=f"it crashed the process that prepared it ({signal.Signals(-status).name})",
+            message=f"it crashed the process that prepared it ({signal.Signals(-status).name}); load it and predict "
+            "its example where it was trained, with the library versions of this service",
         )
-    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    if status == -signal.SIGKILL:
+        return Outcome(
+            code="prepare_failed",
+            message="the preparing process was killed, as the system does where memory is short; give it more, or set "
+            "SERVING_PREPARE_MEMORY_MB, so that the log says what takes it",
+        )
+    how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
     return Outcome(code="prepare_failed", message=f"the preparing process {how}; the log may say more")

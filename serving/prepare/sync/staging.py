@@ -55,7 +55,7 @@ def wait_loaded(
         reports = read_reports(run_directory)
         for report in reports.values():
             if tag in report.broken:
-                raise ModelRefused(f"{tag} is prepared, and a worker {report.broken[tag]}")
+                raise ModelRefused(f"{tag} passed the gate, and in a worker it {report.broken[tag]}")
         if answering - set(reports):
             raise WorkerEnded(f"a worker ended while {tag} was loaded")
         if all(tag in report.loaded for report in reports.values()):
@@ -63,4 +63,7 @@ def wait_loaded(
         if is_superseded():
             raise Superseded(f"the registry named another version while {tag} was loaded")
         if time.monotonic() > until:
-            raise PrepareError(f"the workers did not load {tag} in time (SERVING_PREPARE_TIMEOUT_SECONDS)")
+            raise PrepareError(
+                f"the workers did not load {tag} in time (SERVING_PREPARE_TIMEOUT_SECONDS); give them more time or "
+                "processors"
+            )
