@@ -1,43 +1,35 @@
 """From a fitted model to its compiled form, compared with the original before anybody is served by it."""
 
-import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.model.prepared import Parity
 from serving.model.schema import Inputs, Kind, Schema, join, take
-from serving.prepare.checks.failures import where_raised
 from serving.prepare.checks.generated import Group, cast_within, generate_groups
 from serving.prepare.checks.parity import Comparison, ask, same_output
 from serving.runtime import Output, Runtime, count_output, slice_output
 from serving.runtime.compiled import CompiledRuntime, inputs_to_data
-from serving.runtime.compiled.data import Data, as_matrix
+from serving.runtime.compiled.data import as_matrix
 from serving.runtime.compiled.estimators.leaves import LeafFinder
 from serving.runtime.compiled.nodes import (
     NotCompiled,
     Predictor,
-    Transformer,
     compile_predictor,
-    compile_transformer,
+    nodes_of,
+    standing_in,
 )
-from serving.runtime.compiled.plan import load_plan, nodes_of, save_plan
+from serving.runtime.compiled.plan import load_plan, save_plan
 from serving.runtime.compiled.wrappers.composition import (
     ChainPredictor,
-    compile_steps,
-    count_steps_before_cells,
 )
-from serving.runtime.mixed import MixedRuntime, NativeLast, NativeStep
+from serving.runtime.mixed import MixedRuntime, NativeParts, native_parts
 from serving.runtime.native import NativeRuntime, adapter_of
-
-log = logging.getLogger("serving.prepare")
-
-T = TypeVar("T")
 
 SAMPLE_ROWS = 50
 """Rows that the compiled steps are tried on as they are made."""
@@ -75,25 +67,34 @@ def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder:
     if sum(column.type.kind is Kind.TENSOR for column in schema.columns) and len(schema.columns) > 1:
         raise NotCompiled("a signature of several tensors has no compiled form")
     sample = accepted_rows(native, sample)
-    head = take(sample, 0, SAMPLE_ROWS)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        predictor, native_steps, reason = _compile(model, head, schema)
+        predictor = _compile(model, take(sample, 0, SAMPLE_ROWS), schema)
         save_plan(predictor, folder)
         predictor = load_plan(folder)
+        stay = native_parts(predictor)
         compiled: Runtime = (
-            MixedRuntime(model, predictor, schema) if native_steps else CompiledRuntime(predictor, schema)
+            MixedRuntime(model, predictor, schema) if stay else CompiledRuntime(predictor, schema)
         )
-        comparison = Comparison(sample.n_rows)
-        words = sorted(words_of(predictor))
-        for group in [Group("the sample's values", sample), *generate_groups(schema, sample, words)]:
-            comparison.group(
-                group, lambda rows: native.predict(rows, {}), lambda rows: compiled.predict(rows, {})
-            )
-            comparison.single_rows(group, lambda rows: compiled.predict(rows, {}))
-        for matrix, expected, got in _threshold_answers(native, predictor, head, schema):
-            comparison.thresholds(expected, got, len(matrix))
-    return Compiled(compiled, native_steps, reason, comparison.parity())
+        parity = _compare(native, compiled, predictor, schema, sample)
+    reason = "; ".join(f"step {part.name!r}: {part.native_reason}" for part in stay)
+    return Compiled(compiled, [part.name for part in stay], reason or None, parity)
+
+
+def _compare(
+    native: NativeRuntime, compiled: Runtime, predictor: Predictor, schema: Schema, sample: Inputs
+) -> Parity:
+    comparison = Comparison(sample.n_rows)
+    words = sorted(words_of(predictor))
+    for group in [Group("the sample's values", sample), *generate_groups(schema, sample, words)]:
+        comparison.group(
+            group, lambda rows: native.predict(rows, {}), lambda rows: compiled.predict(rows, {})
+        )
+        comparison.single_rows(group, lambda rows: compiled.predict(rows, {}))
+    head = take(sample, 0, SAMPLE_ROWS)
+    for matrix, expected, got in _threshold_answers(native, predictor, head, schema):
+        comparison.thresholds(expected, got, len(matrix))
+    return comparison.parity()
 
 
 def accepted_rows(native: NativeRuntime, sample: Inputs) -> Inputs:
@@ -111,54 +112,14 @@ def accepted_rows(native: NativeRuntime, sample: Inputs) -> Inputs:
     return join(accepted)
 
 
-def _compile(model: Any, sample: Inputs, schema: Schema) -> tuple[Predictor, list[str], str | None]:
-    """The compiled form of the model, or of as many of its pipeline's steps as have one; and why not of all."""
+def _compile(model: Any, sample: Inputs, schema: Schema) -> Predictor:
+    """The compiled form of the model, or of as many of its parts as have one."""
     data = inputs_to_data(sample, schema)
     try:
-        return _compile_part(compile_predictor, model, data), [], None
-    except NotCompiled as error:
-        if len(getattr(model, "steps", ())) < 2:
-            raise
-        whole = error
-    native: list[str] = []
-    reasons: list[str] = []
-    positions = {id(step): position for position, (_, step) in enumerate(model.steps)}
-
-    def stay(fitted: Any, error: NotCompiled) -> None:
-        name = model.steps[positions[id(fitted)]][0]
-        native.append(name)
-        reasons.append(f"step {name!r}: {error}")
-
-    def compile_step(fitted: Any, sample: Data) -> Transformer:
-        try:
-            step: Transformer = _compile_part(compile_transformer, fitted, sample)
-            step.transform(sample)
-        except NotCompiled as error:
-            stay(fitted, error)
-            step = NativeStep(positions[id(fitted)])
-            step.bind(model)
-        return step
-
-    *front, (_, estimator) = model.steps
-    steps, transformed = compile_steps([step for _, step in front], data, compile_step)
-    try:
-        last: Predictor = _compile_part(compile_predictor, estimator, transformed)
-    except NotCompiled as error:
-        stay(estimator, error)
-        last = NativeLast()
-    if len(native) > len(steps):
-        raise whole  # nothing is compiled
-    return ChainPredictor(steps, last, count_steps_before_cells(steps, data)), native, "; ".join(reasons)
-
-
-def _compile_part(compile_it: Callable[[Any, Data], T], fitted: Any, data: Data) -> T:
-    try:
-        return compile_it(fitted, data)
+        return compile_predictor(model, data)
     except NotCompiled:
-        raise
-    except Exception as error:
-        log.info("compiling failed", exc_info=True)
-        raise NotCompiled(f"compiling it raised {type(error).__name__} in {where_raised(error)}") from error
+        with standing_in(NativeParts(model)):
+            return compile_predictor(model, data)
 
 
 def words_of(predictor: Predictor) -> set[str]:
@@ -196,13 +157,20 @@ def _threshold_answers(
         return  # text reaches the estimator, which sorts it out itself
     rows = rows_on_thresholds(matrix, finders)
     if isinstance(predictor, ChainPredictor):
-        expected = adapter_of(native.model.steps[-1][1]).predict(rows, {})
+        expected = adapter_of(_pipeline_of(native.model).steps[-1][1]).predict(rows, {})
         got = last.output(rows)
     else:
         inputs = _matrix_to_inputs(rows, schema)
         expected = native.predict(inputs, {})
         got = last.output(inputs_to_data(inputs, schema))
     yield rows, expected, got
+
+
+def _pipeline_of(model: Any) -> Any:
+    """The pipeline that a model is, or that a search has found, or a frozen one."""
+    while not hasattr(model, "steps"):
+        model = model.best_estimator_ if hasattr(model, "best_estimator_") else model.estimator
+    return model
 
 
 def rows_on_thresholds(

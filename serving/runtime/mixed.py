@@ -1,22 +1,25 @@
-"""The mixed runtime: a compiled pipeline in which some steps stay in the library that trained them.
+"""The mixed runtime: a compiled model of which some parts stay in the library that trained them.
 
-For a pipeline with a step of the model's own code: that step costs what it costs, and the others do not.
+For a model with a part that has no compiled form, a step of its own code for one: that part costs what it costs,
+and the others do not.
 """
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from serving.model.schema import Inputs, Schema
 from serving.runtime import Output
 from serving.runtime.compiled import inputs_to_data
 from serving.runtime.compiled.data import Columns, Data, is_text
-from serving.runtime.compiled.nodes import NotCompiled, Predictor, Transformer
-from serving.runtime.compiled.plan import load_plan, nodes_of
+from serving.runtime.compiled.nodes import NotCompiled, Predictor, Transformer, nodes_of
+from serving.runtime.compiled.plan import load_plan
 from serving.runtime.native import TEXT, adapter_of, load_native
 from serving.runtime.trusted import Trust
 
@@ -26,42 +29,121 @@ MAX_SPARSE_COLUMNS = 1000
 
 @dataclass
 class NativeStep(Transformer):
-    """A transformer as it was fitted, by its position in the pipeline."""
+    """A transformer as it was fitted."""
 
-    position: int
+    path: list[str | int]
+    """The way to it from the model: attributes, and positions in lists."""
+    name: str
+    """What the model calls it, in the words of `get_params`."""
+    is_flat: bool
+    """Whether it takes a column without a second dimension."""
+    native_reason: str
     _fitted: Any = field(init=False, default=None, repr=False)
 
-    def bind(self, pipeline: Any) -> None:
-        """Takes the fitted transformer out of the pipeline."""
-        self._fitted = pipeline.steps[self.position][1]
+    def bind(self, model: Any) -> None:
+        """Takes the fitted transformer out of the model."""
+        self._fitted = _part_of(model, self.path)
 
     def transform(self, data: Data) -> Data:
         """Returns what it makes of the rows; raises whatever it raises."""
-        return to_data(self._fitted.transform(to_frame(data)))
+        frame = to_frame(data)
+        return to_data(self._fitted.transform(frame.iloc[:, 0] if self.is_flat else frame))
 
 
 @dataclass
-class NativeLast(Predictor):
-    """The estimator at the end of the pipeline, as it was fitted."""
+class NativePredictor(Predictor):
+    """An estimator as it was fitted; see `NativeStep`."""
 
+    path: list[str | int]
+    name: str
+    native_reason: str
     _adapter: Any = field(init=False, default=None, repr=False)
 
-    def bind(self, pipeline: Any) -> None:
-        """Takes the fitted estimator out of the pipeline."""
-        self._adapter = adapter_of(pipeline.steps[-1][1])
+    def bind(self, model: Any) -> None:
+        """Takes the fitted estimator out of the model."""
+        self._adapter = adapter_of(_part_of(model, self.path))
 
     def output(self, data: Data) -> Output:
         """Returns what it says of the rows; raises whatever it raises."""
         return self._adapter.predict(to_frame(data), {})  # type: ignore[no-any-return]
 
+    def decision(self, data: Data) -> npt.NDArray[Any]:
+        """Returns what its decision function says."""
+        return self.ask("decision_function", data)
+
+    def ask(self, method: str, data: Data) -> npt.NDArray[Any]:
+        """Returns what its method of that name says."""
+        return np.asarray(getattr(self._adapter.model, method)(to_frame(data)))
+
+
+class NativeParts:
+    """Puts the parts of a model that have no compiled form into its plan as they are."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def transformer(self, fitted: Any, sample: Data, error: NotCompiled) -> Transformer:
+        """Returns a native step.
+
+        Raises:
+            NotCompiled: it is not found in the model, or what it returns cannot be taken.
+        """
+        path, name = self._find(fitted, error)
+        is_flat = isinstance(sample, Columns) and sample.is_flat
+        step = NativeStep(path, name, is_flat, str(error))
+        step.bind(self._model)
+        step.transform(sample)
+        return step
+
+    def predictor(self, fitted: Any, error: NotCompiled) -> Predictor:
+        """Returns a native estimator; see `transformer`."""
+        path, name = self._find(fitted, error)
+        predictor = NativePredictor(path, name, str(error))
+        predictor.bind(self._model)
+        return predictor
+
+    def _find(self, fitted: Any, error: NotCompiled) -> tuple[list[str | int], str]:
+        for path, names, part in _parts(self._model, [], []):
+            if part is fitted and path:
+                return path, "__".join(names) or type(fitted).__name__.lower()
+        raise error
+
+
+def _parts(
+    model: Any, path: list[str | int], names: list[str]
+) -> Iterator[tuple[list[str | int], list[str], Any]]:
+    """Yields a model and the fitted parts of it: the way to each, and its names on the way."""
+    yield path, names, model
+    for attribute in ("steps", "transformers_", "transformer_list"):
+        for position, (name, part, *_) in enumerate(getattr(model, attribute, ())):
+            yield from _parts(part, [*path, attribute, position, 1], [*names, name])
+    for attribute in ("estimators_", "calibrated_classifiers_"):
+        parts = getattr(model, attribute, None)
+        for position, part in enumerate(parts if isinstance(parts, list) else ()):
+            yield from _parts(part, [*path, attribute, position], names)
+    for attribute in ("best_estimator_", "estimator_", "regressor_", "final_estimator_", "estimator"):
+        part = getattr(model, attribute, None)
+        if part is not None:
+            yield from _parts(part, [*path, attribute], names)
+
+
+def _part_of(model: Any, path: list[str | int]) -> Any:
+    for key in path:
+        model = getattr(model, key) if isinstance(key, str) else model[key]
+    return model
+
+
+def native_parts(predictor: Predictor) -> list[NativeStep | NativePredictor]:
+    """Returns the parts that stay in their own library."""
+    return [node for node in nodes_of(predictor) if isinstance(node, NativeStep | NativePredictor)]
+
 
 class MixedRuntime:
     """See `serving.runtime.Runtime`."""
 
-    def __init__(self, pipeline: Any, predictor: Predictor, schema: Schema) -> None:
-        for node in nodes_of(predictor):
-            if isinstance(node, (NativeStep, NativeLast)):
-                node.bind(pipeline)
+    def __init__(self, model: Any, predictor: Predictor, schema: Schema) -> None:
+        for node in native_parts(predictor):
+            node.bind(model)
         self._predictor = predictor
         self._schema = schema
 
@@ -78,7 +160,7 @@ def to_frame(data: Data) -> Any:
     if not isinstance(data, Columns):
         return data
     if data.frame is not None:
-        return data.frame
+        return data.frame if data.taken is None else data.frame.iloc[:, list(data.taken)]
     return pd.DataFrame(
         {
             name: _to_pandas(array) if is_text(array) else array

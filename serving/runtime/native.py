@@ -352,7 +352,7 @@ def _asked_with_the_rows(model: Any, columns: list[int | None]) -> Iterator[tupl
     yield model, columns
     steps = [step for _, step in getattr(model, "steps", ()) if step not in (None, "passthrough")]
     for step in steps[:-1]:
-        if type_name(step) != "sklearn.ColumnTransformer":
+        if type_name(step) != "sklearn.ColumnTransformer" or not hasattr(step, "output_indices_"):
             return
         columns = _passed_on(step, columns)
     parts = steps[-1:]

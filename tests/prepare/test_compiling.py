@@ -1,6 +1,7 @@
 """`serving.prepare.compiling`: what is compiled, compared with the original, and what is left to it and why."""
 
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import pytest
 from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
@@ -31,8 +34,9 @@ from serving.prepare.compiling import compile_model, is_rowwise, rows_on_thresho
 from serving.runtime import Output
 from serving.runtime.compiled.data import as_matrix
 from serving.runtime.compiled.estimators.leaves import LeafFinder
-from serving.runtime.compiled.nodes import NotCompiled, Transformer, compiles_transformer
-from serving.runtime.compiled.plan import nodes_of
+from serving.runtime.compiled.nodes import NotCompiled, Transformer, compiles_transformer, nodes_of
+from serving.runtime.compiled.plan import load_plan
+from serving.runtime.mixed import MixedRuntime
 from serving.runtime.native import NativeRuntime, adapter_of
 from tests.support.environment import ROOT, TELCO
 
@@ -236,6 +240,115 @@ def test_a_strange_step_stays_wherever_it_is_and_the_rest_is_compiled(tmp_path: 
     frame, _ = people()
     output = compiled.runtime.predict(inputs_of(frame), {})
     np.testing.assert_array_equal(output.probabilities, model.predict_proba(frame))
+
+
+class Cautious(LogisticRegression):
+    """An estimator of the user's own with probabilities."""
+
+    def predict_proba(self, X: Any) -> Any:
+        return (super().predict_proba(X) + 1) / 3
+
+
+def halve(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows / 2
+
+
+def length(rows: pd.Series) -> Any:
+    return rows.str.len().to_numpy()[:, np.newaxis]
+
+
+@pytest.mark.usefixtures("few_single_rows")
+def test_of_a_column_transformer_only_the_branches_that_need_it_stay_native(tmp_path: Path) -> None:
+    inner = make_pipeline(StandardScaler(), FunctionTransformer(halve))
+    front = make_column_transformer(
+        (inner, ["age"]),
+        (OneHotEncoder(), ["city"]),
+        (FunctionTransformer(length), "city"),
+        (StandardScaler(), ["income"]),
+    )
+    model = make_pipeline(front, RandomForestClassifier(5, random_state=0))
+    compiled = compile_people(model, tmp_path)
+
+    assert compiled.native_steps == [
+        "columntransformer__pipeline__functiontransformer",
+        "columntransformer__functiontransformer",
+    ]
+    frame, _ = people()
+    output = compiled.runtime.predict(inputs_of(frame), {})
+    np.testing.assert_array_equal(output.probabilities, model.predict_proba(frame))
+    # As a worker does it: from the plan, and the model as it was stored.
+    schema = signature_of(frame)
+    again = MixedRuntime(pickle.loads(pickle.dumps(model)), load_plan(tmp_path / "plan"), schema)
+    np.testing.assert_array_equal(again.predict(inputs_of(frame), {}).probabilities, output.probabilities)
+
+
+@pytest.mark.usefixtures("few_single_rows")
+def test_a_column_transformer_of_nothing_that_compiles_stays_whole(tmp_path: Path) -> None:
+    front = make_column_transformer(
+        (FunctionTransformer(halve), ["age", "income"]), (FunctionTransformer(length), "city")
+    )
+    compiled = compile_people(make_pipeline(front, LogisticRegression()), tmp_path)
+
+    assert compiled.native_steps == ["columntransformer"]
+    assert compiled.reason == (
+        "step 'columntransformer': the function halve is the model's own code; "
+        "the function length is the model's own code"
+    )
+
+
+@pytest.mark.usefixtures("few_single_rows")
+def test_a_member_of_an_ensemble_stays_native_alone(tmp_path: Path) -> None:
+    members = [
+        ("forest", make_pipeline(columns_transformer(), RandomForestClassifier(5, random_state=0))),
+        ("own", make_pipeline(columns_transformer(), Cautious())),
+    ]
+    compiled = compile_people(VotingClassifier(members, voting="soft"), tmp_path)
+    assert compiled.native_steps == ["cautious"]
+
+
+@pytest.mark.usefixtures("few_single_rows")
+@pytest.mark.parametrize("around", ["search", "frozen", "search of a search", "threshold"])
+def test_what_is_around_a_pipeline_does_not_keep_it_native(around: str, tmp_path: Path) -> None:
+    pipeline = make_pipeline(columns_transformer(), RandomForestClassifier(5, random_state=0))
+    search = GridSearchCV(pipeline, {"randomforestclassifier__max_depth": [3]}, cv=2)
+    model: Any = search
+    if around == "frozen":
+        model = FrozenEstimator(pipeline.fit(*people()))
+    elif around == "search of a search":
+        model = GridSearchCV(search, {"cv": [2]}, cv=2)
+    elif around == "threshold":
+        model = FixedThresholdClassifier(search, threshold=0.3)
+    compiled = compile_people(model, tmp_path)
+
+    assert compiled.reason is None
+    if around != "threshold":
+        assert compiled.parity.rows_on_thresholds == 2000
+    frame, _ = people()
+    output = compiled.runtime.predict(inputs_of(frame), {})
+    np.testing.assert_array_equal(output.probabilities, model.predict_proba(frame))
+
+
+@pytest.mark.usefixtures("few_single_rows")
+def test_the_steps_of_a_pipeline_inside_a_search_are_compiled_one_by_one(tmp_path: Path) -> None:
+    pipeline = make_pipeline(columns_transformer(), Guesser())
+    compiled = compile_people(GridSearchCV(pipeline, {"memory": [None]}, cv=2), tmp_path)
+    assert compiled.native_steps == ["guesser"]
+
+
+@pytest.mark.parametrize(
+    "function", [np.log, np.log1p, np.sqrt, np.arctanh, np.reciprocal], ids=lambda f: f.__name__
+)
+def test_a_function_that_refuses_other_numbers_is_compiled(function: Any, tmp_path: Path) -> None:
+    """Made-up rows lie where the real ones do, or the original would refuse nearly all of them."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.uniform(0.01, 0.99, size=(50, 3)), columns=list("abc"))
+    model = make_pipeline(FunctionTransformer(function), LinearRegression()).fit(frame, frame["a"])
+    schema = signature_of(frame)
+    compiled = compile_model(
+        NativeRuntime(adapter_of(model), schema), schema, inputs_of(frame), tmp_path / "plan"
+    )
+    assert compiled.native_steps == []
+    assert compiled.parity.rows >= 10_000
 
 
 class Guesser(ClassifierMixin, BaseEstimator):

@@ -14,6 +14,10 @@ STRANGE_TEXTS = ("", " ", "?", "unknown", "Ärger ✓", "0", "nan", "None", "x" 
 ORDINARY_ROWS, VARIED_ROWS, EXTREME_ROWS, OVERFLOWING_ROWS = 10_000, 1_500, 1_000, 64
 
 
+WITHIN = ("ordinary", "missing values", "unknown texts")
+"""Groups whose numbers stay between the least and the largest real one: a logarithm refuses what is below."""
+
+
 class Group(NamedTuple):
     """Rows of one character; a model that refuses one of them refuses them all at once."""
 
@@ -33,6 +37,7 @@ def generate_groups(schema: Schema, sample: Inputs, words: list[str], seed: int 
     generator = _Generator(np.array([*words, *STRANGE_TEXTS], dtype=object), np.random.default_rng(seed))
     for name, n_rows in (
         ("ordinary", ORDINARY_ROWS),
+        ("further numbers", VARIED_ROWS),
         ("missing values", VARIED_ROWS),
         ("unknown texts", VARIED_ROWS),
         ("extreme numbers", EXTREME_ROWS),
@@ -73,8 +78,10 @@ def _numbers(
     with np.errstate(over="ignore", invalid="ignore"):
         out = values
         # Whole numbers are often categories, which a model may refuse where it does not know them.
-        if values.dtype.kind == "f" or group != "ordinary":
+        if values.dtype.kind == "f" or group not in ("ordinary", "further numbers"):
             moved = values + rng.normal(0, max(spread, 1e-3), shape)
+            if group in WITHIN:
+                moved = moved.clip(*_range(known))
             out = np.where(rng.random(shape) < 0.5, moved, values)
         special = {
             "extreme numbers": np.array(
@@ -85,6 +92,16 @@ def _numbers(
         if special is not None:
             out = np.where(rng.random(shape) < 0.3, special[rng.integers(len(special), size=shape)], out)
         return cast_within(out, values.dtype)
+
+
+def _range(known: npt.NDArray[Any]) -> tuple[float, float]:
+    """The least and the largest of the real numbers; of one value, what is not far from it and of its sign."""
+    if not known.size:
+        return -1.0, 1.0
+    low, high = float(known.min()), float(known.max())
+    if low < high:
+        return low, high
+    return (min(low / 2, low * 2), max(low / 2, low * 2)) if low else (0.0, 1.0)
 
 
 def cast_within(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:

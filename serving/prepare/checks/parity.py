@@ -1,8 +1,8 @@
 """The parity gate: a compiled model serves only where it says what the original says.
 
 Both are asked the logged examples, the reference sample, and more than 10,000 generated rows: ordinary ones,
-missing values, unknown texts, extreme and overflowing numbers; and the last estimator alone rows that lie
-exactly on its split thresholds, and next to them.
+further numbers, missing values, unknown texts, extreme and overflowing numbers; and the last estimator alone rows
+that lie exactly on its split thresholds, and next to them.
 """
 
 import warnings

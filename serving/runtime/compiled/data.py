@@ -22,6 +22,10 @@ class Columns(NamedTuple):
     arrays: Sequence[npt.NDArray[Any]]
     frame: Any = None
     """The DataFrame that they come from, where a step in its own library made one."""
+    taken: Sequence[int] | None = None
+    """Their positions in it; None: they are all of it."""
+    is_flat: bool = False
+    """Whether it is one column that its step wants without a second dimension, as vectorizers of text do."""
 
 
 Data = Columns | Matrix
@@ -43,7 +47,9 @@ def is_text(array: npt.NDArray[Any]) -> bool:
 def select(data: Data, positions: Sequence[int]) -> Data:
     """Returns some of the columns."""
     if isinstance(data, Columns):
-        return Columns(tuple(data.names[p] for p in positions), [data.arrays[p] for p in positions])
+        names, arrays = tuple(data.names[p] for p in positions), [data.arrays[p] for p in positions]
+        taken = positions if data.taken is None else [data.taken[p] for p in positions]
+        return Columns(names, arrays, data.frame, None if data.frame is None else taken)
     return data[:, positions]
 
 

@@ -6,15 +6,21 @@ functions that make them from a fitted estimator by reading its attributes. A ty
 exactly that type is registered; a subclass may do something else.
 """
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
 from serving.runtime.compiled.data import Cells, Columns, Data
+
+log = logging.getLogger("serving.prepare")
 
 
 class NotCompiled(Exception):
@@ -25,6 +31,9 @@ class Node:
     """A part of a compiled pipeline; its dataclass fields are what is written to disk."""
 
     kinds: ClassVar[dict[str, type["Node"]]] = {}
+
+    native_reason: str = ""
+    """Why it stays in its own library; empty of what is compiled."""
 
     def __init_subclass__(cls) -> None:
         Node.kinds[cls.__name__] = cls
@@ -76,6 +85,10 @@ class Predictor(Node):
         """Returns what the original's `decision_function` says, for those that have one."""
         raise NotCompiled(f"{type(self).__name__} has no compiled decision function")
 
+    def ask(self, method: str, data: Data) -> npt.NDArray[Any]:
+        """Returns what the original's method of that name says, of one that stays in its own library."""
+        raise NotImplementedError
+
 
 CompileTransformer = Callable[[Any, Data], Transformer]
 CompilePredictor = Callable[[Any, Data], Predictor]
@@ -117,6 +130,29 @@ def compiles_predictor(*names: str) -> Callable[[_Function], _Function]:
     return register
 
 
+class StandIn(Protocol):
+    """What takes the place of a part that has no compiled form."""
+
+    def transformer(self, fitted: Any, sample: Data, error: NotCompiled) -> Transformer:
+        """Returns the part as a step in its own library; raises the error where that cannot be."""
+
+    def predictor(self, fitted: Any, error: NotCompiled) -> Predictor:
+        """The same for an estimator."""
+
+
+_STAND_IN: ContextVar[StandIn | None] = ContextVar("stand_in", default=None)
+
+
+@contextlib.contextmanager
+def standing_in(stand_in: StandIn) -> Iterator[None]:
+    """Parts that have no compiled form are stood in for meanwhile, as far inside as that can be."""
+    token = _STAND_IN.set(stand_in)
+    try:
+        yield
+    finally:
+        _STAND_IN.reset(token)
+
+
 def compile_transformer(fitted: Any, sample: Data) -> Transformer:
     """Returns the compiled form of a fitted transformer.
 
@@ -127,24 +163,78 @@ def compile_transformer(fitted: Any, sample: Data) -> Transformer:
     Raises:
         NotCompiled: it has none.
     """
-    function = _TRANSFORMERS.get(type_name(fitted))
-    if function is None:
-        raise NotCompiled(f"{type(fitted).__name__} has no compiled form")
-    _check_names(fitted, sample)
-    step = function(fitted, sample)
-    container = (getattr(fitted, "_sklearn_output_config", None) or {}).get("transform")
-    if container in ("pandas", "polars"):
-        return Named(step, [str(name) for name in fitted.get_feature_names_out()])
+    stand_in = _STAND_IN.get()
+    try:
+        step: Transformer = _compile(_TRANSFORMERS, fitted, sample)
+        container = (getattr(fitted, "_sklearn_output_config", None) or {}).get("transform")
+        if container in ("pandas", "polars"):
+            step = Named(step, [str(name) for name in fitted.get_feature_names_out()])
+        if stand_in is not None:
+            _check_worth(step)
+            step.transform(sample)
+    except NotCompiled as error:
+        if stand_in is None:
+            raise
+        return stand_in.transformer(fitted, sample, error)
     return step
 
 
 def compile_predictor(fitted: Any, sample: Data) -> Predictor:
     """Returns the compiled form of a fitted estimator; see `compile_transformer`."""
-    function = _PREDICTORS.get(type_name(fitted))
+    stand_in = _STAND_IN.get()
+    try:
+        predictor: Predictor = _compile(_PREDICTORS, fitted, sample)
+        if stand_in is not None:
+            _check_worth(predictor)
+    except NotCompiled as error:
+        if stand_in is None:
+            raise
+        return stand_in.predictor(fitted, error)
+    return predictor
+
+
+def _compile(functions: dict[str, Callable[[Any, Data], Any]], fitted: Any, sample: Data) -> Any:
+    function = functions.get(type_name(fitted))
     if function is None:
         raise NotCompiled(f"{type(fitted).__name__} has no compiled form")
     _check_names(fitted, sample)
-    return function(fitted, sample)
+    try:
+        return function(fitted, sample)
+    except NotCompiled:
+        raise
+    except Exception as error:
+        log.info("compiling failed", exc_info=True)
+        raise NotCompiled(f"compiling it raised {type(error).__name__}") from error
+
+
+def nodes_of(node: Any) -> Iterator[Node]:
+    """Yields a node and all nodes below it."""
+    if isinstance(node, Node):
+        yield node
+        for field in dataclasses.fields(node):  # type: ignore[arg-type]
+            if field.init:
+                yield from nodes_of(getattr(node, field.name))
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            yield from nodes_of(item)
+    elif isinstance(node, dict):
+        for item in node.values():
+            yield from nodes_of(item)
+
+
+def _check_worth(node: Node) -> None:
+    """Refuses a form of which all that computes stays in its own library: then it had better stay there whole."""
+    parts = [part for part in nodes_of(node) if isinstance(part, Transformer | Predictor)]
+    reasons = [part.native_reason for part in parts if part.native_reason]
+    if reasons and not any(_computes(part) for part in parts):
+        raise NotCompiled("; ".join(dict.fromkeys(reasons)))
+
+
+def _computes(part: Node) -> bool:
+    """Whether it is compiled, and does more than to hold others or to pass on what it gets."""
+    _, *below = nodes_of(part)
+    holds_others = any(isinstance(other, Transformer | Predictor) for other in below)
+    return not (part.native_reason or holds_others or type(part).__name__ == "Identity")
 
 
 def _check_names(fitted: Any, sample: Data) -> None:

@@ -6,7 +6,6 @@ file each, and are read back as its path.
 
 import dataclasses
 import mmap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,18 +108,3 @@ class _Reader:
         if count == 0:
             return np.empty(shape, dtype)
         return np.frombuffer(self._memory, dtype=dtype, count=count, offset=value["array"]).reshape(shape)
-
-
-def nodes_of(node: Any) -> Iterator[Node]:
-    """Yields a node and all nodes below it."""
-    if isinstance(node, Node):
-        yield node
-        for field in dataclasses.fields(node):  # type: ignore[arg-type]
-            if field.init:
-                yield from nodes_of(getattr(node, field.name))
-    elif isinstance(node, (list, tuple)):
-        for item in node:
-            yield from nodes_of(item)
-    elif isinstance(node, dict):
-        for item in node.values():
-            yield from nodes_of(item)

@@ -8,7 +8,6 @@ import numpy as np
 from serving.runtime import Output
 from serving.runtime.compiled.data import Cells, Columns, Data, concatenate, count_rows, select
 from serving.runtime.compiled.nodes import (
-    CompileTransformer,
     NotCompiled,
     Predictor,
     Transformer,
@@ -160,9 +159,7 @@ def count_steps_before_cells(steps: list[Transformer], sample: Data) -> int | No
 _CELL_DTYPES = [np.dtype(dtype) for dtype in (np.float64, np.int64, np.int32, np.bool_, object)]
 
 
-def compile_steps(
-    fitted: list[Any], sample: Data, compile_step: CompileTransformer = compile_transformer
-) -> tuple[list[Transformer], Data]:
+def compile_steps(fitted: list[Any], sample: Data) -> tuple[list[Transformer], Data]:
     """Compiles transformers that follow each other; returns them and the sample behind the last.
 
     Raises:
@@ -172,7 +169,7 @@ def compile_steps(
     for one in fitted:
         if one is None or one == "passthrough":
             continue
-        step = compile_step(one, sample)
+        step = compile_transformer(one, sample)
         sample = step.transform(sample)
         fused = step.after(steps[-1]) if steps else None
         if fused is not None:
@@ -207,11 +204,13 @@ def compile_column_transformer(fitted: Any, sample: Data) -> Transformer:
     fitted_names = getattr(fitted, "feature_names_in_", None)
     weights = fitted.transformer_weights or {}
     branches: list[tuple[list[int], Transformer, float | None]] = []
-    for name, transformer, _ in fitted.transformers_:
+    for name, transformer, columns in fitted.transformers_:
         positions = _positions([int(i) for i in indices[name]], fitted_names, sample)
         if transformer == "drop" or not positions:
             continue
         part = select(sample, positions)
+        if isinstance(part, Columns) and np.isscalar(columns):
+            part = part._replace(is_flat=True)
         step = Identity() if transformer == "passthrough" else compile_transformer(transformer, part)
         branches.append((positions, step, weights.get(name)))
     return Branches([b[0] for b in branches], [b[1] for b in branches], [b[2] for b in branches])

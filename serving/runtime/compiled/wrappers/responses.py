@@ -17,6 +17,8 @@ def response(part: Predictor, method: str, data: Data) -> npt.NDArray[Any]:
     Raises:
         NotCompiled: the compiled part does not know.
     """
+    if part.native_reason:
+        return part.ask(method, data)
     if method == DECISION:
         return part.decision(data)
     output = part.output(data)
