@@ -140,8 +140,9 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         native_steps=compiled.native_steps if compiled else [],
         parity=compiled.parity if compiled else None,
         native_seconds=native_seconds,
-        # A compiled model's single rows have been compared with all at once.
-        is_rowwise=bool(compiled and not compiled.native_steps) or is_rowwise(runtime, schema, sample),
+        is_rowwise=compiled.is_rowwise
+        if compiled is not None and compiled.is_rowwise is not None
+        else is_rowwise(runtime, schema, sample),
         is_per_row=is_per_row,
         writers_code=files.writers_code,
         own_types=files.own_types,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from serving.model.prepared import Parity
 from serving.model.schema import Inputs, Kind, Schema, join, take
 from serving.prepare.checks.generated import Group, cast_within, generate_groups
-from serving.prepare.checks.parity import Comparison, ask, same_output
+from serving.prepare.checks.parity import MAX_SINGLE_ROWS, Comparison, ask, same_output
 from serving.runtime import Output, Runtime, count_output, slice_output
 from serving.runtime.compiled import CompiledRuntime, inputs_to_data
 from serving.runtime.compiled.data import as_matrix
@@ -46,6 +46,8 @@ class Compiled(NamedTuple):
     reason: str | None
     """Why they stay; None where the whole model is compiled."""
     parity: Parity
+    is_rowwise: bool | None
+    """Whether each row's answer is its own; None where that is to be tried, because a part stays native."""
 
 
 def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder: Path) -> Compiled:
@@ -78,7 +80,14 @@ def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder:
         )
         parity = _compare(native, compiled, predictor, schema, sample)
     reason = "; ".join(f"step {part.name!r}: {part.native_reason}" for part in stay)
-    return Compiled(compiled, [part.name for part in stay], reason or None, parity)
+    is_rowwise = None if stay else True
+    if not _is_rowwise(predictor):
+        is_rowwise = False
+    return Compiled(compiled, [part.name for part in stay], reason or None, parity, is_rowwise)
+
+
+def _is_rowwise(predictor: Predictor) -> bool:
+    return all(node.is_rowwise for node in nodes_of(predictor))
 
 
 def _compare(
@@ -90,7 +99,14 @@ def _compare(
         comparison.group(
             group, lambda rows: native.predict(rows, {}), lambda rows: compiled.predict(rows, {})
         )
-        comparison.single_rows(group, lambda rows: compiled.predict(rows, {}))
+        if _is_rowwise(predictor):
+            comparison.single_rows(group, lambda rows: compiled.predict(rows, {}))
+            continue
+        for row in range(min(group.inputs.n_rows, MAX_SINGLE_ROWS)):
+            alone = Group(group.name, take(group.inputs, row, row + 1))
+            comparison.group(
+                alone, lambda rows: native.predict(rows, {}), lambda rows: compiled.predict(rows, {})
+            )
     head = take(sample, 0, SAMPLE_ROWS)
     for matrix, expected, got in _threshold_answers(native, predictor, head, schema):
         comparison.thresholds(expected, got, len(matrix))

@@ -11,13 +11,14 @@ import pandas as pd
 from mlflow.models import infer_signature
 from mlflow.models.signature import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.mixture import GaussianMixture
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
@@ -160,7 +161,7 @@ def multi_regression(name: str) -> Any:
 
 def multi_classification(name: str) -> Any:
     X, y = load_wine(return_X_y=True, as_frame=True)
-    model = make_pipeline(StandardScaler(), MultiOutputClassifier(LogisticRegression())).fit(
+    model = make_pipeline(StandardScaler(), MultiOutputClassifier(NearestCentroid())).fit(
         X, np.column_stack([y, y % 2])
     )
     return mlflow.sklearn.log_model(
@@ -186,7 +187,7 @@ def no_probabilities(name: str) -> Any:
 
 def clusters(name: str) -> Any:
     X, _ = load_wine(return_X_y=True, as_frame=True)
-    model = KMeans(3, n_init=1, random_state=0).fit(X)
+    model = GaussianMixture(3, random_state=0).fit(X)
     return mlflow.sklearn.log_model(
         model,
         name=name,

@@ -34,6 +34,8 @@ class Node:
 
     native_reason: str = ""
     """Why it stays in its own library; empty of what is compiled."""
+    is_rowwise: ClassVar[bool] = True
+    """Whether what it makes of a row never depends on the rows beside it."""
 
     def __init_subclass__(cls) -> None:
         Node.kinds[cls.__name__] = cls

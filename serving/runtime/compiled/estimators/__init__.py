@@ -8,5 +8,6 @@ from serving.runtime.compiled.estimators import (  # noqa: F401  # importing a f
     lightgbm,
     linear,
     neural_network,
+    unsupervised,
     xgboost,
 )

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from serving.runtime import Output
 from serving.runtime.compiled.data import Columns, Data, as_validated, check_finite
-from serving.runtime.compiled.estimators.leaves import LeafSum, Tree, compile_leaves
+from serving.runtime.compiled.estimators.leaves import LeafFinder, LeafSum, Tree, compile_leaves
 from serving.runtime.compiled.nodes import NotCompiled, Predictor, compiles_predictor
 
 
@@ -60,6 +60,33 @@ class ForestRegressor(Predictor):
         return Output(values=values)
 
 
+@dataclass
+class SeveralTargets(Predictor):
+    """A forest of several targets: the mean of the trees' values, or the likeliest label of each target."""
+
+    trees: LeafSum
+    n_trees: int
+    classes_of: list[npt.NDArray[Any]] | None
+    """The labels of each target; their probabilities stand side by side in a leaf. None of a regressor."""
+    dtype: str
+    """Of the labels: that of the first target's in the fit, which has room for all text."""
+    allow_nan: bool
+
+    def output(self, data: Data) -> Output:
+        """Returns values or labels, shape `(n_rows, n_targets)`."""
+        mean = self.trees.sum(as_float32(data, allow_nan=self.allow_nan))
+        mean /= self.n_trees
+        if self.classes_of is None:
+            return Output(values=mean)
+        labels = np.empty((len(mean), len(self.classes_of)), dtype=self.dtype)
+        start = 0
+        for target, classes in enumerate(self.classes_of):
+            stop = start + len(classes)
+            labels[:, target] = classes.take(mean[:, start:stop].argmax(axis=1))
+            start = stop
+        return Output(labels=labels)
+
+
 def to_tree(fitted: Any) -> Tree:
     """Returns the nodes of a fitted decision tree."""
     tree = fitted.tree_
@@ -107,15 +134,30 @@ def compile_forest(fitted: Any, sample: Data) -> Predictor:
 
 def _compile(estimators: list[Any], fitted: Any, sample: Data) -> Predictor:
     check_tree_input(fitted, sample)
-    if fitted.n_outputs_ != 1:
-        raise NotCompiled("it has several outputs")
     trees = [to_tree(estimator) for estimator in estimators]
     finder = compile_leaves(trees, fitted.n_features_in_)
+    allow_nan = bool(estimators[0].__sklearn_tags__().input_tags.allow_nan)
+    if fitted.n_outputs_ != 1:
+        return _several_targets(estimators, fitted, trees, finder, allow_nan=allow_nan)
     # `predict_proba` of a tree is its `value`: fractions since scikit-learn 1.3, counts before.
     values = np.concatenate(
         [one.tree_.value[tree.leaves, 0] for one, tree in zip(estimators, trees, strict=True)]
     )
-    allow_nan = bool(estimators[0].__sklearn_tags__().input_tags.allow_nan)
     if not hasattr(fitted, "classes_"):
         return ForestRegressor(LeafSum(finder, values[:, 0].copy()), len(trees), allow_nan)
     return ForestClassifier(LeafSum(finder, values), len(trees), fitted.classes_, allow_nan)
+
+
+def _several_targets(
+    estimators: list[Any], fitted: Any, trees: list[Tree], finder: LeafFinder, *, allow_nan: bool
+) -> Predictor:
+    """Of a classifier the leaves hold as many columns for each target as the largest one has classes."""
+    nodes = [one.tree_.value[tree.leaves] for one, tree in zip(estimators, trees, strict=True)]
+    values = np.concatenate(nodes)
+    if not hasattr(fitted, "classes_"):
+        return SeveralTargets(LeafSum(finder, values[:, :, 0].copy()), len(trees), None, "", allow_nan)
+    classes = [np.asarray(own) for own in fitted.classes_]
+    blocks = [values[:, target, : len(own)] for target, own in enumerate(classes)]
+    total = LeafSum(finder, np.concatenate(blocks, axis=1))
+    # Source: sklearn.ensemble.ForestClassifier.predict.
+    return SeveralTargets(total, len(trees), classes, classes[0].dtype.str, allow_nan)

@@ -6,6 +6,8 @@ from serving.runtime.compiled.transformers import (  # noqa: F401  # importing a
     feature_selection,
     functions,
     imputation,
+    iterative_imputation,
     power_quantile,
     scaling,
+    splines,
 )

@@ -3,6 +3,7 @@
 from serving.runtime.compiled.wrappers import (  # noqa: F401  # importing a family registers it
     calibration,
     composition,
+    multioutput,
     single,
     voting,
 )

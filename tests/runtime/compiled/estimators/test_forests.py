@@ -123,13 +123,6 @@ def test_behind_a_scaler():
     assert_identical(model.fit(frame, frame["x0"] * frame["x1"] > 0), frame)
 
 
-def test_several_outputs_are_not_compiled():
-    matrix = np.random.default_rng(1).normal(size=(20, 2))
-    model = DecisionTreeRegressor().fit(matrix, matrix)
-    with pytest.raises(NotCompiled, match="outputs"):
-        compile_predictor(model, matrix)
-
-
 def test_other_columns_are_not_compiled():
     matrix = np.random.default_rng(1).normal(size=(20, 2))
     model = DecisionTreeRegressor().fit(matrix, matrix[:, 0])
