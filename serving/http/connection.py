@@ -344,6 +344,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         elif phase is BODY:
             cycle.disconnected = True
+            cycle.waiting_for_100_continue = False
             cycle.message_event.set()
             self._say_last(answer)
         elif cycle is None or cycle.response_complete:  # type: ignore[redundant-expr]  # None before the first request

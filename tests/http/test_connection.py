@@ -195,6 +195,14 @@ async def test_a_broken_body_is_answered_once_and_the_application_is_told() -> N
 
 
 @in_loop
+async def test_nobody_is_told_to_go_on_with_a_broken_body() -> None:
+    wire = Wire()
+    await wire.send(BROKEN_BODY.replace(b"Host: a", b"Host: a\r\nExpect: 100-continue"))
+    assert [answer.code for answer in wire.answers] == ["malformed_request"]
+    assert wire.gone == ["/broken"]
+
+
+@in_loop
 async def test_a_broken_body_of_what_is_answered_already_only_closes() -> None:
     wire = Wire()
     await wire.send(BROKEN_BODY[:-5].replace(b"/broken", b"/page"))
