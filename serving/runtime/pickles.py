@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from serving.runtime.trusted import Trust, find
+from serving.runtime.trusted import METHODS_OF_TEXT, Trust, find
 
 
 class Refused(Exception):
@@ -168,6 +168,11 @@ def _random(name: str) -> Callable[..., Any]:
     return make
 
 
+def _method_of_text(owner: Any, name: Any) -> Any:
+    _check(owner is str and type(name) is str and name in METHODS_OF_TEXT, "a method")
+    return getattr(str, name)
+
+
 def _index(kind: Any, state: Any) -> Any:
     import pandas as pd
 
@@ -260,6 +265,7 @@ CONSTRUCTORS: dict[str, Callable[..., Any]] = {
         "numpy.random.bit_generator", "__pyx_unpickle_SeedSequence", ("SeedSequence",)
     ),
     "builtins.bytearray": _of_bytes,
+    "builtins.getattr": _method_of_text,
     "builtins.complex": _plain(complex),
     "builtins.range": _plain(range),
     "builtins.slice": _plain(slice),

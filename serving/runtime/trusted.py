@@ -123,9 +123,25 @@ FUNCTIONS = frozenset(
         *("sklearn.cluster._kmeans._kmeans_single_lloyd", "sklearn.cluster._kmeans._kmeans_single_elkan"),
         *("pandas.to_numeric", "pandas.core.tools.numeric.to_numeric", "pandas.isna", "pandas.notna"),
         *("pandas.core.dtypes.missing.isna", "pandas.core.dtypes.missing.notna"),
+        *("pandas.get_dummies", "pandas.to_datetime"),
+        *(
+            f"sklearn.feature_extraction.text.{name}"
+            for name in ("strip_accents_ascii", "strip_accents_unicode", "strip_tags")
+        ),
+        *(
+            f"sklearn.preprocessing._data.{name}"
+            for name in (
+                *("add_dummy_feature", "binarize", "maxabs_scale", "minmax_scale", "normalize"),
+                *("power_transform", "quantile_transform", "robust_scale", "scale"),
+            )
+        ),
     }
 )
 """And these, beside NumPy's and SciPy's functions of numbers (ufuncs)."""
+
+
+METHODS_OF_TEXT = frozenset({"casefold", "lower", "split", "splitlines", "strip", "title", "upper"})
+"""Methods of `str` that a vectorizer may call: `tokenizer=str.split`."""
 
 
 class Trust(NamedTuple):

@@ -1,6 +1,7 @@
 """`serving.runtime.pickles`: pickles of the libraries are read, and whatever else a pickle can do is not done."""
 
 import collections
+import contextlib
 import functools
 import io
 import operator
@@ -18,6 +19,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 import xgboost
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -28,8 +30,9 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler, minmax_scale
 from sklearn.utils import all_estimators
+from skops.io.exceptions import UnsupportedTypeException
 
 from serving.prepare.checks.contents import check_contents
 from serving.runtime.pickles import Refused, load_pickle, names_in
@@ -81,12 +84,17 @@ def fitted(kind: Any) -> Any:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", [kind for _, kind in all_estimators()], ids=lambda kind: kind.__name__)
-def test_every_estimator_of_scikit_learn_is_read_from_a_pickle(kind: Any, load: Any, tmp_path: Path) -> None:
+def test_every_estimator_of_scikit_learn_is_read_from_skops_and_pickle(
+    kind: Any, load: Any, tmp_path: Path
+) -> None:
     found = fitted(kind)
     if found is None:
         assert kind.__name__ in {"SparseCoder", "KernelCenterer", "FrozenEstimator"}
         return
     model, rows = found
+    with contextlib.suppress(UnsupportedTypeException):  # of Birch alone
+        needed = skops.io.get_untrusted_types(data=skops.io.dumps(model))
+        assert [name for name in needed if not is_listed(name)] == []
     for protocol in (pickle.DEFAULT_PROTOCOL, pickle.HIGHEST_PROTOCOL):
         again = load(cloudpickle.dumps(model, protocol))
         assert [name for name in names_in(tmp_path / "model.pkl") if not is_listed(name)] == []
@@ -110,6 +118,7 @@ def test_every_estimator_of_scikit_learn_is_read_from_a_pickle(kind: Any, load: 
         make_pipeline(FunctionTransformer(functools.partial(np.round, decimals=2)), LogisticRegression()),
         GridSearchCV(KNeighborsClassifier(algorithm="kd_tree"), {"n_neighbors": [1, 2]}, cv=2),
         RandomForestClassifier(3, random_state=np.random.RandomState(0)),
+        make_pipeline(FunctionTransformer(minmax_scale), LogisticRegression()),
     ],
     ids=lambda model: type(model).__name__,
 )
@@ -120,6 +129,14 @@ def test_models_of_all_three_libraries_answer_the_same(load: Any, model: Any, pr
     check_contents(again, Trust())
     ask = "predict_proba" if hasattr(model, "predict_proba") else "transform"
     np.testing.assert_array_equal(getattr(again, ask)(X), getattr(model, ask)(X))
+
+
+def test_a_vectorizer_may_split_by_a_method_of_text(load: Any) -> None:
+    texts = ["A b c", "b C d"] * 5
+    model = CountVectorizer(tokenizer=str.split, preprocessor=str.upper, token_pattern=None).fit(texts)
+    again = load(model)
+    check_contents(again, Trust())
+    np.testing.assert_array_equal(again.transform(texts).toarray(), model.transform(texts).toarray())
 
 
 @pytest.mark.parametrize("dtype", ["str", "object"])
@@ -217,6 +234,9 @@ TOUCH = "open('pwned', 'w')"
         called(open, "pwned", "w"),
         called(__import__, "os"),
         called(getattr, os, "system"),
+        called(getattr, str, "format"),
+        called(getattr, str, "__class__"),
+        called(getattr, xgboost.Booster, "load_model"),
         called(operator.methodcaller, "save_model", "pwned"),
         called(operator.attrgetter, "__class__"),
         called(functools.partial, os.system, "touch pwned"),

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from serving.errors import ModelRefused
-from serving.runtime.trusted import Trust, find, is_value
+from serving.runtime.trusted import METHODS_OF_TEXT, Trust, find, is_value
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, bytearray, type(None), slice, range})
 
@@ -28,6 +28,8 @@ _METHODS = (
     types.WrapperDescriptorType,
     types.ClassMethodDescriptorType,
 )
+
+_METHODS_OF_TEXT = [getattr(str, name) for name in sorted(METHODS_OF_TEXT)]
 
 
 def check_contents(model: Any, trust: Trust) -> None:
@@ -67,7 +69,7 @@ def _look(part: Any, trust: Trust) -> list[Any]:
     if isinstance(part, types.ModuleType):
         raise ModelRefused(f"it holds the module {part.__name__}, which could be called; log it without")
     if isinstance(part, _METHODS) or _bound_to(part) is not None:
-        if _name(part) not in trust.own_types:
+        if _name(part) not in trust.own_types and part not in _METHODS_OF_TEXT:
             raise ModelRefused(
                 f"it holds {_name(part)}, a method, as a value, which nobody has looked at; log it with a function of "
                 "a module, which SERVING_TRUSTED_TYPES can name"
