@@ -9,6 +9,7 @@ A large body is read in pieces, by either way; see `serving.codecs.large_json`.
 """
 
 import gc
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -100,12 +101,14 @@ class JsonDecoder:
             else:
                 detail = Detail("object", json_type_name(document))
             raise InvalidInput('the body must be a JSON object {"instances": [row, …]}', [detail])
-        unknown = [key for key in document if key not in ("instances", "params")]
+        unknown = [
+            Detail("no such key", json_type_name(value), column=short(key))
+            for key, value in itertools.islice(document.items(), MAX_DETAILS + 2)
+            if key not in ("instances", "params")
+        ]
         if unknown:
-            details = [
-                Detail("no such key", json_type_name(document[key]), column=short(key)) for key in unknown
-            ]
-            raise InvalidInput('the body may have the keys "instances" and "params"', details[:MAX_DETAILS])
+            message = 'the body may have the keys "instances" and "params"'
+            raise InvalidInput(message, unknown[:MAX_DETAILS])
         inputs = self._read_rows(document["instances"], self._records, body)
         return inputs, check_params(document.get("params"), self._schema)
 
@@ -265,11 +268,12 @@ def _row_to_values(
         details.append(Detail("object with the columns as keys", json_type_name(row), index))
         return None
     known = set(schema.names)
-    wrong = [
+    unknown = (
         Detail("no such column", json_type_name(value), index, short(key))
         for key, value in row.items()
         if key not in known
-    ]
+    )
+    wrong = list(itertools.islice(unknown, MAX_DETAILS))
     wrong += [
         Detail(expected_name(column), "nothing", index, column.name)
         for column in schema.columns
@@ -298,6 +302,8 @@ def check_params(params: Any, schema: Schema) -> dict[str, Any]:
         param = known.get(name)
         if param is None:
             details.append(Detail("no such parameter", json_type_name(value), column=f"params.{short(name)}"))
+            if len(details) == MAX_DETAILS:
+                break
             continue
         type_ = Type(Kind.ARRAY, items=param.type) if param.is_list else param.type
         try:

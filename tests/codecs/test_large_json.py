@@ -134,6 +134,33 @@ def test_long_members_beside_the_rows_are_told_from_them(small):
         decoder.batch(instances(row, 100))
 
 
+def test_what_may_stand_before_a_body_may_stand_before_a_large_one(small):
+    small(64)
+    body = instances(b'{"c0": 1, "c1": "x"}', 200)
+    for before in (b"\xef\xbb\xbf", b" \n" * 10_000):
+        assert JsonDecoder(FLAT, MAX_ROWS).predict(before + body)[0].n_rows == 9
+
+
+@pytest.mark.parametrize("n", [1_000, 100_000])
+def test_at_most_20_unknown_keys_are_told_of_any_number(n):
+    many = ", ".join(f'"k{i}": 0' for i in range(n)).encode()
+    decoder = JsonDecoder(FLAT, MAX_ROWS)
+    for body in (
+        instances(b"{" + many + b"}"),
+        instances(b'{"c0": 1, "c1": ""}', 0, b", " + many[:900_000].rpartition(b",")[0]),
+        instances(b'{"c0": 1, "c1": ""}', 0, b', "params": {' + many + b"}"),
+    ):
+        tracemalloc.start()
+        try:
+            with pytest.raises(InvalidInput) as caught:
+                decoder.predict(body)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert len(caught.value.details) == 20
+        assert peak < 300 * n + 10**6
+
+
 @pytest.mark.parametrize(
     "body",
     [

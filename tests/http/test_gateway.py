@@ -1,6 +1,7 @@
 """`serving.http.gateway`: the worker's life, and BentoML's application behind it."""
 
 import asyncio
+import tracemalloc
 from typing import Any
 
 import httpx
@@ -147,3 +148,26 @@ def test_errors_below_bentomls_paths_have_our_form(method: str, path: str, statu
     response = asyncio.run(main())
     refused(response, status, code)
     assert response.headers["x-request-id"] == "mine"
+
+
+def test_a_body_in_parts_is_put_together_where_it_grows():
+    """Parts that are joined in the end are in memory twice."""
+    parts = [b"x" * 100_000] * 100
+    messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+    messages.append({"type": "http.request", "body": b"end"})
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    async def main() -> None:
+        gateway = Gateway(None, BentoMLApp().make, Lifespan(), 10_000_003)  # type: ignore[arg-type]
+        tracemalloc.start()
+        try:
+            body = await gateway._read_body(receive, None)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert body == b"".join([*parts, b"end"])
+        assert peak < 1.5 * len(body)
+
+    asyncio.run(main())

@@ -1,0 +1,18 @@
+"""`serving.protocols.v1`: what of a request is done beside the event loop."""
+
+import sys
+
+from serving.codecs.media_types import ARROW, JSON
+from serving.protocols import v1
+
+
+def request(media_type: str, body: bytes = b"x") -> v1.Request:
+    return v1.Request(body, media_type, "", v1.never)
+
+
+def test_the_first_arrow_body_is_read_in_a_thread_whatever_its_length(monkeypatch):
+    monkeypatch.delitem(sys.modules, "pyarrow.compute", raising=False)
+    assert v1._decoding_bytes(request(ARROW)) == v1.LARGE_BODY_BYTES
+    assert v1._decoding_bytes(request(JSON)) == 1
+    monkeypatch.setitem(sys.modules, "pyarrow.compute", sys)
+    assert v1._decoding_bytes(request(ARROW)) == 1
