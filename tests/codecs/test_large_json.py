@@ -141,6 +141,15 @@ def test_what_may_stand_before_a_body_may_stand_before_a_large_one(small):
         assert JsonDecoder(FLAT, MAX_ROWS).predict(before + body)[0].n_rows == 9
 
 
+@pytest.mark.parametrize("piece", range(1, 40))
+def test_rows_that_are_texts_are_not_cut_at_their_commas(small, piece):
+    small(piece)
+    rows = ["a,b,,c", ",", "", 'x"\\,', ",,,,,,,,,,,,,,,,,,,,,,", "[,{", "last"] * 2
+    decoder = JsonDecoder(schema_of(STRING, form=Form.BARE), MAX_ROWS)
+    for indent in (None, 3):
+        assert decoder.batch(json.dumps(rows, indent=indent).encode()).columns[0].tolist() == rows
+
+
 @pytest.mark.parametrize("n", [1_000, 100_000])
 def test_at_most_20_unknown_keys_are_told_of_any_number(n):
     many = ", ".join(f'"k{i}": 0' for i in range(n)).encode()
