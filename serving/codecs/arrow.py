@@ -67,20 +67,20 @@ def _check_fields(fields: Any, schema: Schema) -> bool:
     if len(schema.columns) == 1 and first.type.kind is Kind.TENSOR:
         named = fields.field(first.name).type if first.name in names else None
         if named is None or not may_hold(named, first.type):
-            if not all(is_number(field.type) for field in fields):
+            if not all(map(is_number, fields.types)):
                 refuse([Detail("columns of numbers without missing values", "other columns")])
             return True
     columns = {column.name: column for column in schema.columns}
     details = []
-    for field in fields:
-        column = columns.get(field.name)
+    for name, kind in zip(names, fields.types, strict=True):
+        column = columns.get(name)
         if column is None:
-            details.append(Detail("no such column", "a column", None, short(field.name)))
-        elif is_hollow(field.type):
+            details.append(Detail("no such column", "a column", None, short(name)))
+        elif is_hollow(kind):
             got = "a type that can stand for more than it holds"
             details.append(Detail("column of a plain type", got, None, column.name))
-        elif is_nested(field.type) and not may_hold(field.type, column.type):
-            details.append(Detail(expected_name(column), type_name(field.type), None, column.name))
+        elif is_nested(kind) and not may_hold(kind, column.type):
+            details.append(Detail(expected_name(column), type_name(kind), None, column.name))
         if len(details) == MAX_DETAILS:
             break
     known = set(names)

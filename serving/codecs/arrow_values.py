@@ -64,7 +64,7 @@ def is_number(kind: pa.DataType) -> bool:
 
 def is_nested(kind: pa.DataType) -> bool:
     """Whether its values hold values."""
-    return bool(types.is_nested(kind))
+    return kind.id not in _PLAIN and bool(types.is_nested(kind))
 
 
 def type_name(kind: pa.DataType) -> str:
