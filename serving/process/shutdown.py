@@ -3,8 +3,10 @@
 import asyncio
 import signal
 from collections.abc import Callable
-from functools import partial
 from types import FrameType
+
+LINGER_SECONDS = 1.0
+"""In which a connection that was taken last brings its request."""
 
 
 def end_gracefully(
@@ -16,7 +18,8 @@ def end_gracefully(
     flight; `shutdown_seconds` later it is cut off. Called in the event loop's thread while the server starts.
 
     Returns:
-        What begins the end without the time in between: for a worker that another one takes the place of.
+        What begins the end of a worker that another one takes the place of: it takes no new connections at once, and
+        has a second for those that it has taken, as no load balancer has to notice anything.
 
     Source: `Server.handle_exit` in uvicorn: a first signal ends it, SIGINT after that does not wait any longer.
     """
@@ -38,5 +41,11 @@ def end_gracefully(
         loop.call_later(seconds, handle_exit, number, frame)
         loop.call_later(seconds + shutdown_seconds, handle_exit, signal.SIGINT, frame)
 
+    def end_for_another() -> None:
+        # What is connected in this moment would be hung up on: its request has not been read yet.
+        for server in getattr(getattr(handle_exit, "__self__", None), "servers", ()):
+            server.close()
+        end(signal.SIGTERM, None, LINGER_SECONDS)
+
     signal.signal(signal.SIGTERM, on_signal)
-    return partial(end, signal.SIGTERM, None, 0)
+    return end_for_another
