@@ -117,8 +117,8 @@ class Worker:
 
     async def start(self) -> None:
         """Starts watching for the model."""
-        end_now = end_gracefully(router.end, settings.drain_seconds, settings.shutdown_seconds)
-        router.start(replace=end_now)
+        replacing = end_gracefully(router.end, settings.drain_seconds, settings.shutdown_seconds)
+        router.start(replacing)
         await router.wait_loaded(LOAD_SECONDS)
         if server_context.worker_index == 1:  # one worker speaks for all
             self._greeting = asyncio.create_task(self._greet())

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from serving.monitoring import metrics
 from serving.monitoring.reserved import find_space
 from serving.process.garbage_collector import give_back, settle
 from serving.process.heartbeat import beat
+from serving.process.shutdown import Replacing
 from serving.process.threads import call_aside
 from serving.settings import Settings
 from serving.traffic.loaded import LoadedModel
@@ -40,6 +40,7 @@ class Router:
         self._settings = settings
         self.counts_requests = settings.metrics
         self.publishes_examples = settings.publish_examples
+        self._replacing: Replacing | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._models: dict[str, LoadedModel] = {}
         self._retired: list[LoadedModel] = []
@@ -96,8 +97,15 @@ class Router:
         return self.is_ending or self._is_stuck
 
     def _note_stuck(self, is_stuck: bool) -> None:
-        self._is_stuck = is_stuck
+        was_stuck, self._is_stuck = self._is_stuck, is_stuck
         metrics.model_ready.set(0 if is_stuck or self.routes.champion is None else 1)
+        if self._settings.workers == 1 or self._replacing is None:
+            return
+        # Answering 503 at once, it would get more new connections than those who work.
+        if is_stuck:
+            self._replacing.withdraw()
+        elif was_stuck:
+            self._replacing.replace()
 
     def _watched(self) -> dict[LoadedModel, bool]:
         """The models in memory, and whether a call of theirs that does not end does harm."""
@@ -149,13 +157,15 @@ class Router:
         log.info("shutting down")
         self.is_ending = True
 
-    def start(self, replace: Callable[[], None]) -> None:
+    def start(self, replacing: Replacing | None = None) -> None:
         """Starts watching, in the running event loop.
 
         Args:
-            replace: begins the end of this worker, whose model is stuck.
+            replacing: how this worker ends when its model is stuck; None where it is nobody's worker.
         """
         metrics.model_ready.set(0)
+        self._replacing = replacing
+        replace = replacing.replace if replacing else lambda: None
         watchdog = Watchdog(self._watched, partial(beat, self._run_directory), self._note_stuck, replace)
         self._tasks = [asyncio.create_task(task) for task in (self._watch(), watchdog.run())]
 

@@ -32,7 +32,7 @@ class _Lifespan:
         self._router = router
 
     async def start(self) -> None:
-        self._router.start(replace=lambda: None)
+        self._router.start()
         await self._router.wait_loaded(30)
 
     async def stop(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from serving.errors import ModelNotReady
 from serving.model.state import State, write_state
+from serving.process.shutdown import Replacing
 from serving.settings import Settings
 from serving.traffic.router import Router
 from serving.traffic.routing import NO_CHOICE
@@ -43,3 +44,23 @@ def test_the_pages_show_the_first_champion_at_once(tmp_path: Path):
     write_state(tmp_path, State(champion=TAG))
     assert router.current is not None
     assert router.model.tag == TAG
+
+
+@pytest.mark.parametrize(("n_workers", "expected"), [(1, []), (2, ["withdraw", "replace"])])
+def test_beside_others_a_worker_that_was_stuck_gives_its_place_away(
+    tmp_path: Path, n_workers: int, expected: list[str]
+):
+    said: list[str] = []
+    router = InMemory(tmp_path, Settings(workers=n_workers))
+
+    async def main() -> None:
+        router.start(Replacing(lambda: said.append("withdraw"), lambda: said.append("replace")))
+        assert not router.sends_away
+        router._note_stuck(True)
+        assert router.sends_away
+        router._note_stuck(False)
+        assert not router.sends_away
+        await router.stop()
+
+    asyncio.run(main())
+    assert said == expected
