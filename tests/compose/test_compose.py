@@ -224,6 +224,11 @@ def test_nginx_answers_what_it_took_before_it_ends():
     assert patience < seconds(service("nginx")["stop_grace_period"])
 
 
+@EVERY_SERVER
+def test_the_service_says_itself_what_took_too_long(name, monkeypatch):
+    assert settings_of(name, monkeypatch).request_timeout_seconds < seconds(directive("proxy_read_timeout"))
+
+
 def test_nginx_closes_connections_before_the_servers_do():
     theirs = inspect.signature(uvicorn.Config).parameters["timeout_keep_alive"].default
     (ours,) = re.findall(r"^        keepalive_timeout (\S+);", NGINX_CONF.read_text(), re.MULTILINE)
