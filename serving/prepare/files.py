@@ -167,15 +167,16 @@ def load(
     """
     try:
         runtime = load_native(folder, schema, files.trust, is_per_row=is_per_row)
-    except Refused as error:
-        files = files._replace(
-            writers_code=f"is a pickle that is not read as data: {error}; log it with skops"
-        )
-        allow_code(files.writers_code, settings)
-        return load(folder, schema, files, settings, is_per_row=is_per_row)
     except (PrepareError, MemoryError):
         raise
     except Exception as error:
+        # Where code may run, what cannot be read as data is read as Python does.
+        if isinstance(error, Refused) or (settings.allow_pickle and files.trust is not None):
+            what = str(error) if isinstance(error, Refused) else f"it raises {type(error).__name__}"
+            code = f"is a pickle that is not read as data: {what}; log it with skops"
+            allow_code(code, settings)
+            files = files._replace(writers_code=code, own_types=[])
+            return load(folder, schema, files, settings, is_per_row=is_per_row)
         log.exception("the model does not load")
         raise ModelRefused(
             f"it cannot be loaded: {type(error).__name__} in {where_raised(error)}; load it with "

@@ -28,6 +28,7 @@ SENTENCES = (
     "_find_caller",
     "_storage_error",
     "why_not_predicted",
+    "load",
 )
 """Functions that return a part of such a message."""
 

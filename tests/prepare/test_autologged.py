@@ -142,3 +142,21 @@ def test_code_of_the_writers_needs_the_setting(serve: Any) -> None:
 
 class OwnScaler(StandardScaler):
     """A step of a team's own."""
+
+
+class Rebuilt(StandardScaler):
+    """A step whose pickle calls it, which a reader of data does not do."""
+
+    def __reduce__(self) -> Any:
+        return Rebuilt, (), vars(self)
+
+
+def test_a_pickle_that_calls_own_classes_is_read_as_python_does_where_code_may_run(serve: Any) -> None:
+    model = make_pipeline(Rebuilt(), LogisticRegression(max_iter=500)).fit(X, Y)
+    log = log_sklearn(model, signature=infer_signature(X, np.zeros(1)), input_example=X.head(3))
+    own = f"{__name__}.Rebuilt"
+    with pytest.raises(ModelRefused, match=rf"not read as data: it calls {own};.*SERVING_ALLOW_PICKLE"):
+        serve(log, trusted_types=own)
+    for loaded in serve(log, trusted_types=own, allow_pickle=True):
+        assert "not read as data" in str(loaded.manifest.writers_code)
+        assert loaded.manifest.own_types == []
