@@ -4,7 +4,6 @@ For a model with a part that has no compiled form, a step of its own code for on
 and the others do not.
 """
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from serving.runtime.compiled import inputs_to_data
 from serving.runtime.compiled.data import Columns, Data, is_text
 from serving.runtime.compiled.nodes import NotCompiled, Predictor, Transformer, nodes_of
 from serving.runtime.compiled.plan import load_plan
-from serving.runtime.native import TEXT, adapter_of, load_native
+from serving.runtime.native import TEXT, adapter_of, asking, load_native
 from serving.runtime.trusted import Trust
 
 MAX_SPARSE_COLUMNS = 1000
@@ -149,9 +148,7 @@ class MixedRuntime:
 
     def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
         """Returns what the model says of the rows; raises whatever the model raises."""
-        with warnings.catch_warnings():
-            # As in `serving.runtime.native`.
-            warnings.simplefilter("ignore")
+        with asking():
             return self._predictor.output(inputs_to_data(inputs, self._schema))
 
 

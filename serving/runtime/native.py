@@ -4,6 +4,7 @@ scikit-learn, XGBoost and LightGBM models are called themselves, because `mlflow
 probabilities; every other flavor is called through `mlflow.pyfunc`.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import itertools
@@ -14,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import joblib  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -99,9 +101,7 @@ class NativeRuntime:
 
     def predict_frame(self, frame: Any, params: dict[str, Any]) -> Output:
         """The same of rows as the model itself takes them."""
-        with warnings.catch_warnings():
-            # Nobody who asks for a prediction sees them, and a model may warn of the values that it was given.
-            warnings.simplefilter("ignore")
+        with asking():
             return self._adapter.predict(frame, params)
 
     def frame_of(self, inputs: Inputs) -> Any:
@@ -123,6 +123,15 @@ class NativeRuntime:
             except Exception:  # noqa: BLE001, S112  # what is wrong with it is told where it is asked
                 continue
         return True
+
+
+@contextlib.contextmanager
+def asking() -> Iterator[None]:
+    """Calls a library as a server does: without remarks, and without processes of joblib's (`n_jobs`), but threads."""
+    with warnings.catch_warnings(), joblib.parallel_config(backend="threading"):
+        # Nobody who asks for a prediction sees them, and a model may warn of the values that it was given.
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _may_take_texts(adapter: _Adapter, schema: Schema) -> bool | None:

@@ -18,8 +18,8 @@ def raw_deflate(body: bytes) -> bytes:
 
 
 FORMS = [
-    (b"gzip", gzip.compress(BODY)),
-    (b"X-GZIP", gzip.compress(BODY)),
+    (b"gzip", gzip.compress(BODY, mtime=0)),
+    (b"X-GZIP", gzip.compress(BODY, mtime=0)),
     (b" deflate ", zlib.compress(BODY)),
     (b"deflate", raw_deflate(BODY)),
     (b"identity", BODY),

@@ -1,5 +1,6 @@
 """A model that predicts is served, whatever it takes the rows as, and however many results it has."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import pandas as pd
 import pytest
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema, TensorSpec
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_wine
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -200,6 +202,27 @@ def test_results_that_do_not_belong_to_rows_are_no_answer(serve: Any) -> None:
     for loaded in serve(log, trusted_types=f"{HERE}.Forgetful"):
         with pytest.raises(ModelRefusedInput, match="returned 600 results for 712 rows"):
             answers(loaded, many)
+
+
+class WhichProcess(RegressorMixin, BaseEstimator):
+    """Answers the number of the process that it is asked in."""
+
+    def fit(self, rows: Any, targets: Any) -> Any:
+        self.is_fitted_ = True
+        return self
+
+    def predict(self, rows: Any) -> Any:
+        return np.full(len(rows), os.getpid())
+
+
+@pytest.mark.parametrize("front", [[], [StandardScaler()]], ids=["native", "mixed"])
+def test_a_request_starts_no_process(serve: Any, front: list[Any]) -> None:
+    last = MultiOutputRegressor(WhichProcess(), n_jobs=None)
+    model = make_pipeline(*front, last).fit(X, X[["ash", "hue"]]) if front else last.fit(X, X[["ash", "hue"]])
+    last.n_jobs = 2
+    log = log_sklearn(model, signature=infer_signature(X, X[["ash", "hue"]]), input_example=X.head(10))
+    for loaded in serve(log, trusted_types=f"{HERE}.WhichProcess"):
+        assert answers(loaded, X.head(3).to_dict("records")) == [{"value": [os.getpid()] * 2}] * 3
 
 
 REASONS: list[tuple[Any, pd.DataFrame, pd.DataFrame, list[str]]] = [
