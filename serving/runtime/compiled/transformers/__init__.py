@@ -7,6 +7,7 @@ from serving.runtime.compiled.transformers import (  # noqa: F401  # importing a
     functions,
     imputation,
     iterative_imputation,
+    neighbour_imputation,
     power_quantile,
     scaling,
     splines,
