@@ -123,8 +123,8 @@ def _find_columns(known: list[list[Any]], kinds: Sequence[str], infos: list[str]
     of all that are none. A column of text has categories in any case.
     """
     n_columns, n_lists = len(kinds), len(known)
-    # Of the columns from each on and the lists from each on: how many columns of codes the best way takes in, how
-    # many ways are as good, and whether the column is taken in. Behind the last, all lists must have been used.
+    # Of the columns from each on and the lists from each on: how well the best way fits, how many ways are as good,
+    # and whether the column is taken in. Behind the last, all lists must have been used.
     best: list[list[tuple[int, int, bool]]] = [
         [(0, int(left == n_lists), False) for left in range(n_lists + 1)] for _ in range(n_columns + 1)
     ]
@@ -135,7 +135,7 @@ def _find_columns(known: list[list[Any]], kinds: Sequence[str], infos: list[str]
                 n_ways = 0
             if one < n_lists and _may_be_of(known[one], kinds[column], infos[column]):
                 more, more_ways, _ = best[column + 1][one + 1]
-                more += not infos[column].startswith("[") and infos[column] != "none"
+                more += _fitness(known[one], kinds[column], infos[column])
                 if more_ways and (not n_ways or more > score):
                     score, n_ways, taken = more, more_ways, True
                 elif more_ways and more == score:
@@ -150,15 +150,25 @@ def _find_columns(known: list[list[Any]], kinds: Sequence[str], infos: list[str]
     return positions
 
 
+_TYPES: dict[str, set[type]] = {BOOLEAN: {bool}, INTEGER: {int, float}, NUMBER: {int, float}}
+"""Of the categories that a column may have, besides one of text, which may have any."""
+
+
 def _may_be_of(values: list[Any], kind: str, info: str) -> bool:
     types = {type(value) for value in values}
-    fits = {TEXT: True, BOOLEAN: types <= {bool}, INTEGER: types <= {int}, NUMBER: types <= {int, float}}
-    if not fits.get(kind, False):
+    if kind != TEXT and not types <= _TYPES.get(kind, set()):
         return False
     if info == "none":
         return True
     codes = [float(code) for code in info.strip("[]").split(":")]
     return all(code.is_integer() and NO_CATEGORY <= code < len(values) for code in codes)
+
+
+def _fitness(values: list[Any], kind: str, info: str) -> int:
+    """How much speaks for it: the type more than that there are codes, as there are of columns that LightGBM was told."""
+    is_whole = all(type(value) is int for value in values)
+    has_codes = not info.startswith("[") and info != "none"
+    return 2 * (kind == (INTEGER if is_whole else NUMBER)) + has_codes
 
 
 def category_codes(cells: npt.NDArray[Any], codes: Mapping[Any, int]) -> npt.NDArray[np.intp]:

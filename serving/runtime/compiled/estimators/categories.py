@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.runtime.categories import NO_CATEGORY
+from serving.runtime.categories import INTEGER, NO_CATEGORY, NUMBER
 from serving.runtime.categories import Categories as Known
 from serving.runtime.compiled.data import Columns, Data, is_text
 from serving.runtime.compiled.nodes import Node, NotCompiled
@@ -32,6 +32,14 @@ class CodedColumns(Node):
             codes[codes < 0] = np.nan
             arrays[position] = codes
         return Columns(data.names, arrays)
+
+
+def column_kind(array: npt.NDArray[Any]) -> str:
+    """Returns what a column holds; whole numbers with missing ones among them come as floats."""
+    if array.dtype.kind == NUMBER and np.isnan(array).any():
+        known = array[np.isfinite(array)]
+        return INTEGER if len(known) and (known == np.trunc(known)).all() else NUMBER
+    return array.dtype.kind
 
 
 def code_columns(categories: Mapping[int, Known], sample: Data) -> CodedColumns | None:

@@ -14,6 +14,7 @@ from serving.runtime.compiled.estimators.categories import (
     SetCollector,
     SetColumns,
     code_columns,
+    column_kind,
 )
 from serving.runtime.compiled.estimators.leaves import LeafSum, Tree, compile_leaves
 from serving.runtime.compiled.links import expit, probability_output, two_columns
@@ -192,7 +193,7 @@ def _compile_estimator(fitted: Any, sample: Data) -> tuple[LightgbmTrees, str]:
 def _compile_trees(booster: Any, sample: Data) -> tuple[LightgbmTrees, str]:
     n_columns = len(sample.arrays) if isinstance(sample, Columns) else sample.shape[1]
     # An array has the codes themselves.
-    kinds = [array.dtype.kind for array in sample.arrays] if isinstance(sample, Columns) else None
+    kinds = [column_kind(array) for array in sample.arrays] if isinstance(sample, Columns) else None
     coded = code_columns(lightgbm_categories(booster, kinds) if kinds else {}, sample)
     # Both this and `predict` stop at the best iteration where there is one.
     header, *blocks = booster.model_to_string().partition("end of trees")[0].split("\nTree=")

@@ -79,7 +79,9 @@ def as_requested(
         cells = cells.where(~strange, other)
         meant[name] = column.where(~pd.Series(strange, index=frame.index), None)
         if kind.type.kind in ("long", "integer", "double"):
-            arrived.append(cells.to_numpy(dtype=np.float64, na_value=np.nan))
+            numbers = cells.to_numpy(dtype=np.float64, na_value=np.nan)
+            is_whole = kind.type.kind != "double" and not np.isnan(numbers).any()
+            arrived.append(numbers.astype(np.int64) if is_whole else numbers)
         else:
             arrived.append(cells.to_numpy(dtype=object))
     return Inputs(tuple(arrived), len(frame)), meant
@@ -232,6 +234,14 @@ def test_what_the_file_of_lightgbm_does_not_tell() -> None:
         NativeRuntime(adapter_of(model), schema)
     model.fit(frame.drop(columns="number"), frame["size"])
     assert list(lightgbm_categories(model.booster_, ["i", "f"])) == [0]
+
+
+def test_lightgbm_takes_labels_that_are_numbers_for_positions() -> None:
+    """So that it splits another column by categories than the one that has them."""
+    frame, y = plain()
+    frame.columns = [0, 2, 1]
+    model = lightgbm.LGBMRegressor(n_estimators=9, n_jobs=1, verbose=-1, min_child_samples=3).fit(frame, y)
+    assert_served(model, frame, np.random.default_rng(1))
 
 
 def test_categories_that_xgboost_cuts_off_are_refused() -> None:
