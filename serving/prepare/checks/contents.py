@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from serving.errors import ModelRefused
+from serving.prepare.checks.trees import check_trees
 from serving.runtime.trusted import METHODS_OF_TEXT, Trust, find, is_value
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, bytearray, type(None), slice, range})
@@ -83,6 +84,7 @@ def _look(part: Any, trust: Trust) -> list[Any]:
             )
         return []
     _check_input(part)
+    check_trees(part)
     return [other for other in gc.get_referents(part) if other is not type(part)]
 
 

@@ -1,0 +1,75 @@
+"""Whether the trees in a model stay within their arrays.
+
+scikit-learn's compiled code follows the children and reads the features that a tree names, and does not ask whether they
+exist: a file that was made for it would have a worker read memory that is not the model's, or end.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from serving.errors import ModelRefused
+
+LEAF = -1
+"""Source: sklearn/tree/_tree.pyx, TREE_LEAF."""
+
+
+def check_trees(part: Any) -> None:
+    """Looks at one object of a model: a tree, or an estimator that hands its rows to trees.
+
+    Raises:
+        ModelRefused: a node names a child or a feature that there is not.
+    """
+    name = f"{type(part).__module__}.{type(part).__name__}"
+    if name == "sklearn.tree._tree.Tree":
+        left, right = part.children_left, part.children_right
+        is_leaf = left == LEAF
+        _check(
+            np.array_equal(is_leaf, right == LEAF)
+            and _are_children(left, right, ~is_leaf)
+            and _are_within(part.feature[~is_leaf], part.n_features)
+        )
+    elif hasattr(part, "tree_"):
+        _check(part.tree_.n_features == part.n_features_in_)
+    elif name.startswith(
+        ("sklearn.ensemble._forest.", "sklearn.ensemble._gb.", "sklearn.ensemble._iforest.")
+    ):
+        # These check their rows once, for all of their trees.
+        widths = [len(columns) for columns in getattr(part, "estimators_features_", ())]
+        trees = np.ravel(np.array(getattr(part, "estimators_", ()), dtype=object)).tolist()
+        expected = widths or [part.n_features_in_] * len(trees)
+        _check(len(expected) == len(trees))
+        _check(all(tree.tree_.n_features == n for tree, n in zip(trees, expected, strict=True)))
+    elif hasattr(part, "_predictors") and hasattr(part, "n_features_in_"):
+        for tree in (tree for trees in part._predictors for tree in trees):  # noqa: SLF001  # nothing public has them
+            _check_histogram_tree(tree, part.n_features_in_)
+
+
+def _check_histogram_tree(tree: Any, n_features: int) -> None:
+    nodes = tree.nodes
+    inner = nodes["is_leaf"] == 0
+    categorical = inner & (nodes["is_categorical"] != 0)
+    n_sets = min(len(tree.raw_left_cat_bitsets), len(tree.binned_left_cat_bitsets))
+    _check(
+        _are_children(nodes["left"], nodes["right"], inner)
+        and _are_within(nodes["feature_idx"][inner], n_features)
+        and _are_within(nodes["bitset_idx"][categorical], n_sets)
+    )
+
+
+def _are_children(left: Any, right: Any, inner: Any) -> bool:
+    """Whether the inner nodes' children come after them, so that each way ends, and are there."""
+    own = np.flatnonzero(inner)
+    children = np.stack([left[inner], right[inner]]).astype(np.int64)
+    return len(left) > 0 and bool(((children > own) & (children < len(left))).all())
+
+
+def _are_within(values: Any, n: int) -> bool:
+    return bool(((values >= 0) & (values < n)).all())
+
+
+def _check(holds: bool) -> None:
+    if not holds:
+        raise ModelRefused(
+            "it holds a tree whose nodes name children or features which are not there; train it and log it again"
+        )
