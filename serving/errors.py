@@ -28,6 +28,7 @@
         ├── RegistryUnreachable
         ├── ModelNotFound
         ├── ModelRefused              found, and must not be served
+        ├── OutOfMemory               takes more memory than there is
         └── StorageError              the disk is full or not writable
 
 The HTTP status sits on the class, so one handler turns any of them into an answer. No message holds a

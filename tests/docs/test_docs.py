@@ -52,6 +52,15 @@ def test_every_http_error_is_in_the_readme() -> None:
     assert rows == raised
 
 
+def test_the_error_tree_is_drawn_as_it_is() -> None:
+    drawn = re.findall(r"── (\w+)(?: +(\d{3}))?", errors.__doc__ or "")
+    kinds = {kind for kind in all_subclasses(ServingError) if kind.__module__ == errors.__name__}
+    without_status = {errors.RequestError} | (kinds & all_subclasses(PrepareError))
+    assert dict(drawn) == {
+        kind.__name__: "" if kind in without_status else str(kind.status) for kind in kinds - {ServingError}
+    }
+
+
 def test_every_metric_is_in_the_readme() -> None:
     ours = set()
     for value in vars(metrics).values():

@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from serving.errors import PrepareError
+from serving.prepare.sync import staging
 from tests.support.environment import ROOT
 
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text()
 
-KINDS = {
-    "ModelRefused",
-    "ModelNotFound",
-    "RegistryUnreachable",
-    "StorageError",
-    "OutOfMemory",
-    "PrepareError",
+KINDS = {kind.__name__ for kind in (PrepareError, *PrepareError.__subclasses__())} - {
+    staging.Superseded.__name__
 }
 """Errors whose message is shown by `/readyz` and `/v1/models`; and what another process makes one of."""
 

@@ -57,7 +57,10 @@ def wait_loaded(
             if tag in report.broken:
                 raise ModelRefused(f"{tag} passed the gate, and in a worker it {report.broken[tag]}")
         if answering - set(reports):
-            raise WorkerEnded(f"a worker ended while {tag} was loaded")
+            raise WorkerEnded(
+                f"a worker ended while {tag} was loaded; see its last lines in the log, and give it more memory if "
+                "they say nothing"
+            )
         if all(tag in report.loaded for report in reports.values()):
             return
         if is_superseded():

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from serving.errors import ModelRefused, OutOfMemory, PrepareError, RegistryUnreachable
+from serving import errors
+from serving.errors import ModelRefused, OutOfMemory, PrepareError, RegistryUnreachable, from_code
 from serving.prepare.registry.resolution import Resolved, Version, resolved
 from serving.prepare.sync.failures import Failures
 from serving.prepare.sync.staging import WorkerEnded
@@ -63,3 +64,9 @@ def test_another_version_or_champion_is_another_case():
     assert is_tried(failures, champion="wine:3-c")
     failures.forget(version("2"), CHAMPION)
     assert is_tried(failures)
+
+
+def test_an_error_is_the_same_to_the_process_that_is_told_of_it():
+    for kind in PrepareError.__subclasses__():
+        if kind.__module__ == errors.__name__:
+            assert type(from_code(kind.code, "why")) is kind
