@@ -4,7 +4,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from serving.http.gateway import App
 
-SENT = ("Content-Type", "Content-Encoding", "X-Model-Version", "X-Request-ID", "X-Routing-Key")
+SENT = (
+    "Content-Type",
+    "Content-Encoding",
+    "X-Model-Version",
+    "X-Request-ID",
+    "X-Request-Timeout",
+    "X-Routing-Key",
+)
 """Headers that a page may send beside those that it always may."""
 
 SHOWN = ("X-Model-Role", "X-Model-Version", "X-Request-ID", "Retry-After")

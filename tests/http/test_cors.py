@@ -46,7 +46,8 @@ def test_every_page_may_where_that_is_set():
 def test_a_browser_asks_before_it_posts_json(origin: str, status: int):
     wanted = {
         "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "content-type, x-routing-key",
+        "Access-Control-Request-Headers": "content-type, content-encoding, x-model-version, x-request-id, "
+        "x-request-timeout, x-routing-key",
     }
     response = ask(PAGE, "OPTIONS", Origin=origin, **wanted)
     assert response.status_code == status
