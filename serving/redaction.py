@@ -18,11 +18,16 @@ _VALUE = re.compile(r"(?<=[\w/.)\]?&;#])(?P<key>[?&;#][\w.~%\-\[\]]{1,100}=)[^\s
 """Of a query, or what looks like one: `?key=value`, `&key=value`, `;key=value`, `#key=value`."""
 
 _SECRET = re.compile(
-    r"(?P<key>(?:password|passwd|pwd|token|secret|api[_-]?key|access[_-]?key|signature)[\w-]{0,60}"
+    r"(?P<key>(?:password|passwd|pwd|token|secret|api[_-]?key|access[_-]?key)[\w-]{0,60}"
     r"(?:=|['\"]\s?[:=]\s?)['\"]?)[^\s&;,'\"<>\\`]{3,}",
     re.IGNORECASE,
 )
 """As drivers and clouds write it: `password=…`, `"token": "…"`."""
+
+_SIGNATURE = re.compile(
+    r"(?P<key>signature[\w-]{0,60}(?:=|['\"]\s?[:=]\s?)['\"]?)[A-Za-z0-9+/=%_\-]{8,}+(?![.(])", re.IGNORECASE
+)
+"""Of a signed request; not the `signature=infer_signature(…)` of our own advice."""
 
 _HEADER = re.compile(
     r"(?P<key>\bauthorization['\"]?\s?[=:]\s?['\"]?)(?:(?:basic|bearer)\s+)?[^\s'\",]+", re.IGNORECASE
@@ -37,6 +42,7 @@ def redact(text: str) -> str:
     """
     text = _URI.sub(_redact_login, text)
     text = _VALUE.sub(rf"\g<key>{MASK}", text)
+    text = _SIGNATURE.sub(rf"\g<key>{MASK}", text)
     text = _HEADER.sub(rf"\g<key>{MASK}", text)
     return _SECRET.sub(rf"\g<key>{MASK}", text)
 

@@ -19,6 +19,7 @@ from serving.redaction import redact
         ("postgresql://u:p@ss@db:5432/mlflow", "postgresql://db:5432/mlflow"),
         ("postgresql+psycopg2://u:1/2?3#4@db/mlflow", "postgresql+psycopg2://db/mlflow"),
         ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("SignedHeaders=host, Signature=fe5f80f77d5fa3be", "SignedHeaders=host, Signature=***"),
         ("sqlite:////data/a@b/mlflow.db", "sqlite:////data/a@b/mlflow.db"),
         ("postgresql://db/m?password=x&sslmode=require", "postgresql://db/m?password=***&sslmode=***"),
         ("https://host/x?token=abc", "https://host/x?token=***"),

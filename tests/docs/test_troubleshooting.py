@@ -9,6 +9,7 @@ import pytest
 
 from serving.errors import PrepareError
 from serving.prepare.sync import staging
+from serving.redaction import redact
 from tests.support.environment import ROOT
 
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -75,6 +76,11 @@ def parts(text: str) -> list[str]:
 
 
 ROWS = [line.strip("| ").split(" | ") for line in TEXT.splitlines() if line.startswith("| `")]
+
+
+@pytest.mark.parametrize("text", found(), ids=lambda text: text[:60])
+def test_no_reason_looks_like_a_login(text: str) -> None:
+    assert redact(text) == text
 
 
 @pytest.mark.parametrize("text", found(), ids=lambda text: text[:60])

@@ -19,7 +19,7 @@ from serving.errors import ModelRefused
 from serving.model.schema import Column, Form, Kind, Schema
 from serving.prepare.checks.parity import same_output
 from serving.runtime import Output, Runtime, count_output
-from serving.runtime.native import Frame, NativeRuntime
+from serving.runtime.native import Frame, NativeRuntime, asking
 
 log = logging.getLogger("serving.prepare")
 
@@ -110,7 +110,8 @@ def _ask_mlflow(native: NativeRuntime, schema: Schema, signature: str, rows: lis
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             frame = native.as_taken(_to_frame(schema, signature, rows))
-            output = _ask_model(native, frame)
+            with asking():
+                output = _ask_model(native, frame)
             return output if count_output(output) == len(rows) else None
     except MemoryError:
         raise
