@@ -25,11 +25,13 @@ from serving.codecs.limits import KEPT_LIMIT_BYTES, OBJECT_BYTES, check_objects,
 from serving.codecs.media_types import Body
 from serving.codecs.npy_header import read_header
 from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody
-from serving.model.schema import Column, Inputs, Kind, Schema
+from serving.model.schema import Column, Form, Inputs, Kind, Schema
 
 
 def npy_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
     """Reads a `.npy` file: `(n_rows, n_columns)`, a structured array with the columns as fields, or a tensor.
+
+    Of one column without a name it may be `(n_rows,)`.
 
     Objects and pickles are refused from the header alone; nothing is ever unpickled.
 
@@ -47,6 +49,8 @@ def npy_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
         return named_to_inputs({name: array[name] for name in array.dtype.names}, len(array), schema)
     if len(schema.columns) == 1 and schema.columns[0].type.kind is Kind.TENSOR:
         return Inputs((cast_tensor(array, schema.columns[0]),), len(array))
+    if schema.form is Form.BARE and array.ndim == 1:
+        array = array[:, np.newaxis]  # as in JSON, where a row of it is no list
     if array.ndim != 2 or array.shape[1] != len(schema.columns):
         expected = f"array of shape (n, {len(schema.columns)})"
         refuse([Detail(expected, f"array of shape {array.shape}")])

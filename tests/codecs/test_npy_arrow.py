@@ -68,6 +68,19 @@ def test_an_array_is_read_in_any_order_and_byte_order(dtype, order):
     np.testing.assert_array_equal(b, np.array([1.0, 3.0, 5.0]), strict=True)
 
 
+@pytest.mark.parametrize(
+    ("array", "type_"), [(np.array(["a", "ß"]), STRING), (np.array([1.0, np.nan]), DOUBLE)]
+)
+def test_one_column_without_a_name_may_have_one_dimension(array, type_):
+    schema = Schema((Column("0", type_),), Form.BARE)
+    for given in (array, array[:, np.newaxis]):
+        inputs = npy_to_inputs(npy(given), schema, MAX_ROWS)
+        assert inputs.n_rows == 2
+        np.testing.assert_array_equal(column_of(inputs), array.astype(column_of(inputs).dtype))
+    with pytest.raises(InvalidInput):
+        npy_to_inputs(npy(array), one(type_), MAX_ROWS)
+
+
 def test_the_fields_of_a_structured_array_are_columns_by_name():
     array = np.array([("x", 2**60, 0.5)], dtype=[("c", "<U3"), ("b", ">i8"), ("a", ">f8")])
     schema = Schema((Column("a", DOUBLE), Column("b", LONG), Column("c", STRING)), Form.RECORD)
