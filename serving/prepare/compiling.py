@@ -15,7 +15,7 @@ from serving.prepare.checks.generated import Group, cast_within, generate_groups
 from serving.prepare.checks.parity import MAX_SINGLE_ROWS, Comparison, ask, same_output
 from serving.runtime import Output, Runtime, count_output, slice_output
 from serving.runtime.compiled import CompiledRuntime, inputs_to_data
-from serving.runtime.compiled.data import as_matrix
+from serving.runtime.compiled.data import Columns, Data, as_matrix
 from serving.runtime.compiled.estimators.leaves import LeafFinder
 from serving.runtime.compiled.nodes import (
     NotCompiled,
@@ -71,7 +71,10 @@ def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder:
     sample = accepted_rows(native, sample)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        predictor = _compile(model, take(sample, 0, SAMPLE_ROWS), schema)
+        data = inputs_to_data(take(sample, 0, SAMPLE_ROWS), schema)
+        if isinstance(data, Columns) and native.takes_texts:
+            data = data._replace(is_flat=True)
+        predictor = _compile(model, data)
         save_plan(predictor, folder)
         predictor = load_plan(folder)
         stay = native_parts(predictor)
@@ -128,9 +131,8 @@ def accepted_rows(native: NativeRuntime, sample: Inputs) -> Inputs:
     return join(accepted)
 
 
-def _compile(model: Any, sample: Inputs, schema: Schema) -> Predictor:
+def _compile(model: Any, data: Data) -> Predictor:
     """The compiled form of the model, or of as many of its parts as have one."""
-    data = inputs_to_data(sample, schema)
     try:
         return compile_predictor(model, data)
     except NotCompiled:

@@ -81,6 +81,11 @@ class NativeRuntime:
         """The fitted model itself; None where only `mlflow.pyfunc` can call it."""
         return self._adapter.model
 
+    @property
+    def takes_texts(self) -> bool:
+        """Whether it is called with a series of texts in the place of a frame; known once it has predicted."""
+        return bool(self._takes_texts)
+
     def with_schema(self, schema: Schema) -> "NativeRuntime":
         """The same model, asked with inputs of another schema."""
         return NativeRuntime(self._adapter, schema, is_per_row=self._is_per_row)

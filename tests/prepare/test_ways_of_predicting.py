@@ -131,6 +131,24 @@ def test_a_model_of_texts_gets_a_series(serve: Any, model: Any, name: str | None
             np.testing.assert_allclose(got, expected[:n_rows], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", [None, "review"])
+@pytest.mark.parametrize(
+    ("vectorizer", "runtime", "reason"),
+    [
+        (TfidfVectorizer(), "mixed", "step 'tfidfvectorizer': TfidfVectorizer has no compiled form"),
+        (HashingVectorizer(), "native", "a step returns a sparse matrix that is too wide to be filled in"),
+    ],
+    ids=["narrow", "wide"],
+)
+def test_what_comes_after_a_vectorizer_of_a_series_is_compiled(
+    serve: Any, vectorizer: Any, runtime: str, reason: str, name: str | None
+) -> None:
+    texts = pd.Series(TEXTS, name=name)
+    model = make_pipeline(vectorizer, LogisticRegression()).fit(texts, IS_GOOD)
+    manifest = serve(log_sklearn(model, signature=infer_signature(texts, IS_GOOD)))[0].manifest
+    assert (manifest.runtime, manifest.native_reason) == (runtime, reason)
+
+
 @pytest.mark.parametrize("front", [make_column_transformer((CountVectorizer(), "review")), OneHotEncoder()])
 def test_one_column_of_text_stays_a_frame_where_the_model_takes_one(serve: Any, front: Any) -> None:
     rows = pd.DataFrame({"review": TEXTS})
