@@ -8,6 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from lightgbm import LGBMClassifier
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema, TensorSpec
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
@@ -297,3 +298,11 @@ def test_a_model_that_refuses_its_own_example_is_told_why(
         assert part in reason, reason
     assert "SECRET" not in reason
     assert "\n" not in reason
+
+
+def test_names_that_lightgbm_writes_otherwise_are_no_other_columns(serve: Any) -> None:
+    rows = X[["ash", "hue"]].set_axis(["ash (g)", "hue"], axis=1)
+    model = LGBMClassifier(n_estimators=2, verbose=-1).fit(rows[["ash (g)"]], Y)
+    log = log_sklearn(model, signature=infer_signature(rows), input_example=rows.head(3))
+    with pytest.raises(ModelRefused, match="it was fitted on 1 column, and its signature has 2 columns"):
+        serve(log)

@@ -16,6 +16,7 @@ from serving.model.schema import Inputs, Kind, Schema, take
 from serving.prepare.checks.gate import OTHER_ROWS
 from serving.prepare.checks.parity import ask
 from serving.runtime import Output, WrongRowCount
+from serving.runtime.compiled.nodes import type_name
 from serving.runtime.native import NativeRuntime
 
 MAX_NAMES = 10
@@ -93,7 +94,8 @@ def _clues(runtime: NativeRuntime, schema: Schema, inputs: Inputs, error: Except
 def _column_clue(model: Any, schema: Schema) -> str | None:
     """What the columns that the model was fitted on say of those of its signature."""
     fitted = getattr(model, "feature_names_in_", None)
-    if fitted is not None:
+    # LightGBM's names have underscores in the place of blanks.
+    if fitted is not None and not type_name(model).startswith("lightgbm."):
         absent = [str(name) for name in fitted if str(name) not in schema.names]
         if absent:
             return f"it was fitted on {_names(absent)}, which its signature does not have"

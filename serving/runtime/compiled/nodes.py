@@ -246,6 +246,8 @@ def _check_names(fitted: Any, sample: Data) -> None:
         return
     if hasattr(fitted, "steps") or hasattr(fitted, "transformer_list"):
         return  # their parts are asked
+    if type_name(fitted).startswith("lightgbm."):
+        return  # it takes columns by position, and its names have underscores in the place of blanks
     if not all(isinstance(name, str) for name in sample.names):
         return  # Source: sklearn.utils.validation._get_feature_names: such a frame has no names
     if list(names) != list(sample.names):

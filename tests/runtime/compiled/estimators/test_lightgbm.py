@@ -1,5 +1,6 @@
 import lightgbm
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from tests.runtime.compiled.edges import (
     target,
     to_frame,
 )
-from tests.runtime.compiled.parity import FEW, SEEDS, compiled, to_data
+from tests.runtime.compiled.parity import FEW, SEEDS, assert_same, compiled, to_data
 
 REGRESSION = [
     "regression",
@@ -167,3 +168,13 @@ def test_what_is_not_compiled():
     for model in (linear, early, own):
         with pytest.raises(NotCompiled):
             compile_predictor(model, to_data(frame))
+
+
+@pytest.mark.parametrize("kind", [LGBMClassifier, LGBMRegressor])
+def test_names_with_blanks_are_no_other_columns(kind):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(80, 2)), columns=["petal length (cm)", "petal width (cm)"])
+    model = kind(n_estimators=3, verbose=-1, n_jobs=1).fit(frame, frame.iloc[:, 0] > 0)
+    assert list(model.feature_names_in_) != list(frame.columns)
+    for rows in (frame, frame[frame.columns[::-1]]):
+        assert_same(model, rows)
