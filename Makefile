@@ -19,7 +19,7 @@ export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: serve test soak fuzz test-container test-manifests image rules lint sbom audit deploy-tools bench demo-promotion lock lock-bench clean help
+.PHONY: serve test soak zoo fuzz test-container test-manifests image rules lint sbom audit deploy-tools bench demo-promotion lock lock-bench clean help
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo where there is none
 	@.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
@@ -31,6 +31,10 @@ test: $(DEV)  ## run the tests (ARGS="-k name" for some of them, ARGS="-n 0" in 
 
 soak: $(DEV)  ## run what takes long: promotions under load, simulated canaries, generated rows (ARGS="-k name")
 	SOAK=1 .venv/bin/python -m pytest -m soak -rP $(ARGS)
+
+zoo: $(DEV)  ## compare models of every kind with what MLflow says of them, and write docs/compatibility.md (ARGS="name" for some)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false \
+		.venv/bin/python -m tests.zoo.run $(ARGS)
 
 fuzz: $(DEV)  ## decode damaged bodies, each form for FUZZ_SECONDS=600 (FUZZ_SEED=... for others)
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} .venv/bin/python -m pytest tests/fuzz -rP $(ARGS)

@@ -1,0 +1,61 @@
+"""docs/compatibility.md: what became of every model of the collection."""
+
+import re
+from collections import Counter
+from importlib.metadata import version
+
+from tests.support.environment import ROOT
+from tests.zoo.comparing import Finding
+
+TABLE = ROOT / "docs" / "compatibility.md"
+
+LIBRARIES = ("mlflow", "scikit-learn", "xgboost-cpu", "lightgbm", "pandas", "numpy", "skops")
+
+HEAD = """# Compatibility
+
+What becomes of {n} models as they are registered. `make zoo` logs each, prepares it as the service does, asks it over
+every protocol (JSON `predict` and `predict_batch`, `.npy`, Arrow) and compares the answers with those of the model that
+MLflow loads, on the rows of the fit, rows alone, nulls and unseen texts. It writes this file; do not edit it.
+
+With {versions}:
+{counts}.
+
+- **runtime**: `compiled`, `mixed` or `native` as in [performance.md](performance.md), or `refused`.
+- **answers**: `equal` is bit for bit; a number is the largest difference, of numbers above 1 relative to their size.
+- **faster**: how many times longer the library itself takes for a call of one row.
+
+All with the default settings, but pyfuncs, which are code of their own: `SERVING_ALLOW_PICKLE=true`.
+"""
+
+
+def write_table(findings: list[Finding]) -> None:
+    """Writes the file anew."""
+    counts = Counter(finding.runtime for finding in findings)
+    said = ", ".join(f"{count} {runtime}" for runtime, count in counts.most_common())
+    versions = ", ".join(f"{name.removesuffix('-cpu')} {version(name)}" for name in LIBRARIES)
+    lines = [HEAD.format(n=len(findings), versions=versions, counts=said)]
+    for library in dict.fromkeys(finding.library for finding in findings):
+        lines += [f"## {library}", ""]
+        lines += ["| model | runtime | answers | faster | why |", "|---|---|---|---|---|"]
+        lines += [_row(finding) for finding in findings if finding.library == library] + [""]
+    TABLE.write_text("\n".join(lines))
+
+
+def _row(finding: Finding) -> str:
+    if finding.runtime == "refused":
+        answers = "-"
+    elif finding.wrong:
+        answers = "**wrong**"
+    else:
+        answers = f"{finding.difference:.0e}" if finding.difference else "equal"
+    faster = f"{float(f'{finding.speed_up:.1g}'):g}" if finding.runtime in ("compiled", "mixed") else "-"
+    why = finding.reason.replace("|", "\\|").replace("\n", " ")
+    return f"| {finding.name} | {finding.runtime} | {answers} | {faster} | {why} |"
+
+
+def names_in_table() -> list[str]:
+    """The models that the file has rows of."""
+    rows = re.findall(
+        r"^\| (.+?) \| (?:compiled|mixed|native|refused|crashed) \|", TABLE.read_text(), re.MULTILINE
+    )
+    return list(rows)
