@@ -679,7 +679,7 @@ REPRESENTATIVE = (
     *("HistGradientBoostingClassifier", "GaussianMixture", "MultiOutputClassifier"),
     *("columns, RandomForestClassifier", "a column of text beside numbers"),
     *("XGBClassifier, pandas categories", "LightGBM Booster, multiclass"),
-    *("None among booleans, OneHotEncoder", "optional columns", "a column of datetimes"),
+    *("None among words, OneHotEncoder", "optional columns", "a column of datetimes"),
     *("array of float32", "integers as column names", "list of texts, TfidfVectorizer"),
 )
 """Those that the ordinary tests try."""
