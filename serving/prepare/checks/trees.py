@@ -13,6 +13,10 @@ from serving.errors import ModelRefused
 LEAF = -1
 """Source: sklearn/tree/_tree.pyx, TREE_LEAF."""
 
+TREE = "sklearn.tree._tree.Tree"
+
+FORESTS = ("sklearn.ensemble._forest.", "sklearn.ensemble._gb.", "sklearn.ensemble._iforest.")
+
 
 def check_trees(part: Any) -> None:
     """Looks at one object of a model: a tree, or an estimator that hands its rows to trees.
@@ -20,8 +24,8 @@ def check_trees(part: Any) -> None:
     Raises:
         ModelRefused: a node names a child or a feature that there is not.
     """
-    name = f"{type(part).__module__}.{type(part).__name__}"
-    if name == "sklearn.tree._tree.Tree":
+    name = type_name(part)
+    if name == TREE:
         left, right = part.children_left, part.children_right
         is_leaf = left == LEAF
         _check(
@@ -29,20 +33,23 @@ def check_trees(part: Any) -> None:
             and _are_children(left, right, ~is_leaf)
             and _are_within(part.feature[~is_leaf], part.n_features)
         )
-    elif hasattr(part, "tree_"):
+    elif type_name(getattr(part, "tree_", None)) == TREE:
         _check(part.tree_.n_features == part.n_features_in_)
-    elif name.startswith(
-        ("sklearn.ensemble._forest.", "sklearn.ensemble._gb.", "sklearn.ensemble._iforest.")
-    ):
+    elif name.startswith(FORESTS) and hasattr(part, "estimators_"):
         # These check their rows once, for all of their trees.
         widths = [len(columns) for columns in getattr(part, "estimators_features_", ())]
-        trees = np.ravel(np.array(getattr(part, "estimators_", ()), dtype=object)).tolist()
+        trees = np.ravel(np.array(part.estimators_, dtype=object)).tolist()
         expected = widths or [part.n_features_in_] * len(trees)
         _check(len(expected) == len(trees))
         _check(all(tree.tree_.n_features == n for tree, n in zip(trees, expected, strict=True)))
     elif hasattr(part, "_predictors") and hasattr(part, "n_features_in_"):
         for tree in (tree for trees in part._predictors for tree in trees):  # noqa: SLF001  # nothing public has them
             _check_histogram_tree(tree, part.n_features_in_)
+
+
+def type_name(part: Any) -> str:
+    """Returns the full name of an object's class."""
+    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def _check_histogram_tree(tree: Any, n_features: int) -> None:

@@ -15,6 +15,7 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestClassifier,
 )
+from sklearn.neighbors import KernelDensity
 from sklearn.tree import DecisionTreeClassifier
 
 from serving.errors import ModelRefused
@@ -47,6 +48,11 @@ def fitted(model: Any) -> Any:
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_what_the_library_fits_is_taken(model: Any):
     check_contents(fitted(model), Trust())
+
+
+def test_what_has_no_trees_is_taken():
+    check_contents(RandomForestClassifier(5), Trust())
+    check_contents(KernelDensity().fit(X), Trust())
 
 
 def damaged_tree(change: Callable[[Any], None]) -> Any:
