@@ -19,9 +19,15 @@ PROCESSES = (
 SERVING = (
     "serving.runtime.compiled",
     "serving.codecs.arrow",
+    "serving.codecs.arrow_values",
+    "serving.codecs.large_json",
     "serving.codecs.npy",
+    "serving.http.compression",
+    "serving.http.connection",
+    "serving.http.cors",
     "serving.http.health",
     "serving.prepare.sync",
+    "pyarrow.compute",
     "pyarrow.ipc",
 )
 PREPARING = (
@@ -34,7 +40,7 @@ PREPARING = (
     "skops.io",
     "onnx",
 )
-ABSENT = {"mlflow", "sklearn", "skops", "onnx", "pandas"}
+ABSENT = {"joblib", "mlflow", "sklearn", "skops", "onnx", "pandas"}
 """Libraries that a sealed image of a compiled model does not have."""
 
 for name in (*PROCESSES, *SERVING):
