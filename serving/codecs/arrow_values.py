@@ -153,7 +153,10 @@ def column_to_values(values: pa.ChunkedArray, column: Column, load: Load) -> npt
     if kind.id in _TEXTS and column.type.kind is Kind.STRING:
         for chunk in values.chunks:
             load.add(OBJECT_BYTES * len(chunk) + _text_bytes(chunk))
-        return np.asarray(values.to_numpy())
+        texts = np.asarray(values.to_numpy())
+        if column.missing is not None and values.null_count:
+            texts[np.asarray(values.is_null().to_numpy())] = column.missing
+        return texts
     whole = _TO_WHOLE.get(column.type.kind)
     if whole is not None and kind.id in _LISTS and values.null_count == 0:
         found = whole(values, column.type, load)

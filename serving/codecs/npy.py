@@ -17,7 +17,6 @@ from serving.codecs.casting import (
     expected_name,
     is_changed,
     is_unicode,
-    replace_none,
     short,
 )
 from serving.codecs.json import check_row_count, refuse
@@ -200,11 +199,9 @@ def _cast_column(values: Any, column: Column) -> npt.NDArray[Any]:
         if column.type.kind is Kind.TENSOR:
             return cast_tensor(values, column)
         if values.dtype.kind == "O":
-            # Arrow's text, checked to be UTF-8, None where it is missing; or its lists, which are cast already.
-            if column.type.kind is Kind.ARRAY:
+            # Arrow's text, checked to be UTF-8, or its lists, which are cast already.
+            if column.type.kind in (Kind.STRING, Kind.ARRAY):
                 return values
-            if column.type.kind is Kind.STRING:
-                return values if column.missing is None else replace_none(values, column.missing)
         elif column.type.kind is not Kind.ANY or values.dtype.kind not in "biuf":
             return cast_array(values, column)
         values = values.tolist()
