@@ -15,7 +15,13 @@ from serving.model.digests import DIGEST_TAG, digest_of
 from serving.model.libraries import library_versions
 from serving.model.prepared import Manifest, Prepared, find_prepared, open_prepared, preparing, publish
 from serving.model.schema import Inputs, Schema, join
-from serving.prepare.checks.examples import MAX_EXAMPLES, example_body, sample_inputs, sample_instances
+from serving.prepare.checks.examples import (
+    MAX_EXAMPLES,
+    example_body,
+    logged_instances,
+    sample_inputs,
+    sample_instances,
+)
 from serving.prepare.checks.failures import where_raised, why_not_predicted
 from serving.prepare.checks.gate import (
     check_costs,
@@ -97,14 +103,15 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
     outputs = mlmodel["signature"].get("outputs")
     must_be_per_row = settings.answer_rows == "same" and not has_own_number_of_results(outputs)
     runtime, files = load(model_folder, schema, files, settings, is_per_row=must_be_per_row)
-    examples, is_logged = example_body(model_folder, mlmodel, schema, runtime.model)
+    logged = logged_instances(model_folder, mlmodel, schema)
+    examples, is_logged = example_body(logged, schema, runtime.model)
     (folder / "examples.json").write_bytes(examples)
-    sample = sample_inputs(model_folder, mlmodel, schema, examples)
+    sample = sample_inputs(logged, schema, examples)
     nulls = learn_nulls(runtime, schema, sample)
     if nulls:
         schema = schema_of(mlmodel, nulls)
         runtime = runtime.with_schema(schema)
-        sample = sample_inputs(model_folder, mlmodel, schema, examples)
+        sample = sample_inputs(logged, schema, examples)
     native_seconds, is_per_row = _warm_up(runtime, schema, examples, is_logged=is_logged)
     if answering is not None:
         # Before thousands of rows are compared, with a model that may take seconds for each.
@@ -115,7 +122,7 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         runtime,
         schema,
         mlmodel["signature"]["inputs"],
-        sample_instances(model_folder, mlmodel, schema, examples),
+        sample_instances(logged, examples),
     )
     reference = model_folder / "reference.json"
     if reference.exists():

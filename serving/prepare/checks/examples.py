@@ -24,13 +24,13 @@ MAX_SAMPLE_ROWS = 2_000
 """Rows of the reference sample, or of a large input example, that a compiled model is compared on."""
 
 
-def example_body(folder: Path, mlmodel: dict[str, Any], schema: Schema, model: Any) -> tuple[bytes, bool]:
-    """Returns a request body, and whether its rows were logged.
+def example_body(logged: list[list[Any]], schema: Schema, model: Any) -> tuple[bytes, bool]:
+    """Returns a request body, and whether its rows were logged (`logged_instances`).
 
     Where there is no logged input example that fits the signature, one is made from the types, and from the
     categories that the model's encoders know.
     """
-    for instances in _logged_instances(folder, mlmodel, schema):
+    for instances in logged:
         body = msgspec.json.encode({"instances": instances[:MAX_EXAMPLES]})
         try:
             JsonDecoder(schema, MAX_EXAMPLES).predict(body)
@@ -64,8 +64,8 @@ def known_cells(model: Any, columns: list[str]) -> dict[str, Any]:
     return found
 
 
-def _logged_instances(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> list[list[Any]]:
-    """What may serve as an example, best first: the logged input example, then the reference sample."""
+def logged_instances(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> list[list[Any]]:
+    """Returns what may serve as an example, best first: the logged input example, then the reference sample."""
     found = []
     info = mlmodel.get("saved_input_example_info") or {}
     if info.get("artifact_path"):
@@ -129,17 +129,16 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def sample_instances(folder: Path, mlmodel: dict[str, Any], schema: Schema, examples: bytes) -> list[Any]:
+def sample_instances(logged: list[list[Any]], examples: bytes) -> list[Any]:
     """Returns real rows as JSON values: the best of what was logged, else the examples."""
-    logged = _logged_instances(folder, mlmodel, schema)
     return logged[0] if logged else list(msgspec.json.decode(examples)["instances"])
 
 
-def sample_inputs(folder: Path, mlmodel: dict[str, Any], schema: Schema, examples: bytes) -> Inputs:
+def sample_inputs(logged: list[list[Any]], schema: Schema, examples: bytes) -> Inputs:
     """Returns all real rows there are, up to `MAX_SAMPLE_ROWS`; at least the examples."""
     decoder = JsonDecoder(schema, MAX_SAMPLE_ROWS)
     found = []
-    for instances in _logged_instances(folder, mlmodel, schema):
+    for instances in logged:
         try:
             found.append(decoder.predict(msgspec.json.encode({"instances": instances[:MAX_SAMPLE_ROWS]}))[0])
         except RequestError as error:
