@@ -470,12 +470,12 @@ class _Restricted(_Reader):
         else:
             make = function.make if type(function) is _Constructor else None
         if make is None:
-            raise Refused(f"it calls {_name_of(function)}")
+            raise Refused(f"it calls {name_of(function)}")
         return self._remember(make(*arguments))
 
     def make(self, kind: Any, arguments: Any) -> Any:
         if not inspect.isclass(kind):
-            raise Refused(f"it makes an object of {_name_of(kind)}")
+            raise Refused(f"it makes an object of {name_of(kind)}")
         if kind is OrderedDict and arguments == ():
             return OrderedDict()
         if issubclass(kind, tuple) and kind is not tuple and type(arguments) is tuple:
@@ -487,7 +487,7 @@ class _Restricted(_Reader):
             or not is_plain
             or not self._trust.covers(_spell(kind.__module__, kind.__qualname__))
         ):
-            raise Refused(f"it makes an object of {_name_of(kind)}")
+            raise Refused(f"it makes an object of {name_of(kind)}")
         return self._remember(kind.__new__(kind))
 
     def build(self, target: Any, state: Any) -> Any:
@@ -495,7 +495,7 @@ class _Restricted(_Reader):
             return _dtype_of_state(target, state)
         if self._unbuilt.pop(id(target), None) is None:
             raise Refused(
-                f"it gives a state to {_name_of(type(target))}, which it has not made, or has given one"
+                f"it gives a state to {name_of(type(target))}, which it has not made, or has given one"
             )
         if isinstance(target, functools.partial):
             is_same = type(state) is tuple and len(state) == 4 and state[0] is target.func
@@ -506,7 +506,7 @@ class _Restricted(_Reader):
         elif type(state) is dict and all(type(key) is str for key in state):
             vars(target).update(state)
         else:
-            raise Refused(f"it gives {_name_of(type(target))} a state that is no dict")
+            raise Refused(f"it gives {name_of(type(target))} a state that is no dict")
         return target
 
     def _remember(self, made: Any) -> Any:
@@ -514,7 +514,8 @@ class _Restricted(_Reader):
         return made
 
 
-def _name_of(found: Any) -> str:
+def name_of(found: Any) -> str:
+    """Returns the full name of a class, or of the class of any other object."""
     kind = found if inspect.isclass(found) else type(found)
     return f"{kind.__module__}.{kind.__qualname__}"
 

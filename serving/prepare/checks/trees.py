@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from serving.errors import ModelRefused
+from serving.runtime.pickles import name_of
 
 LEAF = -1
 """Source: sklearn/tree/_tree.pyx, TREE_LEAF."""
@@ -24,7 +25,7 @@ def check_trees(part: Any) -> None:
     Raises:
         ModelRefused: a node names a child or a feature that there is not.
     """
-    name = type_name(part)
+    name = name_of(part)
     if name == TREE:
         left, right = part.children_left, part.children_right
         is_leaf = left == LEAF
@@ -33,7 +34,7 @@ def check_trees(part: Any) -> None:
             and _are_children(left, right, ~is_leaf)
             and _are_within(part.feature[~is_leaf], part.n_features)
         )
-    elif type_name(getattr(part, "tree_", None)) == TREE:
+    elif name_of(getattr(part, "tree_", None)) == TREE:
         _check(part.tree_.n_features == part.n_features_in_)
     elif name.startswith(FORESTS) and hasattr(part, "estimators_"):
         # These check their rows once, for all of their trees.
@@ -45,11 +46,6 @@ def check_trees(part: Any) -> None:
     elif hasattr(part, "_predictors") and hasattr(part, "n_features_in_"):
         for tree in (tree for trees in part._predictors for tree in trees):  # noqa: SLF001  # nothing public has them
             _check_histogram_tree(tree, part.n_features_in_)
-
-
-def type_name(part: Any) -> str:
-    """Returns the full name of an object's class."""
-    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def _check_histogram_tree(tree: Any, n_features: int) -> None:
