@@ -16,7 +16,7 @@ import pandas as pd
 
 from serving.codecs.json import JsonDecoder
 from serving.errors import ModelRefused
-from serving.model.schema import Column, Form, Kind, Schema
+from serving.model.schema import MAY_BE_MISSING, Column, Form, Kind, Schema
 from serving.prepare.checks.parity import same_output
 from serving.runtime import Output, Runtime, count_output
 from serving.runtime.native import Frame, NativeRuntime, asking
@@ -29,7 +29,7 @@ MAX_ROWS, MAX_SINGLE_ROWS = 100, 10
 MAX_SECONDS = 10.0
 """After so long a slow model is asked no further."""
 
-NULLABLE = frozenset({Kind.FLOAT, Kind.DOUBLE, Kind.STRING, Kind.DATETIME})
+NULLABLE = MAY_BE_MISSING - {Kind.ANY}
 """Kinds whose null MLflow hands on. Of a boolean it makes False, and an integer it refuses."""
 
 
