@@ -120,10 +120,10 @@ class NativeRuntime:
     def _takes_frames(self, inputs: Inputs) -> bool:
         """Whether a model of one column of text answers a frame of two rows; or neither that nor two texts."""
         row = take(inputs, 0, 1)
-        frame: Any = inputs_to_frame(join([row, row]), self._schema)
+        frame: Any = inputs_to_frame(join([row, row]), self._schema, self._recodings)
         for rows in (frame, frame.iloc[:, 0]):
             try:
-                if count_output(self._adapter.predict(rows, {})) == len(rows):
+                if count_output(self.predict_frame(rows, {})) == len(rows):
                     return rows is frame
             except Exception:  # noqa: BLE001, S112  # what is wrong with it is told where it is asked
                 continue
