@@ -127,9 +127,7 @@ class Router:
             ModelNotReady: there is no model; says why.
             ServingError: see `Routes.choose`.
         """
-        if self.routes.champion is None:
-            self._catch_up()
-        if self.routes.champion is None:
+        if self.routes.champion is None and self.current is None:
             raise ModelNotReady(f"no model is ready: {self.reason}")
         return self.routes.choose(choice)
 
