@@ -3,12 +3,12 @@
 import contextlib
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.disks import small_disk
 from tests.support.environment import wait_until
 from tests.support.models import frame
 from tests.support.processes import WORKER, child_processes
@@ -21,13 +21,8 @@ ROWS_COUNTED = '\nmodel_predictions_total{model="wine",role="champion",version="
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with small_disk(tmp_path / "disk", 3) as disk:
+        yield disk
 
 
 def fill(file: Path) -> None:

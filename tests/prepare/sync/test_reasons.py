@@ -2,16 +2,15 @@
 
 import contextlib
 import logging
-import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 
+from tests.support.disks import small_disk
 from tests.support.doubles import Double, Nonsense
 from tests.support.environment import free_port, wait_until
 from tests.support.promotions import NAME, Registry
@@ -152,13 +151,8 @@ def test_a_start_without_the_artifacts_serves_what_was_served_last(
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with small_disk(tmp_path / "disk", 8) as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("has_champion", [True, False])
