@@ -163,7 +163,8 @@ def parse_json(body: Body, offset: int | None = None) -> Any:
         where = f"line {error.lineno}, column {error.colno}"
         if offset is not None:
             where = f"byte {offset + len(error.doc[: error.pos].encode(errors='surrogatepass'))}"
-        raise MalformedBody(f"the body is not JSON: {error.msg} at {where}") from None
+        # Python's words for some mistakes end with "at" themselves.
+        raise MalformedBody(f"the body is not JSON: {error.msg.removesuffix(' at')} at {where}") from None
     except UnicodeDecodeError:
         raise MalformedBody("the body is not JSON: it is not UTF-8 text") from None
     except RecursionError:

@@ -380,6 +380,11 @@ def test_what_is_not_json_is_malformed(body):
             decode(body)
 
 
+def test_a_mistake_has_its_place_once():
+    with pytest.raises(MalformedBody, match="not JSON: Unterminated string starting at line 1, column 2$"):
+        JsonDecoder(schema_of(column(Kind.LONG)), MAX_ROWS).predict(b'{"inst')
+
+
 @pytest.mark.parametrize(
     "document", [[], 1, None, "text", {}, {"instances": 1}, {"instances": None}, {"rows": []}]
 )
