@@ -20,6 +20,12 @@ from serving.model.schema import DTYPES, Column, Kind, Type
 
 INTEGER_LIMITS = {Kind.INTEGER: (-(2**31), 2**31 - 1), Kind.LONG: (-(2**63), 2**63 - 1)}
 
+MAX_DIGITS = 400
+"""Of an integer, its sign among them: beyond that no double is near, and Python's own conversion is quadratic."""
+
+_LOWEST, _HIGHEST = -(10 ** (MAX_DIGITS - 1)), 10**MAX_DIGITS
+"""The first integers that are longer."""
+
 _DATETIME_UNITS = frozenset({"Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns"})
 
 _EXPECTED = {
@@ -176,6 +182,8 @@ def _anything(value: Any) -> Any:
         match left.pop():
             case NotFinite(name=name):
                 raise Mismatch(Kind.ANY.value, name)
+            case int(number) if not _LOWEST < number < _HIGHEST:
+                raise Mismatch(Kind.ANY.value, json_type_name(number))
             case str(text):
                 _unicode(text)
             case list(items):

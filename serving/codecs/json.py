@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from serving.codecs.casting import (
+    MAX_DIGITS,
     Mismatch,
     NotFinite,
     cast_cell,
@@ -174,8 +175,7 @@ def parse_json(body: Body, offset: int | None = None) -> Any:
 
 
 def _parse_int(text: str) -> int | NotFinite:
-    # Beyond 400 digits no double is near, and Python's own conversion is quadratic (and limited).
-    return int(text) if len(text) <= 400 else NotFinite("integer beyond 64 bits")
+    return int(text) if len(text) <= MAX_DIGITS else NotFinite("integer beyond 64 bits")
 
 
 def _parse_float(text: str) -> float | NotFinite:

@@ -380,8 +380,24 @@ def test_what_is_not_json_is_malformed(body):
             decode(body)
 
 
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("cell", ["{}", '{{"deep": [{}]}}'])
+def test_an_integer_is_too_long_for_anything_whatever_stands_beside_it(sign, cell):
+    """Read fast where all rows fit, and thoroughly where another one does not."""
+    decoder = JsonDecoder(schema_of(column(Kind.ANY), column(Kind.LONG, "b")), MAX_ROWS)
+    for n_digits, fits in ((400 - len(sign), True), (401 - len(sign), False), (430, False)):
+        row = '{"a": ' + cell.format(sign + "9" * n_digits) + ', "b": 1}'
+        for others, n_bad in (("", 0), (', {"a": 1, "b": "no"}', 1)):
+            try:
+                decoder.predict(f'{{"instances": [{row}{others}]}}'.encode())
+                details = []
+            except InvalidInput as error:
+                details = error.details
+            assert len(details) == n_bad + (not fits), (n_digits, others)
+
+
 def test_a_mistake_has_its_place_once():
-    with pytest.raises(MalformedBody, match="not JSON: Unterminated string starting at line 1, column 2$"):
+    with pytest.raises(MalformedBody, match=r"not JSON: Unterminated string starting at line 1, column 2$"):
         JsonDecoder(schema_of(column(Kind.LONG)), MAX_ROWS).predict(b'{"inst')
 
 
