@@ -1,6 +1,5 @@
 """Calls of a model that do not end: who is answered with what, in a worker's application."""
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -8,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from serving.process.child import PARENT_VARIABLE
 from tests.http.in_process import Application, running_application
 from tests.support.environment import wait_until
-from tests.support.prepared import prepare_all
-from tests.support.promotions import NAME, ROWS, Registry, trapped
+from tests.support.patient import patient_registry
+from tests.support.promotions import NAME, ROWS
 
 TIMEOUT_SECONDS = 1
 LONG_SECONDS = 3
@@ -22,11 +20,7 @@ LONG_SECONDS = 3
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     """An application whose model takes as long as a row says."""
     folder = tmp_path_factory.mktemp("patient")
-    registry = Registry(folder / "own", 1.0)
-    registry.promote(registry.add(trapped("patient")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(PARENT_VARIABLE, str(os.getppid()))  # while it is prepared it takes no time
-        prepare_all(registry.uri)
+    registry = patient_registry(folder)
     environment = {"SERVING_ALLOW_PICKLE": "true", "SERVING_REQUEST_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS)}
     with running_application(folder, registry.uri, NAME, **environment) as application:
         yield application

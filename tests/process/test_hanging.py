@@ -11,12 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.process.child import PARENT_VARIABLE
 from serving.traffic.watchdog import GRACE_SECONDS
 from tests.support.environment import wait_until
-from tests.support.prepared import prepare_all
+from tests.support.patient import patient_registry
 from tests.support.processes import WORKER, child_processes
-from tests.support.promotions import NAME, ROWS, Registry, trapped
+from tests.support.promotions import NAME, ROWS
 from tests.support.services import Service, running_service
 
 TIMEOUT_SECONDS = 1
@@ -27,11 +26,7 @@ N_WORKERS = 3
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Three workers with a model that takes as long as a row says."""
     folder = tmp_path_factory.mktemp("hanging")
-    registry = Registry(folder / "own", 1.0)
-    registry.promote(registry.add(trapped("patient")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(PARENT_VARIABLE, str(os.getppid()))  # while it is prepared it takes no time
-        prepare_all(registry.uri)
+    registry = patient_registry(folder)
     with running_service(
         folder,
         MLFLOW_TRACKING_URI=registry.uri,
