@@ -155,5 +155,6 @@ def test_it_shows_what_is_the_case(prometheus: Prometheus) -> None:
         }
 
     wait_until(lambda: got() == expected, 40, "it shows two servers without errors, and two versions")
-    (failed,) = ask(prometheus, shown["Errors per second"])
-    assert failed["metric"] == {"type": "invalid_input"}
+    # The servers are shared with other files of tests, whose errors are counters that stand still here.
+    rising = [one for one in ask(prometheus, shown["Errors per second"]) if float(one["value"][1]) > 0]
+    assert [one["metric"] for one in rising] == [{"type": "invalid_input"}]
