@@ -1,18 +1,33 @@
 """How many processors this process may use: fewer than the machine has, in a container."""
 
+import contextlib
 import os
 from pathlib import Path
 
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-"""`QUOTA PERIOD` in microseconds, or `max PERIOD`. Source: the kernel's documentation of cgroup v2, CPU."""
+CGROUP = Path("/sys/fs/cgroup")
+"""Of the container's own control group."""
 
 
-def count_cpus(cpu_max: Path = CPU_MAX) -> int:
+def count_cpus(cgroup: Path = CGROUP) -> int:
     """Returns the number of processors, at least 1: by affinity, and by the limit of the control group."""
     n_allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = cpu_max.read_text().split()
-        limit = n_allowed if quota == "max" else int(quota) // int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        limit = n_allowed
-    return max(1, min(n_allowed, limit))
+    limits = [n_allowed]
+    for read in (_read_v2, _read_v1):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = read(cgroup)
+            limits.append(quota // period)
+    return max(1, min(limits))
+
+
+def _read_v2(cgroup: Path) -> tuple[int, int]:
+    """`QUOTA PERIOD` in microseconds, or `max PERIOD`. Source: the kernel's documentation of cgroup v2, CPU."""
+    quota, period = (cgroup / "cpu.max").read_text().split()
+    return int(quota), int(period)
+
+
+def _read_v1(cgroup: Path) -> tuple[int, int]:
+    """Microseconds, -1 where there is no limit. Source: the kernel's documentation, CFS Bandwidth Control."""
+    quota, period = (int((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+    if quota < 0:
+        raise ValueError("no limit")
+    return quota, period
