@@ -5,7 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,16 @@ def wait_active(asked: httpx.Client | Application, n_requests: int) -> None:
     wait_until(lambda: metric(asked, "model_active_requests") == n_requests, 20, f"{n_requests} requests")
 
 
+def begin_call(
+    callers: ThreadPoolExecutor, asked: httpx.Client | Application, gate: Path, number: float = 1
+) -> "Future[httpx.Response]":
+    """Asks, and waits until the call is being made: what comes from now on shares the next."""
+    n_before = metric(asked, "model_batch_rows_count")
+    first = callers.submit(ask, asked, number, gate)
+    wait_until(lambda: metric(asked, "model_batch_rows_count") > n_before, 20, "a call is made")
+    return first
+
+
 @pytest.mark.parametrize("runtime", ["auto", "native"])
 def test_many_callers_share_calls_and_get_their_own_answers(
     registry: str, tmp_path: Path, runtime: str
@@ -140,8 +150,7 @@ def test_the_rows_of_callers_that_hung_up_are_not_predicted(
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     )
     with ThreadPoolExecutor(1) as callers:
-        first = callers.submit(ask, service.http, 1, gate)
-        wait_active(service.http, 1)
+        first = begin_call(callers, service.http, gate)
         port = int(service.url.rpartition(":")[2])
         impatient = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
         for connection in impatient:
@@ -161,8 +170,7 @@ def test_one_caller_more_than_may_wait_is_told_to_come_back(
 ) -> None:
     application = start_slow(SERVING_MAX_QUEUED_REQUESTS="2")
     with ThreadPoolExecutor(8) as callers:
-        first = callers.submit(ask, application, 1, gate)
-        wait_active(application, 1)
+        first = begin_call(callers, application, gate)
         others = {n: callers.submit(ask, application, n, gate) for n in range(2, 8)}
         wait_until(lambda: sum(other.done() for other in others.values()) == 4, 20, "four are sent away")
         gate.touch()
@@ -186,8 +194,7 @@ def test_batching_can_be_switched_off(
     application = start_slow(SERVING_BATCHING=mode)
     before = metric(application, "model_batch_rows_count", "slow")
     with ThreadPoolExecutor(8) as callers:
-        first = callers.submit(ask, application, 0, gate)
-        wait_active(application, 1)
+        first = begin_call(callers, application, gate, 0)
         others = [callers.submit(ask, application, n, gate) for n in range(1, 7)]
         wait_active(application, 7)
         gate.touch()
