@@ -34,6 +34,7 @@ import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
 from bentoml import server_context  # noqa: E402
 
+from serving.codecs import limits  # noqa: E402
 from serving.codecs.media_types import JSON  # noqa: E402
 from serving.http.gateway import App, Gateway  # noqa: E402
 from serving.http.greeting import greeting  # noqa: E402
@@ -43,8 +44,11 @@ from serving.model.state import State, write_state  # noqa: E402
 from serving.prepare.sync.supervisor import start_sync  # noqa: E402
 from serving.process.bentoml_options import ignored_options  # noqa: E402
 from serving.process.control_sockets import use_unix_sockets  # noqa: E402
+from serving.process.garbage_collector import give_back_blocks  # noqa: E402
 from serving.process.heartbeat import watch_over_workers  # noqa: E402
+from serving.process.in_flight import Claim, InFlight  # noqa: E402
 from serving.process.logs import configure_bentoml, configure_logging  # noqa: E402
+from serving.process.memory import requests_bytes  # noqa: E402
 from serving.process.respawn import replace_ended_workers  # noqa: E402
 from serving.process.shutdown import end_gracefully  # noqa: E402
 from serving.protocols import v1  # noqa: E402
@@ -87,8 +91,10 @@ class GatewayService(bentoml.Service[Any]):
         from serving.http.connection import use_limits
         from serving.http.connections import Connections
 
-        limits = (settings.max_connections, settings.header_seconds, settings.body_seconds)
-        use_limits(Connections(*limits))
+        use_limits(Connections(settings.max_connections, settings.header_seconds, settings.body_seconds))
+        give_back_blocks()
+        megabytes = settings.request_memory_mb
+        limits.limit_requests(int(megabytes * 1e6) if megabytes else requests_bytes(settings.workers))
         make_bentoml_app: Callable[[], App] = functools.partial(super().to_asgi, is_main)
         secret = settings.webhook_secret
         gateway = Gateway(
@@ -103,6 +109,11 @@ class GatewayService(bentoml.Service[Any]):
         from serving.http.cors import allow_origins
 
         return allow_origins(gateway, settings.cors_origin_names)
+
+
+def alone() -> Claim:
+    """Returns the claim of a request that comes from within the process."""
+    return Claim(InFlight(limits.request_bytes))
 
 
 LOAD_SECONDS = 30
@@ -180,12 +191,12 @@ class ModelServer:
     async def predict(self, instances: list[Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Predictions for rows."""
         body = msgspec.json.encode({"instances": instances, "params": params}, enc_hook=v1.encode_hook)
-        answer = await v1.answer(v1.PREDICT, router, v1.Request(body, JSON, "", v1.never))
+        answer = await v1.answer(v1.PREDICT, router, v1.Request(body, JSON, "", v1.never, alone()))
         return dict(msgspec.json.decode(answer.body))
 
     @bentoml.api
     async def predict_batch(self, rows: np.ndarray, /) -> np.ndarray:
         """The array of probabilities (or values) for an array of rows."""
         body = msgspec.json.encode(rows, enc_hook=v1.encode_hook)
-        answer = await v1.answer(v1.PREDICT_BATCH, router, v1.Request(body, JSON, "", v1.never))
+        answer = await v1.answer(v1.PREDICT_BATCH, router, v1.Request(body, JSON, "", v1.never, alone()))
         return np.array(msgspec.json.decode(answer.body))

@@ -19,7 +19,7 @@
     │   ├── ModelRefusedInput    422  fits the signature, and the model raised
     │   └── HeadersTooLarge      431
     ├── ModelNotReady            503
-    ├── QueueFull                503  too many requests wait already
+    ├── QueueFull                503  too many requests, or too large ones, wait already
     ├── ModelBusy                503  the calls before it take too long
     ├── TooManyConnections       503
     ├── TimedOut                 504  its own call takes too long
@@ -211,15 +211,13 @@ class ModelNotReady(ServingError):
 
 
 class QueueFull(ServingError):
-    """More requests wait for the model than may."""
+    """More requests wait for the model than may, or they take more memory."""
 
     status = 503
     code = "queue_full"
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(
-            f"{limit} requests wait for the model already (SERVING_MAX_QUEUED_REQUESTS); try again shortly"
-        )
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
         self.headers = [(b"retry-after", b"1")]
 
 

@@ -192,6 +192,13 @@ class Settings(BaseSettings):
     max_body_mb: float = Field(
         100, gt=0, le=2000, description="Megabytes (10^6 bytes) that a request body may have; larger is 413."
     )
+    request_memory_mb: float | None = Field(
+        None,
+        ge=1,
+        description="Megabytes (10^6 bytes) that a request may take in a worker's memory once it is read, else it is 413; "
+        "and all that are being answered together, else a large one is 503. Where it is not set, a fifth of the "
+        "memory of the container, or of the machine, shared among the workers; 1000 at most.",
+    )
     max_rows: int = Field(100_000, ge=1, description="Rows that one request may have; more is 413.")
     max_connections: int = Field(
         1000,

@@ -25,6 +25,7 @@ from serving.batching.policy import Call, Policy
 from serving.errors import ClientGone, ModelBusy, ModelNotReady, QueueFull, TimedOut
 from serving.model.schema import Inputs, join
 from serving.monitoring import metrics
+from serving.process.garbage_collector import forget_frames
 from serving.process.logs import Sparing
 from serving.process.threads import as_exception
 from serving.runtime import Output, count_output, slice_output
@@ -109,7 +110,10 @@ class Batcher:
         if len(self._small) + len(self._large) >= self.policy.max_queued_requests:
             self._drop_abandoned()
             if len(self._small) + len(self._large) >= self.policy.max_queued_requests:
-                raise QueueFull(self.policy.max_queued_requests)
+                raise QueueFull(
+                    f"{self.policy.max_queued_requests} requests wait for the model already "
+                    "(SERVING_MAX_QUEUED_REQUESTS); try again shortly"
+                )
         loop = asyncio.get_running_loop()
         entry = _Entry(inputs, params, loop.create_future())
         is_large = inputs.n_rows * LARGE_RATIO > self.policy.max_batch_rows
@@ -325,19 +329,6 @@ def _hand_out(batch: list[_Entry], answers: list[Output | Exception]) -> None:
             entry.future.set_exception(answer)
         else:
             entry.future.set_result(answer)
-
-
-def forget_frames(error: BaseException) -> None:
-    """Lets go of the frames that an exception has passed, and with them of the rows of its request.
-
-    An exception that waited in a future is part of a cycle through them: they would stay until a collection.
-    """
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link.__traceback__ = None  # one that was never raised has none, and what caused it may
-        link = link.__cause__ or link.__context__
 
 
 def _split(output: Output, n_rows: list[int]) -> Iterator[Output]:

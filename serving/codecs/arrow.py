@@ -13,7 +13,7 @@ import numpy.typing as npt
 from serving.codecs.arrow_messages import count_rows
 from serving.codecs.casting import expected_name, short
 from serving.codecs.json import check_row_count, refuse
-from serving.codecs.limits import check_objects
+from serving.codecs.limits import check_rows
 from serving.codecs.media_types import Body
 from serving.codecs.npy import cast_tensor, named_to_inputs
 from serving.errors import MAX_DETAILS, Detail, MalformedBody
@@ -43,7 +43,7 @@ def arrow_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
         with pa.ipc.open_stream(data) as reader:
             is_matrix = _check_fields(reader.schema, schema)
             check_row_count(n_rows, max_rows)
-            check_objects(n_rows, schema)
+            check_rows(n_rows, schema)
             table = reader.read_all()
         table.validate(full=True)
         return _table_to_inputs(table, schema, is_matrix=is_matrix)
@@ -117,7 +117,8 @@ def _table_to_inputs(table: Any, schema: Schema, *, is_matrix: bool) -> Inputs:
             details.append(Detail(expected_name(column), type_name(given.type), None, column.name))
     if details:
         refuse(details)
-    return named_to_inputs(values, table.num_rows, schema)
+    inputs = named_to_inputs(values, table.num_rows, schema)
+    return Inputs(inputs.columns, inputs.n_rows, load.n_bytes)
 
 
 def _columns_to_matrix(columns: list[Any]) -> npt.NDArray[Any]:

@@ -8,7 +8,7 @@ import struct
 from collections import defaultdict
 from typing import Any
 
-from serving.codecs.limits import KEPT_LIMIT_BYTES, check_weight
+from serving.codecs.limits import check_weight
 from serving.errors import MalformedBody, PayloadTooLarge
 from serving.model.schema import Schema
 
@@ -84,7 +84,7 @@ def count_rows(messages: Any, schema: Schema) -> int:
             dictionary_bytes[name] = size + (dictionary_bytes[name] if is_delta else 0)
             # What was there is copied for each addition.
             copied_bytes += dictionary_bytes[name] if is_delta else 0
-            check_weight(copied_bytes, KEPT_LIMIT_BYTES, "the dictionaries of the Arrow stream")
+            check_weight(copied_bytes, "the dictionaries of the Arrow stream")
         else:
             data = batch
             n_rows += batch.field(0, "<q")

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from serving.codecs.casting import ArrayMismatch, cast_array, cells_to_column
-from serving.codecs.limits import KEPT_LIMIT_BYTES, OBJECT_BYTES, check_weight
+from serving.codecs.limits import OBJECT_BYTES, check_weight
 from serving.model.schema import Column, Kind, Type
 
 LIST_BYTES, DICT_BYTES, ENTRY_BYTES, NUMBER_BYTES = 80, 240, 100, 40
@@ -128,7 +128,7 @@ class Load:
     """What the objects made of a stream take in memory."""
 
     def __init__(self) -> None:
-        self._n_bytes = 0
+        self.n_bytes = 0
 
     def add(self, n_bytes: int) -> None:
         """Counts what is made next.
@@ -136,8 +136,8 @@ class Load:
         Raises:
             PayloadTooLarge: with what there is it is too much.
         """
-        self._n_bytes += n_bytes
-        check_weight(self._n_bytes, KEPT_LIMIT_BYTES, "the rows")
+        self.n_bytes += n_bytes
+        check_weight(self.n_bytes, "the rows")
 
 
 def column_to_values(values: pa.ChunkedArray, column: Column, load: Load) -> npt.NDArray[Any] | list[Any]:

@@ -23,13 +23,7 @@ from serving.codecs.json_outline import (
     text_bytes,
     weigh,
 )
-from serving.codecs.limits import (
-    KEPT_LIMIT_BYTES,
-    OBJECT_BYTES,
-    ROW_LIMIT_BYTES,
-    check_weight,
-    count_object_columns,
-)
+from serving.codecs.limits import ROW_PART, check_weight, row_bytes
 from serving.codecs.media_types import Body
 from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody, PayloadTooLarge
 from serving.model.schema import Column, Form, Inputs, Kind, Schema
@@ -85,7 +79,7 @@ _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
 
 def _parse_params(body: Body, span: Span) -> Any:
     text = bytes(body[span.start : span.stop + 1])
-    check_weight(weigh(text) + 2 * text_bytes(text), ROW_LIMIT_BYTES, '"params"')
+    check_weight(weigh(text) + 2 * text_bytes(text), '"params"', ROW_PART)
     return parse_json(text, span.start)
 
 
@@ -133,7 +127,7 @@ def read_long_rows(body: Body, span: Span, schema: Schema, fast: FastRows, max_r
     for part, column in zip(parts, schema.columns, strict=True):
         columns.append(join_column(part, column))
         part.clear()
-    return Inputs(tuple(columns), n_rows)
+    return Inputs(tuple(columns), n_rows, load.objects)
 
 
 class _Load:
@@ -142,14 +136,16 @@ class _Load:
     def __init__(self, schema: Schema, form: Form) -> None:
         types = [column.type for column in schema.columns]
         self._is_nested = any(type_.kind in NESTED or type_.dtype == "str" for type_ in types)
-        self._n_objects = count_object_columns(schema)
+        self._number_bytes, self._object_bytes = row_bytes(schema)
         # What holds the cells of a row is gone once they are in columns.
         self._row_weight = {
             Form.RECORD: WEIGHTS[b"{"] + len(types) * (WEIGHTS[b":"] + WEIGHTS[b","]),
             Form.ARRAY: WEIGHTS[b"["] + len(types) * WEIGHTS[b","],
             Form.BARE: WEIGHTS[b","],
         }[form]
-        self._kept = 0
+        self._numbers = 0
+        self.objects = 0
+        """Bytes."""
 
     def weigh(self, text: bytes) -> int:
         """Returns what is made of rows while they are parsed, where that is more than some megabytes or kept.
@@ -161,7 +157,7 @@ class _Load:
             return 0
         weight = weigh(text)
         # The parser makes one string of all of it, and cuts the others out of that.
-        check_weight(weight + 2 * text_bytes(text), ROW_LIMIT_BYTES, "a row")
+        check_weight(weight + 2 * text_bytes(text), "a row", ROW_PART)
         return weight
 
     def keep(self, text: bytes, weight: int, n_rows: int) -> None:
@@ -171,10 +167,11 @@ class _Load:
             PayloadTooLarge: with those before it is too much.
         """
         if self._is_nested:
-            self._kept += max(0, weight - n_rows * self._row_weight)
-        if self._is_nested or self._n_objects:
-            self._kept += n_rows * self._n_objects * OBJECT_BYTES + text_bytes(text)
-        check_weight(self._kept, KEPT_LIMIT_BYTES, "the rows")
+            self.objects += max(0, weight - n_rows * self._row_weight)
+        if self._is_nested or self._object_bytes:
+            self.objects += n_rows * self._object_bytes + text_bytes(text)
+        self._numbers += n_rows * self._number_bytes
+        check_weight(self._numbers + self.objects, "the rows")
 
 
 def join_column(parts: list[npt.NDArray[Any]], column: Column) -> npt.NDArray[Any]:

@@ -1,41 +1,58 @@
-"""What one request may take in memory once it is Python objects, which most forms say in far fewer bytes."""
+"""What one request may take in memory once it is read, which most forms say in far fewer bytes."""
 
 from serving.errors import PayloadTooLarge
 from serving.model.schema import DTYPES, Kind, Schema
 
-ROW_LIMIT_BYTES = 2**28
-"""What one row may take while it is read."""
+request_bytes = 1_000_000_000
+"""What the rows of one request may take until they are answered; a worker makes it fit its memory when it starts."""
 
-KEPT_LIMIT_BYTES = 2 * ROW_LIMIT_BYTES
-"""What the rows may take until they are answered."""
+ROW_PART = 0.5
+"""The part of it that one row may take while it is read."""
 
 OBJECT_BYTES = 72
 """What a number or a short text takes as an object, with the reference to it. Source: `sys.getsizeof`, CPython 3.11."""
 
+NUMBER_BYTES = 8
+"""What a number takes in an array, at most."""
 
-def check_weight(n_bytes: int, limit_bytes: int, what: str) -> None:
+
+def limit_requests(n_bytes: int) -> None:
+    """Sets what one request may take in this process."""
+    global request_bytes  # noqa: PLW0603  # it belongs to the process, as its memory does
+    request_bytes = n_bytes
+
+
+def check_weight(n_bytes: int, what: str, part: float = 1) -> None:
     """Refuses what would take too much memory.
 
+    Args:
+        n_bytes: that it would take.
+        what: for the message.
+        part: of what a request may take.
+
     Raises:
-        PayloadTooLarge: more than the limit.
+        PayloadTooLarge: more than that.
     """
-    if n_bytes > limit_bytes:
+    limit = request_bytes * part
+    if n_bytes > limit:
         raise PayloadTooLarge(
-            f"{what} would take more than {limit_bytes // 10**6} MB of memory; send less in one request"
+            f"{what} would take more than {limit / 1e6:.0f} MB of memory (SERVING_REQUEST_MEMORY_MB); send less "
+            "in one request"
         )
 
 
-def count_object_columns(schema: Schema) -> int:
-    """Returns how many columns travel as Python objects, not as an array of numbers."""
+def row_bytes(schema: Schema) -> tuple[int, int]:
+    """Returns what the cells of a row take in arrays, and as Python objects; without text, lists and tensors."""
     types = [column.type for column in schema.columns]
-    return sum(type_.kind not in DTYPES and type_.kind is not Kind.TENSOR for type_ in types)
+    n_tensors = sum(type_.kind is Kind.TENSOR for type_ in types)
+    n_objects = sum(type_.kind not in DTYPES for type_ in types) - n_tensors
+    return (len(types) - n_tensors - n_objects) * NUMBER_BYTES, n_objects * OBJECT_BYTES
 
 
-def check_objects(n_rows: int, schema: Schema) -> None:
-    """Refuses more cells than may become Python objects.
+def check_rows(n_rows: int, schema: Schema) -> None:
+    """Refuses rows whose cells take too much memory, before they are made.
 
     Raises:
-        PayloadTooLarge: more than `KEPT_LIMIT_BYTES` hold.
+        PayloadTooLarge: more than a request may take.
     """
-    if n_rows * len(schema.columns) * OBJECT_BYTES > KEPT_LIMIT_BYTES:
-        check_weight(n_rows * count_object_columns(schema) * OBJECT_BYTES, KEPT_LIMIT_BYTES, "the rows")
+    check_weight(n_rows * sum(row_bytes(schema)), "the rows")

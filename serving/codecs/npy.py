@@ -20,7 +20,7 @@ from serving.codecs.casting import (
     short,
 )
 from serving.codecs.json import check_row_count, refuse
-from serving.codecs.limits import KEPT_LIMIT_BYTES, OBJECT_BYTES, check_objects, check_weight
+from serving.codecs.limits import OBJECT_BYTES, check_rows, check_weight
 from serving.codecs.media_types import Body
 from serving.codecs.npy_header import read_header
 from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody
@@ -43,7 +43,7 @@ def npy_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
     if array.ndim == 0:
         raise InvalidInput("the array has no rows", [Detail("array of rows", "scalar")])
     check_row_count(len(array), max_rows)
-    check_objects(len(array), schema)
+    check_rows(len(array), schema)
     if array.dtype.names is not None:
         return named_to_inputs({name: array[name] for name in array.dtype.names}, len(array), schema)
     if len(schema.columns) == 1 and schema.columns[0].type.kind is Kind.TENSOR:
@@ -110,7 +110,7 @@ def cast_tensor(  # noqa: PLR0912  # one branch per pair of kinds
         refuse([Detail(f"{type_.dtype} array of shape ({shape})", f"array of shape {array.shape}")])
     if type_.dtype == "str":
         if array.dtype.kind == "U":
-            check_weight(array.size * OBJECT_BYTES, KEPT_LIMIT_BYTES, "the rows")
+            check_weight(array.size * OBJECT_BYTES, "the rows")
             if not is_unicode(array).all():
                 raise MalformedBody("the .npy file holds text that is not Unicode")
             return array.astype(object)

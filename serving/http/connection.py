@@ -135,7 +135,7 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Gives the client as long to take an answer as it had to send the body."""
         super().pause_writing()
-        if self._phase is ANSWER:
+        if self._phase is ANSWER and self._deadline == math.inf:  # of all pieces of an answer together
             self._deadline = self.loop.time() + self._all.body_seconds
 
     # What the parser calls
@@ -220,6 +220,7 @@ class Connection(HttpToolsProtocol):
             self._wait_for_request()
             return
         self._phase = ANSWER
+        self._deadline = math.inf
         cycle.more_body = False
         cycle.message_event.set()
 
@@ -244,6 +245,8 @@ class Connection(HttpToolsProtocol):
             cycle, app = self.pipeline.pop()
             if self._phase is BODY and cycle is self.cycle:
                 self._deadline = self.loop.time() + self._all.body_seconds
+            elif self._phase is ANSWER:
+                self._deadline = math.inf
             self._start_asgi_task(cycle, app)
         elif self._refusal is not None:
             self._say_last(self._refusal)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from serving.codecs import limits
 from serving.codecs.media_types import Body
 from serving.errors import (
     ClientGone,
@@ -32,6 +33,8 @@ from serving.http.models import describe_models
 from serving.http.swagger import SWAGGER_PAGE
 from serving.http.webhook import check_delivery
 from serving.monitoring import metrics
+from serving.process.garbage_collector import forget_frames
+from serving.process.in_flight import SMALL_BYTES, Claim, InFlight
 from serving.process.logs import BY_CALLERS, Sparing, origin
 from serving.protocols import v1
 from serving.protocols.openapi import openapi_document
@@ -61,6 +64,9 @@ class Lifespan(Protocol):
 
 BENTOML_ASSETS, BENTOML_SCHEMA = "/static_content/", "/schema.json"
 
+SENT_BYTES = 2**20
+"""Of an answer that are written at a time."""
+
 _SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
 
@@ -81,6 +87,7 @@ class Gateway:
         self._life = life
         self._max_body_bytes = max_body_bytes
         self._webhook_secret = webhook_secret
+        self._in_flight = InFlight(limits.request_bytes)
         self._predictions = {
             f"{prefix}{path}": endpoint
             for prefix in ("/v1", "")
@@ -159,24 +166,25 @@ class Gateway:
     async def _predict(self, endpoint: v1.Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, content_type, length, choice, encoding, timeout = _read_headers(scope["headers"])
         metrics.active.enter()
+        claim = Claim(self._in_flight)
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             timeout_seconds = None if timeout is None else _read_seconds(timeout)
-            body = await self._read_body(receive, length)
+            body = await self._read_body(receive, length, claim)
             if encoding:
-                from serving.http.compression import decompress  # few callers compress
-
-                body = await asyncio.to_thread(decompress, body, encoding, self._max_body_bytes)
-            request = v1.Request(body, content_type, request_id, receive, choice, timeout_seconds)
+                body = await self._decompress(body, encoding, claim)
+            request = v1.Request(body, content_type, request_id, receive, claim, choice, timeout_seconds)
             answer = await v1.answer(endpoint, self._router, request)
         except ClientGone:
             return
         except ServingError as error:
+            forget_frames(error)  # before the answer is taken
             self._count(error)
             await _send_error(send, error, request_id)
         except Exception as error:  # noqa: BLE001  # it is logged
             mistake = _mistake(error, request_id)
+            forget_frames(error)
             self._count(mistake)
             await _send_error(send, mistake, request_id)
         else:
@@ -187,8 +195,9 @@ class Gateway:
             shadow = self._router.shadow_of(answer.route)
             if shadow is not None:
                 ask = partial(v1.ask, endpoint, shadow, request)
-                self._shadow.compare(shadow, answer.output, ask, len(body))
+                self._shadow.compare(shadow, answer.output, ask, claim.n_bytes or len(body))
         finally:
+            claim.release()
             metrics.active.leave()
 
     def _count(self, error: ServingError) -> None:
@@ -196,10 +205,12 @@ class Gateway:
             return
         metrics.count_error(*(error.model or self._router.champion_labels), error.code)
 
-    async def _read_body(self, receive: Receive, length: int | None) -> Body:
+    async def _read_body(self, receive: Receive, length: int | None, claim: Claim) -> Body:
         limit = self._max_body_bytes
-        if length is not None and length > limit:
-            raise _too_large(limit)
+        if length is not None and length > SMALL_BYTES:
+            if length > limit:
+                raise _too_large(limit)
+            claim.check(length)
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
@@ -207,20 +218,35 @@ class Gateway:
         if not message.get("more_body", False):
             if len(body) > limit:
                 raise _too_large(limit)
+            if len(body) > SMALL_BYTES:
+                claim.add(len(body))
             return body
         # It grows where it lies: parts that are joined at the end are there twice, and pieces
         # of a byte take forty times their size.
         whole = bytearray(body)
+        claim.add(len(body))
         while message.get("more_body", False):
             if len(whole) > limit:
                 raise _too_large(limit)
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            whole += message.get("body", b"")
+            body = message.get("body", b"")
+            claim.add(len(body))
+            whole += body
         if len(whole) > limit:
             raise _too_large(limit)
         return whole
+
+    async def _decompress(self, body: Body, encoding: bytes, claim: Claim) -> Body:
+        from serving.http.compression import decompress  # few callers compress
+
+        # As many as may come out: how many do is known once they are there.
+        limit = self._max_body_bytes
+        body = await self._in_flight.call_aside(limit, decompress, body, encoding, limit)
+        if len(body) > SMALL_BYTES:
+            claim.add(len(body))
+        return body
 
     async def _page(self, path: str, scope: Scope, send: Send) -> None:
         request_id, *_ = _read_headers(scope["headers"])
@@ -241,14 +267,16 @@ class Gateway:
 
     async def _command(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, _, length, *_ = _read_headers(scope["headers"])
+        claim = Claim(self._in_flight)
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
-            body = await self._read_body(receive, length)
+            body = await self._read_body(receive, length, claim)
             answer = self._commands[path](scope["headers"], bytes(body))
         except ClientGone:
             return
         except ServingError as error:
+            forget_frames(error)
             await _send_error(send, error, request_id)
         else:
             await _send(
@@ -258,6 +286,8 @@ class Gateway:
                 msgspec.json.encode(answer),
                 [(b"x-request-id", request_id.encode())],
             )
+        finally:
+            claim.release()
 
     def _sync(self, headers: list[tuple[bytes, bytes]], body: bytes) -> dict[str, str]:
         if self._router.is_sealed:
@@ -352,7 +382,12 @@ async def _send(
             ],
         }
     )
-    await send({"type": "http.response.body", "body": body})
+    # A client that takes its time with a long answer keeps the request, and what it has claimed, until the last piece.
+    for start in range(0, len(body) - SENT_BYTES, SENT_BYTES):
+        piece = body[start : start + SENT_BYTES]
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    rest = body if len(body) <= SENT_BYTES else body[(len(body) - 1) // SENT_BYTES * SENT_BYTES :]
+    await send({"type": "http.response.body", "body": rest})
 
 
 async def _send_error(send: Send, error: ServingError, request_id: str) -> None:

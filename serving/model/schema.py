@@ -161,6 +161,8 @@ class Inputs(msgspec.Struct, frozen=True):
 
     columns: tuple[npt.NDArray[Any], ...]
     n_rows: int
+    object_bytes: int = 0
+    """About what texts, lists and maps in them take, where that was counted: in large JSON bodies, and in Arrow's."""
 
 
 def take(inputs: Inputs, start: int, stop: int) -> Inputs:

@@ -1,40 +1,74 @@
 """How much memory is left: less than the machine has, in a container."""
 
+import contextlib
 import resource
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Of the container's own control group. Source: the kernel's documentation of cgroup v2, Memory."""
+"""Of the container's own control group."""
+
+_FILES = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+"""Limit, use, statistics, and what in these is given back when it is needed: pages of files. Source: the kernel's
+documentation of cgroup v2, Memory, and of cgroup v1, Memory Resource Controller."""
 
 KEPT_FREE = 0.1
 """The part of what is left that a limited process leaves to the others."""
 
 
+def total_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Returns the bytes that there are; None where the system does not say."""
+    found = [_read_meminfo(meminfo, "MemTotal")]
+    for limit, *_ in _FILES:
+        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+            found.append(int((cgroup / limit).read_text()))
+    return min((bytes_ for bytes_ in found if bytes_ is not None), default=None)
+
+
 def available_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
     """Returns the bytes that may still be used; None where the system does not say."""
-    found = [bytes_ for bytes_ in (_left_in_group(cgroup), _left_on_machine(meminfo)) if bytes_ is not None]
-    return min(found, default=None)
+    found = (_left_in_group(cgroup), _read_meminfo(meminfo, "MemAvailable"))
+    return min((bytes_ for bytes_ in found if bytes_ is not None), default=None)
 
 
 def _left_in_group(cgroup: Path) -> int | None:
-    try:
-        limit, used = (cgroup / "memory.max").read_text().strip(), (cgroup / "memory.current").read_text()
-        # Pages of files are given back when they are needed.
-        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        return None if limit == "max" else int(limit) - int(used) + int(stat.get("inactive_file", 0))
-    except (OSError, ValueError):
-        return None
+    for limit, used, statistics, given_back in _FILES:
+        with contextlib.suppress(OSError, ValueError):
+            left = int((cgroup / limit).read_text()) - int((cgroup / used).read_text())
+            stat = dict(line.split() for line in (cgroup / statistics).read_text().splitlines())
+            return left + int(stat.get(given_back, 0))
+    return None
 
 
-def _left_on_machine(meminfo: Path) -> int | None:
+def _read_meminfo(meminfo: Path, wanted: str) -> int | None:
     try:
         for line in meminfo.read_text().splitlines():
             name, _, value = line.partition(":")
-            if name == "MemAvailable":
+            if name == wanted:
                 return int(value.split()[0]) * 1024
     except (OSError, ValueError):
         return None
     return None
+
+
+REQUESTS_PART, REQUESTS_BYTES = 0.2, 1_000_000_000
+"""What requests may take: this part of all memory, and no more than so many bytes.
+
+At the worst a worker has it three times: taken by its requests, by the next one while it is read, and by what the
+parser makes of one row of that, and of two small bodies. Of a container of 1 GiB the rest is the model's."""
+
+
+def requests_bytes(n_workers: int) -> int:
+    """Returns what requests may take in each worker where nobody has said it."""
+    total = total_bytes()
+    return REQUESTS_BYTES if total is None else min(REQUESTS_BYTES, int(total * REQUESTS_PART / n_workers))
 
 
 def limit_memory(megabytes: float | None) -> None:

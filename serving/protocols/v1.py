@@ -4,7 +4,6 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -14,12 +13,14 @@ import numpy.typing as npt
 from serving.batching.batcher import Gone
 from serving.codecs.arrow import array_to_arrow, arrow_to_inputs
 from serving.codecs.json_answers import array_to_json
+from serving.codecs.limits import OBJECT_BYTES
 from serving.codecs.media_types import ARROW, JSON, NPY, Body
 from serving.codecs.npy import array_to_npy, npy_to_inputs
 from serving.errors import TimedOut, UnsupportedMedia
 from serving.model.prepared import Manifest
 from serving.model.schema import Inputs
-from serving.runtime import Output
+from serving.process.in_flight import SMALL_BYTES, Claim
+from serving.runtime import Output, count_output, slice_output
 from serving.traffic.loaded import LoadedModel
 from serving.traffic.router import Router
 from serving.traffic.routing import NO_CHOICE, Choice, Route
@@ -30,8 +31,11 @@ LARGE_BODY_BYTES = 64_000
 GIVEN_BACK_BYTES = 1_000_000
 """After a body of this size the memory that it took is given back once nothing else is being answered."""
 
-_ONE_BY_ONE = ThreadPoolExecutor(1, thread_name_prefix="large")
-"""For what is larger than that: what several of them take on the way need not be had at the same time."""
+SMALL_CELLS = SMALL_BYTES // 8
+"""Numbers that are not claimed."""
+
+ENCODED_ROWS = 4096
+"""Of an answer in JSON, become Python objects at a time."""
 
 ENCODED_ROW_BYTES = 60
 """What a row's prediction takes in JSON, about."""
@@ -61,6 +65,8 @@ class Request(NamedTuple):
     content_type: str
     id: str
     gone: Gone
+    claim: Claim
+    """What it takes in memory."""
     choice: Choice = NO_CHOICE
     timeout_seconds: float | None = None
     """What it may take, where that is less than the service's own limit."""
@@ -96,14 +102,28 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
         if request.timeout_seconds is not None:
             timeout = min(timeout, request.timeout_seconds)
         deadline = started + timeout
-        inputs, params = await _off_loop(_decoding_bytes(request), deadline, endpoint.decode, model, request)
+        inputs, params = await _off_loop(
+            request, _decoding_bytes(request), deadline, endpoint.decode, model, request
+        )
+        if inputs.n_rows * len(inputs.columns) > SMALL_CELLS or len(request.body) > SMALL_BYTES:
+            request.claim.add(held_bytes(inputs))
         output = await model.predict(inputs, params, request.gone, deadline=deadline, request_id=request.id)
         size = inputs.n_rows * ENCODED_ROW_BYTES
-        encoded = await _off_loop(size, deadline, endpoint.encode, output, model, request)
+        encoded = await _off_loop(request, size, deadline, endpoint.encode, output, model, request)
+        if len(encoded) > SMALL_BYTES:
+            request.claim.add(len(encoded))
         if len(request.body) > GIVEN_BACK_BYTES:
             router.had_large_request = True
         route.metrics.observe(output, inputs.n_rows, started)
         return Answer(encoded, request.content_type or JSON, output, route)
+
+
+def held_bytes(inputs: Inputs) -> int:
+    """Returns about what rows take in memory."""
+    n_objects = sum(column.size for column in inputs.columns if column.dtype == object)
+    return sum(column.nbytes for column in inputs.columns) + max(
+        inputs.object_bytes, n_objects * OBJECT_BYTES
+    )
 
 
 async def ask(endpoint: Endpoint, route: Route, request: Request) -> Output:
@@ -116,7 +136,7 @@ async def ask(endpoint: Endpoint, route: Route, request: Request) -> Output:
     with route:
         deadline = started + route.model.batcher.policy.timeout_seconds
         inputs, params = await _off_loop(
-            _decoding_bytes(request), deadline, endpoint.decode, route.model, request
+            request, _decoding_bytes(request), deadline, endpoint.decode, route.model, request
         )
         output = await route.model.predict(inputs, params, never, deadline=deadline, request_id=request.id)
         route.metrics.observe(output, inputs.n_rows, started)
@@ -144,9 +164,18 @@ def encode_predictions(output: Output, manifest: Manifest, request_id: str) -> b
         {
             "model": {"name": manifest.name, "version": manifest.version},
             "request_id": request_id,
-            "predictions": predictions(output, manifest),
+            "predictions": _in_pieces(output, lambda part: predictions(part, manifest)),
         }
     )
+
+
+def _in_pieces(output: Output, rows: Callable[[Output], list[Any]]) -> list[Any] | msgspec.Raw:
+    """Returns what is said of each row, for an encoder; of many rows in JSON, made of some of them at a time."""
+    n_rows = count_output(output)
+    if n_rows <= ENCODED_ROWS:
+        return rows(output)
+    parts = (slice_output(output, start, start + ENCODED_ROWS) for start in range(0, n_rows, ENCODED_ROWS))
+    return msgspec.Raw(b"[%b]" % b",".join(_encoder.encode(rows(part))[1:-1] for part in parts))
 
 
 def _decoding_bytes(request: Request) -> int:
@@ -156,7 +185,9 @@ def _decoding_bytes(request: Request) -> int:
     return len(request.body)
 
 
-async def _off_loop(n_bytes: int, deadline: float, function: Callable[..., T], *args: Any) -> T:
+async def _off_loop(
+    request: Request, n_bytes: int, deadline: float, function: Callable[..., T], *args: Any
+) -> T:
     """Calls a function that takes the longer the more bytes there are: in a thread where they are many.
 
     Raises:
@@ -164,10 +195,9 @@ async def _off_loop(n_bytes: int, deadline: float, function: Callable[..., T], *
     """
     if n_bytes < LARGE_BODY_BYTES:
         return function(*args)
-    pool = _ONE_BY_ONE if n_bytes > GIVEN_BACK_BYTES else None
     try:
         async with asyncio.timeout(deadline - time.perf_counter()):
-            return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+            return await request.claim.all.call_aside(n_bytes, function, *args)
     except TimeoutError:
         raise TimedOut from None
 
@@ -231,7 +261,7 @@ def encode_batch(output: Output, manifest: Manifest, content_type: str) -> bytes
     """
     array = batch_array(output)
     if content_type == JSON:
-        return _encoder.encode(array_to_json(array))
+        return _encoder.encode(_in_pieces(output, lambda part: array_to_json(batch_array(part))))
     is_text = array.dtype == object and all(isinstance(value, str) for value in array.flat)
     if array.dtype == object and not is_text:
         raise UnsupportedMedia(f"this model's outputs are not an array of numbers or text; ask for {JSON}")

@@ -4,7 +4,7 @@ import logging
 import time
 from typing import Any, Self
 
-from serving.batching.batcher import Batcher, Gone, forget_frames
+from serving.batching.batcher import Batcher, Gone
 from serving.batching.policy import choose_policy, measure_costs
 from serving.codecs.json import JsonDecoder
 from serving.errors import ClientGone, InternalError, ModelRefusedInput, ServingError
@@ -12,6 +12,7 @@ from serving.model.prepared import Prepared
 from serving.model.schema import Inputs
 from serving.monitoring import metrics
 from serving.process.cpus import count_cpus
+from serving.process.garbage_collector import forget_frames
 from serving.process.logs import BY_CALLERS, Sparing, origin
 from serving.runtime import Output, WrongRowCount, load_runtime
 from serving.runtime.trusted import Trust

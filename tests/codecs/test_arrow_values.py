@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.codecs import arrow_values
+from serving.codecs import arrow_values, limits
 from serving.codecs.arrow import arrow_to_inputs
 from serving.codecs.arrow_messages import MAX_MESSAGES
 from serving.errors import InvalidInput, MalformedBody, PayloadTooLarge, RequestError
@@ -214,7 +214,7 @@ def test_what_the_signature_does_not_ask_for_becomes_no_objects(schema, columns)
 
 
 def test_more_values_than_fit_into_memory_are_too_large(monkeypatch):
-    monkeypatch.setattr(arrow_values, "KEPT_LIMIT_BYTES", 2**20)
+    monkeypatch.setattr(limits, "request_bytes", 2**20)
     n = 100_000
     pairs = pa.MapArray.from_arrays(
         pa.array([0, n], pa.int32()), pa.array(map(str, range(n))), zeros(pa.int8(), n, n)
@@ -258,7 +258,7 @@ def test_dictionaries_may_change_between_batches(deltas, monkeypatch):
     body = arrow(words_batches(5), emit_dictionary_deltas=deltas)
     got = column_of(arrow_to_inputs(body, one(STRING), MAX_ROWS)).tolist()
     assert got == [text for i in range(5) for text in (f"more {i}", "word 0")]
-    monkeypatch.setattr("serving.codecs.arrow_messages.KEPT_LIMIT_BYTES", 4_000)
+    monkeypatch.setattr(limits, "request_bytes", 4_000)
     if deltas:  # each of them copies all that was there
         with pytest.raises(PayloadTooLarge, match="dictionaries"):
             arrow_to_inputs(body, one(STRING), MAX_ROWS)

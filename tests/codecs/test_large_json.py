@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.codecs import json as json_codec
-from serving.codecs import json_outline, large_json
+from serving.codecs import json_outline, limits
 from serving.codecs.json import JsonDecoder
 from serving.codecs.json_outline import find_long, text_bytes, weigh
 from serving.errors import InvalidInput, MalformedBody, PayloadTooLarge, RequestError
@@ -297,8 +297,7 @@ def test_what_a_body_is_refused_for_is_seen_before_it_is_objects(name):
     ids=["one row", "many rows", "numbers", "tensor", "params", "texts"],
 )
 def test_what_would_not_fit_into_memory_is_too_large(schema, body, monkeypatch):
-    monkeypatch.setattr(large_json, "ROW_LIMIT_BYTES", 2**24)
-    monkeypatch.setattr(large_json, "KEPT_LIMIT_BYTES", 2**25)
+    monkeypatch.setattr(limits, "request_bytes", 2**25)
     with pytest.raises(PayloadTooLarge, match="MB of memory"):
         JsonDecoder(schema, 10**6).predict(body)
 

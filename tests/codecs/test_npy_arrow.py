@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from serving.codecs import limits
 from serving.codecs.arrow import array_to_arrow, arrow_to_inputs
 from serving.codecs.npy import array_to_npy, npy_to_inputs
 from serving.errors import InvalidInput, MalformedBody, PayloadTooLarge, RequestError
@@ -174,7 +175,8 @@ def test_a_missing_boolean_is_nan_in_an_array_of_numbers():
     assert got.tolist() == [True, None, False]
 
 
-def test_texts_that_would_not_fit_into_memory_as_objects_are_too_large():
+def test_texts_that_would_not_fit_into_memory_as_objects_are_too_large(monkeypatch):
+    monkeypatch.setattr(limits, "request_bytes", 500_000_000)
     schema = Schema(tuple(Column(f"c{i}", STRING) for i in range(100)), Form.ARRAY)
     with pytest.raises(PayloadTooLarge, match="MB of memory"):
         npy_to_inputs(npy(np.full((80_000, 100), "x", "U1")), schema, 100_000)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.container.strangers import Strangers
 from tests.support.environment import ROOT, clean_environment, free_port, tracking, wait_until
 from tests.support.promotions import NAME, ROWS, Clients, Registry, tracking_server
 
@@ -236,6 +237,36 @@ def test_a_live_image_follows_a_promotion_and_ends_without_a_lost_request(
         assert answered > 20
         for line in container.log.splitlines():
             json.loads(line)
+
+
+def test_a_container_of_1_gib_outlives_whatever_it_is_sent(
+    images: dict[str, int], registry: Registry
+) -> None:
+    """Without a limit on what all requests take together its workers were killed ten times within 40 seconds."""
+    registry.promote("1")
+    port = free_port()
+    settings = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "SERVING_MODEL_NAME": NAME}
+    options = (
+        f"--volume={registry.artifacts}:{registry.artifacts}:ro",
+        *("--memory", "1g", "--memory-swap", "1g"),
+    )
+    with tracking_server(registry, port), running(LIVE, *options, **settings) as container:
+        wait_until(container.is_ready, 180, "it is ready")
+        limit = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"
+        assert docker("exec", container.name, "sh", "-c", limit) == str(2**30), "the engine limits its memory"
+        processes = docker("top", container.name, "-eo", "pid")
+        with Strangers(container.url, ROWS[0], n_each=4) as strangers:
+            until = time.monotonic() + 20
+            while time.monotonic() < until:
+                assert container.http.get("/livez").status_code == 200
+                time.sleep(0.1)
+        print(f"1 GiB: {dict(strangers.outcomes)}")
+        assert docker("top", container.name, "-eo", "pid") == processes, "none was started again"
+        answers = {outcome for _, outcome in strangers.outcomes if isinstance(outcome, tuple)}
+        assert answers <= {(200, ""), (413, "payload_too_large"), (422, "invalid_input"), (503, "queue_full")}
+        assert (503, "queue_full") in answers
+        wait_until(container.is_ready, 30, "it is ready")
+        assert container.http.post("/v1/predict", json={"instances": ROWS}).status_code == 200
 
 
 def stop_under_load(container: Container) -> tuple[list[str], int]:

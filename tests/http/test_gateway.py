@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from serving.http.gateway import BENTOML_SCHEMA, Gateway
+from serving.process.in_flight import Claim, InFlight
 from tests.http.messages import refused
 
 
@@ -163,7 +164,7 @@ def test_a_body_in_parts_is_put_together_where_it_grows():
         gateway = Gateway(None, BentoMLApp().make, Lifespan(), 10_000_003)  # type: ignore[arg-type]
         tracemalloc.start()
         try:
-            body = await gateway._read_body(receive, None)
+            body = await gateway._read_body(receive, None, Claim(InFlight(1)))
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

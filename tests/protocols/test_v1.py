@@ -3,11 +3,12 @@
 import sys
 
 from serving.codecs.media_types import ARROW, JSON
+from serving.process.in_flight import Claim, InFlight
 from serving.protocols import v1
 
 
 def request(media_type: str, body: bytes = b"x") -> v1.Request:
-    return v1.Request(body, media_type, "", v1.never)
+    return v1.Request(body, media_type, "", v1.never, Claim(InFlight(1)))
 
 
 def test_the_first_arrow_body_is_read_in_a_thread_whatever_its_length(monkeypatch):
