@@ -36,8 +36,8 @@ zoo: $(DEV)  ## compare models of every kind with what MLflow says of them, and 
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false \
 		.venv/bin/python -m tests.zoo.run $(ARGS)
 
-fuzz: $(DEV)  ## damaged bodies and damaged HTTP, each form for FUZZ_SECONDS=600 (FUZZ_SEED=... for others)
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} .venv/bin/python -m pytest tests/fuzz -rP $(ARGS)
+fuzz: $(DEV)  ## damaged bodies, damaged HTTP, requests made from the document; each for FUZZ_SECONDS=360 (FUZZ_SEED=...)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-360} .venv/bin/python -m pytest tests/fuzz -rP $(ARGS)
 
 lint: $(DEV)  ## check rules, format, types, shell scripts and workflows
 	.venv/bin/ruff check .

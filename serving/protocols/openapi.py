@@ -9,15 +9,30 @@ from serving.codecs.media_types import ARROW, JSON, NPY
 from serving.model.prepared import Manifest
 from serving.model.schema import Column, Form, Kind, Schema, Type
 
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
+def _bounds(dtype: str) -> dict[str, Any]:
+    """Returns the least and the largest number of a dtype; nothing of float64, which has all that JSON writes."""
+    if dtype == "float64":
+        return {}
+    info: Any = np.finfo(dtype) if np.dtype(dtype).kind == "f" else np.iinfo(dtype)
+    return {"minimum": np.array(info.min).item(), "maximum": np.array(info.max).item()}
+
+
 _JSON_TYPES: dict[Kind, dict[str, Any]] = {
     Kind.BOOLEAN: {"type": "boolean"},
-    Kind.INTEGER: {"type": "integer", "format": "int32"},
-    Kind.LONG: {"type": "integer", "format": "int64"},
-    Kind.FLOAT: {"type": "number", "format": "float"},
+    Kind.INTEGER: {"type": "integer", "format": "int32", **_bounds("int32")},
+    Kind.LONG: {"type": "integer", "format": "int64", **_bounds("int64")},
+    Kind.FLOAT: {"type": "number", "format": "float", **_bounds("float32")},
     Kind.DOUBLE: {"type": "number", "format": "double"},
     Kind.STRING: {"type": "string"},
-    Kind.BINARY: {"type": "string", "contentEncoding": "base64"},
-    Kind.DATETIME: {"type": "string", "format": "date-time"},
+    Kind.BINARY: {"type": "string", "contentEncoding": "base64", "pattern": _BASE64},
+    Kind.DATETIME: {
+        "type": "string",
+        "format": "date-time",
+        "description": "ISO 8601, years 1678 to 2261. Without a zone it is UTC.",
+    },
     Kind.ANY: {},
 }
 
@@ -63,6 +78,8 @@ def type_to_json_schema(type_: Type) -> dict[str, Any]:
             json_type = {"U": "string", "b": "boolean", "f": "number"}.get(kind, "integer")
             # A float of a tensor may be null, which is NaN.
             schema: dict[str, Any] = {"type": ["number", "null"] if json_type == "number" else json_type}
+            if kind in "iuf":
+                schema |= _bounds(type_.dtype)
             for length in reversed(type_.shape):
                 schema = {"type": "array", "items": schema}
                 if length != -1:
@@ -173,7 +190,7 @@ def _predict(manifest: Manifest, schema: Schema, body: Any, suffix: str) -> dict
     }
     if schema.params:
         properties["params"] = {
-            "type": "object",
+            "type": ["object", "null"],
             "properties": {
                 param.name: {
                     **(
