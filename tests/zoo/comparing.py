@@ -22,6 +22,7 @@ from serving.model.prepared import Prepared
 from serving.model.schema import take
 from serving.prepare.build import prepare
 from serving.prepare.registry.client import resolve
+from serving.process.in_flight import Claim, InFlight
 from serving.protocols.v1 import PREDICT, PREDICT_BATCH, Endpoint, Request, never
 from serving.runtime import load_runtime
 from serving.runtime.trusted import Trust
@@ -257,7 +258,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _send(endpoint: Endpoint, model: LoadedModel, body: bytes, content_type: str) -> bytes:
-    request = Request(body, content_type, "zoo", never)
+    request = Request(body, content_type, "zoo", never, Claim(InFlight(1)))
 
     async def answer() -> bytes:
         output = await model.predict(*endpoint.decode(model, request), never)

@@ -32,6 +32,8 @@ TRANSFORMS = {
     "fair": "identity",
     "quantile": "identity",
     "mape": "identity",
+    "lambdarank": "identity",
+    "rank_xendcg": "identity",
     "poisson": "exp",
     "gamma": "exp",
     "tweedie": "exp",
@@ -149,7 +151,7 @@ class LightgbmBooster(Predictor):
 
 @dataclass
 class LightgbmRegressor(Predictor):
-    """LGBMRegressor, and a Booster that does not give probabilities."""
+    """LGBMRegressor, LGBMRanker, and a Booster that does not give probabilities."""
 
     trees: LightgbmTrees
 
@@ -167,9 +169,9 @@ def compile_lightgbm_classifier(fitted: Any, sample: Data) -> Predictor:
     return LightgbmClassifier(trees, fitted.classes_)
 
 
-@compiles_predictor("lightgbm.LGBMRegressor")
+@compiles_predictor("lightgbm.LGBMRegressor", "lightgbm.LGBMRanker")
 def compile_lightgbm_regressor(fitted: Any, sample: Data) -> Predictor:
-    """Compiles a regressor of the scikit-learn interface."""
+    """Compiles a regressor or a ranker of the scikit-learn interface."""
     return LightgbmRegressor(_compile_estimator(fitted, sample)[0])
 
 

@@ -29,6 +29,9 @@ TRANSFORMS = {
     "reg:absoluteerror": "identity",
     "reg:quantileerror": "identity",
     "binary:logitraw": "identity",
+    "rank:ndcg": "identity",
+    "rank:map": "identity",
+    "rank:pairwise": "identity",
     "reg:logistic": "sigmoid",
     "binary:logistic": "sigmoid",
     "binary:hinge": "step",
@@ -133,7 +136,7 @@ class XgboostClassifier(Predictor):
 
 @dataclass
 class XgboostRegressor(Predictor):
-    """XGBRegressor, XGBRFRegressor, and a Booster that does not give probabilities."""
+    """XGBRegressor, XGBRFRegressor, XGBRanker, and a Booster that does not give probabilities."""
 
     trees: XgboostTrees
 
@@ -153,9 +156,9 @@ def compile_xgboost_classifier(fitted: Any, sample: Data) -> Predictor:
     return XgboostClassifier(trees, np.arange(fitted.n_classes_))
 
 
-@compiles_predictor("xgboost.XGBRegressor", "xgboost.XGBRFRegressor")
+@compiles_predictor("xgboost.XGBRegressor", "xgboost.XGBRFRegressor", "xgboost.XGBRanker")
 def compile_xgboost_regressor(fitted: Any, sample: Data) -> Predictor:
-    """Compiles a regressor of the scikit-learn interface."""
+    """Compiles a regressor or a ranker of the scikit-learn interface."""
     return XgboostRegressor(_compile_estimator(fitted, sample))
 
 

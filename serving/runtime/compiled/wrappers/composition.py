@@ -197,6 +197,14 @@ def compile_chain_predictor(pipeline: Any, sample: Data) -> Predictor:
     return ChainPredictor(compiled, predictor, count_steps_before_cells(compiled, sample))
 
 
+@compiles_predictor("sklearn.RFE", "sklearn.RFECV")
+def compile_selection_predictor(fitted: Any, sample: Data) -> Predictor:
+    """Compiles an estimator of the features that were selected for it."""
+    steps, selected = compile_steps([fitted], sample)
+    predictor = compile_predictor(fitted.estimator_, selected)
+    return ChainPredictor(steps, predictor, count_steps_before_cells(steps, sample))
+
+
 @compiles_transformer("sklearn.ColumnTransformer")
 def compile_column_transformer(fitted: Any, sample: Data) -> Transformer:
     """Compiles a ColumnTransformer; columns are found by name where the fit knew names."""

@@ -157,6 +157,12 @@ def compile_search(fitted: Any, sample: Data) -> Predictor:
     return compile_predictor(fitted.best_estimator_, sample)
 
 
+@compiles_predictor("sklearn.RANSACRegressor", "sklearn.SelfTrainingClassifier")
+def compile_refitted(fitted: Any, sample: Data) -> Predictor:
+    """Compiles the estimator that was fitted last: on the inliers, or on the rows that were labelled."""
+    return compile_predictor(fitted.estimator_, sample)
+
+
 @compiles_predictor("sklearn.FrozenEstimator")
 def compile_frozen(fitted: Any, sample: Data) -> Predictor:
     """Compiles the estimator inside."""

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lightgbm import LGBMClassifier, LGBMRegressor
+from lightgbm import LGBMClassifier, LGBMRanker, LGBMRegressor
 
 from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
 from serving.runtime.native import _LightgbmBooster
@@ -91,6 +91,17 @@ def test_estimators_are_the_same_to_the_last_bit(seed, kind, missing):
     assert_identical(model, to_frame(rows))
     with np.errstate(over="ignore"):
         assert_identical(model, to_frame(rows.astype(np.float32)))
+
+
+@pytest.mark.parametrize("objective", ["lambdarank", "rank_xendcg"])
+def test_rankers_are_the_same_to_the_last_bit(objective):
+    rng = np.random.default_rng(0)
+    matrix = some_zeros(rng, features(rng, missing=True))
+    relevant = (np.nan_to_num(matrix[:, 0]) > np.nanmedian(matrix[:, 0])).astype(np.int64)
+    model = LGBMRanker(objective=objective, n_jobs=1, n_estimators=9, min_child_samples=2, verbose=-1)
+    model.fit(to_frame(matrix), relevant, group=[len(matrix)])
+    rows = edge_rows(rng, matrix, thresholds(model.booster_, matrix.shape[1]), missing=True)
+    assert_identical(model, to_frame(rows))
 
 
 @FEW

@@ -3,7 +3,7 @@ import pytest
 import xgboost
 from hypothesis import given
 from hypothesis import strategies as st
-from xgboost import XGBClassifier, XGBRegressor, XGBRFClassifier, XGBRFRegressor
+from xgboost import XGBClassifier, XGBRanker, XGBRegressor, XGBRFClassifier, XGBRFRegressor
 
 from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
 from serving.runtime.native import _XgboostBooster
@@ -91,6 +91,19 @@ def test_estimators_are_the_same_to_the_last_bit(seed, kind, missing):
     assert_identical(model, to_frame(rows))
     with np.errstate(over="ignore"):
         assert_identical(model, to_frame(rows.astype(np.float32)))
+
+
+@pytest.mark.parametrize("objective", ["rank:ndcg", "rank:map", "rank:pairwise"])
+def test_rankers_are_the_same_to_the_last_bit(objective):
+    rng = np.random.default_rng(0)
+    matrix = features(rng, missing=True)
+    relevant = (np.nan_to_num(matrix[:, 0]) > np.nanmedian(matrix[:, 0])).astype(np.int64)
+    groups = np.arange(len(matrix)) // 8
+    model = XGBRanker(objective=objective, n_jobs=1, n_estimators=9).fit(
+        to_frame(matrix), relevant, qid=groups
+    )
+    rows = edge_rows(rng, matrix, thresholds(model.get_booster(), matrix.shape[1]), missing=True)
+    assert_identical(model, to_frame(rows))
 
 
 @FEW

@@ -5,12 +5,16 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.base import is_classifier
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # the next import wants it
+from sklearn.feature_selection import RFE, RFECV
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, RANSACRegressor, Ridge
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, RandomizedSearchCV
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
     MaxAbsScaler,
@@ -20,6 +24,7 @@ from sklearn.preprocessing import (
     RobustScaler,
     StandardScaler,
 )
+from sklearn.semi_supervised import SelfTrainingClassifier
 
 from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
 from tests.runtime.compiled.parity import FEW, assert_same, compiled, frames, targets, to_data, values
@@ -83,6 +88,31 @@ def test_targets_come_back_through_scalers(transformer, data):
 def test_a_search_is_its_best_estimator(search):
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(80, 3)), columns=list("abc"))
     assert_same(search(LogisticRegression()).fit(frame, np.where(frame["a"] > 0, "p", "n")), frame)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        RANSACRegressor(random_state=0),
+        RANSACRegressor(RandomForestRegressor(3, random_state=0), min_samples=20, random_state=0),
+        RFE(Ridge(), n_features_to_select=2),
+        RFE(LogisticRegression(), n_features_to_select=1),
+        RFECV(RandomForestClassifier(3, random_state=0), cv=2),
+        make_pipeline(StandardScaler(), RFECV(Ridge(), cv=2)),
+        SelfTrainingClassifier(LogisticRegression()),
+        SelfTrainingClassifier(RandomForestClassifier(3, random_state=0), threshold=0.6),
+    ],
+    ids=repr,
+)
+def test_what_was_fitted_last_answers(model):
+    """On the inliers, on the features that were selected, or with labels that were added."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(120, 4)), columns=list("abcd"))
+    score = frame["a"] - 2 * frame["c"] + rng.normal(size=120)
+    y = np.where(score > 0, 2, 1) if is_classifier(model) else score + 50 * (rng.random(120) > 0.9)
+    if isinstance(model, SelfTrainingClassifier):
+        y[::3] = -1
+    assert_same(fit(model, frame, y), frame)
 
 
 def test_a_frozen_estimator_is_the_one_inside():
