@@ -38,7 +38,7 @@ from serving.prepare.nulls import learn_nulls
 from serving.prepare.registry.resolution import Resolved
 from serving.process.clock import unhindered_seconds
 from serving.runtime import count_output, load_runtime
-from serving.runtime.compiled.nodes import NotCompiled
+from serving.runtime.compiled.data import NotCompiled
 from serving.runtime.native import NativeRuntime
 from serving.runtime.trusted import Trust
 from serving.settings import Settings

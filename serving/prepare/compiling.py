@@ -15,15 +15,9 @@ from serving.prepare.checks.generated import Group, cast_within, generate_groups
 from serving.prepare.checks.parity import MAX_SINGLE_ROWS, Comparison, ask, same_output
 from serving.runtime import Output, Runtime, count_output, slice_output
 from serving.runtime.compiled import CompiledRuntime, inputs_to_data
-from serving.runtime.compiled.data import Columns, Data, as_matrix
+from serving.runtime.compiled.data import Columns, Data, NotCompiled, as_matrix
 from serving.runtime.compiled.estimators.leaves import LeafFinder
-from serving.runtime.compiled.nodes import (
-    NotCompiled,
-    Predictor,
-    compile_predictor,
-    nodes_of,
-    standing_in,
-)
+from serving.runtime.compiled.nodes import Predictor, compile_predictor, nodes_of, standing_in
 from serving.runtime.compiled.plan import load_plan, save_plan
 from serving.runtime.compiled.wrappers.composition import (
     ChainPredictor,

@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy.sparse  # type: ignore[import-untyped]  # it has no types
 
 from serving.model.schema import Inputs, Schema
 from serving.runtime import Output
 from serving.runtime.compiled import inputs_to_data
-from serving.runtime.compiled.data import Columns, Data, is_text
-from serving.runtime.compiled.nodes import NotCompiled, Predictor, Transformer, nodes_of
+from serving.runtime.compiled.data import Columns, Data, NotCompiled, is_text
+from serving.runtime.compiled.nodes import Predictor, Transformer, nodes_of
 from serving.runtime.compiled.plan import load_plan
+from serving.runtime.compiled.sparse import Sparse
 from serving.runtime.native import TEXT, adapter_of, asking, load_native
 from serving.runtime.trusted import Trust
 
 MAX_SPARSE_COLUMNS = 1000
-"""A sparse matrix of more columns stays with those who can compute with it."""
+"""A sparse matrix of more columns is not filled in."""
 
 
 @dataclass
@@ -154,6 +156,8 @@ class MixedRuntime:
 
 def to_frame(data: Data) -> Any:
     """Returns data as a step of scikit-learn was given it: a frame of columns, or a matrix."""
+    if isinstance(data, Sparse):
+        return scipy.sparse.csr_matrix((data.values, data.columns, data.starts), data.shape)
     if not isinstance(data, Columns):
         return data
     if data.frame is not None:
@@ -174,18 +178,16 @@ def _to_pandas(array: Any) -> Any:
 
 
 def to_data(transformed: Any) -> Data:
-    """Returns what a scikit-learn transformer returned as a compiled pipeline takes it.
-
-    Raises:
-        NotCompiled: a sparse matrix of more than `MAX_SPARSE_COLUMNS` columns.
-    """
+    """Returns what a scikit-learn transformer returned as a compiled pipeline takes it."""
     if isinstance(transformed, pd.Series):
         return Columns((str(transformed.name),), [transformed.to_numpy()], transformed)
     if hasattr(transformed, "iloc"):
         names = tuple(str(name) for name in transformed.columns)
         return Columns(names, [transformed.iloc[:, i].to_numpy() for i in range(len(names))], transformed)
     if hasattr(transformed, "toarray") and transformed.shape[1] > MAX_SPARSE_COLUMNS:
-        raise NotCompiled("a step returns a sparse matrix that is too wide to be filled in")
+        rows = transformed.tocsr()
+        rows.sort_indices()
+        return Sparse(rows.data, rows.indices, rows.indptr, rows.shape[1])
     return np.asarray(transformed.toarray() if hasattr(transformed, "toarray") else transformed)
 
 

@@ -32,9 +32,9 @@ from serving.prepare.checks.generated import generate_groups
 from serving.prepare.checks.parity import MAX_DIFFERENCE
 from serving.prepare.compiling import compile_model, is_rowwise, rows_on_thresholds
 from serving.runtime import Output
-from serving.runtime.compiled.data import as_matrix
+from serving.runtime.compiled.data import NotCompiled, as_matrix
 from serving.runtime.compiled.estimators.leaves import LeafFinder
-from serving.runtime.compiled.nodes import NotCompiled, Transformer, compiles_transformer, nodes_of
+from serving.runtime.compiled.nodes import Transformer, compiles_transformer, nodes_of
 from serving.runtime.compiled.plan import load_plan
 from serving.runtime.mixed import MixedRuntime
 from serving.runtime.native import NativeRuntime, adapter_of
@@ -507,15 +507,32 @@ def test_whole_numbers_that_are_categories_are_compiled(tmp_path: Path) -> None:
     assert compiled.parity.rows >= 10_000
 
 
-def test_a_wide_sparse_matrix_is_left_to_its_library(tmp_path: Path) -> None:
+def test_a_wide_sparse_matrix_is_not_filled_in(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": pd.Series([f"word{n} and word{n + 1}" for n in range(2000)], dtype="str")})
     model = make_pipeline(
         FunctionTransformer(first_column), CountVectorizer(), LogisticRegression(max_iter=5, tol=10)
     )
     model.fit(frame, np.arange(2000) % 2)
     schema = signature_of(frame)
-    with pytest.raises(NotCompiled, match="sparse"):
-        compile_model(NativeRuntime(adapter_of(model), schema), schema, inputs_of(frame), tmp_path / "plan")
+    compiled = compile_model(
+        NativeRuntime(adapter_of(model), schema), schema, inputs_of(frame), tmp_path / "plan"
+    )
+    assert compiled.native_steps == ["functiontransformer", "countvectorizer"]
+    got = compiled.runtime.predict(inputs_of(frame), {})
+    np.testing.assert_allclose(got.probabilities, model.predict_proba(frame), rtol=0, atol=1e-12)
+
+
+def test_what_fills_in_no_sparse_matrix_gets_it_as_its_library_does(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": pd.Series([f"word{n} and word{n + 1}" for n in range(200)], dtype="str")})
+    front = make_column_transformer((CountVectorizer(), "text"))
+    model = make_pipeline(front, RandomForestClassifier(5, random_state=0)).fit(frame, np.arange(200) % 2)
+    schema = signature_of(frame)
+    compiled = compile_model(
+        NativeRuntime(adapter_of(model), schema), schema, inputs_of(frame), tmp_path / "plan"
+    )
+    assert compiled.native_steps == ["randomforestclassifier"]
+    got = compiled.runtime.predict(inputs_of(frame), {})
+    np.testing.assert_array_equal(got.probabilities, model.predict_proba(frame))
 
 
 def first_column(rows: pd.DataFrame) -> Any:

@@ -16,7 +16,7 @@ from serving.model.prepared import Parity
 from serving.model.schema import Inputs, take
 from serving.prepare.checks.generated import Group
 from serving.runtime import Output, slice_output
-from serving.runtime.compiled.nodes import NotCompiled
+from serving.runtime.compiled.data import NotCompiled
 
 MAX_DIFFERENCE = 1e-6
 """Of a probability; of another number, relative to its size where that is above 1."""

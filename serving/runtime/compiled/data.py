@@ -10,8 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from serving.runtime.compiled.sparse import Sparse, side_by_side
+
 Matrix = npt.NDArray[Any]
 """Shape `(n_rows, n_columns)`, a numeric dtype."""
+
+
+class NotCompiled(Exception):
+    """This model, or this part of it, has no compiled form; says why in one clause."""
 
 
 class Columns(NamedTuple):
@@ -28,7 +34,8 @@ class Columns(NamedTuple):
     """Whether it is one column that its step wants without a second dimension, as vectorizers of text do."""
 
 
-Data = Columns | Matrix
+Data = Columns | Matrix | Sparse
+
 
 Cells = list[Any]
 """One row as Python's own values: numbers, text, None. Its floats are what float64 is to NumPy."""
@@ -37,6 +44,11 @@ Cells = list[Any]
 def count_rows(data: Data) -> int:
     """Returns the number of rows."""
     return len(data.arrays[0]) if isinstance(data, Columns) else len(data)
+
+
+def count_columns(data: Data) -> int:
+    """Returns the number of columns."""
+    return len(data.arrays) if isinstance(data, Columns) else data.shape[1]
 
 
 def is_text(array: npt.NDArray[Any]) -> bool:
@@ -49,8 +61,19 @@ def select(data: Data, positions: Sequence[int]) -> Data:
     if isinstance(data, Columns):
         names, arrays = tuple(data.names[p] for p in positions), [data.arrays[p] for p in positions]
         taken = positions if data.taken is None else [data.taken[p] for p in positions]
-        return Columns(names, arrays, data.frame, None if data.frame is None else taken)
-    return data[:, positions]
+        return Columns(names, arrays, data.frame, None if data.frame is None else taken, data.is_flat)
+    return filled(data)[:, positions]
+
+
+def filled(data: Matrix | Sparse) -> Matrix:
+    """Returns the matrix.
+
+    Raises:
+        NotCompiled: it is sparse, and may be too wide to be filled in.
+    """
+    if isinstance(data, Sparse):
+        raise NotCompiled("its compiled form does not take the sparse matrix of a vectorizer")
+    return data
 
 
 def as_matrix(data: Data) -> Matrix:
@@ -60,7 +83,7 @@ def as_matrix(data: Data) -> Matrix:
         ValueError: a column holds text.
     """
     if not isinstance(data, Columns):
-        return data
+        return filled(data)
     arrays = data.arrays
     dtypes = {array.dtype for array in arrays}
     if len(dtypes) == 1:
@@ -89,7 +112,7 @@ def as_validated(data: Data) -> Matrix:
         ValueError: a column holds text.
     """
     if not isinstance(data, Columns):
-        return data
+        return filled(data)
     arrays = data.arrays
     dtypes = {array.dtype for array in arrays}
     dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes)
@@ -101,12 +124,17 @@ def as_validated(data: Data) -> Matrix:
     return out.T
 
 
+def as_factor(data: Data) -> Matrix | Sparse:
+    """Returns what is multiplied with weights: `as_validated`, or what is sparse as it is."""
+    return data if isinstance(data, Sparse) else as_validated(data)
+
+
 def as_float(matrix: Matrix) -> Matrix:
     """Returns float32 where it is float32, else float64: what scikit-learn calls FLOAT_DTYPES."""
     return matrix if matrix.dtype in (np.float64, np.float32) else matrix.astype(np.float64)
 
 
-def check_finite(matrix: Matrix, *, allow_nan: bool = False) -> None:
+def check_finite(matrix: Matrix | Sparse, *, allow_nan: bool = False) -> None:
     """Refuses what scikit-learn's `check_array` refuses.
 
     Raises:
@@ -114,6 +142,8 @@ def check_finite(matrix: Matrix, *, allow_nan: bool = False) -> None:
     """
     if matrix.dtype.kind != "f":
         return
+    if isinstance(matrix, Sparse):
+        matrix = matrix.values
     if np.isfinite(matrix).all():
         return
     if np.isinf(matrix).any():
@@ -128,9 +158,11 @@ def concatenate(blocks: Sequence[Data]) -> Data:
         names: list[Any] = []
         arrays: list[npt.NDArray[Any]] = []
         for block in blocks:
-            own = block.arrays if isinstance(block, Columns) else list(block.T)
+            own = block.arrays if isinstance(block, Columns) else list(filled(block).T)
             names += block.names if isinstance(block, Columns) else [""] * len(own)
             arrays += own
         return Columns(tuple(names), arrays)
+    if any(isinstance(block, Sparse) for block in blocks):
+        return side_by_side([block if isinstance(block, Sparse) else as_matrix(block) for block in blocks])
     matrices = [as_matrix(block) for block in blocks]
     return matrices[0] if len(matrices) == 1 else np.concatenate(matrices, axis=1)

@@ -18,13 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Cells, Columns, Data
+from serving.runtime.compiled.data import Cells, Columns, Data, NotCompiled, filled
+from serving.runtime.compiled.sparse import Sparse
 
 log = logging.getLogger("serving.prepare")
-
-
-class NotCompiled(Exception):
-    """This model, or this part of it, has no compiled form; says why in one clause."""
 
 
 class Node:
@@ -186,6 +183,8 @@ def compile_predictor(fitted: Any, sample: Data) -> Predictor:
     stand_in = _STAND_IN.get()
     try:
         predictor: Predictor = _compile(_PREDICTORS, fitted, sample)
+        if isinstance(sample, Sparse):
+            predictor.output(sample)  # most do not take it
         if stand_in is not None:
             _check_worth(predictor)
     except NotCompiled as error:
@@ -264,5 +263,5 @@ class Named(Transformer):
     def transform(self, data: Data) -> Data:
         """Returns columns."""
         out = self.step.transform(data)
-        arrays = list(out.arrays) if isinstance(out, Columns) else list(np.ascontiguousarray(out.T))
+        arrays = list(out.arrays) if isinstance(out, Columns) else list(np.ascontiguousarray(filled(out).T))
         return Columns(tuple(self.names), arrays)

@@ -9,7 +9,7 @@ from serving.model.schema import Inputs
 from serving.prepare.checks.generated import Group
 from serving.prepare.checks.parity import Comparison
 from serving.runtime import Output
-from serving.runtime.compiled.nodes import NotCompiled
+from serving.runtime.compiled.data import NotCompiled
 
 ROWS = Group("made-up values", Inputs((np.arange(4.0),), 4))
 PROBABILITIES = np.array([[0.5, 0.5]] * 4)

@@ -7,9 +7,19 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Columns, Data, Matrix, as_validated, check_finite, is_text
+from serving.runtime.compiled.data import (
+    Columns,
+    Data,
+    Matrix,
+    NotCompiled,
+    as_factor,
+    as_validated,
+    check_finite,
+    is_text,
+)
 from serving.runtime.compiled.links import log_sum_exp
-from serving.runtime.compiled.nodes import NotCompiled, Predictor, compiles_predictor
+from serving.runtime.compiled.nodes import Predictor, compiles_predictor
+from serving.runtime.compiled.sparse import Sparse
 
 
 class Bayes(Predictor):
@@ -68,7 +78,7 @@ class CountBayes(Bayes):
 
     def joint(self, data: Data) -> Matrix:
         """Returns the joint log-likelihood."""
-        matrix = as_validated(data)
+        matrix = as_factor(data)
         check_finite(matrix)
         product: Matrix = matrix @ self.weights.T
         return product if self.log_prior is None else product + self.log_prior
@@ -98,13 +108,19 @@ class BernoulliBayes(Bayes):
 
         Source: sklearn.naive_bayes.BernoulliNB._joint_log_likelihood.
         """
-        matrix = as_validated(data)
+        matrix = as_factor(data)
         check_finite(matrix)
         if self.threshold is not None:
-            matrix = (matrix > self.threshold).astype(matrix.dtype)
+            matrix = _above(matrix, self.threshold)
         joint: Matrix = matrix @ self._weights
         joint += self._constant
         return joint
+
+
+def _above(matrix: Matrix | Sparse, threshold: float) -> Matrix | Sparse:
+    if isinstance(matrix, Sparse):  # zeros are below, or the fit was refused
+        return matrix.with_values((matrix.values > threshold).astype(matrix.dtype))
+    return (matrix > threshold).astype(matrix.dtype)
 
 
 @dataclass

@@ -7,18 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Data, as_validated, check_finite
+from serving.runtime.compiled.data import Data, NotCompiled, as_validated, check_finite
 from serving.runtime.compiled.estimators.forests import as_float32, check_tree_input, to_tree
 from serving.runtime.compiled.estimators.leaves import LeafFinder, LeafSum, compile_leaves
 from serving.runtime.compiled.links import expit, softmax, two_columns
-from serving.runtime.compiled.nodes import (
-    Node,
-    NotCompiled,
-    Predictor,
-    compile_predictor,
-    compiles_predictor,
-    type_name,
-)
+from serving.runtime.compiled.nodes import Node, Predictor, compile_predictor, compiles_predictor, type_name
 
 
 @dataclass

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from serving.runtime.categories import INTEGER, NO_CATEGORY, NUMBER
 from serving.runtime.categories import Categories as Known
-from serving.runtime.compiled.data import Columns, Data, is_text
-from serving.runtime.compiled.nodes import Node, NotCompiled
+from serving.runtime.compiled.data import Columns, Data, NotCompiled, is_text
+from serving.runtime.compiled.nodes import Node
 from serving.runtime.compiled.transformers.encoding import Categories
 
 

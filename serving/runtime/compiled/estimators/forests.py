@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Columns, Data, as_validated, check_finite
+from serving.runtime.compiled.data import Columns, Data, NotCompiled, as_validated, check_finite
 from serving.runtime.compiled.estimators.leaves import LeafFinder, LeafSum, Tree, compile_leaves
-from serving.runtime.compiled.nodes import NotCompiled, Predictor, compiles_predictor
+from serving.runtime.compiled.nodes import Predictor, compiles_predictor
 
 
 def as_float32(data: Data, *, allow_nan: bool) -> npt.NDArray[np.float32]:

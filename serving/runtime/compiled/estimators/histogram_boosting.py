@@ -7,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Data, as_matrix, as_validated, select
+from serving.runtime.compiled.data import Data, NotCompiled, as_matrix, as_validated, select
 from serving.runtime.compiled.estimators.forests import check_tree_input
 from serving.runtime.compiled.estimators.leaves import LeafSum, Tree, compile_leaves
 from serving.runtime.compiled.links import expit, softmax, two_columns
 from serving.runtime.compiled.nodes import (
     Node,
-    NotCompiled,
     Predictor,
     Transformer,
     compile_transformer,

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from serving.runtime.compiled.nodes import Node, NotCompiled
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import Node
 
 MAX_LEAVES = 2**24
 """The operator returns float32, in which every whole number up to here has its own value."""

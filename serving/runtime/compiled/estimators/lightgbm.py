@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from serving.runtime import Output
 from serving.runtime.categories import lightgbm_categories
-from serving.runtime.compiled.data import Columns, Data, as_matrix, is_text
+from serving.runtime.compiled.data import Columns, Data, NotCompiled, as_matrix, is_text
 from serving.runtime.compiled.estimators.categories import (
     CodedColumns,
     SetCollector,
@@ -18,7 +18,7 @@ from serving.runtime.compiled.estimators.categories import (
 )
 from serving.runtime.compiled.estimators.leaves import LeafSum, Tree, compile_leaves
 from serving.runtime.compiled.links import expit, probability_output, two_columns
-from serving.runtime.compiled.nodes import Node, NotCompiled, Predictor, compiles_predictor
+from serving.runtime.compiled.nodes import Node, Predictor, compiles_predictor
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Data, Matrix, as_validated, check_finite
+from serving.runtime.compiled.data import Data, Matrix, NotCompiled, as_factor, check_finite
 from serving.runtime.compiled.links import expit, softmax, two_columns
-from serving.runtime.compiled.nodes import NotCompiled, Predictor, compiles_predictor
+from serving.runtime.compiled.nodes import Predictor, compiles_predictor
 
 REGRESSORS = (
     "sklearn.LinearRegression",
@@ -77,7 +77,7 @@ class LinearRegressor(Predictor):
 
     def output(self, data: Data) -> Output:
         """Returns the predictions, shape `(n_rows,)` or `(n_rows, n_targets)`."""
-        matrix = as_validated(data)
+        matrix = as_factor(data)
         if self.wants_float and matrix.dtype.kind != "f":
             matrix = matrix.astype(np.float64)
         check_finite(matrix)
@@ -113,7 +113,7 @@ class LinearClassifier(Predictor):
 
     def decision(self, data: Data) -> npt.NDArray[Any]:
         """Returns the scores, shape `(n_rows,)` of two classes, else `(n_rows, n_classes)`."""
-        matrix = as_validated(data)
+        matrix = as_factor(data)
         check_finite(matrix)
         scores: npt.NDArray[Any] = matrix @ self._weights + self.intercept
         return scores.reshape(-1) if scores.ndim > 1 and scores.shape[1] == 1 else scores

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Data, Matrix, as_validated, check_finite
+from serving.runtime.compiled.data import Data, Matrix, NotCompiled, as_validated, check_finite
 from serving.runtime.compiled.links import expit, softmax, two_columns
-from serving.runtime.compiled.nodes import NotCompiled, Predictor, compiles_predictor
+from serving.runtime.compiled.nodes import Predictor, compiles_predictor
 
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu", "softmax", "exp")
 

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Data, Matrix, as_float, as_validated, check_finite
+from serving.runtime.compiled.data import Data, Matrix, NotCompiled, as_float, as_validated, check_finite
 from serving.runtime.compiled.estimators.forests import check_tree_input, to_tree
 from serving.runtime.compiled.estimators.leaves import LeafSum, compile_leaves
-from serving.runtime.compiled.nodes import NotCompiled, Predictor, compiles_predictor
+from serving.runtime.compiled.nodes import Predictor, compiles_predictor
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from serving.runtime import Output
 from serving.runtime.categories import xgboost_categories
-from serving.runtime.compiled.data import Columns, Data, is_text
+from serving.runtime.compiled.data import Columns, Data, NotCompiled, filled, is_text
 from serving.runtime.compiled.estimators.categories import (
     CodedColumns,
     SetCollector,
@@ -18,7 +18,7 @@ from serving.runtime.compiled.estimators.categories import (
 )
 from serving.runtime.compiled.estimators.leaves import LeafSum, Tree, compile_leaves
 from serving.runtime.compiled.links import expit, probability_output
-from serving.runtime.compiled.nodes import Node, NotCompiled, Predictor, compiles_predictor
+from serving.runtime.compiled.nodes import Node, Predictor, compiles_predictor
 
 Floats = npt.NDArray[np.float32]
 
@@ -105,7 +105,7 @@ def _matrix(data: Data) -> Floats:
     """Each column becomes float32 by itself."""
     with np.errstate(over="ignore"):
         if not isinstance(data, Columns):
-            return data.astype(np.float32)
+            return filled(data).astype(np.float32)
         out = np.empty((len(data.arrays[0]), len(data.arrays)), dtype=np.float32)
         for position, array in enumerate(data.arrays):
             if is_text(array):

@@ -11,4 +11,5 @@ from serving.runtime.compiled.transformers import (  # noqa: F401  # importing a
     power_quantile,
     scaling,
     splines,
+    text,
 )

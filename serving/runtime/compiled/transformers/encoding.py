@@ -13,8 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.runtime.compiled.data import Cells, Data, as_float, as_validated, check_finite, count_rows
-from serving.runtime.compiled.nodes import Node, NotCompiled, Transformer, compiles_transformer
+from serving.runtime.compiled.data import (
+    Cells,
+    Data,
+    NotCompiled,
+    as_float,
+    as_validated,
+    check_finite,
+    count_rows,
+)
+from serving.runtime.compiled.nodes import Node, Transformer, compiles_transformer
 from serving.runtime.compiled.transformers.imputation import (
     Fill,
     arrays_of,

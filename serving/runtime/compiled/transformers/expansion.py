@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.runtime.compiled.data import Data, as_float, as_validated, check_finite
-from serving.runtime.compiled.nodes import NotCompiled, Transformer, compiles_transformer
+from serving.runtime.compiled.data import Data, NotCompiled, as_float, as_validated, check_finite
+from serving.runtime.compiled.nodes import Transformer, compiles_transformer
 
 Array = npt.NDArray[Any]
 

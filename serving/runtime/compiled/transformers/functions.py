@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.runtime.compiled.data import Columns, Data, as_validated, check_finite, is_text
-from serving.runtime.compiled.nodes import NotCompiled, Transformer, compiles_transformer
+from serving.runtime.compiled.data import Columns, Data, NotCompiled, as_validated, check_finite, is_text
+from serving.runtime.compiled.nodes import Transformer, compiles_transformer
 from serving.runtime.compiled.transformers.preprocess_hook import compile_hook, is_hook
 
 

@@ -15,20 +15,22 @@ from serving.runtime.compiled.data import (
     Cells,
     Columns,
     Data,
+    NotCompiled,
     as_float,
     as_validated,
     check_finite,
     count_rows,
+    filled,
     is_text,
 )
-from serving.runtime.compiled.nodes import Node, NotCompiled, Transformer, compiles_transformer
+from serving.runtime.compiled.nodes import Node, Transformer, compiles_transformer
 
 Array = npt.NDArray[Any]
 
 
 def arrays_of(data: Data) -> list[Array]:
     """Returns the columns, each of shape `(n_rows,)`."""
-    return list(data.arrays) if isinstance(data, Columns) else list(data.T)
+    return list(data.arrays) if isinstance(data, Columns) else list(filled(data).T)
 
 
 _INFINITE = (math.inf, -math.inf)

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.runtime.compiled.data import Columns, Data, as_float, as_validated, check_finite
+from serving.runtime.compiled.data import Columns, Data, NotCompiled, as_float, as_validated, check_finite
 from serving.runtime.compiled.nodes import (
-    NotCompiled,
     Predictor,
     Transformer,
     compile_predictor,

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.runtime.compiled.data import Columns, Data, as_float, as_validated, check_finite
-from serving.runtime.compiled.nodes import NotCompiled, Transformer, compile_transformer, compiles_transformer
+from serving.runtime.compiled.data import Columns, Data, NotCompiled, as_float, as_validated, check_finite
+from serving.runtime.compiled.nodes import Transformer, compile_transformer, compiles_transformer
 
 Floats = npt.NDArray[np.float64]
 

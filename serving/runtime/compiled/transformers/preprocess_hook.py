@@ -5,8 +5,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from serving.runtime.compiled.data import Columns, Data
-from serving.runtime.compiled.nodes import NotCompiled, Transformer
+from serving.runtime.compiled.data import Columns, Data, NotCompiled
+from serving.runtime.compiled.nodes import Transformer
 
 MODULE, FRAME_FUNCTION, COLUMNS_FUNCTION = "preprocessing", "preprocess", "preprocess_columns"
 

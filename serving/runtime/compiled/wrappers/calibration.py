@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Data, Matrix, count_rows
+from serving.runtime.compiled.data import Data, Matrix, NotCompiled, count_rows
 from serving.runtime.compiled.links import expit, softmax, two_columns
-from serving.runtime.compiled.nodes import Node, NotCompiled, Predictor, compiles_predictor
+from serving.runtime.compiled.nodes import Node, Predictor, compiles_predictor
 from serving.runtime.compiled.wrappers.responses import (
     DECISION,
     PROBABILITIES,

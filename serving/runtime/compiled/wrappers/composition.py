@@ -6,9 +6,17 @@ from typing import Any
 import numpy as np
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Cells, Columns, Data, concatenate, count_rows, select
-from serving.runtime.compiled.nodes import (
+from serving.runtime.compiled.data import (
+    Cells,
+    Columns,
+    Data,
     NotCompiled,
+    concatenate,
+    count_rows,
+    filled,
+    select,
+)
+from serving.runtime.compiled.nodes import (
     Predictor,
     Transformer,
     compile_predictor,
@@ -16,6 +24,7 @@ from serving.runtime.compiled.nodes import (
     compiles_predictor,
     compiles_transformer,
 )
+from serving.runtime.compiled.sparse import Sparse
 
 
 @dataclass
@@ -65,15 +74,17 @@ class Branches(Transformer):
     positions: list[list[int]]
     steps: list[Transformer]
     weights: list[float | None]
+    is_filled: bool = False
+    """Whether the fit found sparse branches to be worth filling in."""
 
     def transform(self, data: Data) -> Data:
-        """Returns one matrix (or columns, where a branch passes text on)."""
+        """Returns one matrix (or columns, where a branch passes text on; sparse, where one is)."""
         blocks = []
         for positions, step, weight in zip(self.positions, self.steps, self.weights, strict=True):
             block = step.transform(select(data, positions))
             if weight is not None:
                 block = _weighted(block, weight)
-            blocks.append(block)
+            blocks.append(block.toarray() if self.is_filled and isinstance(block, Sparse) else block)
         if not blocks:
             return np.empty((count_rows(data), 0))
         return concatenate(blocks)
@@ -95,6 +106,8 @@ class Branches(Transformer):
 def _weighted(block: Data, weight: float) -> Data:
     if isinstance(block, Columns):
         return Columns(block.names, [array * weight for array in block.arrays])
+    if isinstance(block, Sparse):
+        return block.with_values(block.values * weight)
     return block * weight
 
 
@@ -132,7 +145,7 @@ class ChainPredictor(Predictor):
         try:
             for step in self.steps[:n_cells]:
                 data = step.transform(data)
-            cells = [a.item() for a in data.arrays] if isinstance(data, Columns) else data[0].tolist()
+            cells = [a.item() for a in data.arrays] if isinstance(data, Columns) else filled(data)[0].tolist()
             for step in self.steps[n_cells:]:
                 cells = step.transform_cells(cells)
             matrix = np.array([cells])
@@ -221,7 +234,12 @@ def compile_column_transformer(fitted: Any, sample: Data) -> Transformer:
             part = part._replace(is_flat=True)
         step = Identity() if transformer == "passthrough" else compile_transformer(transformer, part)
         branches.append((positions, step, weights.get(name)))
-    return Branches([b[0] for b in branches], [b[1] for b in branches], [b[2] for b in branches])
+    return Branches(
+        [b[0] for b in branches],
+        [b[1] for b in branches],
+        [b[2] for b in branches],
+        is_filled=not getattr(fitted, "sparse_output_", False),
+    )
 
 
 def _positions(indices: list[int], fitted_names: Any, sample: Data) -> list[int]:

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.runtime.compiled.data import Columns, Data, Matrix, as_validated, is_text
-from serving.runtime.compiled.nodes import NotCompiled, Predictor, compile_predictor
+from serving.runtime.compiled.data import Columns, Data, Matrix, NotCompiled, as_validated, is_text
+from serving.runtime.compiled.nodes import Predictor, compile_predictor
 
 PREDICT, PROBABILITIES, DECISION = "predict", "predict_proba", "decision_function"
 

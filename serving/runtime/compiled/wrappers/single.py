@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Data, Matrix, check_finite, count_rows
+from serving.runtime.compiled.data import Data, Matrix, NotCompiled, check_finite, count_rows
 from serving.runtime.compiled.nodes import (
     Node,
-    NotCompiled,
     Predictor,
     Transformer,
     compile_predictor,

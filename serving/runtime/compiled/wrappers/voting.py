@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Data, Matrix, as_matrix, as_validated, count_rows
-from serving.runtime.compiled.nodes import NotCompiled, Predictor, compile_predictor, compiles_predictor
+from serving.runtime.compiled.data import Data, Matrix, NotCompiled, as_matrix, as_validated, count_rows
+from serving.runtime.compiled.nodes import Predictor, compile_predictor, compiles_predictor
 from serving.runtime.compiled.wrappers.responses import (
     DECISION,
     PREDICT,

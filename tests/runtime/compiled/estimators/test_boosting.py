@@ -13,7 +13,8 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LinearRegression
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_predictor
 from tests.runtime.compiled.edges import (
     assert_identical,
     edge_rows,

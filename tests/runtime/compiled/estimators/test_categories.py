@@ -24,7 +24,8 @@ from serving.errors import ModelRefused
 from serving.model.schema import Inputs, Schema, parse_schema
 from serving.runtime.categories import lightgbm_categories, xgboost_categories
 from serving.runtime.compiled import inputs_to_data
-from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_predictor
 from serving.runtime.native import NativeRuntime, adapter_of
 from tests.runtime.compiled.edges import assert_same_bits
 from tests.runtime.compiled.parity import FEW, SEEDS, compiled, to_data

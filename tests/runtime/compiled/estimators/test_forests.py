@@ -17,7 +17,8 @@ from sklearn.tree import (
     ExtraTreeRegressor,
 )
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_predictor
 from tests.runtime.compiled.edges import (
     assert_identical,
     edge_rows,

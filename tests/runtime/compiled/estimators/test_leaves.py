@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.runtime.compiled.data import NotCompiled
 from serving.runtime.compiled.estimators import leaves
 from serving.runtime.compiled.estimators.leaves import LeafSum, Tree, compile_leaves, round_down
-from serving.runtime.compiled.nodes import NotCompiled
 from tests.runtime.compiled.edges import edge_rows
 from tests.runtime.compiled.parity import FEW, SEEDS
 

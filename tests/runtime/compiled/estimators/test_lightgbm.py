@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightgbm import LGBMClassifier, LGBMRanker, LGBMRegressor
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_predictor
 from serving.runtime.native import _LightgbmBooster
 from tests.runtime.compiled.edges import (
     assert_identical,

@@ -9,7 +9,8 @@ from sklearn import linear_model as lm
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.svm import SVC, LinearSVC, LinearSVR
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_predictor
 from tests.runtime.compiled.parity import (
     FEW,
     assert_same,

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_predictor
 from tests.runtime.compiled.parity import FEW, assert_same, compiled, frames, targets, to_data, values
 
 ACTIVATIONS = st.sampled_from(["identity", "logistic", "tanh", "relu"])

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.ensemble import IsolationForest
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_predictor
 from tests.runtime.compiled.edges import assert_identical, edge_rows, features, to_frame, tree_thresholds
 from tests.runtime.compiled.parity import FEW, SEEDS, compiled, frames, to_data
 

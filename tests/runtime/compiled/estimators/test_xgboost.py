@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xgboost import XGBClassifier, XGBRanker, XGBRegressor, XGBRFClassifier, XGBRFRegressor
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_predictor
 from serving.runtime.native import _XgboostBooster
 from tests.runtime.compiled.edges import (
     assert_identical,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, TargetEncoder
 
-from serving.runtime.compiled.data import Columns
-from serving.runtime.compiled.nodes import NotCompiled, compile_transformer
+from serving.runtime.compiled.data import Columns, NotCompiled
+from serving.runtime.compiled.nodes import compile_transformer
 from serving.runtime.compiled.transformers import encoding
 from tests.runtime.compiled.transforming import (
     FEW,

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_transformer
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_transformer
 from tests.runtime.compiled.transforming import FEW, assert_same, tables
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_transformer
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_transformer
 from tests.runtime.compiled.transforming import FEW, assert_same, tables
 
 UFUNCS = [np.log1p, np.log, np.log2, np.log10, np.sqrt, np.cbrt, np.exp, np.expm1, np.abs, np.square, np.sign]

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.preprocessing import StandardScaler
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_transformer
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_transformer
 from serving.runtime.compiled.transformers.imputation import CellImputer
 from tests.runtime.compiled.transforming import FEW, assert_same, columns, compiled, tables, to_data, to_frame
 

@@ -9,7 +9,8 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401  # the n
 from sklearn.impute import IterativeImputer
 from sklearn.linear_model import BayesianRidge, Ridge
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_transformer
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_transformer
 from tests.runtime.compiled.transforming import FEW, assert_same, tables, to_data
 
 ESTIMATORS = [BayesianRidge(), Ridge(), RandomForestRegressor(3, random_state=0, max_depth=3)]

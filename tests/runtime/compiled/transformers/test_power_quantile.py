@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.preprocessing import PowerTransformer, QuantileTransformer
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_transformer
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_transformer
 from serving.runtime.compiled.transformers import power_quantile
 from tests.runtime.compiled.transforming import FEW, assert_same, difference, tables
 

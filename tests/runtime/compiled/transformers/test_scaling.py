@@ -13,7 +13,8 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_transformer
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_transformer
 from tests.runtime.compiled.transforming import FEW, assert_same, tables
 
 SCALERS = st.one_of(

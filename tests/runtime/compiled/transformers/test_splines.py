@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import SplineTransformer
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_transformer
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_transformer
 from tests.runtime.compiled.transforming import FEW, assert_same, tables, to_data
 
 

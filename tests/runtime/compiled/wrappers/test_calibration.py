@@ -14,7 +14,8 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC, LinearSVC
 
-from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
+from serving.runtime.compiled.data import NotCompiled
+from serving.runtime.compiled.nodes import compile_predictor
 from tests.runtime.compiled.parity import FEWER, assert_same, frames, targets, to_data
 
 BASES = {

@@ -22,8 +22,8 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from serving.runtime.compiled.data import Columns
-from serving.runtime.compiled.nodes import NotCompiled, compile_predictor
+from serving.runtime.compiled.data import Columns, NotCompiled
+from serving.runtime.compiled.nodes import compile_predictor
 from serving.runtime.compiled.plan import load_plan, save_plan
 from serving.runtime.compiled.wrappers.composition import ChainPredictor
 
