@@ -127,6 +127,9 @@ class Batcher:
         finally:
             watcher.cancel()
             timer.cancel()
+            if not entry.has_begun:  # nobody waits for it any more, and its rows need not either
+                with contextlib.suppress(ValueError):
+                    (self._large if is_large else self._small).remove(entry)
 
     def _give_up(self, entry: _Entry) -> None:
         if not entry.future.done():

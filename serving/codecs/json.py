@@ -27,7 +27,8 @@ from serving.codecs.casting import (
     short,
 )
 from serving.codecs.fast_json import FastRows
-from serving.codecs.json_outline import LARGE_BYTES, Span
+from serving.codecs.json_outline import LARGE_BYTES, Span, text_bytes, weigh
+from serving.codecs.limits import OBJECT_BYTES, SMALL_BYTES, holds_nested
 from serving.codecs.media_types import Body
 from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody, PayloadTooLarge
 from serving.model.schema import Column, Form, Inputs, Kind, Schema, Type
@@ -39,6 +40,7 @@ class JsonDecoder:
     def __init__(self, schema: Schema, max_rows: int) -> None:
         self._schema = schema
         self._max_rows = max_rows
+        self._is_nested = holds_nested(schema)
         self._records = FastRows(schema, schema.form)
         self._arrays = FastRows(schema, Form.BARE if schema.form is Form.BARE else Form.ARRAY)
         self._predict = msgspec.json.Decoder(
@@ -68,7 +70,7 @@ class JsonDecoder:
         inputs = self._records.inputs(decoded.instances, has_null=b"null" in body)
         if inputs is None:
             return self._read_predict(parse_json(body), body)
-        return inputs, check_params(decoded.params, self._schema)
+        return self._weighed(inputs, body), check_params(decoded.params, self._schema)
 
     def batch(self, body: Body) -> Inputs:
         """Decodes `[[…], …]`, the values of a row in the order of the signature.
@@ -85,7 +87,7 @@ class JsonDecoder:
             check_row_count(len(rows), self._max_rows)
             inputs = self._arrays.inputs(rows, has_null=b"null" in body)
             if inputs is not None:
-                return inputs
+                return self._weighed(inputs, body)
         return self._read_batch(parse_json(body), body)
 
     def _read_batch(self, rows: Any, body: Body) -> Inputs:
@@ -119,7 +121,14 @@ class JsonDecoder:
             from serving.codecs.large_json import read_long_rows
 
             return read_long_rows(body, rows, self._schema, fast, self._max_rows)
-        return read_rows(rows, self._schema, fast.form, self._max_rows)
+        return self._weighed(read_rows(rows, self._schema, fast.form, self._max_rows), body)
+
+    def _weighed(self, inputs: Inputs, body: Body) -> Inputs:
+        """Says what lists and maps take, where it may be more than is worth counting."""
+        if not self._is_nested or len(body) * OBJECT_BYTES <= SMALL_BYTES:
+            return inputs
+        text = bytes(body)
+        return Inputs(inputs.columns, inputs.n_rows, weigh(text) + text_bytes(text))
 
 
 def _parse_outline(body: Body, level: int) -> Any:

@@ -23,13 +23,10 @@ from serving.codecs.json_outline import (
     text_bytes,
     weigh,
 )
-from serving.codecs.limits import ROW_PART, check_weight, row_bytes
+from serving.codecs.limits import ROW_PART, check_weight, holds_nested, row_bytes
 from serving.codecs.media_types import Body
 from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody, PayloadTooLarge
-from serving.model.schema import Column, Form, Inputs, Kind, Schema
-
-NESTED = frozenset({Kind.ARRAY, Kind.OBJECT, Kind.MAP, Kind.ANY})
-"""Kinds whose cells stay Python objects of any size."""
+from serving.model.schema import Column, Form, Inputs, Schema
 
 
 def parse_outline(body: Body, level: int) -> Any:
@@ -135,7 +132,7 @@ class _Load:
 
     def __init__(self, schema: Schema, form: Form) -> None:
         types = [column.type for column in schema.columns]
-        self._is_nested = any(type_.kind in NESTED or type_.dtype == "str" for type_ in types)
+        self._is_nested = holds_nested(schema)
         self._number_bytes, self._object_bytes = row_bytes(schema)
         # What holds the cells of a row is gone once they are in columns.
         self._row_weight = {

@@ -9,6 +9,9 @@ request_bytes = 1_000_000_000
 ROW_PART = 0.5
 """The part of it that one row may take while it is read."""
 
+SMALL_BYTES = 64_000
+"""What is not counted: as many requests as may wait take less than a model does."""
+
 OBJECT_BYTES = 72
 """What a number or a short text takes as an object, with the reference to it. Source: `sys.getsizeof`, CPython 3.11."""
 
@@ -47,6 +50,16 @@ def row_bytes(schema: Schema) -> tuple[int, int]:
     n_tensors = sum(type_.kind is Kind.TENSOR for type_ in types)
     n_objects = sum(type_.kind not in DTYPES for type_ in types) - n_tensors
     return (len(types) - n_tensors - n_objects) * NUMBER_BYTES, n_objects * OBJECT_BYTES
+
+
+NESTED = frozenset({Kind.ARRAY, Kind.OBJECT, Kind.MAP, Kind.ANY})
+"""Kinds whose cells stay Python objects of any size."""
+
+
+def holds_nested(schema: Schema) -> bool:
+    """Whether a cell may hold many objects."""
+    types = [column.type for column in schema.columns]
+    return any(type_.kind in NESTED or type_.dtype == "str" for type_ in types)
 
 
 def check_rows(n_rows: int, schema: Schema) -> None:

@@ -78,6 +78,8 @@ class Connection(HttpToolsProtocol):
         self._phase: Phase = IDLE
         self._deadline = math.inf
         """Of the phase, in seconds of the event loop."""
+        self._write_deadline = math.inf
+        """Of what a client has not fetched, whatever else it sends meanwhile."""
         self._idle_since = 0.0
         self._n_read = 0
         """Bytes of the piece that is being parsed."""
@@ -135,8 +137,14 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Gives the client as long to take an answer as it had to send the body."""
         super().pause_writing()
-        if self._phase is ANSWER and self._deadline == math.inf:  # of all pieces of an answer together
-            self._deadline = self.loop.time() + self._all.body_seconds
+        if self._write_deadline == math.inf:  # of all pieces of an answer together
+            self._write_deadline = self.loop.time() + self._all.body_seconds
+
+    def resume_writing(self) -> None:
+        """Is told that it has taken most of it."""
+        super().resume_writing()
+        if self._answered is None or self._answered.response_complete:
+            self._write_deadline = math.inf
 
     # What the parser calls
 
@@ -238,6 +246,10 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Goes on with the next request."""
         self.server_state.total_requests += 1
+        if self._answered is not None:
+            self._answered.body = bytearray()  # what nobody has read
+        if not self.flow.write_paused:
+            self._write_deadline = math.inf
         if self.transport.is_closing() or (self._phase is CLOSING and self._refusal is None):
             return
         self.flow.resume_reading()
@@ -262,7 +274,9 @@ class Connection(HttpToolsProtocol):
 
     def look(self, now: float) -> None:
         """Ends what has taken too long."""
-        if self.transport.is_closing():
+        if self.flow.write_paused and now > self._write_deadline:
+            self.transport.abort()
+        elif self.transport.is_closing():
             # Something is left to be sent.
             if self._phase is not CLOSING or self._deadline == math.inf:
                 self._phase = CLOSING
@@ -281,8 +295,6 @@ class Connection(HttpToolsProtocol):
                 self._refuse(RequestTimeout("body", self._all.body_seconds))
         elif self._phase is not ANSWER:
             self.transport.close()
-        elif self.flow.write_paused:
-            self.transport.abort()
 
     def close_idle(self) -> None:
         """Makes room for another one."""

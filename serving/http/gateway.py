@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from serving.codecs import limits
+from serving.codecs.limits import SMALL_BYTES
 from serving.codecs.media_types import Body
 from serving.errors import (
     ClientGone,
@@ -26,6 +27,7 @@ from serving.errors import (
     PayloadTooLarge,
     RouteNotFound,
     ServingError,
+    TimedOut,
 )
 from serving.http.answers import encode_error, is_request_id, new_request_id
 from serving.http.greeting import examples
@@ -34,7 +36,7 @@ from serving.http.swagger import SWAGGER_PAGE
 from serving.http.webhook import check_delivery
 from serving.monitoring import metrics
 from serving.process.garbage_collector import forget_frames
-from serving.process.in_flight import SMALL_BYTES, Claim, InFlight
+from serving.process.in_flight import Claim, InFlight
 from serving.process.logs import BY_CALLERS, Sparing, origin
 from serving.protocols import v1
 from serving.protocols.openapi import openapi_document
@@ -173,7 +175,7 @@ class Gateway:
             timeout_seconds = None if timeout is None else _read_seconds(timeout)
             body = await self._read_body(receive, length, claim)
             if encoding:
-                body = await self._decompress(body, encoding, claim)
+                body = await self._decompress(body, encoding, claim, timeout_seconds)
             request = v1.Request(body, content_type, request_id, receive, claim, choice, timeout_seconds)
             answer = await v1.answer(endpoint, self._router, request)
         except ClientGone:
@@ -224,28 +226,37 @@ class Gateway:
         # It grows where it lies: parts that are joined at the end are there twice, and pieces
         # of a byte take forty times their size.
         whole = bytearray(body)
-        claim.add(len(body))
         while message.get("more_body", False):
             if len(whole) > limit:
                 raise _too_large(limit)
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            body = message.get("body", b"")
-            claim.add(len(body))
-            whole += body
+            whole += message.get("body", b"")
+            if len(whole) > SMALL_BYTES:
+                claim.add(len(whole) - claim.n_bytes)
         if len(whole) > limit:
             raise _too_large(limit)
         return whole
 
-    async def _decompress(self, body: Body, encoding: bytes, claim: Claim) -> Body:
+    async def _decompress(self, body: Body, encoding: bytes, claim: Claim, seconds: float | None) -> Body:
         from serving.http.compression import decompress  # few callers compress
 
-        # As many as may come out: how many do is known once they are there.
         limit = self._max_body_bytes
-        body = await self._in_flight.call_aside(limit, decompress, body, encoding, limit)
-        if len(body) > SMALL_BYTES:
-            claim.add(len(body))
+        at_once = min(limit, SMALL_BYTES)
+        if len(body) <= SMALL_BYTES:
+            try:
+                return decompress(body, encoding, at_once)
+            except PayloadTooLarge:
+                if at_once == limit:
+                    raise
+        try:
+            async with asyncio.timeout(seconds):
+                # As many as may come out: how many do is known once they are there.
+                body = await self._in_flight.call_aside(claim, limit, decompress, body, encoding, limit)
+        except TimeoutError:
+            raise TimedOut from None
+        claim.add(len(body))
         return body
 
     async def _page(self, path: str, scope: Scope, send: Send) -> None:
@@ -369,7 +380,7 @@ def _read_headers(
 
 
 async def _send(
-    send: Send, status: int, media_type: bytes, body: bytes, headers: list[tuple[bytes, bytes]]
+    send: Send, status: int, media_type: bytes, body: Body, headers: list[tuple[bytes, bytes]]
 ) -> None:
     await send(
         {
@@ -382,12 +393,16 @@ async def _send(
             ],
         }
     )
-    # A client that takes its time with a long answer keeps the request, and what it has claimed, until the last piece.
-    for start in range(0, len(body) - SENT_BYTES, SENT_BYTES):
-        piece = body[start : start + SENT_BYTES]
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    rest = body if len(body) <= SENT_BYTES else body[(len(body) - 1) // SENT_BYTES * SENT_BYTES :]
-    await send({"type": "http.response.body", "body": rest})
+    if len(body) <= SMALL_BYTES:
+        await send({"type": "http.response.body", "body": body})
+        return
+    # A client that takes its time with a long answer keeps the request, and what it has claimed, until it has all of it:
+    # each piece waits until the one before it is on its way.
+    for start in range(0, len(body), SENT_BYTES):
+        await send(
+            {"type": "http.response.body", "body": bytes(body[start : start + SENT_BYTES]), "more_body": True}
+        )
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_error(send: Send, error: ServingError, request_id: str) -> None:

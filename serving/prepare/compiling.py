@@ -165,8 +165,8 @@ def _threshold_answers(
             data = step.transform(data)
     try:
         matrix = as_matrix(data)
-    except ValueError:
-        return  # text reaches the estimator, which sorts it out itself
+    except (ValueError, NotCompiled):
+        return  # text or a sparse matrix reaches the estimator, which sorts it out itself
     rows = rows_on_thresholds(matrix, finders)
     if isinstance(predictor, ChainPredictor):
         expected = adapter_of(_pipeline_of(native.model).steps[-1][1]).predict(rows, {})

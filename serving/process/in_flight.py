@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from serving.errors import QueueFull
@@ -11,10 +12,6 @@ T = TypeVar("T")
 
 _ONE_BY_ONE = ThreadPoolExecutor(1, thread_name_prefix="large")
 _TWO_BY_TWO = ThreadPoolExecutor(2, thread_name_prefix="medium")
-
-SMALL_BYTES = 64_000
-"""A body or rows of no more than this are not claimed: as many requests as may wait take less than a model does."""
-
 
 LARGE_BYTES = 1_000_000
 """Of these one at a time is worked at, of smaller ones two: JSON takes up to 40 times its size on the way."""
@@ -28,21 +25,39 @@ class InFlight:
         self.n_bytes = 0
         self._turns = asyncio.Lock(), asyncio.Semaphore(2)
 
-    async def call_aside(self, n_bytes: int, function: Callable[..., T], *args: Any) -> T:
+    async def call_aside(self, claim: "Claim", n_bytes: int, function: Callable[..., T], *args: Any) -> T:
         """Calls a function in a thread, whose result is claimed before the next one is made.
 
-        A busy event loop would let threads make many that nobody has counted.
+        A busy event loop would let threads make many that nobody has counted. A caller that gives up leaves its turn and
+        its claim to the thread, which goes on.
 
         Args:
+            claim: of the request.
             n_bytes: that it works at.
             function: takes the longer, and the more memory, the more there are.
             *args: of the function.
         """
         is_large = n_bytes > LARGE_BYTES
-        # The threads are as few: one whose caller has given up goes on.
+        turn = self._turns[0 if is_large else 1]
+        await turn.acquire()
         pool = _ONE_BY_ONE if is_large else _TWO_BY_TWO
-        async with self._turns[0 if is_large else 1]:
-            return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+        work = asyncio.get_running_loop().run_in_executor(pool, function, *args)
+        try:
+            return await asyncio.shield(work)
+        finally:
+            if work.done():
+                turn.release()
+            else:
+                claim.is_kept = True
+                work.add_done_callback(partial(_end, turn, claim))
+
+
+def _end(turn: asyncio.Lock | asyncio.Semaphore, claim: "Claim", work: "asyncio.Future[Any]") -> None:
+    if not work.cancelled():
+        work.exception()  # nobody waits for it
+    turn.release()
+    claim.is_kept = False
+    claim.release()
 
 
 class Claim:
@@ -51,11 +66,13 @@ class Claim:
     One that is alone may take whatever the limits of a request let it.
     """
 
-    __slots__ = ("all", "n_bytes")
+    __slots__ = ("all", "is_kept", "n_bytes")
 
     def __init__(self, in_flight: InFlight) -> None:
         self.all = in_flight
         self.n_bytes = 0
+        self.is_kept = False
+        """Whether a thread still works at what the request has sent, though that is answered."""
 
     def check(self, n_bytes: int) -> None:
         """Refuses what is about to be taken if others have left no room for it.
@@ -83,6 +100,8 @@ class Claim:
         self.all.n_bytes += n_bytes
 
     def release(self) -> None:
-        """Gives all of it back."""
+        """Gives all of it back, unless it is kept."""
+        if self.is_kept:
+            return
         self.all.n_bytes -= self.n_bytes
         self.n_bytes = 0

@@ -1,6 +1,7 @@
 """The native protocol: `predict` and `predict_batch`, JSON, `.npy` and Arrow."""
 
 import asyncio
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -13,13 +14,13 @@ import numpy.typing as npt
 from serving.batching.batcher import Gone
 from serving.codecs.arrow import array_to_arrow, arrow_to_inputs
 from serving.codecs.json_answers import array_to_json
-from serving.codecs.limits import OBJECT_BYTES
+from serving.codecs.limits import OBJECT_BYTES, SMALL_BYTES, check_weight
 from serving.codecs.media_types import ARROW, JSON, NPY, Body
 from serving.codecs.npy import array_to_npy, npy_to_inputs
 from serving.errors import TimedOut, UnsupportedMedia
 from serving.model.prepared import Manifest
 from serving.model.schema import Inputs
-from serving.process.in_flight import SMALL_BYTES, Claim
+from serving.process.in_flight import Claim
 from serving.runtime import Output, count_output, slice_output
 from serving.traffic.loaded import LoadedModel
 from serving.traffic.router import Router
@@ -38,7 +39,10 @@ ENCODED_ROWS = 4096
 """Of an answer in JSON, become Python objects at a time."""
 
 ENCODED_ROW_BYTES = 60
-"""What a row's prediction takes in JSON, about."""
+"""What a row's prediction takes in JSON, about, with one number or two probabilities."""
+
+NUMBER_TEXT_BYTES = 25
+"""What each further one takes."""
 
 Decoded = tuple[Inputs, dict[str, Any]]
 """The rows, and the parameters of the request."""
@@ -75,7 +79,7 @@ class Request(NamedTuple):
 class Answer(NamedTuple):
     """What a request is answered with."""
 
-    body: bytes
+    body: Body
     media_type: str
     output: Output
     route: Route
@@ -85,7 +89,7 @@ class Endpoint(NamedTuple):
     """What is different about each endpoint: how rows are read and answers are written."""
 
     decode: Callable[[LoadedModel, Request], Decoded]
-    encode: Callable[[Output, LoadedModel, Request], bytes]
+    encode: Callable[[Output, LoadedModel, Request], Body]
 
 
 async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer:
@@ -105,17 +109,35 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
         inputs, params = await _off_loop(
             request, _decoding_bytes(request), deadline, endpoint.decode, model, request
         )
-        if inputs.n_rows * len(inputs.columns) > SMALL_CELLS or len(request.body) > SMALL_BYTES:
+        if (
+            inputs.n_rows * len(inputs.columns) > SMALL_CELLS
+            or len(request.body) > SMALL_BYTES
+            or inputs.object_bytes > SMALL_BYTES
+        ):
             request.claim.add(held_bytes(inputs))
         output = await model.predict(inputs, params, request.gone, deadline=deadline, request_id=request.id)
-        size = inputs.n_rows * ENCODED_ROW_BYTES
+        size = _answer_bytes(output, model.manifest, inputs.n_rows)
+        if size > SMALL_BYTES:
+            check_weight(size, "the answer")
+            request.claim.add(size)
         encoded = await _off_loop(request, size, deadline, endpoint.encode, output, model, request)
-        if len(encoded) > SMALL_BYTES:
-            request.claim.add(len(encoded))
         if len(request.body) > GIVEN_BACK_BYTES:
             router.had_large_request = True
         route.metrics.observe(output, inputs.n_rows, started)
         return Answer(encoded, request.content_type or JSON, output, route)
+
+
+def _answer_bytes(output: Output, manifest: Manifest, n_rows: int) -> int:
+    """Returns about what an answer takes in JSON; of other forms, and of objects, that is near enough."""
+    n_names, n_more = 0, 0
+    if output.probabilities is not None:
+        n_names = sum(map(len, class_names(manifest.classes))) if n_rows > 1 and manifest.classes else 0
+        n_more = output.probabilities.shape[1] - 2
+    else:
+        answers = output.values if output.values is not None else output.labels
+        assert answers is not None
+        n_more = math.prod(answers.shape[1:]) - 1
+    return n_rows * (ENCODED_ROW_BYTES + NUMBER_TEXT_BYTES * n_more + n_names)
 
 
 def held_bytes(inputs: Inputs) -> int:
@@ -154,28 +176,33 @@ def _decode_predict(model: LoadedModel, request: Request) -> Decoded:
     return model.decoder.predict(request.body)
 
 
-def _encode_predict(output: Output, model: LoadedModel, request: Request) -> bytes:
+def _encode_predict(output: Output, model: LoadedModel, request: Request) -> Body:
     return encode_predictions(output, model.manifest, request.id)
 
 
-def encode_predictions(output: Output, manifest: Manifest, request_id: str) -> bytes:
+def encode_predictions(output: Output, manifest: Manifest, request_id: str) -> Body:
     """Returns the answer of `predict`."""
-    return _encoder.encode(
-        {
-            "model": {"name": manifest.name, "version": manifest.version},
-            "request_id": request_id,
-            "predictions": _in_pieces(output, lambda part: predictions(part, manifest)),
-        }
-    )
+    is_short = count_output(output) <= ENCODED_ROWS
+    answer = {
+        "model": {"name": manifest.name, "version": manifest.version},
+        "request_id": request_id,
+        "predictions": predictions(output, manifest) if is_short else [],
+    }
+    encoded = _encoder.encode(answer)
+    if is_short:
+        return encoded
+    return _encode_rows(encoded.removesuffix(b"]}"), output, lambda part: predictions(part, manifest), b"]}")
 
 
-def _in_pieces(output: Output, rows: Callable[[Output], list[Any]]) -> list[Any] | msgspec.Raw:
-    """Returns what is said of each row, for an encoder; of many rows in JSON, made of some of them at a time."""
-    n_rows = count_output(output)
-    if n_rows <= ENCODED_ROWS:
-        return rows(output)
-    parts = (slice_output(output, start, start + ENCODED_ROWS) for start in range(0, n_rows, ENCODED_ROWS))
-    return msgspec.Raw(b"[%b]" % b",".join(_encoder.encode(rows(part))[1:-1] for part in parts))
+def _encode_rows(start: bytes, output: Output, rows: Callable[[Output], list[Any]], end: bytes) -> Body:
+    """Returns an answer of many rows in JSON, made of some of them at a time."""
+    whole = bytearray(start)
+    for first in range(0, count_output(output), ENCODED_ROWS):
+        part = slice_output(output, first, first + ENCODED_ROWS)
+        whole += b"," if first else b""
+        whole += memoryview(_encoder.encode(rows(part)))[1:-1]
+    whole += end
+    return whole
 
 
 def _decoding_bytes(request: Request) -> int:
@@ -197,7 +224,7 @@ async def _off_loop(
         return function(*args)
     try:
         async with asyncio.timeout(deadline - time.perf_counter()):
-            return await request.claim.all.call_aside(n_bytes, function, *args)
+            return await request.claim.all.call_aside(request.claim, n_bytes, function, *args)
     except TimeoutError:
         raise TimedOut from None
 
@@ -217,7 +244,7 @@ def _decode_batch(model: LoadedModel, request: Request) -> Decoded:
             )
 
 
-def _encode_batch(output: Output, model: LoadedModel, request: Request) -> bytes:
+def _encode_batch(output: Output, model: LoadedModel, request: Request) -> Body:
     return encode_batch(output, model.manifest, request.content_type or JSON)
 
 
@@ -253,7 +280,7 @@ def batch_array(output: Output) -> npt.NDArray[Any]:
     raise ValueError("the output is empty")
 
 
-def encode_batch(output: Output, manifest: Manifest, content_type: str) -> bytes:
+def encode_batch(output: Output, manifest: Manifest, content_type: str) -> Body:
     """Encodes the array in the media type of the request.
 
     Raises:
@@ -261,7 +288,9 @@ def encode_batch(output: Output, manifest: Manifest, content_type: str) -> bytes
     """
     array = batch_array(output)
     if content_type == JSON:
-        return _encoder.encode(_in_pieces(output, lambda part: array_to_json(batch_array(part))))
+        if count_output(output) <= ENCODED_ROWS:
+            return _encoder.encode(array_to_json(array))
+        return _encode_rows(b"[", output, lambda part: array_to_json(batch_array(part)), b"]")
     is_text = array.dtype == object and all(isinstance(value, str) for value in array.flat)
     if array.dtype == object and not is_text:
         raise UnsupportedMedia(f"this model's outputs are not an array of numbers or text; ask for {JSON}")

@@ -118,10 +118,16 @@ class NativeRuntime:
         return frame.iloc[:, 0] if self._takes_texts else frame
 
     def _takes_frames(self, inputs: Inputs) -> bool:
-        """Whether a model of one column of text answers a frame of two rows; or neither that nor two texts."""
+        """Whether a model of one column of text was fitted on a frame, or does not answer two texts.
+
+        One that was fitted on texts may answer a frame, too: a vectorizer takes the name of the column for the only text,
+        and wrappers give its answer to all rows.
+        """
+        if hasattr(self.model, "feature_names_in_"):
+            return True
         row = take(inputs, 0, 1)
         frame: Any = inputs_to_frame(join([row, row]), self._schema, self._recodings)
-        for rows in (frame, frame.iloc[:, 0]):
+        for rows in (frame.iloc[:, 0], frame):
             try:
                 if count_output(self.predict_frame(rows, {})) == len(rows):
                     return rows is frame

@@ -1,6 +1,7 @@
 """`serving.batching.batcher`: who waits, who shares a call, and who gets which answer."""
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import threading
@@ -695,3 +696,25 @@ def test_of_calls_for_one_request_each_those_that_end_are_answered():
 
     assert asyncio.run(main()) == [1]
     assert called == [[1, 2, 3], [1], [2]]  # nobody waits for the third any more
+
+
+def test_who_leaves_before_its_call_leaves_no_rows_behind():
+    async def scenario(batcher, model, observed):
+        model.may_work.clear()
+        first = asyncio.ensure_future(batcher.predict(rows(1), {}, stays))
+        await until(lambda: model.calls)
+        large = Inputs((np.zeros(10_000),), 10_000)
+        held = weakref.ref(large.columns[0])
+        with contextlib.suppress(ModelBusy):
+            await batcher.predict(large, {}, stays, deadline=time.perf_counter() + 0.01)
+            pytest.fail("it was answered")
+        del large
+        gone = asyncio.ensure_future(batcher.predict(rows(2), {}, asyncio.Event().wait, deadline=None))
+        await asyncio.sleep(0)
+        gc.collect()  # of the exception's frames
+        assert held() is None
+        model.may_work.set()
+        assert (await first).values.tolist() == [2]
+        assert (await gone).values.tolist() == [4]
+
+    run(scenario)

@@ -440,6 +440,47 @@ async def test_who_does_not_fetch_an_answer_in_pieces_is_cut_off() -> None:
     assert wire.transport.is_aborted
 
 
+@pytest.mark.parametrize(
+    "more",
+    [GET % b"b", b"P", (GET % b"b")[:-1], b"NOT HTTP\r\n\r\n", GET % b"b" * 2],
+    ids=["request", "byte", "part", "refused", "requests"],
+)
+def test_who_does_not_fetch_an_answer_is_cut_off_whatever_else_it_sends(more: bytes) -> None:
+    @in_loop
+    async def scenario() -> None:
+        wire = Wire()
+        await wire.send(GET % b"a")
+        wire.connection.pause_writing()
+        await wire.send(more)
+        await wire.wait(BODY_SECONDS - 1)
+        await wire.send(b"P")
+        assert not wire.transport.is_aborted
+        await wire.wait(BODY_SECONDS + 1)
+        assert wire.transport.is_aborted
+
+    scenario()
+
+
+@in_loop
+async def test_who_has_fetched_an_answer_is_not_cut_off() -> None:
+    wire = Wire()
+    await wire.send(GET % b"a")
+    wire.connection.pause_writing()
+    wire.connection.resume_writing()
+    wire.is_open.clear()
+    await wire.send(GET % b"b")
+    await wire.wait(BODY_SECONDS + 1)
+    assert not wire.transport.is_closed
+
+
+@in_loop
+async def test_what_nobody_reads_of_a_body_is_let_go_of_with_the_answer() -> None:
+    wire = Wire()
+    await wire.send(post(b"page", b"1" * 60_000)[:-1])
+    assert [answer.body for answer in wire.answers] == [b"/page 0"]
+    assert wire.connection.cycle.body == b""
+
+
 @in_loop
 async def test_what_follows_a_refusal_is_thrown_away_for_a_while() -> None:
     wire = Wire()

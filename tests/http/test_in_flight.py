@@ -5,6 +5,8 @@ import contextlib
 import gc
 import gzip
 import json
+import sys
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -14,9 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from serving.codecs import limits
+from serving.codecs.arrow import arrow_to_inputs
+from serving.codecs.json import JsonDecoder
+from serving.codecs.limits import SMALL_BYTES
 from serving.http.gateway import SENT_BYTES, _send
+from serving.model.schema import Column, Form, Kind, Schema, Type
 from serving.process.in_flight import Claim, InFlight
-from serving.protocols.v1 import ENCODED_ROWS
+from serving.protocols.v1 import ENCODED_ROWS, _answer_bytes, held_bytes
+from serving.runtime import Output
 from tests.http.in_process import Application, running_application
 from tests.http.messages import ARROW, arrow, refused
 from tests.support.models import frame
@@ -99,6 +107,107 @@ def test_what_finds_no_room_is_told_to_come_again(service: Application, name: st
     assert ask().status_code in (200, 403), "alone it may take what it needs"
 
 
+def test_small_bodies_need_no_room_however_they_come(service: Application) -> None:
+    body = json.dumps({"instances": [ROW]}).encode()
+
+    async def byte_by_byte() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 100):
+            yield body[start : start + 100]
+
+    with room_for(service, 0):
+        assert service.post("/v1/predict", content=byte_by_byte(), headers=JSON).status_code == 200
+        zipped = JSON | {"content-encoding": "gzip"}
+        assert service.post("/v1/predict", content=gzip.compress(body), headers=zipped).status_code == 200
+
+
+def test_a_small_compressed_body_waits_for_no_large_one(service: Application) -> None:
+    body = json.dumps({"instances": [ROW]}).encode()
+    goes_on = threading.Event()
+    in_flight = service.gateway._in_flight
+
+    async def main() -> httpx.Response:
+        busy = asyncio.create_task(in_flight.call_aside(Claim(in_flight), 10**9, goes_on.wait))
+        await asyncio.sleep(0)
+        try:
+            return await service._client.post(
+                "/v1/predict", content=gzip.compress(body), headers=JSON | {"content-encoding": "gzip"}
+            )
+        finally:
+            goes_on.set()
+            await busy
+
+    assert service._call(main()).status_code == 200
+
+
+def test_who_gives_up_leaves_claim_and_turn_to_the_thread() -> None:
+    """Else bodies that nobody waits for would gather before it, and nobody count them."""
+
+    async def main() -> None:
+        in_flight = InFlight(100)
+        goes_on = threading.Event()
+        claim, other = Claim(in_flight), Claim(in_flight)
+        claim.add(60)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await in_flight.call_aside(claim, 10**9, goes_on.wait)
+        claim.release()
+        assert in_flight.n_bytes == 60
+        called: list[int] = []
+        for _ in range(3):  # who waits for a turn and gives up leaves nothing behind
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await in_flight.call_aside(other, 10**9, called.append, 1)
+        assert not other.is_kept
+        goes_on.set()
+        await in_flight.call_aside(other, 10**9, called.append, 2)
+        assert called == [2]
+        assert in_flight.n_bytes == 0
+
+    asyncio.run(main())
+
+
+def test_small_bodies_that_stand_for_much_are_claimed() -> None:
+    text = "x" * 20_000
+    views = pa.array([text] * 1000, pa.string_view())
+    views = pa.Array.from_buffers(
+        pa.string_view(),
+        1000,
+        [None, pa.py_buffer(views.buffers()[1][:16].to_pybytes() * 1000), views.buffers()[2]],
+    )
+    body = arrow(pa.table({"a": views}))
+    schema = Schema((Column("a", Type(Kind.STRING)),), Form.RECORD)
+    inputs = arrow_to_inputs(body, schema, 10_000)
+    assert len(body) < SMALL_BYTES < 20_000_000 < held_bytes(inputs)
+    nested = Schema(
+        (Column("a", Type(Kind.ARRAY, items=Type(Kind.ARRAY, items=Type(Kind.DOUBLE)))),), Form.RECORD
+    )
+    lists = b'{"instances":[{"a":[' + b"[]," * 20_000 + b"[]]}]}"
+    inputs, _ = JsonDecoder(nested, 10).predict(lists)
+    assert len(lists) < SMALL_BYTES < 20_000 * sys.getsizeof([]) < held_bytes(inputs)
+
+
+def test_wide_answers_are_weighed_before_they_are_written(
+    service: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "request_bytes", 1_500_000)
+    response = service.post(
+        "/v1/predict_batch",
+        content=json.dumps([list(ROW.values())] * 3000).encode(),
+        headers=JSON,
+    )
+    assert response.status_code == 200
+    probabilities = np.full((3000, 30), 1 / 30)
+    manifest = type("Manifest", (), {"classes": [f"class {i}" for i in range(30)]})
+    size = _answer_bytes(Output(probabilities=probabilities), manifest, 3000)  # type: ignore[arg-type]
+    written = json.dumps(
+        [
+            {"label": "class 1", "probabilities": dict(zip(manifest.classes, p, strict=True))}
+            for p in probabilities.tolist()
+        ]
+    )  # type: ignore[attr-defined]
+    assert 0.5 * len(written) < size < 2 * len(written)
+
+
 def test_a_request_alone_may_take_more_than_all_together() -> None:
     in_flight = InFlight(100)
     alone, other = Claim(in_flight), Claim(in_flight)
@@ -124,6 +233,8 @@ def test_a_long_answer_goes_out_in_pieces(n_bytes: int) -> None:
     asyncio.run(_send(send, 200, b"text/plain", body, []))
     pieces = said[1:]
     assert b"".join(piece["body"] for piece in pieces) == body
+    if n_bytes > SMALL_BYTES:
+        assert pieces[-1]["body"] == b"", "it waits until the one before is on its way"
     assert all(len(piece["body"]) <= SENT_BYTES for piece in pieces)
     assert [piece.get("more_body", False) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
 

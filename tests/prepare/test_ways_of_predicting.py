@@ -12,14 +12,19 @@ from lightgbm import LGBMClassifier
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema, TensorSpec
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_wine
+from sklearn.ensemble import RandomForestClassifier, StackingClassifier
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputRegressor
+from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
 
 from serving.errors import ModelRefused, ModelRefusedInput
 from tests.support.logged import Logged, answers, log_sklearn, log_with
@@ -152,6 +157,41 @@ def test_what_comes_after_a_vectorizer_of_a_series_is_compiled(
         np.testing.assert_allclose(got, model.predict_proba(TEXTS), rtol=0, atol=1e-12)
         manifest = loaded.manifest
         assert (manifest.runtime, manifest.native_reason) == (runtime, reason)
+
+
+@pytest.mark.parametrize(
+    ("model", "runtime"),
+    [
+        (CalibratedClassifierCV(make_pipeline(TfidfVectorizer(), LinearSVC()), cv=2), "compiled"),
+        (OneVsRestClassifier(make_pipeline(CountVectorizer(), LogisticRegression())), "compiled"),
+        (
+            make_pipeline(CountVectorizer(), FunctionTransformer(np.log1p), LogisticRegression()),
+            "mixed",
+        ),
+        (
+            make_pipeline(
+                TfidfVectorizer(),
+                StackingClassifier(
+                    [("a", LogisticRegression()), ("b", MultinomialNB())],
+                    final_estimator=RandomForestClassifier(5, random_state=0),
+                    cv=2,
+                ),
+            ),
+            "compiled",
+        ),
+    ],
+    ids=["calibrated", "one against the rest", "function", "stack"],
+)
+def test_a_model_that_holds_vectorizers_of_texts_gets_a_series(serve: Any, model: Any, runtime: str) -> None:
+    """Given a frame of a text column, a vectorizer takes the column's name for the only text; wrappers give its answer to
+    every row."""
+    texts = pd.Series(TEXTS, name="review")
+    model.fit(texts, IS_GOOD)
+    rows = [{"review": text} for text in TEXTS]
+    for loaded in serve(log_sklearn(model, signature=infer_signature(texts, IS_GOOD))):
+        got = [list(one["probabilities"].values()) for one in answers(loaded, rows)]
+        np.testing.assert_allclose(got, model.predict_proba(TEXTS), rtol=0, atol=1e-12)
+        assert loaded.manifest.runtime == runtime
 
 
 @pytest.mark.parametrize("front", [make_column_transformer((CountVectorizer(), "review")), OneHotEncoder()])

@@ -71,9 +71,7 @@ def filled(data: Matrix | Sparse) -> Matrix:
     Raises:
         NotCompiled: it is sparse, and may be too wide to be filled in.
     """
-    if isinstance(data, Sparse):
-        raise NotCompiled("its compiled form does not take the sparse matrix of a vectorizer")
-    return data
+    return np.asarray(data)
 
 
 def as_matrix(data: Data) -> Matrix:

@@ -1,6 +1,7 @@
 """Rows that are mostly zeros, as vectorizers of text make them."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -40,25 +41,32 @@ class Sparse:
         """Returns the values in another dtype."""
         return self.with_values(self.values.astype(dtype))
 
+    def _rows(self) -> Iterator[tuple[int, slice]]:
+        starts = self.starts.tolist()
+        for row, (start, stop) in enumerate(itertools.pairwise(starts)):
+            if start < stop:
+                yield row, slice(start, stop)
+
     def row_sums(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns for each row the sum of what stands in its places, added from left to right.
 
         Args:
-            values: shape `(n_values,)` or `(n_values, n)`.
+            values: shape `(n_values,)`.
         """
-        out = np.zeros((len(self), *values.shape[1:]), dtype=values.dtype)
-        starts = self.starts.tolist()
-        for row in range(len(self)):
-            start, stop = starts[row], starts[row + 1]
-            if start < stop:
-                # NumPy's own sums are made in pairs, which rounds otherwise.
-                out[row] = values[start:stop].cumsum(axis=0)[-1]
+        out = np.zeros(len(self), dtype=values.dtype)
+        for row, places in self._rows():
+            # NumPy's own sums are made in pairs, which rounds otherwise.
+            out[row] = values[places].cumsum()[-1]
         return out
 
     def __matmul__(self, weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns the product. Source: scipy/sparse/sparsetools/csr.h, csr_matvec and csr_matvecs."""
         values = self.values if weights.ndim == 1 else self.values[:, None]
-        return self.row_sums(values * weights[self.columns])
+        out = np.zeros((len(self), *weights.shape[1:]), np.result_type(values, weights))
+        # A row at a time: all terms of many rows, times many classes, would fill the memory.
+        for row, places in self._rows():
+            out[row] = (values[places] * weights[self.columns[places]]).cumsum(axis=0)[-1]
+        return out
 
     def toarray(self) -> npt.NDArray[Any]:
         """Returns the matrix with its zeros."""
@@ -67,7 +75,9 @@ class Sparse:
         return out
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError("a sparse matrix is not filled in unasked")
+        from serving.runtime.compiled.data import NotCompiled  # which has this as one of its kinds
+
+        raise NotCompiled("its compiled form does not take the sparse matrix of a vectorizer")
 
 
 def side_by_side(blocks: Sequence["Sparse | npt.NDArray[Any]"]) -> Sparse:

@@ -35,7 +35,7 @@ class WordWeights(Transformer):
             rows, columns = np.nonzero(matrix)
             starts = np.concatenate(([0], np.bincount(rows, minlength=len(matrix)).cumsum()))
             data = Sparse(matrix[rows, columns], columns, starts, matrix.shape[1])
-        values = data.values.astype(np.float64 if data.dtype.kind != "f" else data.dtype)
+        values = data.values.astype(data.dtype if data.dtype in (np.float64, np.float32) else np.float64)
         if self.is_sublinear:
             np.log(values, values)
             values += 1.0
@@ -100,7 +100,11 @@ class WordCounts(Transformer):
             columns += ordered
             counts += [found[column] for column in ordered]
             starts.append(len(columns))
-        values = np.ones(len(counts), self.dtype) if self.is_binary else np.array(counts, self.dtype)
+        values = (
+            np.ones(len(counts), self.dtype)
+            if self.is_binary
+            else np.array(counts, np.intc).astype(self.dtype)
+        )
         out = Sparse(values, np.array(columns, np.intp), np.array(starts), len(self.terms))
         return self.weights.transform(out) if self.weights is not None else out
 
@@ -131,7 +135,7 @@ def _word_ngrams(words: list[str], fewest: int, most: int) -> list[str]:
     if most == 1:
         return words
     out = list(words) if fewest == 1 else []
-    for n in range(max(fewest, 2), min(most, len(words)) + 1):
+    for n in range(2 if fewest == 1 else fewest, min(most, len(words)) + 1):
         out += [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
     return out
 
@@ -195,6 +199,10 @@ def _compile_counts(fitted: Any, sample: Data, weights: WordWeights | None) -> T
     terms: npt.NDArray[np.object_] = np.empty(len(fitted.vocabulary_), dtype=object)
     for term, column in fitted.vocabulary_.items():
         terms[column] = str(term)
+    try:
+        "".join([*terms.tolist(), *(words or ())]).encode()
+    except UnicodeEncodeError:
+        raise NotCompiled("a term of its is no Unicode text") from None
     return WordCounts(
         terms,
         fitted.analyzer,

@@ -234,12 +234,18 @@ def compile_column_transformer(fitted: Any, sample: Data) -> Transformer:
             part = part._replace(is_flat=True)
         step = Identity() if transformer == "passthrough" else compile_transformer(transformer, part)
         branches.append((positions, step, weights.get(name)))
+    _check_weights(weights)
     return Branches(
         [b[0] for b in branches],
         [b[1] for b in branches],
         [b[2] for b in branches],
         is_filled=not getattr(fitted, "sparse_output_", False),
     )
+
+
+def _check_weights(weights: dict[str, Any]) -> None:
+    if any(isinstance(weight, np.generic) for weight in weights.values()):
+        raise NotCompiled("its weights are NumPy's numbers, which make float64 of float32")
 
 
 def _positions(indices: list[int], fitted_names: Any, sample: Data) -> list[int]:
@@ -257,6 +263,7 @@ def compile_feature_union(fitted: Any, sample: Data) -> Transformer:
     n_columns = len(sample.arrays) if isinstance(sample, Columns) else sample.shape[1]
     everything = list(range(n_columns))
     weights = fitted.transformer_weights or {}
+    _check_weights(weights)
     parts = [(name, part) for name, part in fitted.transformer_list if part not in ("drop", None)]
     steps = [Identity() if part == "passthrough" else compile_transformer(part, sample) for _, part in parts]
     return Branches([everything] * len(parts), steps, [weights.get(name) for name, _ in parts])

@@ -1,10 +1,13 @@
 """Vectorizers of text: the terms, counts and weights of scikit-learn, and what is multiplied with them."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
@@ -13,7 +16,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, MultinomialNB
-from sklearn.pipeline import make_pipeline, make_union
+from sklearn.pipeline import FeatureUnion, make_pipeline, make_union
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
@@ -57,6 +60,8 @@ VECTORIZERS = [
     CountVectorizer(vocabulary=["film", "good", "zebra"]),
     CountVectorizer(strip_accents="ascii"),
     CountVectorizer(strip_accents="unicode", min_df=2),
+    CountVectorizer(ngram_range=(0, 2)),
+    CountVectorizer(dtype=np.uint8, analyzer="char"),
     CountVectorizer(analyzer="char", ngram_range=(1, 3)),
     CountVectorizer(analyzer="char", ngram_range=(2, 5), strip_accents="unicode"),
     CountVectorizer(analyzer="char_wb", ngram_range=(2, 6)),
@@ -84,7 +89,11 @@ PREDICTORS = [
     GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2),
 ]
 
-texts_of = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join) | st.text(max_size=30)
+texts_of = (
+    st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
+    | st.text(max_size=30)
+    | st.sampled_from(["good " * 300])
+)
 
 
 def flat(texts: list[str]) -> Columns:
@@ -186,3 +195,30 @@ def test_what_takes_no_sparse_matrix_is_not_compiled():
     model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, labels(texts))
     with pytest.raises(NotCompiled, match="one column of texts"):
         compile_predictor(model, to_data(pd.DataFrame({"a": texts, "b": texts})))
+
+
+def test_a_product_takes_no_more_memory_than_its_rows() -> None:
+    rng = np.random.default_rng(0)
+    n_rows, n_words, weights = 500, 100, rng.normal(size=(5000, 300))
+    columns = np.sort(rng.integers(0, 5000, (n_rows, n_words)), axis=1).ravel()
+    rows = Sparse(rng.random(n_rows * n_words), columns, np.arange(n_rows + 1) * n_words, 5000)
+    tracemalloc.start()
+    got = rows @ weights
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * got.nbytes + 10 * n_words * weights[0].nbytes
+    matrix = csr_array((rows.values, rows.columns, rows.starts), rows.shape)
+    np.testing.assert_array_equal(got, matrix @ weights)
+    np.testing.assert_array_equal(rows @ weights[:, 0], matrix @ weights[:, 0])
+
+
+def test_weights_of_numpys_and_half_a_surrogate_pair_stay_in_the_library():
+    texts = sentences(20)
+    union = FeatureUnion(
+        [("a", TfidfVectorizer(dtype=np.float32))], transformer_weights={"a": np.float64(0.3)}
+    )
+    with pytest.raises(NotCompiled, match="NumPy's numbers"):
+        compile_transformer(union.fit(texts), flat(texts[:3]))
+    odd = CountVectorizer(vocabulary=["good", "\ud800x"]).fit(texts)
+    with pytest.raises(NotCompiled, match="Unicode"):
+        compile_transformer(odd, flat(texts[:3]))
