@@ -25,6 +25,7 @@ class Request(NamedTuple):
     encoding: str = "identity"
     how: str = "ask"
     """`ask` takes the answer, `hold` does not, `stall` keeps the last byte."""
+    headers: str = ""
 
 
 def requests(row: dict[str, float]) -> dict[str, Request]:
@@ -48,6 +49,7 @@ def requests(row: dict[str, float]) -> dict[str, Request]:
         "a bomb": Request(predict, JSON, gzip.compress(b'{"instances":[' + b" " * (99 * MB) + b"]}"), "gzip"),
         "rows, unread": Request(predict, JSON, gzip.compress(legal, 1), "gzip", "hold"),
         "never ended": Request(predict, JSON, lists, how="stall"),
+        "no time": Request(predict, JSON, legal, headers="X-Request-Timeout: 0.05\r\n"),
     }
 
 
@@ -88,7 +90,7 @@ class Strangers:
     def _ask(self, opened: socket.socket, request: Request) -> Any:
         head = (
             f"POST {request.path} HTTP/1.1\r\nHost: a\r\nContent-Type: {request.media_type}\r\n"
-            f"Content-Encoding: {request.encoding}\r\nContent-Length: {len(request.body)}\r\n\r\n"
+            f"Content-Encoding: {request.encoding}\r\nContent-Length: {len(request.body)}\r\n{request.headers}\r\n"
         )
         opened.sendall(head.encode())
         opened.sendall(request.body[:-1] if request.how == "stall" else request.body)
