@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from tests.support.shared import make_shared_folder, once, remove_shared_folder 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Makes the folder that the test processes of this run share."""
+    # A shell that runs them in the background has them, and all that they start, ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = make_shared_folder()
     if folder is not None:
         config.add_cleanup(lambda: remove_shared_folder(folder))

@@ -50,6 +50,7 @@ def test_each_side_is_added_up_over_its_pods_versions_and_roles(scraped):
     first.show_lines(lines("1", "champion", fast=1000, slow=1000, failed=100, a=5000))
     canary.show_lines(lines("1", "champion", fast=7, slow=0, failed=1, a=7))
     server.wait_value('sum(model_predicted_class_total{role="champion"})', 5007)
+    server.wait_value("sum(up)", 3)  # of one that it knows not yet, nothing began since
     prometheus = Prometheus(server.url)
     both = Measure(prometheus, SIDES).follow(is_alone=False)
     first.show_lines(lines("1", "champion", fast=1060, slow=1030, failed=105, a=5100))  # 60, 30, 5, a 100
