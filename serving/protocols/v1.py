@@ -116,7 +116,10 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
         ):
             request.claim.add(held_bytes(inputs))
         output = await model.predict(inputs, params, request.gone, deadline=deadline, request_id=request.id)
-        size = _answer_bytes(output, model.manifest, inputs.n_rows)
+        # The answer to one row is never long; most requests have one.
+        size = (
+            _answer_bytes(output, model.manifest, inputs.n_rows) if inputs.n_rows > 1 else ENCODED_ROW_BYTES
+        )
         if size > SMALL_BYTES:
             check_weight(size, "the answer")
             request.claim.add(size)
@@ -131,7 +134,7 @@ def _answer_bytes(output: Output, manifest: Manifest, n_rows: int) -> int:
     """Returns about what an answer takes in JSON; of other forms, and of objects, that is near enough."""
     n_names, n_more = 0, 0
     if output.probabilities is not None:
-        n_names = sum(map(len, class_names(manifest.classes))) if n_rows > 1 and manifest.classes else 0
+        n_names = sum(map(len, class_names(manifest.classes))) if manifest.classes else 0
         n_more = output.probabilities.shape[1] - 2
     else:
         answers = output.values if output.values is not None else output.labels
