@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from serving.http import gateway
 from tests.compose.balancing import Balancer, running_nginx
 from tests.compose.configuring import directive, seconds
 from tests.compose.conftest import SLUGGISH, Start, address_of
+from tests.support.beside import Beside
 from tests.support.environment import ROOT, free_port, wait_until
 from tests.support.processes import SYNC, WORKER, child_processes
 from tests.support.promotions import ROWS, Registry
@@ -50,25 +50,14 @@ def assert_error(response: httpx.Response, status: int, code: str) -> None:
     assert response.headers.get_list("x-request-id") == [content["request_id"]]
 
 
-class Callers:
+class Callers(Beside):
     """Ask one thing after the other, each over one connection, as long as a `with` statement lasts."""
 
     def __init__(self, nginx: Balancer, n: int = 8) -> None:
         self.statuses: Counter[int] = Counter()
         self.failures: list[str] = []
         self._nginx = nginx
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(n)]
-
-    def __enter__(self) -> "Callers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(60)
+        super().__init__(*[self._ask] * n)
 
     def wait_answers(self, n: int) -> None:
         """Waits until they have got so many more."""
@@ -78,7 +67,7 @@ class Callers:
     def _ask(self) -> None:
         connection = http.client.HTTPConnection(self._nginx.url.removeprefix("http://"), timeout=30)
         with contextlib.closing(connection):
-            while not self._over.wait(0.01):
+            while not self.over.wait(0.01):
                 try:
                     connection.request(
                         "POST", "/v1/predict", json.dumps(PREDICT), {"Content-Type": "application/json"}

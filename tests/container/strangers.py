@@ -4,16 +4,19 @@ import gzip
 import http.client
 import json
 import socket
-import threading
 from collections import Counter
-from typing import Any, NamedTuple, Self
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from tests.http.messages import ARROW, arrow
+from tests.support.beside import Beside
+
 MB = 1_000_000
 
-JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
+JSON = "application/json"
 
 
 class Request(NamedTuple):
@@ -36,15 +39,12 @@ def requests(row: dict[str, float]) -> dict[str, Request]:
     words = pa.table(
         {name: pa.array(np.full(n_rows, value)).dictionary_encode() for name, value in row.items()}
     )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, words.schema) as writer:
-        writer.write_table(words)
     predict, batch = "/v1/predict", "/v1/predict_batch"
     return {
         "rows": Request(predict, JSON, legal),
         "empty lists": Request(predict, JSON, lists),
         "lists in a row": Request(predict, JSON, b'{"instances":[[' + b"[]," * (30 * MB) + b"[]]]}"),
-        "words": Request(batch, ARROW, sink.getvalue().to_pybytes()),
+        "words": Request(batch, ARROW, arrow(words)),
         "compressed rows": Request(predict, JSON, gzip.compress(legal, 1), "gzip"),
         "a bomb": Request(predict, JSON, gzip.compress(b'{"instances":[' + b" " * (99 * MB) + b"]}"), "gzip"),
         "rows, unread": Request(predict, JSON, gzip.compress(legal, 1), "gzip", "hold"),
@@ -53,33 +53,19 @@ def requests(row: dict[str, float]) -> dict[str, Request]:
     }
 
 
-class Strangers:
+class Strangers(Beside):
     """Send from some threads each, as long as a `with` statement lasts."""
 
     def __init__(self, url: str, row: dict[str, float], n_each: int) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
         self._address = host, int(port)
-        self._over = threading.Event()
         self.outcomes: Counter[tuple[str, Any]] = Counter()
         """Of each kind: status and code of answers, else what went wrong."""
-        self._threads = [
-            threading.Thread(target=self._send, args=(name, request))
-            for name, request in requests(row).items()
-            for _ in range(n_each)
-        ]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(60)
+        sends = [partial(self._send, name, request) for name, request in requests(row).items()]
+        super().__init__(*sends * n_each)
 
     def _send(self, name: str, request: Request) -> None:
-        while not self._over.is_set():
+        while not self.over.is_set():
             try:
                 with socket.create_connection(self._address, timeout=60) as opened:
                     outcome = self._ask(opened, request)
@@ -95,7 +81,7 @@ class Strangers:
         opened.sendall(head.encode())
         opened.sendall(request.body[:-1] if request.how == "stall" else request.body)
         if request.how != "ask":
-            self._over.wait(5)
+            self.over.wait(5)
             return request.how
         response = http.client.HTTPResponse(opened)
         response.begin()

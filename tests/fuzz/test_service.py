@@ -9,10 +9,10 @@ import json
 import os
 import random
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ import pytest
 
 from tests.fuzz.mutations import MAX_BYTES, mutate
 from tests.fuzz.watching import Watched
+from tests.support.beside import Beside
 from tests.support.promotions import NAME, ROWS, Registry
 from tests.support.services import Service, running_service
 
@@ -57,7 +58,7 @@ def bodies() -> list[tuple[str, str, bytes]]:
     ]
 
 
-class Attack:
+class Attack(Beside):
     """Sends what is damaged, from several threads, as long as a `with` statement lasts."""
 
     def __init__(self, service: Service) -> None:
@@ -66,27 +67,13 @@ class Attack:
         self.n_raw = 0
         host, _, port = service.url.removeprefix("http://").partition(":")
         self._address = host, int(port)
-        self._over = threading.Event()
         sends = [self._send_bodies] * N_SENDERS + [self._send_raw]
-        self._threads = [
-            threading.Thread(target=send, args=(random.Random(SEED + position),))
-            for position, send in enumerate(sends)
-        ]
-
-    def __enter__(self) -> "Attack":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(60)
+        super().__init__(*[partial(send, random.Random(SEED + i)) for i, send in enumerate(sends)])
 
     def _send_bodies(self, chance: random.Random) -> None:
         originals = bodies()
         connection = http.client.HTTPConnection(*self._address, timeout=60)
-        while not self._over.is_set():
+        while not self.over.is_set():
             path, media_type, body = chance.choice(originals)
             damaged = mutate(body, chance.choice(originals)[2], chance)
             try:
@@ -111,7 +98,7 @@ class Attack:
             b"GET /v1/models HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n" * 2,
             b"GET /docs.json HTTP/1.0\r\nHost: a\r\nX-Request-Timeout: 1\r\n\r\n",
         ]
-        while not self._over.is_set():
+        while not self.over.is_set():
             damaged = mutate(chance.choice(originals), chance.choice(originals), chance)
             self.n_raw += 1
             try:

@@ -11,13 +11,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import mlflow
@@ -32,6 +31,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from serving.process.child import PARENT_VARIABLE
+from tests.support.beside import Beside
 from tests.support.environment import clean_environment, tracking, wait_until
 from tests.support.models import REQUIREMENTS, copy_registry, fill_registry, frame, register
 from tests.support.prepared import prepare_all
@@ -227,7 +227,7 @@ PAUSE_SECONDS = 0 if IS_SOAK else 0.005
 """Between two requests of a client: under load, but not such that preparing beside it takes minutes."""
 
 
-class Clients:
+class Clients(Beside):
     """Clients that fire from the beginning to the end of a `with` statement."""
 
     def __init__(
@@ -253,23 +253,12 @@ class Clients:
         self._service = service
         self._expected = {version: registry.own_answers(version) for version in versions}
         self._pause_seconds = pause_seconds
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._fire) for _ in range(n)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
+        super().__init__(*[self._fire] * n)
 
     def _fire(self) -> None:
         connection = self._connect()
         body = json.dumps({"instances": ROWS})
-        while not self._stop.is_set():
+        while not self.over.is_set():
             try:
                 connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
                 response = connection.getresponse()
@@ -279,7 +268,7 @@ class Clients:
                 self.wrong.append(repr(error))
                 connection.close()
                 connection = self._connect()
-            self._stop.wait(self._pause_seconds)
+            self.over.wait(self._pause_seconds)
         connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:

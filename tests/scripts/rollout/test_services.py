@@ -4,8 +4,8 @@ import contextlib
 import http.client
 import json
 import random
-import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from tests.scripts.rollout.clock import Clock
 from tests.scripts.rollout.conftest import running_cluster
 from tests.scripts.rollout.kinds import KINDS, NAMESPACE, Kind
 from tests.scripts.rollout.kube_api import KubeApi
+from tests.support.beside import Beside
 from tests.support.environment import wait_until
 from tests.support.models import strict_categories
 from tests.support.prepared import prepare_all
@@ -71,23 +72,13 @@ def serve(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield start
 
 
-class Gateway:
+class Gateway(Beside):
     """Requests that go to one of two services, by the weights that the cluster has at the moment."""
 
     def __init__(self, stable: Service, canary: Service, percent: Callable[[], float]) -> None:
         self._services = (stable, canary)
         self._percent = percent
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._fire, args=(seed,)) for seed in range(2)]
-
-    def __enter__(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
+        super().__init__(*[partial(self._fire, seed) for seed in range(2)])
 
     def _fire(self, seed: int) -> None:
         chance = random.Random(seed)
@@ -96,7 +87,7 @@ class Gateway:
             http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=30)
             for service in self._services
         ]
-        while not self._stop.wait(0.004):
+        while not self.over.wait(0.004):
             connection = connections[chance.random() * 100 < self._percent()]
             connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
             connection.getresponse().read()
