@@ -10,8 +10,7 @@ two of the next. Python's 700, 10, 10 looks through everything that is loaded ev
 
 
 LARGE_BLOCK_BYTES, KEPT_TOP_BYTES = 2**23, 2**24
-"""From this size on a block is memory of its own, which goes back to the system with it; and what is kept beside those
-for the next request."""
+"""A block from this size on goes back to the system once it is free; and how much of the others' memory is kept."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Source: mallopt(3), malloc.h."""
@@ -37,8 +36,7 @@ def settle(*, has_let_go: bool = False) -> None:
 def give_back_blocks() -> None:
     """Has the C library give every large block back to the system once it is free.
 
-    Else it takes blocks of up to 32 MB for what is often needed, and bodies that come and go leave holes among what
-    stays: of the same hostile bodies a worker in a container of 1 GiB kept 943 MB without this, and less than 700 with it.
+    By default it keeps freed blocks of up to 32 MB for the next one, and bodies that come and go fragment the heap.
 
     Linux with glibc only.
     """

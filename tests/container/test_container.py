@@ -242,7 +242,7 @@ def test_a_live_image_follows_a_promotion_and_ends_without_a_lost_request(
 def test_a_container_of_1_gib_outlives_whatever_it_is_sent(
     images: dict[str, int], registry: Registry
 ) -> None:
-    """Without a limit on what all requests take together its workers were killed ten times within 40 seconds."""
+    """Without a limit on what all requests take together, the kernel kills its workers within seconds."""
     registry.promote("1")
     port = free_port()
     settings = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "SERVING_MODEL_NAME": NAME}
