@@ -228,7 +228,6 @@ class Connection(HttpToolsProtocol):
             self._wait_for_request()
             return
         self._phase = ANSWER
-        self._deadline = math.inf
         cycle.more_body = False
         cycle.message_event.set()
 
@@ -257,8 +256,6 @@ class Connection(HttpToolsProtocol):
             cycle, app = self.pipeline.pop()
             if self._phase is BODY and cycle is self.cycle:
                 self._deadline = self.loop.time() + self._all.body_seconds
-            elif self._phase is ANSWER:
-                self._deadline = math.inf
             self._start_asgi_task(cycle, app)
         elif self._refusal is not None:
             self._say_last(self._refusal)

@@ -253,7 +253,7 @@ class Gateway:
         try:
             async with asyncio.timeout(seconds):
                 # As many as may come out: how many do is known once they are there.
-                body = await self._in_flight.call_aside(claim, limit, decompress, body, encoding, limit)
+                body = await claim.run_in_turn(limit, decompress, body, encoding, limit)
         except TimeoutError:
             raise TimedOut from None
         claim.add(len(body))

@@ -23,41 +23,7 @@ class InFlight:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.n_bytes = 0
-        self._turns = asyncio.Lock(), asyncio.Semaphore(2)
-
-    async def call_aside(self, claim: "Claim", n_bytes: int, function: Callable[..., T], *args: Any) -> T:
-        """Calls a function in a thread, whose result is claimed before the next one is made.
-
-        A busy event loop would let threads make many that nobody has counted. A caller that gives up leaves its turn and
-        its claim to the thread, which goes on.
-
-        Args:
-            claim: of the request.
-            n_bytes: that it works at.
-            function: takes the longer, and the more memory, the more there are.
-            *args: of the function.
-        """
-        is_large = n_bytes > LARGE_BYTES
-        turn = self._turns[0 if is_large else 1]
-        await turn.acquire()
-        pool = _ONE_BY_ONE if is_large else _TWO_BY_TWO
-        work = asyncio.get_running_loop().run_in_executor(pool, function, *args)
-        try:
-            return await asyncio.shield(work)
-        finally:
-            if work.done():
-                turn.release()
-            else:
-                claim.is_kept = True
-                work.add_done_callback(partial(_end, turn, claim))
-
-
-def _end(turn: asyncio.Lock | asyncio.Semaphore, claim: "Claim", work: "asyncio.Future[Any]") -> None:
-    if not work.cancelled():
-        work.exception()  # nobody waits for it
-    turn.release()
-    claim.is_kept = False
-    claim.release()
+        self.large_turn, self.medium_turns = asyncio.Lock(), asyncio.Semaphore(2)
 
 
 class Claim:
@@ -66,12 +32,12 @@ class Claim:
     One that is alone may take whatever the limits of a request let it.
     """
 
-    __slots__ = ("all", "is_kept", "n_bytes")
+    __slots__ = ("_all", "_is_kept", "n_bytes")
 
     def __init__(self, in_flight: InFlight) -> None:
-        self.all = in_flight
+        self._all = in_flight
         self.n_bytes = 0
-        self.is_kept = False
+        self._is_kept = False
         """Whether a thread still works at what the request has sent, though that is answered."""
 
     def check(self, n_bytes: int) -> None:
@@ -80,8 +46,8 @@ class Claim:
         Raises:
             QueueFull: there is too little.
         """
-        others = self.all.n_bytes - self.n_bytes
-        if others and self.all.n_bytes + n_bytes > self.all.limit_bytes:
+        others = self._all.n_bytes - self.n_bytes
+        if others and self._all.n_bytes + n_bytes > self._all.limit_bytes:
             error = QueueFull(
                 "the requests that are being answered take the memory that there is for them "
                 "(SERVING_REQUEST_MEMORY_MB); try again shortly"
@@ -97,11 +63,45 @@ class Claim:
         """
         self.check(n_bytes)
         self.n_bytes += n_bytes
-        self.all.n_bytes += n_bytes
+        self._all.n_bytes += n_bytes
 
     def release(self) -> None:
         """Gives all of it back, unless it is kept."""
-        if self.is_kept:
+        if self._is_kept:
             return
-        self.all.n_bytes -= self.n_bytes
+        self._all.n_bytes -= self.n_bytes
         self.n_bytes = 0
+
+    async def run_in_turn(self, n_bytes: int, function: Callable[..., T], *args: Any) -> T:
+        """Calls a function in a thread, whose result is claimed before the next one is made.
+
+        A busy event loop would let threads make many that nobody has counted. A caller that gives up leaves its turn and
+        its claim to the thread, which goes on.
+
+        Args:
+            n_bytes: that it works at.
+            function: takes the longer, and the more memory, the more there are.
+            *args: of the function.
+        """
+        pool, turn = (
+            (_ONE_BY_ONE, self._all.large_turn)
+            if n_bytes > LARGE_BYTES
+            else (_TWO_BY_TWO, self._all.medium_turns)
+        )
+        await turn.acquire()
+        work = asyncio.get_running_loop().run_in_executor(pool, function, *args)
+        try:
+            return await asyncio.shield(work)
+        finally:
+            if work.done():
+                turn.release()
+            else:
+                self._is_kept = True
+                work.add_done_callback(partial(self._end, turn))
+
+    def _end(self, turn: asyncio.Lock | asyncio.Semaphore, work: "asyncio.Future[Any]") -> None:
+        if not work.cancelled():
+            work.exception()  # nobody waits for it
+        turn.release()
+        self._is_kept = False
+        self.release()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from serving.batching.batcher import Gone
 from serving.codecs.arrow import array_to_arrow, arrow_to_inputs
 from serving.codecs.json_answers import array_to_json
-from serving.codecs.limits import OBJECT_BYTES, SMALL_BYTES, check_weight
+from serving.codecs.limits import NUMBER_BYTES, OBJECT_BYTES, SMALL_BYTES, check_weight
 from serving.codecs.media_types import ARROW, JSON, NPY, Body
 from serving.codecs.npy import array_to_npy, npy_to_inputs
 from serving.errors import TimedOut, UnsupportedMedia
@@ -32,7 +32,7 @@ LARGE_BODY_BYTES = 64_000
 GIVEN_BACK_BYTES = 1_000_000
 """After a body of this size the memory that it took is given back once nothing else is being answered."""
 
-SMALL_CELLS = SMALL_BYTES // 8
+SMALL_CELLS = SMALL_BYTES // NUMBER_BYTES
 """Numbers that are not claimed."""
 
 ENCODED_ROWS = 4096
@@ -132,15 +132,15 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
 
 def _answer_bytes(output: Output, manifest: Manifest, n_rows: int) -> int:
     """Returns about what an answer takes in JSON; of other forms, and of objects, that is near enough."""
-    n_names, n_more = 0, 0
+    name_bytes = 0
     if output.probabilities is not None:
-        n_names = sum(map(len, class_names(manifest.classes))) if manifest.classes else 0
-        n_more = output.probabilities.shape[1] - 2
+        n_more: int = output.probabilities.shape[1] - 2
+        name_bytes = sum(map(len, class_names(manifest.classes or [])))
     else:
         answers = output.values if output.values is not None else output.labels
         assert answers is not None
         n_more = math.prod(answers.shape[1:]) - 1
-    return n_rows * (ENCODED_ROW_BYTES + NUMBER_TEXT_BYTES * n_more + n_names)
+    return n_rows * (ENCODED_ROW_BYTES + NUMBER_TEXT_BYTES * n_more + name_bytes)
 
 
 def held_bytes(inputs: Inputs) -> int:
@@ -227,7 +227,7 @@ async def _off_loop(
         return function(*args)
     try:
         async with asyncio.timeout(deadline - time.perf_counter()):
-            return await request.claim.all.call_aside(request.claim, n_bytes, function, *args)
+            return await request.claim.run_in_turn(n_bytes, function, *args)
     except TimeoutError:
         raise TimedOut from None
 

@@ -65,14 +65,14 @@ def room_for(service: Application, n_bytes: int) -> Iterator[None]:
     assert in_flight.n_bytes == 0
 
 
-async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), 10_000):
-        yield body[start : start + 10_000]
+async def in_pieces(body: bytes, n_bytes: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), n_bytes):
+        yield body[start : start + n_bytes]
 
 
 CASES: dict[str, tuple[int, str, Any, dict[str, str]]] = {
     "a body": (len(BODY) - 1, "/v1/predict", BODY, JSON),
-    "a body of unknown length": (len(BODY) - 1, "/v1/predict", lambda: in_pieces(BODY), JSON),
+    "a body of unknown length": (len(BODY) - 1, "/v1/predict", lambda: in_pieces(BODY, 10_000), JSON),
     "what comes out of a compressed body": (
         len(BODY) - 1,
         "/v1/predict",
@@ -109,13 +109,8 @@ def test_what_finds_no_room_is_told_to_come_again(service: Application, name: st
 
 def test_small_bodies_need_no_room_however_they_come(service: Application) -> None:
     body = json.dumps({"instances": [ROW]}).encode()
-
-    async def byte_by_byte() -> AsyncIterator[bytes]:
-        for start in range(0, len(body), 100):
-            yield body[start : start + 100]
-
     with room_for(service, 0):
-        assert service.post("/v1/predict", content=byte_by_byte(), headers=JSON).status_code == 200
+        assert service.post("/v1/predict", content=in_pieces(body, 100), headers=JSON).status_code == 200
         zipped = JSON | {"content-encoding": "gzip"}
         assert service.post("/v1/predict", content=gzip.compress(body), headers=zipped).status_code == 200
 
@@ -126,7 +121,7 @@ def test_a_small_compressed_body_waits_for_no_large_one(service: Application) ->
     in_flight = service.gateway._in_flight
 
     async def main() -> httpx.Response:
-        busy = asyncio.create_task(in_flight.call_aside(Claim(in_flight), 10**9, goes_on.wait))
+        busy = asyncio.create_task(Claim(in_flight).run_in_turn(10**9, goes_on.wait))
         await asyncio.sleep(0)
         try:
             return await service._client.post(
@@ -149,17 +144,17 @@ def test_who_gives_up_leaves_claim_and_turn_to_the_thread() -> None:
         claim.add(60)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await in_flight.call_aside(claim, 10**9, goes_on.wait)
+                await claim.run_in_turn(10**9, goes_on.wait)
         claim.release()
         assert in_flight.n_bytes == 60
         called: list[int] = []
         for _ in range(3):  # who waits for a turn and gives up leaves nothing behind
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
-                    await in_flight.call_aside(other, 10**9, called.append, 1)
-        assert not other.is_kept
+                    await other.run_in_turn(10**9, called.append, 1)
+        assert not other._is_kept
         goes_on.set()
-        await in_flight.call_aside(other, 10**9, called.append, 2)
+        await other.run_in_turn(10**9, called.append, 2)
         assert called == [2]
         assert in_flight.n_bytes == 0
 

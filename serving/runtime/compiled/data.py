@@ -36,7 +36,6 @@ class Columns(NamedTuple):
 
 Data = Columns | Matrix | Sparse
 
-
 Cells = list[Any]
 """One row as Python's own values: numbers, text, None. Its floats are what float64 is to NumPy."""
 

@@ -42,8 +42,7 @@ class Sparse:
         return self.with_values(self.values.astype(dtype))
 
     def _rows(self) -> Iterator[tuple[int, slice]]:
-        starts = self.starts.tolist()
-        for row, (start, stop) in enumerate(itertools.pairwise(starts)):
+        for row, (start, stop) in enumerate(itertools.pairwise(self.starts.tolist())):
             if start < stop:
                 yield row, slice(start, stop)
 

@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.runtime import Output
-from serving.runtime.compiled.data import Columns, Data, NotCompiled, as_validated, check_finite
+from serving.runtime.compiled.data import (
+    Data,
+    NotCompiled,
+    as_validated,
+    check_finite,
+    count_columns,
+)
 from serving.runtime.compiled.estimators.leaves import LeafFinder, LeafSum, Tree, compile_leaves
 from serving.runtime.compiled.nodes import Predictor, compiles_predictor
 
@@ -105,7 +111,7 @@ def check_tree_input(fitted: Any, sample: Data) -> None:
     Raises:
         NotCompiled: another number of columns.
     """
-    n_columns = len(sample.arrays) if isinstance(sample, Columns) else sample.shape[1]
+    n_columns = count_columns(sample)
     if n_columns != fitted.n_features_in_:
         raise NotCompiled("it was fitted on another number of columns")
 

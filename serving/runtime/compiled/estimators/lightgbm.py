@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from serving.runtime import Output
 from serving.runtime.categories import lightgbm_categories
-from serving.runtime.compiled.data import Columns, Data, NotCompiled, as_matrix, is_text
+from serving.runtime.compiled.data import Columns, Data, NotCompiled, as_matrix, count_columns, is_text
 from serving.runtime.compiled.estimators.categories import (
     CodedColumns,
     SetCollector,
@@ -193,7 +193,7 @@ def _compile_estimator(fitted: Any, sample: Data) -> tuple[LightgbmTrees, str]:
 
 
 def _compile_trees(booster: Any, sample: Data) -> tuple[LightgbmTrees, str]:
-    n_columns = len(sample.arrays) if isinstance(sample, Columns) else sample.shape[1]
+    n_columns = count_columns(sample)
     # An array has the codes themselves.
     kinds = [column_kind(array) for array in sample.arrays] if isinstance(sample, Columns) else None
     coded = code_columns(lightgbm_categories(booster, kinds) if kinds else {}, sample)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from serving.runtime import Output
 from serving.runtime.categories import xgboost_categories
-from serving.runtime.compiled.data import Columns, Data, NotCompiled, filled, is_text
+from serving.runtime.compiled.data import Columns, Data, NotCompiled, count_columns, filled, is_text
 from serving.runtime.compiled.estimators.categories import (
     CodedColumns,
     SetCollector,
@@ -282,7 +282,7 @@ def _to_tree(tree: dict[str, Any], sets: SetCollector) -> Tree:
 
 
 def _code_columns(booster: Any, sample: Data, n_features: int) -> CodedColumns | None:
-    n_columns = len(sample.arrays) if isinstance(sample, Columns) else sample.shape[1]
+    n_columns = count_columns(sample)
     if n_columns != n_features:
         raise NotCompiled("it was fitted on another number of columns")
     if not isinstance(sample, Columns):

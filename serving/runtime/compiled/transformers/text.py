@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from serving.runtime.compiled.data import Columns, Data, NotCompiled, as_validated, check_finite, filled
 from serving.runtime.compiled.nodes import Transformer, compiles_transformer
-from serving.runtime.compiled.sparse import Sparse
+from serving.runtime.compiled.sparse import Sparse, side_by_side
 
 _BLANKS = re.compile(r"\s\s+")
 
@@ -32,9 +32,7 @@ class WordWeights(Transformer):
         if not isinstance(data, Sparse):
             matrix = as_validated(data)
             check_finite(matrix)
-            rows, columns = np.nonzero(matrix)
-            starts = np.concatenate(([0], np.bincount(rows, minlength=len(matrix)).cumsum()))
-            data = Sparse(matrix[rows, columns], columns, starts, matrix.shape[1])
+            data = side_by_side([matrix])
         values = data.values.astype(data.dtype if data.dtype in (np.float64, np.float32) else np.float64)
         if self.is_sublinear:
             np.log(values, values)

@@ -12,6 +12,7 @@ from serving.runtime.compiled.data import (
     Data,
     NotCompiled,
     concatenate,
+    count_columns,
     count_rows,
     filled,
     select,
@@ -260,7 +261,7 @@ def _positions(indices: list[int], fitted_names: Any, sample: Data) -> list[int]
 @compiles_transformer("sklearn.FeatureUnion")
 def compile_feature_union(fitted: Any, sample: Data) -> Transformer:
     """Compiles a FeatureUnion: every branch takes all columns."""
-    n_columns = len(sample.arrays) if isinstance(sample, Columns) else sample.shape[1]
+    n_columns = count_columns(sample)
     everything = list(range(n_columns))
     weights = fitted.transformer_weights or {}
     _check_weights(weights)
