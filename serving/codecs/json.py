@@ -151,12 +151,13 @@ def check_row_count(n_rows: int, max_rows: int) -> None:
         raise PayloadTooLarge(f"{n_rows} rows are more than the limit of {max_rows} (SERVING_MAX_ROWS)")
 
 
-def parse_json(body: Body, offset: int | None = None) -> Any:
+def parse_json(body: Body, offset: int | None = None, mistake: str | None = None) -> Any:
     """Parses JSON, with `NotFinite` for NaN, Infinity and numbers that no double can hold.
 
     Args:
         body: the text.
         offset: of its first byte in what was sent; None where this is all of it.
+        mistake: what to say of wrong syntax where its place in this text means nothing to the caller.
 
     Raises:
         MalformedBody: it is empty or not JSON.
@@ -170,6 +171,8 @@ def parse_json(body: Body, offset: int | None = None) -> Any:
         text = body.decode("utf-8-sig")
         return json.loads(text, parse_constant=NotFinite, parse_int=_parse_int, parse_float=_parse_float)
     except json.JSONDecodeError as error:
+        if mistake is not None:
+            raise MalformedBody(f"the body is not JSON: {mistake}") from None
         where = f"line {error.lineno}, column {error.colno}"
         if offset is not None:
             where = f"byte {offset + len(error.doc[: error.pos].encode(errors='surrogatepass'))}"

@@ -52,10 +52,8 @@ def parse_outline(body: Body, level: int) -> Any:
         end = span.stop + 1
     if sum(map(len, parts)) + len(body) - end > LARGE_BYTES:
         raise PayloadTooLarge(f"the body has more than {LARGE_BYTES} bytes beside its rows")
-    try:
-        document = parse_json(b"".join([*parts, bytes(body[end:])]))
-    except MalformedBody:
-        raise MalformedBody("the body is not JSON: what is around its rows cannot be read") from None
+    around = b"".join([*parts, bytes(body[end:])])
+    document = parse_json(around, mistake="what is around its rows cannot be read")
 
     def restore(value: Any, *, is_params: bool = False) -> Any:
         match value:

@@ -109,6 +109,22 @@ def test_what_lies_between_two_cuts_is_whole_elements(small, elements, piece, in
             assert all(parts)
 
 
+@pytest.mark.parametrize(
+    ("around", "said"),
+    [
+        (b'"params" {}', "the body is not JSON: what is around its rows cannot be read"),
+        (b'"\xff": 1', "the body is not JSON: it is not UTF-8 text"),
+        (b'"params": ' + b"[" * 90_000 + b"]" * 90_000, "the body is nested too deeply"),
+    ],
+)
+def test_what_is_wrong_around_rows_is_told(around, said):
+    rows = b",".join([b'{"c0": 1}'] * 150_000)
+    body = b'{"instances": [' + rows + b"], " + around + b"}"
+    with pytest.raises(MalformedBody) as caught:
+        JsonDecoder(schema_of(DOUBLE), 10**6).predict(body)
+    assert str(caught.value) == said
+
+
 def test_the_cuts_of_a_large_body_are_a_piece_apart():
     body = instances(b'{"c0": 1.5, "c1": "a, \\"b\\\\"}', 3_000_000)
     (span,) = find_long(body, 2)
