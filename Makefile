@@ -30,7 +30,7 @@ test: $(DEV)  ## run the tests (ARGS="-k name" for some of them, ARGS="-n 0" in 
 	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --durations 20 $(ARGS)
 
 soak: $(DEV)  ## run what takes long: promotions under load, simulated canaries, generated rows (ARGS="-k name")
-	SOAK=1 .venv/bin/python -m pytest -m soak -rP $(ARGS)
+	SOAK=1 .venv/bin/python -m pytest -m soak -rP -n $(JOBS) --dist loadfile --durations 20 $(ARGS)
 
 zoo: $(DEV)  ## compare models of every kind with what MLflow says of them, and write docs/compatibility.md (ARGS="name" for some)
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false \

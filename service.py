@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import logging
 import os
@@ -38,7 +39,7 @@ from serving.codecs import limits  # noqa: E402
 from serving.codecs.media_types import JSON  # noqa: E402
 from serving.http.gateway import App, Gateway  # noqa: E402
 from serving.http.greeting import greeting  # noqa: E402
-from serving.model.prepared import STORE_VARIABLE  # noqa: E402
+from serving.model.prepared import STORE_VARIABLE, model_store  # noqa: E402
 from serving.model.sealed import find_sealed  # noqa: E402
 from serving.model.state import State, write_state  # noqa: E402
 from serving.prepare.sync.supervisor import start_sync  # noqa: E402
@@ -50,6 +51,7 @@ from serving.process.in_flight import Claim, InFlight  # noqa: E402
 from serving.process.logs import configure_bentoml, configure_logging  # noqa: E402
 from serving.process.memory import requests_bytes  # noqa: E402
 from serving.process.respawn import replace_ended_workers  # noqa: E402
+from serving.process.sandbox import confine  # noqa: E402
 from serving.process.shutdown import end_gracefully  # noqa: E402
 from serving.protocols import v1  # noqa: E402
 from serving.traffic.router import Router  # noqa: E402
@@ -66,7 +68,8 @@ log = logging.getLogger("serving.service")
 def new_run_directory() -> Path:
     """Returns a new folder for what the processes of one running service share."""
     folder = Path(tempfile.mkdtemp(prefix="serving-"))
-    (folder / "metrics").mkdir()
+    for name in ("metrics", "tmp"):
+        (folder / name).mkdir()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
@@ -128,11 +131,24 @@ class Worker:
 
     async def start(self) -> None:
         """Starts watching for the model."""
+        self._confine()
         replacing = end_gracefully(router.end, settings.drain_seconds, settings.shutdown_seconds)
         router.start(replacing)
         await router.wait_loaded(LOAD_SECONDS)
         if server_context.worker_index == 1:  # one worker speaks for all
             self._greeting = asyncio.create_task(self._greet())
+
+    def _confine(self) -> None:
+        """Takes the files away that no model needs; before there are other threads, and before there is a model."""
+        if settings.allow_pickle:  # code of the models' own may need any
+            return
+        try:
+            confine([model_store(), *settings.readable_files], Path(RUN_DIRECTORY or "."))
+        except OSError as error:
+            if server_context.worker_index == 1:
+                log.info(
+                    "the system does not limit which files a worker may read (Landlock): %s", error.strerror
+                )
 
     async def _greet(self) -> None:
         """Prints where the service listens once the first model answers."""
@@ -181,6 +197,8 @@ class ModelServer:
             )
         sealed = find_sealed(Path(__file__).parent)
         if sealed is None:
+            with contextlib.suppress(OSError):  # the sync process says why
+                model_store().mkdir(parents=True, exist_ok=True)  # workers may not read what is made later
             start_sync(folder)
             return
         store, tag = sealed

@@ -5,6 +5,7 @@ Inner code takes arguments; only `service.py`, the sync process and the scripts 
 
 import difflib
 import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
@@ -141,6 +142,12 @@ class Settings(BaseSettings):
         "",
         description="Types and functions of your own that a model may be made of, `module.Class` with commas between.",
     )
+    readable_paths: str = Field(
+        "",
+        description="Files and folders that code of your own (`preprocessing.py`, trusted types) reads while it answers, with "
+        "commas between. Linux refuses a worker all but these, the prepared models and what Python is installed in; "
+        "where pickles are allowed it refuses nothing.",
+    )
     answer_rows: Literal["same", "any"] = Field(
         "same",
         description="How many results a model may answer: one for each row of the request, or `any` number, as "
@@ -229,6 +236,11 @@ class Settings(BaseSettings):
     def trusted_type_names(self) -> frozenset[str]:
         """The trusted types as a set."""
         return frozenset(filter(None, (name.strip() for name in self.trusted_types.split(","))))
+
+    @property
+    def readable_files(self) -> list[Path]:
+        """The readable paths as a list."""
+        return [Path(path.strip()).expanduser() for path in self.readable_paths.split(",") if path.strip()]
 
     @property
     def cors_origin_names(self) -> list[str]:

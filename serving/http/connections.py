@@ -18,8 +18,8 @@ LOG_SECONDS = 60
 OPEN_FILES = Path("/proc/self/fd")
 """Source: proc_pid_fd(5)."""
 
-SPARE_DESCRIPTORS = 32
-"""File descriptors that are left to everything but connections: models, metrics, threads."""
+SPARE_DESCRIPTORS = 96
+"""File descriptors that are left to everything but connections: models, metrics, threads, the sandbox."""
 
 IDLE_SECONDS = 1
 """A connection that was opened or answered less long ago may have its next request under way."""

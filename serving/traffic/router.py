@@ -305,7 +305,7 @@ class Router:
         try:
             model = loading.result()
         except Exception as error:
-            why = f"cannot be loaded: {type(error).__name__}; the log has the trace"
+            why = why_not_loaded(error)
             if self._broken.get(tag) != why:
                 log.exception("%s cannot be loaded", tag)
             self._broken[tag] = why
@@ -348,3 +348,13 @@ def _let_go(loading: "asyncio.Future[LoadedModel]") -> None:
     """Forgets a model that was loaded in vain."""
     if loading.exception() is None:
         loading.result().retire()
+
+
+def why_not_loaded(error: Exception) -> str:
+    """Returns the words that say why a prepared model cannot be used."""
+    if isinstance(error, PermissionError):
+        return (
+            "cannot be loaded: PermissionError; the log of the worker has the trace; SERVING_READABLE_PATHS names the "
+            "files that a worker may read"
+        )
+    return f"cannot be loaded: {type(error).__name__}; the log of the worker has the trace"

@@ -208,6 +208,7 @@ def test_a_sealed_image_gives_the_models_own_numbers(images: dict[str, int], reg
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
         for line in container.log.splitlines():
             json.loads(line)
+        assert "Landlock" not in container.log, "workers may read every file"
 
 
 def test_a_live_image_follows_a_promotion_and_ends_without_a_lost_request(
@@ -237,6 +238,7 @@ def test_a_live_image_follows_a_promotion_and_ends_without_a_lost_request(
         assert answered > 20
         for line in container.log.splitlines():
             json.loads(line)
+        assert "Landlock" not in container.log, "workers may read every file"
 
 
 def test_a_container_of_1_gib_outlives_whatever_it_is_sent(

@@ -27,6 +27,7 @@ SENTENCES = (
     "_storage_error",
     "why_not_predicted",
     "load",
+    "why_not_loaded",
 )
 """Functions that return a part of such a message."""
 
