@@ -61,6 +61,7 @@ def test_many_promotions_under_load_fail_no_request(versions: Registry, tmp_path
                 wait_answering(service, version)
                 if n in (9, N_PROMOTIONS - 1):
                     memory.append(memory_mb(service))
+        print_figures(f"{N_PROMOTIONS} promotions", clients, memory)
         assert clients.wrong == []
         assert min(clients.answered["1"], clients.answered["2"]) > N_PROMOTIONS
         assert workers(service) == pids, "a worker was started again"
@@ -70,6 +71,14 @@ def test_many_promotions_under_load_fail_no_request(versions: Registry, tmp_path
 def memory_mb(service: Service) -> float:
     """Of all workers."""
     return sum(map(resident_mb, workers(service)))
+
+
+def print_figures(what: str, clients: Clients, memory_mb: list[float]) -> None:
+    """For `make soak`, which shows what passed tests print."""
+    print(
+        f"{what}: {clients.answered.total()} requests, {len(clients.wrong)} wrong; "
+        f"workers {memory_mb[0]:.0f} MB, at the end {memory_mb[-1]:.0f} MB"
+    )
 
 
 def runtime(service: Service) -> str:
@@ -96,6 +105,7 @@ def test_promotions_between_runtimes_fail_no_request_and_leave_no_memory_behind(
                 assert runtime(service) == runtimes[version]
                 if version == "1":
                     memory.append(memory_mb(service))
+        print_figures(f"{N_PROMOTIONS_BETWEEN_RUNTIMES} promotions between runtimes", clients, memory)
         assert clients.wrong == []
         assert min(clients.answered[version] for version in runtimes) > N_PROMOTIONS_BETWEEN_RUNTIMES
         assert workers(service) == pids, "a worker was started again"
@@ -118,6 +128,7 @@ def test_ever_new_versions_leave_neither_memory_nor_files_behind(tmp_path: Path)
                 registry.promote(version)
                 wait_answering(service, version)
                 memory.append(memory_mb(service))
+        print_figures(f"{N_NEW_VERSIONS} new versions", clients, memory)
         assert clients.wrong == []
         assert set(clients.answered) == {"1", *versions}
         assert workers(service) == pids, "a worker was started again"
@@ -210,6 +221,7 @@ def test_the_sync_process_may_be_killed_at_any_point_of_a_preparation(tmp_path: 
                     lambda sync=sync: sync not in child_processes(service.process.pid, SYNC), 30, "it is gone"
                 )
             wait_answering(service, version)
+        print(f"{N_KILLS} kills: {clients.answered.total()} requests, {len(clients.wrong)} wrong")
         assert clients.wrong == []
         assert len(killed) == N_KILLS
 
