@@ -41,17 +41,17 @@ from serving.http.gateway import App, Gateway  # noqa: E402
 from serving.http.greeting import greeting  # noqa: E402
 from serving.model.prepared import STORE_VARIABLE, model_store  # noqa: E402
 from serving.model.sealed import find_sealed  # noqa: E402
-from serving.model.state import State, write_state  # noqa: E402
+from serving.model.state import State, make_wake_pipe, write_state  # noqa: E402
 from serving.prepare.sync.supervisor import start_sync  # noqa: E402
 from serving.process.bentoml_options import ignored_options  # noqa: E402
-from serving.process.control_sockets import use_unix_sockets  # noqa: E402
+from serving.process.control_sockets import remove_unix_sockets, use_unix_sockets  # noqa: E402
 from serving.process.garbage_collector import give_back_blocks  # noqa: E402
 from serving.process.heartbeat import watch_over_workers  # noqa: E402
 from serving.process.in_flight import Claim, InFlight  # noqa: E402
 from serving.process.logs import configure_bentoml, configure_logging  # noqa: E402
 from serving.process.memory import requests_bytes  # noqa: E402
 from serving.process.respawn import replace_ended_workers  # noqa: E402
-from serving.process.sandbox import confine  # noqa: E402
+from serving.process.sandbox import WRITABLE, confine, without_secrets  # noqa: E402
 from serving.process.shutdown import end_gracefully  # noqa: E402
 from serving.protocols import v1  # noqa: E402
 from serving.traffic.router import Router  # noqa: E402
@@ -65,11 +65,16 @@ if settings.log_format == "json":
 log = logging.getLogger("serving.service")
 
 
+IS_CONFINED = sys.platform == "linux" and not settings.allow_pickle
+"""Whether workers give up files and log-ins; code that models bring along may need any."""
+
+
 def new_run_directory() -> Path:
     """Returns a new folder for what the processes of one running service share."""
     folder = Path(tempfile.mkdtemp(prefix="serving-"))
-    for name in ("metrics", "tmp"):
+    for name in WRITABLE:
         (folder / name).mkdir()
+    make_wake_pipe(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
@@ -139,15 +144,24 @@ class Worker:
             self._greeting = asyncio.create_task(self._greet())
 
     def _confine(self) -> None:
-        """Takes the files away that no model needs; before there are other threads, and before there is a model."""
-        if settings.allow_pickle:  # code of the models' own may need any
+        """Takes from this worker what its models do not need, before there is one."""
+        run_directory = Path(RUN_DIRECTORY or ".")
+        remove_unix_sockets(run_directory)
+        if not IS_CONFINED:
             return
+        is_first = server_context.worker_index == 1
+        for path in settings.readable_files:
+            if is_first and not path.exists():
+                log.warning("SERVING_READABLE_PATHS: there is no %s", path)
         try:
-            confine([model_store(), *settings.readable_files], Path(RUN_DIRECTORY or "."))
+            # The folder above the store: the store itself may be deleted, and is made anew.
+            confine([model_store().parent, *settings.readable_files], run_directory)
         except OSError as error:
-            if server_context.worker_index == 1:
-                log.info(
-                    "the system does not limit which files a worker may read (Landlock): %s", error.strerror
+            if is_first:
+                log.warning(
+                    "workers may read every file that this user may: the kernel has no Landlock, or does not let it be "
+                    "used (%s)",
+                    error.strerror,
                 )
 
     async def _greet(self) -> None:
@@ -186,7 +200,7 @@ class ModelServer:
             sys.exit(f"error: no folder can be made for temporary files (TMPDIR): {error}")
         os.environ[RUN_DIRECTORY_VARIABLE] = str(folder)
         use_unix_sockets(folder)
-        replace_ended_workers()
+        replace_ended_workers(without_secrets if IS_CONFINED else dict)
         watch_over_workers(folder, settings.request_timeout_seconds + GRACE_SECONDS)
         for name, near in unknown_variables().items():
             hint = f"; did you mean {near}?" if near else ""

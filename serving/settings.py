@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SERVING_"
@@ -144,9 +144,9 @@ class Settings(BaseSettings):
     )
     readable_paths: str = Field(
         "",
-        description="Files and folders that code of your own (`preprocessing.py`, trusted types) reads while it answers, with "
-        "commas between. Linux refuses a worker all but these, the prepared models and what Python is installed in; "
-        "where pickles are allowed it refuses nothing.",
+        description="Absolute paths, with commas between, of what code of your own (`preprocessing.py`, trusted types) "
+        "reads while it answers; of a file that is replaced now and then, its folder. On Linux workers may read "
+        "these, the prepared models, Python's libraries and little else, unless `SERVING_ALLOW_PICKLE` is set.",
     )
     answer_rows: Literal["same", "any"] = Field(
         "same",
@@ -232,6 +232,13 @@ class Settings(BaseSettings):
         "`*` is any.",
     )
 
+    @field_validator("readable_paths")
+    @classmethod
+    def _paths_are_absolute(cls, value: str) -> str:
+        if any(not path.strip().startswith("/") for path in value.split(",") if path.strip()):
+            raise ValueError("each path begins with /")
+        return value
+
     @property
     def trusted_type_names(self) -> frozenset[str]:
         """The trusted types as a set."""
@@ -240,7 +247,7 @@ class Settings(BaseSettings):
     @property
     def readable_files(self) -> list[Path]:
         """The readable paths as a list."""
-        return [Path(path.strip()).expanduser() for path in self.readable_paths.split(",") if path.strip()]
+        return [Path(path.strip()) for path in self.readable_paths.split(",") if path.strip()]
 
     @property
     def cors_origin_names(self) -> list[str]:

@@ -146,6 +146,14 @@ def wake_path(run_directory: Path) -> Path:
     return run_directory / "wake"
 
 
+def make_wake_pipe(run_directory: Path) -> Path:
+    """Returns the pipe, which is made if there is none."""
+    pipe = wake_path(run_directory)
+    if not pipe.exists():
+        os.mkfifo(pipe, 0o600)
+    return pipe
+
+
 def wake(run_directory: Path) -> None:
     """Makes the sync process ask the registry at once, if it is there and not awake already."""
     with contextlib.suppress(OSError):

@@ -7,6 +7,9 @@ MAX_PATH_BYTES = 100
 """Of a socket's path, with some to spare. Source: sun_path of unix(7), 108 bytes."""
 
 
+SOCKETS = ("control", "events")
+
+
 def use_unix_sockets(folder: Path) -> None:
     """Lets the process manager that this process starts next listen in a folder instead of on two TCP ports.
 
@@ -19,7 +22,7 @@ def use_unix_sockets(folder: Path) -> None:
     """
     from bentoml._internal.utils import circus
 
-    paths = {name: folder / name for name in ("control", "events")}
+    paths = {name: folder / name for name in SOCKETS}
     if any(len(bytes(path)) > MAX_PATH_BYTES for path in paths.values()):
         return
     start = circus.Arbiter.__init__
@@ -29,3 +32,9 @@ def use_unix_sockets(folder: Path) -> None:
         start(self, *args, **options)
 
     circus.Arbiter.__init__ = start_here  # type: ignore[method-assign]  # it has no argument for them
+
+
+def remove_unix_sockets(folder: Path) -> None:
+    """Lets nobody connect to the process manager any more: what a worker can reach, its model can."""
+    for name in SOCKETS:
+        (folder / name).unlink(missing_ok=True)

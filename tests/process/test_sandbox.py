@@ -19,6 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 from serving.process import sandbox
 from tests.support.environment import ROOT, wait_until
 from tests.support.models import REQUIREMENTS, fill_registry, register, tracking
+from tests.support.processes import WORKER, child_processes, run_directory
 from tests.support.services import running_service
 
 
@@ -45,9 +46,14 @@ attempts = {
     "given": lambda: (given / "file").read_bytes(),
     "write to given": lambda: (given / "file").write_bytes(b""),
     "make beside given": lambda: (given / "new").mkdir(),
-    "run directory": lambda: (run_directory / "new").write_bytes(b""),
-    "rename in it": lambda: (run_directory / "new").rename(run_directory / "tmp" / "new"),
-    "rename out of it": lambda: (run_directory / "tmp" / "new").rename(given / "new"),
+    "read the run directory": lambda: (run_directory / "file").read_bytes(),
+    "write to the run directory": lambda: (run_directory / "new").write_bytes(b""),
+    "report": lambda: (run_directory / "workers" / "new").write_bytes(b""),
+    "rename": lambda: (run_directory / "workers" / "new").rename(run_directory / "tmp" / "new"),
+    "rename outwards": lambda: (run_directory / "tmp" / "new").rename(given / "new"),
+    "own code": lambda: Path("service.py").read_bytes(),
+    "hidden in the checkout": lambda: Path(".gitignore").read_bytes(),
+    "list the checkout": lambda: os.listdir("."),
     "temporary": lambda: Path(tempfile.mkdtemp(), "new").write_bytes(b""),
     "outside": lambda: (outside / "file").read_bytes(),
     "list outside": lambda: os.listdir(outside),
@@ -91,14 +97,24 @@ def test_what_is_given_is_read_the_run_directory_is_written_and_the_rest_is_out_
     for folder in folders:
         folder.mkdir()
         (folder / "file").write_bytes(b"secret")
-    (tmp_path / "run" / "tmp").mkdir()
+    for name in sandbox.WRITABLE:
+        (tmp_path / "run" / name).mkdir()
     done = subprocess.run(
         [sys.executable, "-c", TRY, *map(str, folders)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     found = json.loads(done.stdout)
     assert {name for name, is_allowed in found.items() if is_allowed} == {
-        *("given", "run directory", "rename in it", "temporary", "open files", "memory", "library"),
-        *("import", "certificates", "nothing", "semaphore"),
+        *(
+            "given",
+            "read the run directory",
+            "report",
+            "rename",
+            "temporary",
+            "open files",
+            "memory",
+            "library",
+        ),
+        *("own code", "list the checkout", "import", "certificates", "nothing", "semaphore"),
     }
     assert (tmp_path / "outside" / "file").read_bytes() == b"secret"
 
@@ -145,11 +161,22 @@ def test_a_worker_reads_the_files_of_the_setting_and_no_others(tmp_path: Path):
             SERVING_MODEL_NAME="reader",
             SERVING_ALLOW_PICKLE="",
             SERVING_TRUSTED_TYPES=f"{__name__}.add_from_file",
-            SERVING_READABLE_PATHS=str(tmp_path / "0"),
+            SERVING_READABLE_PATHS=f"{tmp_path / '0'},/missing",
+            MLFLOW_TRACKING_PASSWORD="swordfish",
         ) as service,
         tracking(uri),
     ):
         service.wait_ready()
+        (worker,) = child_processes(service.process.pid, WORKER)
+        statuses = [file.read_text() for file in Path(f"/proc/{worker}/task").glob("*/status")]
+        assert len(statuses) > 1
+        assert all("\nNoNewPrivs:\t1\n" in status for status in statuses), "a thread is not confined"
+        variables = Path(f"/proc/{worker}/environ").read_bytes()
+        assert b"SERVING_MODEL_NAME" in variables
+        assert b"swordfish" not in variables
+        directory = run_directory(service.process.pid)
+        assert directory is not None
+        assert not (directory / "control").exists(), "the process manager can be reached"
         answer = service.predict(X[:3].tolist())
         np.testing.assert_allclose(
             [one["value"] for one in answer["predictions"]], models["1"].predict(X[:3]), rtol=1e-12
@@ -162,4 +189,6 @@ def test_a_worker_reads_the_files_of_the_setting_and_no_others(tmp_path: Path):
         (refused,) = wait_until(refusals, 60, "the second version is refused")
         assert "SERVING_READABLE_PATHS" in refused["reason"]
         assert service.predict(X[:1].tolist())["model"]["version"] == "1"
+    assert "there is no /missing" in service.log
     assert "Landlock" not in service.log
+    assert "are not in it" not in service.log

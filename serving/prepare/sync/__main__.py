@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from serving.model.state import wake_path
+from serving.model.state import make_wake_pipe
 from serving.prepare.sync.synchronizer import Synchronizer
 from serving.process.logs import configure_logging
 from serving.settings import load_settings
@@ -23,11 +23,8 @@ class Alarm:
     """What the process sleeps on: a named pipe that others write to."""
 
     def __init__(self, run_directory: Path) -> None:
-        file = wake_path(run_directory)
-        if not file.exists():
-            os.mkfifo(file)
         # For writing, too: a pipe without a writer would be at its end, and never silent.
-        self._pipe = os.open(file, os.O_RDWR | os.O_NONBLOCK)
+        self._pipe = os.open(make_wake_pipe(run_directory), os.O_RDWR | os.O_NONBLOCK)
 
     def wait(self, seconds: float) -> bool:
         """Returns False after so long, or True once somebody has written."""
