@@ -10,6 +10,7 @@ JOBS ?= 4
 SERVING := .venv/serving.stamp
 DEV := .venv/dev.stamp
 DEPLOY := .venv/deploy.stamp
+AZURITE := .venv/azurite.stamp
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
@@ -68,9 +69,9 @@ test-manifests: $(DEV)  ## run the tests of k8s/, compose.yaml and monitoring/ o
 test-container: $(DEV)  ## build both kinds of image, and try them in a container engine
 	.venv/bin/python -m pytest tests/container -s $(ARGS)
 
-image: $(SERVING)  ## build the image: live, or with MODEL_VERSION=3 sealed (TAG=name:tag)
+image: $(SERVING)  ## build the image: live, or with MODEL_VERSION=3 sealed (TAG=name:tag STORES=gcs,azure)
 	@.venv/bin/python scripts/build_image.py $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION)) \
-		$(if $(TAG),--tag $(TAG))
+		$(if $(TAG),--tag $(TAG)) $(if $(STORES),--stores $(STORES))
 
 rules:  ## write monitoring/prometheus/rules.yaml into the PrometheusRule of k8s/components/monitoring
 	@{ sed '/^spec:$$/q' $(PROMETHEUS_RULE); sed -n '/^groups:/,$$p' monitoring/prometheus/rules.yaml | sed 's/^./  &/'; } \
@@ -85,6 +86,8 @@ bench: $(SERVING)  ## measure this against other servers, for half an hour (ARGS
 lock:  ## write requirements/*.txt anew from *.in (LOCK_ARGS=--upgrade for newer versions)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	$(LOCK) requirements/serving.in -o requirements/serving.txt
+	$(LOCK) requirements/gcs.in -o requirements/gcs.txt
+	$(LOCK) requirements/azure.in -o requirements/azure.txt
 	$(LOCK) requirements/deploy.in -o requirements/deploy.txt
 	$(LOCK) requirements/dev.in -o requirements/dev.txt
 	$(LOCK) -c requirements/serving.txt requirements/sealed.in -o requirements/sealed.txt
@@ -116,6 +119,11 @@ $(SERVING): requirements/serving.txt
 $(DEV): requirements/dev.txt requirements/serving.txt
 	$(call install,$<)
 	@touch $(SERVING) $@
+
+# An Azure Blob Storage for the tests of artifact stores. Its dependencies are those of a day.
+$(AZURITE): | $(DEV)
+	@npm install --silent --no-save --no-package-lock --before=2026-11-20 --prefix .venv/azurite azurite@3.37.0
+	@touch $@
 
 $(DEPLOY): requirements/deploy.txt requirements/serving.txt
 	$(call install,$<)

@@ -33,14 +33,17 @@ SERVING = (
 PREPARING = (
     "serving.prepare.__main__",
     "serving.prepare.build",
+    "serving.prepare.registry.artifacts",
     "serving.prepare.registry.client",
     "mlflow.sklearn",
     "sklearn.ensemble",
     "sklearn.pipeline",
     "skops.io",
     "onnx",
+    "boto3",
+    "s3transfer",
 )
-ABSENT = {"joblib", "mlflow", "sklearn", "skops", "onnx", "pandas"}
+ABSENT = {"boto3", "joblib", "mlflow", "sklearn", "skops", "onnx", "pandas", "s3transfer"}
 """Libraries that a sealed image of a compiled model does not have."""
 
 for name in (*PROCESSES, *SERVING):

@@ -23,6 +23,12 @@ find pygments/lexers pygments/styles -name '[a-z]*.py' -delete
 rm -f onnxruntime/capi/libonnxruntime.so*
 rm -rf onnxruntime/transformers onnxruntime/quantization onnxruntime/tools onnxruntime/datasets
 
+# AWS: of some 400 services, S3 and those that log in to it. 26 MB.
+if [ -d botocore/data ]; then
+    find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin \
+        -exec rm -rf {} +
+fi
+
 # Tests, sources and headers of everybody.
 find . -depth -type d \( -name tests -o -name test \) ! -path './mlflow/*' -exec rm -rf {} +
 find . -type f \( -name conftest.py -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.c' -o -name '*.h' -o -name '*.hpp' \

@@ -2,6 +2,7 @@
 
     python scripts/build_image.py                              # live: pulls its model from the registry
     python scripts/build_image.py --model-version 3            # sealed: version 3 of SERVING_MODEL_NAME is inside
+    python scripts/build_image.py --stores gcs,azure           # with the clients of these artifact stores, beside S3's
     python scripts/build_image.py --tag registry/churn:1.2 --dry-run
 
 A sealed image asks no registry and starts without a network. Of a compiled model it holds neither mlflow nor
@@ -34,6 +35,9 @@ from serving.settings import Settings, SettingsError, load_settings  # noqa: E40
 SEALED_REQUIREMENTS = "requirements/sealed.txt"
 """What a compiled model needs; anything else needs the library that trained it, and all of `serving.txt`."""
 
+STORES = ("gcs", "azure")
+"""Artifact stores with requirements of their own in `requirements/`; those of S3 are in `serving.txt`."""
+
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
@@ -44,8 +48,31 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--tag", help="of the image (mlflow-model-server:REVISION, or MODEL:VERSION if sealed)"
     )
+    parser.add_argument(
+        "--stores",
+        type=store_names,
+        default=(),
+        metavar="NAMES",
+        help=f"install the clients of these artifact stores, too: {', '.join(STORES)}",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the commands, and run none")
     return parser.parse_args(arguments)
+
+
+def store_names(text: str) -> tuple[str, ...]:
+    """Reads names with commas between.
+
+    Raises:
+        ArgumentTypeError: one of them is unknown.
+    """
+    names = tuple(filter(None, (name.strip() for name in text.split(","))))
+    unknown = [name for name in names if name not in (*STORES, "s3")]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"unknown store {', '.join(unknown)}: expected {', '.join(STORES)}; s3 is in every live image, and "
+            "mlflow-artifacts: and local paths need no client"
+        )
+    return names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings()
         prepared = None
         if options.model_version is not None:
+            if options.stores:
+                raise LifecycleError("--stores: a sealed image asks no artifact store; leave it out")
             prepared = prepare_version(settings, options.model_version)
         return build(options, prepared)
     except (LifecycleError, SettingsError, PrepareError) as error:
@@ -85,8 +114,19 @@ def build(options: argparse.Namespace, prepared: Prepared | None) -> int:
         if prepared
         else f"mlflow-model-server:{revision}"
     )
-    with tempfile.NamedTemporaryFile("w", dir=ROOT, prefix="bentofile-", suffix=".yaml") as file:
-        yaml.safe_dump(bentofile(prepared), file, sort_keys=False)
+    with (
+        tempfile.NamedTemporaryFile("w", dir=ROOT, prefix="bentofile-", suffix=".yaml") as file,
+        tempfile.NamedTemporaryFile("w", dir=ROOT, prefix="requirements-", suffix=".txt") as requirements,
+    ):
+        content = bentofile(prepared)
+        if options.stores:
+            # They have the same versions, of packages that are in several, too: `make lock`.
+            for name in ("serving", *STORES):
+                if name in ("serving", *options.stores):
+                    requirements.write((ROOT / f"requirements/{name}.txt").read_text())
+            requirements.flush()
+            content["python"]["requirements_txt"] = Path(requirements.name).name
+        yaml.safe_dump(content, file, sort_keys=False)
         file.flush()
         bento = _run(options, ["bentoml", "build", "-f", Path(file.name).name, "-o", "tag"], ROOT)
     if bento is None:

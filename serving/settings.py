@@ -118,6 +118,11 @@ class Settings(BaseSettings):
         description="Megabytes (10^6 bytes) that preparing may take; where it is not set, nine tenths of what is left "
         "in the container, or on the machine.",
     )
+    max_model_mb: float = Field(
+        5000,
+        gt=0,
+        description="Megabytes (10^6 bytes) that the files of a version may take in the artifact store.",
+    )
     keep_versions: int = Field(
         5,
         ge=2,

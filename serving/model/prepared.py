@@ -218,6 +218,19 @@ def preparing(model_name: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def fetched_folder(model_name: str, source_key: str) -> Path:
+    """Returns the folder for what is fetched of a version's files, which outlives an attempt that breaks off.
+
+    What was left behind of other versions is removed. Only who prepares the model may call it.
+    """
+    key = hashlib.sha256(source_key.encode()).hexdigest()[:12]
+    fetched = bentoml_home() / "preparing" / f"{store_name(model_name)}@{key}.fetched"
+    for other in fetched.parent.glob(f"{store_name(model_name)}@*.fetched"):
+        if other != fetched:
+            shutil.rmtree(other, ignore_errors=True)
+    return fetched
+
+
 def publish(folder: Path, manifest: Manifest) -> Prepared:
     """Writes the manifest into a finished folder and moves it into the store.
 

@@ -92,7 +92,8 @@ def _storage_error(error: OSError) -> StorageError:
 
 
 def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str | None) -> Prepared:
-    model_folder = pull(resolved, folder / "mlflow", settings)
+    model_folder = folder / "mlflow"
+    pull(resolved, model_folder, settings)
     mlmodel = read_mlmodel(model_folder, resolved)
     schema = schema_of(mlmodel)
     answering = _open_champion(champion)

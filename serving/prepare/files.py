@@ -1,8 +1,6 @@
 """A version's files: pulled from the artifact store, and looked at before anything is made of them."""
 
-import errno
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +9,14 @@ import yaml
 
 from serving.errors import ModelNotFound, ModelRefused, PrepareError
 from serving.model.hook import DIGEST_KEY, preprocessing_digest
+from serving.model.prepared import fetched_folder
 from serving.model.schema import Schema, parse_schema
 from serving.prepare.checks.contents import check_contents
 from serving.prepare.checks.failures import where_raised
 from serving.prepare.checks.gate import check_libraries
 from serving.prepare.checks.plain_data import find_code, needed_types, why_a_pickle_is_code
 from serving.prepare.checks.trust import check_code, check_preprocessing, check_types, untrusted_types
+from serving.prepare.registry.artifacts import fetch
 from serving.prepare.registry.resolution import Resolved
 from serving.runtime.native import HOOK, NativeRuntime, code_folder, load_native, object_file
 from serving.runtime.pickles import Refused
@@ -26,41 +26,22 @@ from serving.settings import Settings
 log = logging.getLogger("serving.prepare")
 
 
-def pull(resolved: Resolved, target: Path, settings: Settings) -> Path:
-    """Returns the folder of a version's files, which it fetches into a new one.
+def pull(resolved: Resolved, target: Path, settings: Settings) -> None:
+    """Fetches a version's files into a new folder.
 
     Raises:
         ModelNotFound: they cannot be fetched.
+        ModelRefused: they must not be.
         OSError: they cannot be written.
     """
-    import mlflow
-
-    target.mkdir()
-    try:
-        path = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"models:/{resolved.name}/{resolved.version}",
-            dst_path=str(target),
-            tracking_uri=settings.tracking_uri,
-            registry_uri=settings.tracking_uri,
-        )
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        # MLflow wraps what its stores raise; a full disk is told by asking the disk.
-        if shutil.disk_usage(target).free < 1_000_000:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise ModelNotFound(
-            f"the artifacts of {resolved.name!r} version {resolved.version} cannot be fetched: "
-            f"{type(error).__name__}; check that its artifact store is reachable from here, with the credentials of "
-            "this service"
-        ) from error
-    model_folder = Path(path)
+    fetched = fetched_folder(resolved.name, resolved.source_key)
+    fetch(resolved, fetched, settings).rename(target)
+    shutil.rmtree(fetched)
     # Bytecode would run instead of the source that is looked at.
-    for cache in list(model_folder.rglob("__pycache__")):
+    for cache in list(target.rglob("__pycache__")):
         shutil.rmtree(cache)
-    for bytecode in list(model_folder.rglob("*.py[co]")):
+    for bytecode in list(target.rglob("*.py[co]")):
         bytecode.unlink()
-    return model_folder
 
 
 def read_mlmodel(folder: Path, resolved: Resolved) -> dict[str, Any]:

@@ -224,7 +224,7 @@ def test_a_live_image_follows_a_promotion_and_ends_without_a_lost_request(
     }
     # The registry's artifacts are files; the container finds them under the same path.
     volume = f"--volume={registry.artifacts}:{registry.artifacts}:ro"
-    with tracking_server(registry, port), running(LIVE, volume, **settings) as container:
+    with tracking_server(registry.uri, port), running(LIVE, volume, **settings) as container:
         began = time.monotonic()
         wait_until(container.is_ready, 180, "it is ready")
         print(f"live: ready {time.monotonic() - began:.1f} s after docker run (pull, gate, compile)")
@@ -252,7 +252,7 @@ def test_a_container_of_1_gib_outlives_whatever_it_is_sent(
         f"--volume={registry.artifacts}:{registry.artifacts}:ro",
         *("--memory", "1g", "--memory-swap", "1g"),
     )
-    with tracking_server(registry, port), running(LIVE, *options, **settings) as container:
+    with tracking_server(registry.uri, port), running(LIVE, *options, **settings) as container:
         wait_until(container.is_ready, 180, "it is ready")
         limit = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"
         assert docker("exec", container.name, "sh", "-c", limit) == str(2**30), "the engine limits its memory"

@@ -1,6 +1,8 @@
 """Names, numbers and paths of the manifests are those of the code."""
 
 import re
+from ipaddress import ip_address, ip_network
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -95,7 +97,7 @@ def test_everybody_asks_that_port(overlay, components):
     for service in of_kind(documents, "Service"):
         assert [(port["name"], port["targetPort"]) for port in service["spec"]["ports"]] == [("http", "http")]
     for policy in of_kind(documents, "NetworkPolicy"):
-        assert all(rule["ports"] == [{"port": "http"}] for rule in policy["spec"]["ingress"])
+        assert all(rule["ports"] == [{"port": "http"}] for rule in policy["spec"].get("ingress", []))
     for monitor in of_kind(documents, "ServiceMonitor"):
         assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == ["http"]
     for ingress in of_kind(documents, "Ingress"):
@@ -173,6 +175,48 @@ def test_the_registrys_port_is_open(overlay):
     (uri,) = {environment_of(one, documents)["MLFLOW_TRACKING_URI"] for one in containers(documents)}
     (policy,) = of_kind(documents, "NetworkPolicy")
     assert urlsplit(uri).port in {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+
+
+def allows(rules: list[dict[str, Any]], address: str, port: int) -> bool:
+    """Whether one of a policy's rules lets packets to an address and port through."""
+    for rule in rules:
+        ports = [one["port"] for one in rule["ports"]]
+        for peer in rule.get("to", [{"ipBlock": {"cidr": "0.0.0.0/0"}}]):
+            block = peer["ipBlock"]
+            inside = [
+                ip_address(address) in ip_network(cidr) for cidr in (block["cidr"], *block.get("except", []))
+            ]
+            if inside[0] and not any(inside[1:]) and port in ports:
+                return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("address", "port"), [("169.254.170.23", 80), ("169.254.169.254", 80), ("169.254.169.252", 988)]
+)
+def test_the_nodes_credentials_are_open_to_pods_with_an_identity_of_their_own_only(address, port):
+    def is_open(*components):
+        policies = of_kind(build("production", *components), "NetworkPolicy")
+        return any(allows(policy["spec"].get("egress", []), address, port) for policy in policies)
+
+    assert not is_open()
+    assert is_open("cloud-identity")
+    policies = of_kind(build("production", "cloud-identity"), "NetworkPolicy")
+    assert not any(allows(policy["spec"].get("egress", []), "169.254.1.1", 80) for policy in policies)
+
+
+def test_callers_of_labelled_namespaces_are_let_in():
+    peers = [
+        peer
+        for policy in of_kind(build("production", "callers"), "NetworkPolicy")
+        for rule in policy["spec"].get("ingress", [])
+        for peer in rule["from"]
+    ]
+    assert {"namespaceSelector": {"matchLabels": {"model-server-caller": "true"}}} in peers
+    assert (
+        "kubectl label namespace shop model-server-caller=true"
+        in (ROOT / "docs" / "kubernetes.md").read_text()
+    )
 
 
 @EVERY_BUILD

@@ -35,12 +35,18 @@ REQUIREMENTS: dict[str, Any] = {"pip_requirements": ["scikit-learn"]}
 """Given, so that MLflow does not import each model once more in a process of its own to find out."""
 
 
-def fill_registry(folder: Path, models: dict[str, Callable[[str], Any]]) -> str:
-    """Makes a registry in the folder and registers the models as `production`; returns its URI."""
+def fill_registry(folder: Path, models: dict[str, Callable[[str], Any]], artifacts: str | None = None) -> str:
+    """Makes a registry in the folder and registers the models as `production`; returns its URI.
+
+    Args:
+        folder: for the registry.
+        models: what logs each, by its name.
+        artifacts: the URI for their files, if they are not to lie beside the registry.
+    """
     uri = copy_registry(once("empty", _make_tables), folder)
     with tracking(uri):
         mlflow.set_experiment(
-            experiment_id=mlflow.create_experiment(EXPERIMENT, (folder / "artifacts").as_uri())
+            experiment_id=mlflow.create_experiment(EXPERIMENT, artifacts or (folder / "artifacts").as_uri())
         )
         for name, log in models.items():
             register(name, log)

@@ -186,14 +186,14 @@ def two_workers(
 
 
 @contextlib.contextmanager
-def tracking_server(registry: Registry, port: int) -> Iterator[None]:
-    """A real `mlflow server` of the registry."""
+def tracking_server(uri: str, port: int, *options: str, **environment: str) -> Iterator[None]:
+    """A real `mlflow server` of the registry at the URI."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-            *("--workers", "1", "--backend-store-uri", registry.uri),
+            *("--workers", "1", "--backend-store-uri", uri, *options),
         ],
-        env=clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        env=clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -45,7 +45,7 @@ def followed(versions: Registry, tmp_path_factory: pytest.TempPathFactory) -> It
     port = free_port()
     versions.promote("1")
     with (
-        tracking_server(versions, port),
+        tracking_server(versions.uri, port),
         Proxy(port).running() as proxy,
         running_service(
             tmp_path_factory.mktemp("followed"),

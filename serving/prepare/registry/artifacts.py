@@ -1,0 +1,192 @@
+"""A version's files, fetched from the artifact store that the registry names.
+
+Files are fetched one by one into a folder that outlives the attempt. One that breaks off, on a slow line or at the
+time limit, leaves those that are complete to the next.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from serving.errors import ModelNotFound, ModelRefused, PrepareError
+from serving.prepare.registry.resolution import Resolved
+from serving.settings import Settings
+
+log = logging.getLogger("serving.prepare")
+
+PROGRESS_SECONDS = 10
+"""Between two lines about a download in the log."""
+
+N_AT_ONCE = 4
+"""Files that are fetched at the same time; MLflow's clients fetch a large one in parts by themselves."""
+
+
+class Store(NamedTuple):
+    """A kind of artifact store."""
+
+    title: str
+    requirements: str | None
+    """The file in `requirements/` that installs its client."""
+
+
+S3, GCS = Store("Amazon S3", "serving"), Store("Google Cloud Storage", "gcs")
+AZURE, HDFS = Store("Azure Storage", "azure"), Store("HDFS", None)
+STORES = {
+    **dict.fromkeys(("s3", "r2", "b2"), S3),
+    "gs": GCS,
+    **dict.fromkeys(("wasbs", "abfss"), AZURE),
+    **dict.fromkeys(("hdfs", "viewfs"), HDFS),
+}
+"""By the scheme of an artifact URI. Source: mlflow.store.artifact.artifact_repository_registry."""
+
+
+def fetch(resolved: Resolved, folder: Path, settings: Settings) -> Path:
+    """Fetches a version's files, but for those that an attempt before this one has fetched; returns their folder.
+
+    Args:
+        resolved: the version.
+        folder: of these files alone; made if it is missing.
+        settings: of the service.
+
+    Raises:
+        ModelNotFound: they cannot be fetched, which may pass.
+        ModelRefused: they are too large, or the store's client is not installed.
+        OSError: they cannot be written.
+    """
+    complete, partial = folder / "complete", folder / "partial"
+    for path in (complete, partial):
+        path.mkdir(parents=True, exist_ok=True)
+    try:
+        _fetch(resolved, complete, partial, settings)
+    except PrepareError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # MLflow wraps what its stores raise; a full disk is told by asking the disk.
+        if shutil.disk_usage(folder).free < 1_000_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise _explain(error, resolved, settings) from error
+    return complete
+
+
+def _fetch(resolved: Resolved, complete: Path, partial: Path, settings: Settings) -> None:
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+
+    uri = f"models:/{resolved.name}/{resolved.version}"
+    repository: Any = ModelsArtifactRepository(uri, settings.tracking_uri, settings.tracking_uri)
+    sizes = dict(list_files(repository))
+    total = sum(sizes.values())
+    if total > settings.max_model_mb * 1e6:
+        raise ModelRefused(
+            f"its files take {total / 1e6:.0f} MB, more than the {settings.max_model_mb:g} that are allowed; log a "
+            "smaller model, or raise SERVING_MAX_MODEL_MB"
+        )
+    missing = [path for path in sizes if not (complete / path).is_file()]
+    if len(missing) < len(sizes):
+        log.info("%d of %d files are here from an attempt before", len(sizes) - len(missing), len(sizes))
+
+    def fetch_one(path: str) -> None:
+        fetched = Path(repository.download_artifacts(path, str(partial)))
+        target = complete / fetched.relative_to(partial)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fetched.replace(target)
+
+    with _progress(f"{resolved.name} version {resolved.version}", complete.parent, total):
+        pool = ThreadPoolExecutor(N_AT_ONCE, thread_name_prefix="fetch")
+        try:
+            list(pool.map(fetch_one, missing))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def list_files(repository: Any, folder: str | None = None) -> Iterator[tuple[str, int]]:
+    """Yields each file in an MLflow artifact repository, and its size in bytes; 0 if the store does not tell it."""
+    for entry in repository.list_artifacts(folder):
+        if entry.is_dir:
+            yield from list_files(repository, entry.path)
+        else:
+            yield entry.path, int(entry.file_size or 0)
+
+
+@contextlib.contextmanager
+def _progress(what: str, folder: Path, total_bytes: int) -> Iterator[None]:
+    """Logs now and then how much of the files is here."""
+    is_over = threading.Event()
+
+    def tell() -> None:
+        while not is_over.wait(PROGRESS_SECONDS):
+            here = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            log.info("fetching %s: %.0f of %.0f MB", what, here / 1e6, total_bytes / 1e6)
+
+    began = time.monotonic()
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        teller.join()
+    log.info("fetched %s: %.1f MB in %.1f s", what, total_bytes / 1e6, time.monotonic() - began)
+
+
+def _explain(error: Exception, resolved: Resolved, settings: Settings) -> PrepareError:
+    store = STORES.get(find_scheme(resolved, settings))
+    if store is not None and any(isinstance(one, ImportError) for one in _causes(error)):
+        cure = (
+            f"pip install -r requirements/{store.requirements}.txt, or build the image with STORES={store.requirements}"
+            if store.requirements
+            else "install libhdfs and Java, or let the tracking server serve the artifacts (mlflow server --serve-artifacts)"
+        )
+        return ModelRefused(
+            f"its files lie in {store.title}, and the client for that is not installed; {cure}"
+        )
+    where = f" from {store.title}" if store else ""
+    return ModelNotFound(
+        f"the artifacts of {resolved.name!r} version {resolved.version} cannot be fetched{where}: {describe(error)}; "
+        "check that its artifact store is reachable from here, with the credentials of this service"
+    )
+
+
+def find_scheme(resolved: Resolved, settings: Settings) -> str:
+    """Returns the scheme of the URI under which a version's files lie; none if the registry does not tell it."""
+    from mlflow import MlflowClient
+
+    with contextlib.suppress(Exception):
+        client = MlflowClient(settings.tracking_uri, settings.tracking_uri)
+        uri = client.get_model_version_download_uri(resolved.name, resolved.version)
+        if uri.startswith("models:/"):  # since MLflow 3, of a model that a run has logged
+            uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
+        return str(uri).partition(":")[0]
+    return ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def describe(error: Exception) -> str:
+    """Returns the type of what a store's client raised, with its code: `ClientError AccessDenied`."""
+    from mlflow.exceptions import MlflowException
+
+    # MLflow wraps some of them.
+    raised = next((one for one in _causes(error) if not isinstance(one, MlflowException)), error)
+    response = getattr(raised, "response", None)
+    code = (
+        response.get("Error", {}).get("Code")  # of botocore
+        if isinstance(response, dict)
+        else getattr(raised, "error_code", None)  # of Azure, Databricks and MLflow
+        or getattr(response, "status_code", None)  # of requests
+        or getattr(raised, "code", None)  # of Google
+    )
+    return f"{type(raised).__name__} {code}" if isinstance(code, int | str) else type(raised).__name__
