@@ -97,7 +97,9 @@ def _compare(
             group, lambda rows: native.predict(rows, {}), lambda rows: compiled.predict(rows, {})
         )
         if _is_rowwise(predictor):
-            comparison.single_rows(group, lambda rows: compiled.predict(rows, {}))
+            comparison.single_rows(
+                group, lambda rows: native.predict(rows, {}), lambda rows: compiled.predict(rows, {})
+            )
             continue
         for row in range(min(group.inputs.n_rows, MAX_SINGLE_ROWS)):
             alone = Group(group.name, take(group.inputs, row, row + 1))
