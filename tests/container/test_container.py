@@ -155,6 +155,8 @@ def test_the_image_says_what_it_is(images: dict[str, int], image: str, registry:
     model = {key: labels.get(f"mlflow.model.{key}") for key in ("name", "version")}
     assert model == ({"name": NAME, "version": "1"} if image == SEALED else {"name": None, "version": None})
     assert docker("image", "inspect", "-f", "{{.Config.User}}", image) == "1034:1034"
+    variables = json.loads(docker("image", "inspect", "-f", "{{json .Config.Env}}", image))
+    assert "BENTOML_DO_NOT_TRACK=True" in variables, "BentoML reports what it is used for"
 
 
 def test_a_sealed_image_serves_without_any_network(images: dict[str, int]) -> None:

@@ -93,14 +93,14 @@ class Service:
 
 
 def _start(
-    folder: Path, env: dict[str, str], bento: Path | None
+    folder: Path, env: dict[str, str], bento: Path | None, python: list[str]
 ) -> tuple[subprocess.Popen[bytes], int, Path]:
     port = free_port()
     log_file = folder / f"service-{port}.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "bentoml", "serve", *([str(bento)] if bento else [])),
+                *(*python, "-m", "bentoml", "serve", *([str(bento)] if bento else [])),
                 *("--port", str(port), "--host", "127.0.0.1"),
             ],
             cwd=bento or ROOT,
@@ -123,7 +123,13 @@ def _wait_alive(process: subprocess.Popen[bytes], port: int) -> None:
 
 @contextlib.contextmanager
 def running_service(
-    folder: Path, bento: Path | None = None, *, is_cold: bool = False, behind: str = "", **environment: str
+    folder: Path,
+    bento: Path | None = None,
+    *,
+    is_cold: bool = False,
+    behind: str = "",
+    python: list[str] | None = None,
+    **environment: str,
 ) -> Iterator[Service]:
     """Runs `bentoml serve` with a model store in `folder`; stops it as Kubernetes would.
 
@@ -131,6 +137,7 @@ def running_service(
         folder: for its model store and its log.
         bento: what is served, instead of this checkout.
         is_cold: whether it prepares every model itself, also those that another service has prepared before.
+        python: the command that runs Python, if it is not the one that runs the tests.
         behind: the registry of SQLite that a tracking server answers from, if one is asked.
         environment: more of its settings.
     """
@@ -150,7 +157,7 @@ def running_service(
     home = Path(env["BENTOML_HOME"])
     if not is_cold:
         take_prepared(home, behind or env.get("MLFLOW_TRACKING_URI", ""))
-    process, port, log_file = _start(folder, env, bento)
+    process, port, log_file = _start(folder, env, bento, python or [sys.executable])
     _wait_alive(process, port)
     service = Service(process, port, log_file, int(env.get("SERVING_WORKERS", "1")))
     try:
