@@ -3,9 +3,12 @@
     python scripts/deploy_image.py staging --image registry.example/model-server:1.2.0
     python scripts/deploy_image.py production --image registry.example/model-server@sha256:… --no-wait
     python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --dry-run
+    python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --write
 
-The overlay's files stay as they are; what is applied is a copy, which the cluster has checked as a whole before. Where
-the overlay has a Rollout, that one is waited for, until all pods are new or it stands at a step: then comes
+With --write the image goes into the manifests, to be committed, and nothing is applied: for Argo CD and Flux, and so that
+the next `kubectl apply -k` brings it, too. Else the files stay as they are; what is applied is a copy, which the cluster
+has checked as a whole before. Only
+the pods of the image that --name says get another one: all others keep what they have in the cluster. Where the overlay has a Rollout, that one is waited for, until all pods are new or it stands at a step: then comes
 scripts/canary.py, as after --no-wait. In the middle of a canary only the stable image is applied, which ends it. With
 --json it tells which image was stable before, to go back to, and whether all pods are `ready` with the new one.
 Exit code 0 when it is applied, and ready or at a step, 1 when it is not, or not in time, 2 with one line on stderr when
@@ -17,7 +20,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,10 @@ from serving.settings import Settings  # noqa: E402  # the same
 MANIFESTS = ROOT / "k8s"
 
 DEPLOYMENT = "model-server"
-"""Whose pods are waited for, and whose image is the one before; or the Rollout's that took them over."""
+"""Whose pods are waited for where the image is in no Deployment."""
+
+PLACEHOLDER = {"newName": "placeholder.invalid/image", "newTag": "told"}
+"""Tells, while the manifests are built, the image that is replaced from others that may be the same."""
 
 
 def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Namespace:
@@ -69,6 +75,7 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be applied, and apply nothing"
     )
+    parser.add_argument("--write", action="store_true", help="write it into the manifests, and apply nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
     return parser.parse_args(arguments)
 
@@ -97,8 +104,7 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
         LifecycleError: nothing was done.
     """
     image, say = options.image, teller(options)
-    manifests = build(options.overlay, options.name, image)
-    documents = [document for document in yaml.safe_load_all(manifests) if document]
+    documents = build(options.overlay, options.name)
     namespace = read_namespace(options.overlay)
     if options.require and not any(one["kind"] == options.require for one in documents):
         raise LifecycleError(
@@ -106,10 +112,21 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
         )
     reference = to_reference(image)
     facts = {"overlay": options.overlay, "namespace": namespace, "image": reference}
+    if options.write:
+        files = [
+            str(file.relative_to(MANIFESTS.parent))
+            for file in set_images(MANIFESTS, options.overlay, options.name, image)
+        ]
+        return DONE, facts | {"done": True, "files": files}, [f"{reference} is in {', '.join(files)}"]
+    kubectl = Kubectl(namespace, options.context)
+    name, others = replace_placeholder(documents, reference)
+    if others and not options.dry_run:
+        for kept in keep_live_images(kubectl, others):
+            say(f"{namespace}: {kept}")
+    manifests = yaml.safe_dump_all(documents, sort_keys=False)
     if options.dry_run:
         return DONE, facts | {"done": False}, [manifests]
-    kubectl = Kubectl(namespace, options.context)
-    workload = find_workload(kubectl, documents, DEPLOYMENT)
+    workload = find_workload(kubectl, documents, name)
     before = workload.stable_image()
     facts["before"] = before
     if trouble := workload.why_not(reference):
@@ -127,7 +144,7 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
     say(f"{namespace}: {reference} is applied; before it was {before or 'none'}")
     if options.no_wait:
         return DONE, facts, []
-    outcome = workload.wait(options.timeout_seconds)
+    outcome = workload.wait(options.timeout_seconds, lambda said: say(f"{namespace}: {said}"))
     facts |= {"ready": outcome.is_ready, "why": outcome.said}
     return DONE if outcome.is_well else FAILED, facts, [f"{namespace}: {outcome.said}"]
 
@@ -163,8 +180,8 @@ def check_taken(kubectl: Kubectl, manifests: str, documents: Sequence[Document],
         raise LifecycleError(f"{namespace}: the cluster does not take it: {last_line(checked.stderr)}")
 
 
-def build(overlay: str, name: str, image: dict[str, str]) -> str:
-    """Returns the manifests of an overlay, with another image.
+def build(overlay: str, name: str) -> list[Document]:
+    """Returns the manifests of an overlay, with `PLACEHOLDER` for the image of that name.
 
     Raises:
         LifecycleError: nothing in them has that image, or kubectl cannot build them.
@@ -172,34 +189,106 @@ def build(overlay: str, name: str, image: dict[str, str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "k8s")
         shutil.copytree(MANIFESTS, copy)
-        n_set = sum(
-            set_image(file, name, image)
-            for file in copy.rglob("kustomization.yaml")
-            if copy / "overlays" not in file.parents or copy / "overlays" / overlay in file.parents
-        )
-        if not n_set:
+        if not set_images(copy, overlay, name, PLACEHOLDER):
             raise LifecycleError(f"no kustomization.yaml has an image of the name {name!r} (--name)")
         built = call(["kubectl", "kustomize", str(copy / "overlays" / overlay)])
     if built.returncode:
         raise LifecycleError(f"k8s/overlays/{overlay} cannot be built: {last_line(built.stderr)}")
-    if to_reference(image) not in built.stdout:
+    if to_reference(PLACEHOLDER) not in built.stdout:
         raise LifecycleError(
             f"k8s/overlays/{overlay} has nothing in it that runs the image {name!r} (--name)"
         )
-    return built.stdout
+    return [document for document in yaml.safe_load_all(built.stdout) if document]
 
 
-def set_image(file: Path, name: str, image: dict[str, str]) -> bool:
-    """Writes an image into a kustomization.yaml that has one of that name; returns whether it has."""
-    content = yaml.safe_load(file.read_text())
-    entries = [entry for entry in content.get("images", []) if entry["name"] == name]
-    for entry in entries:
-        for key in ("newName", "newTag", "digest"):
-            entry.pop(key, None)
-        entry.update(image)
-    if entries:
-        file.write_text(yaml.safe_dump(content, sort_keys=False))
-    return bool(entries)
+def replace_placeholder(
+    documents: Sequence[Document], reference: str
+) -> tuple[str, list[tuple[Document, "Containers"]]]:
+    """Gives the image to the containers that are told; returns their Deployment, and the other containers."""
+    name, others = DEPLOYMENT, []
+    for document in documents:
+        untold = dict(containers_of(document))
+        for path, container in list(untold.items()):
+            if container["image"] == to_reference(PLACEHOLDER):
+                container["image"] = reference
+                del untold[path]
+                if document["kind"] == "Deployment":
+                    name = str(document["metadata"]["name"])
+        if untold:
+            others.append((document, untold))
+    return name, others
+
+
+def keep_live_images(kubectl: Kubectl, others: Sequence[tuple[Document, "Containers"]]) -> Iterator[str]:
+    """Gives containers the image that they have in the cluster; yields a sentence for each document that differs.
+
+    A canary's image is in the cluster only: what the manifests say would take it back.
+
+    Raises:
+        LifecycleError: the cluster cannot be asked.
+    """
+    for document, containers in others:
+        target = f"{document['kind'].lower()}/{document['metadata']['name']}"
+        live = dict(containers_of(kubectl.get(target) or {}))
+        for path, container in containers.items():
+            image = live.get(path, container)["image"]
+            if image != container["image"]:
+                yield f"{target} keeps {image}"
+                container["image"] = image
+
+
+Containers = dict[tuple[str, ...], Document]
+"""By where they are in a manifest: keys, and names of entries in lists."""
+
+
+def containers_of(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Document]]:
+    """Yields each container in a manifest, with where it is."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from containers_of(value, (*path, key))
+    elif isinstance(node, list):
+        for n, entry in enumerate(node):
+            name = str(entry.get("name", n)) if isinstance(entry, dict) else str(n)
+            if path[-1] in ("containers", "initContainers"):
+                yield (*path, name), entry
+            else:
+                yield from containers_of(entry, (*path, name))
+
+
+def set_images(manifests: Path, overlay: str, name: str, image: dict[str, str]) -> list[Path]:
+    """Writes an image into each kustomization.yaml that has one of that name; returns these files.
+
+    Args:
+        manifests: `k8s/`, or a copy of it.
+        overlay: whose files are changed, and those that all overlays share.
+        name: the image's, in `images` of a kustomization.yaml.
+        image: as `parse_image` returns it.
+
+    Raises:
+        LifecycleError: a file cannot be changed in place.
+    """
+    changed = []
+    section = re.compile(r"^images:\n(?:[ -].*\n)+", re.MULTILINE)
+    entry = re.compile(
+        rf"^(?P<indent> *)- name: {re.escape(name)}\n(?:(?P=indent)  \w+: .*\n)*", re.MULTILINE
+    )
+    for file in sorted(manifests.rglob("kustomization.yaml")):
+        if manifests / "overlays" in file.parents and manifests / "overlays" / overlay not in file.parents:
+            continue
+        text = file.read_text()
+        if not any(one["name"] == name for one in yaml.safe_load(text).get("images") or []):
+            continue
+        found = section.search(text)
+        old = found[0] if found else ""
+        fields = "".join(f'\\g<indent>  {key}: "{value}"\n' for key, value in image.items())
+        new = entry.sub(rf"\g<indent>- name: {name}\n{fields}", old)
+        # Comments stay, which a YAML library would lose.
+        text = text.replace(old, new)
+        if {"name": name, **image} not in yaml.safe_load(text)["images"]:
+            raise LifecycleError(f"{file}: `images` is not written as kustomize writes it, `- name: …` first")
+        file.write_text(text)
+        changed.append(file)
+    return changed
 
 
 def to_reference(image: dict[str, str]) -> str:

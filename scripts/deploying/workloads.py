@@ -1,7 +1,8 @@
 """What makes the pods: which image is stable in it, and when it has brought another one to its end."""
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from scripts.deploying.kubectl import Document, Kubectl, last_line
@@ -9,6 +10,15 @@ from scripts.lifecycle import LifecycleError
 
 PAUSE_SECONDS = 5
 """Between two looks at a Rollout."""
+
+
+TIMED_OUT = "timed out waiting"
+"""In what `kubectl rollout status` says at its --timeout; everything else is final."""
+
+LOOK_SECONDS = 30
+"""After which the pods are asked what keeps them, and between two such looks."""
+
+Say = Callable[[str], None]
 
 
 class Outcome(NamedTuple):
@@ -38,8 +48,8 @@ class Workload(Protocol):
             LifecycleError: the cluster cannot be asked.
         """
 
-    def wait(self, seconds: float) -> Outcome:
-        """Waits until it is ready, or stands at a step."""
+    def wait(self, seconds: float, say: Say) -> Outcome:
+        """Waits until it is ready, or stands at a step; says why pods are not ready."""
 
 
 def find_workload(kubectl: Kubectl, documents: Sequence[Document], name: str) -> Workload:
@@ -65,20 +75,50 @@ class Deployment:
         return self._kubectl.get(f"deployment/{self._name}")
 
     def stable_image(self) -> str | None:
-        """See `Workload`."""
+        """See `Workload`: that of the pods that answer, whatever the Deployment asks for."""
         document = self.get()
-        return _image_of(document) if document is not None else None
+        if document is None:
+            return None
+        status = document.get("status", {})
+        if status.get("unavailableReplicas") or status.get("updatedReplicas", 0) < status.get("replicas", 0):
+            found = self._kubectl.get("replicasets", f"--selector={_selector_of(document)}")
+            owned = [one for one in (found or {}).get("items", []) if _is_owned(one, document)]
+            answering = max(owned, key=_n_available, default=None)
+            if answering is not None and _n_available(answering):
+                return _image_of(answering)
+        return _image_of(document)
 
     def why_not(self, image: str) -> str:  # noqa: ARG002  # any may be applied
         """See `Workload`."""
         return ""
 
-    def wait(self, seconds: float) -> Outcome:
+    def wait(self, seconds: float, say: Say) -> Outcome:
         """See `Workload`."""
-        waited = self._kubectl("rollout", "status", f"deployment/{self._name}", f"--timeout={seconds:g}s")
-        if waited.returncode:
-            return Outcome(False, False, last_line(waited.stderr) or "it is not ready")
-        return Outcome(True, True, "its pods are ready")
+        end, said = time.monotonic() + seconds, ""
+        while True:
+            left = max(0, end - time.monotonic())
+            waited = self._kubectl(
+                "rollout", "status", f"deployment/{self._name}", f"--timeout={min(left, LOOK_SECONDS):g}s"
+            )
+            if not waited.returncode:
+                return Outcome(True, True, "its pods are ready")
+            trouble = last_line(waited.stderr) or "it is not ready"
+            keeps = self.what_keeps_pods()
+            if TIMED_OUT not in trouble or left <= LOOK_SECONDS:
+                return Outcome(False, False, f"{trouble}; {keeps}" if keeps else trouble)
+            if keeps and keeps != said:
+                say(keeps)
+                said = keeps
+
+    def what_keeps_pods(self) -> str:
+        """Returns why pods are not ready, as far as the cluster tells."""
+        try:
+            document = self.get()
+            found = self._kubectl.get("pods", f"--selector={_selector_of(document)}") if document else None
+        except LifecycleError as error:
+            return str(error)
+        reasons = Counter(filter(None, map(_what_keeps, (found or {}).get("items", []))))
+        return "; ".join(f"{n} pod{'s' if n > 1 else ''}: {reason}" for reason, n in reasons.items())
 
 
 class Rollout:
@@ -113,9 +153,10 @@ class Rollout:
             return ""
         return f"the Rollout {self._name} {trouble}; the one image that may be applied is the stable one, {stable}"
 
-    def wait(self, seconds: float) -> Outcome:
+    def wait(self, seconds: float, say: Say) -> Outcome:
         """See `Workload`."""
         end, known = time.monotonic() + seconds, "nothing is known of it"
+        look, keeps = time.monotonic() + LOOK_SECONDS, ""
         while True:
             try:
                 document = self._get()
@@ -128,6 +169,11 @@ class Rollout:
             except LifecycleError as error:
                 # A cluster that is silent for a moment has not given up the pods.
                 known = str(error)
+            if time.monotonic() >= look:
+                look += LOOK_SECONDS
+                before, keeps = keeps, self._deployment.what_keeps_pods()
+                if keeps and keeps != before:
+                    say(keeps)
             if time.monotonic() >= end:
                 said = f"the Rollout {self._name} is not ready within {seconds:g} s: {known}"
                 return Outcome(False, False, said)
@@ -186,6 +232,38 @@ def _outcome_of(document: Document) -> Outcome | None:
 def _stable_hash(document: Document) -> str:
     """Returns the hash of the stable pods; nothing before there are any."""
     return str(document.get("status", {}).get("stableRS") or "")
+
+
+def _selector_of(document: Document) -> str:
+    """Returns how kubectl is told the pods of a Deployment."""
+    labels = document["spec"].get("selector", {}).get("matchLabels", {})
+    return ",".join(f"{name}={value}" for name, value in labels.items())
+
+
+def _is_owned(document: Document, by: Document) -> bool:
+    uid = by["metadata"].get("uid")
+    return any(owner["uid"] == uid for owner in document["metadata"].get("ownerReferences", []))
+
+
+def _n_available(replica_set: Document) -> int:
+    return int(replica_set.get("status", {}).get("availableReplicas") or 0)
+
+
+def _what_keeps(pod: Document) -> str:
+    """Returns why a pod is not ready; nothing if it is."""
+    status = pod.get("status", {})
+    conditions = {one["type"]: one for one in status.get("conditions", [])}
+    if conditions.get("Ready", {}).get("status") == "True":
+        return ""
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return f"on no node: {scheduled.get('message') or scheduled.get('reason')}"
+    for container in status.get("containerStatuses", []):
+        state = container.get("state", {})
+        stopped = state.get("waiting") or state.get("terminated")
+        if stopped:
+            return ": ".join(filter(None, [stopped.get("reason"), stopped.get("message")]))
+    return "runs and is not ready; kubectl logs has its last line, and /readyz the reason"
 
 
 def _image_of(document: Document) -> str:

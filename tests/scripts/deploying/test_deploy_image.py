@@ -161,12 +161,136 @@ def change_production(manifests: Path, **change: Any) -> None:
 
 def test_a_component_may_have_an_image_of_its_own(own_manifests: Path):
     change_production(own_manifests, components=["../../components/seldon-canary"])
-    built = build("production", "model-server-canary", parse_image("registry.example/model-server:7"))
-    (seldon,) = [one for one in yaml.safe_load_all(built) if one["kind"] == "SeldonDeployment"]
+    documents = build("production", "model-server-canary")
+    deploy_image.replace_placeholder(documents, "registry.example/model-server:7")
+    (seldon,) = [one for one in documents if one["kind"] == "SeldonDeployment"]
     found = [
         one["componentSpecs"][0]["spec"]["containers"][0]["image"] for one in seldon["spec"]["predictors"]
     ]
     assert found == [BEFORE, "registry.example/model-server:7"]
+
+
+def in_cluster(cluster: dict[str, str], name: str, image: str) -> None:
+    """Gives the cluster a Deployment."""
+    container = {"name": "model-server", "image": image}
+    deployment = {
+        "metadata": {"generation": 4, "uid": name},
+        "spec": {
+            "template": {"spec": {"containers": [container]}},
+            "selector": {"matchLabels": {"is": name}},
+        },
+    }
+    Path(cluster["CLUSTER"], f"deployment-{name}").write_text(json.dumps(deployment))
+
+
+@pytest.mark.parametrize(
+    ("told", "other"), [("model-server-canary", "model-server"), ("model-server", "model-server-canary")]
+)
+def test_another_deployment_keeps_the_image_that_it_has_in_the_cluster(
+    own_manifests: Path, cluster: dict[str, str], run: "Run", told: str, other: str
+):
+    change_production(
+        own_manifests, components=["../../components/monitoring", "../../components/canary-pods"]
+    )
+    in_cluster(cluster, told, "registry.example/model-server:1.1.0")
+    in_cluster(cluster, other, "registry.example/model-server:1.5.0")
+    code, out, _ = run("production", "--image", NEW, "--name", told)
+    assert code == 0
+    assert out.splitlines() == [
+        f"model-server: deployment/{other} keeps registry.example/model-server:1.5.0",
+        f"model-server: {NEW} is applied; before it was registry.example/model-server:1.1.0",
+        "model-server: its pods are ready",
+    ]
+    applied = yaml.safe_load_all(Path(cluster["CALLS"] + ".applied").read_text())
+    found = {
+        one["metadata"]["name"]: one["spec"]["template"]["spec"]["containers"][0]["image"]
+        for one in applied
+        if one["kind"] == "Deployment"
+    }
+    assert found == {told: NEW, other: "registry.example/model-server:1.5.0"}
+    assert f"rollout status deployment/{told} " in calls(cluster)[-1]
+
+
+def test_the_image_before_is_one_that_answered(cluster: dict[str, str], run: "Run", own_manifests: Path):
+    in_cluster(cluster, "model-server", "registry.example/model-server:9.9.9")
+    file = Path(cluster["CLUSTER"], "deployment-model-server")
+    stuck = {"replicas": 4, "updatedReplicas": 1, "unavailableReplicas": 1}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"status": stuck}))
+
+    def replica_set(image: str, n_available: int, owner: str = "model-server") -> dict[str, Any]:
+        return {
+            "metadata": {"ownerReferences": [{"uid": owner}]},
+            "spec": pods(image),
+            "status": {"availableReplicas": n_available},
+        }
+
+    items = [replica_set(BEFORE, 3), replica_set("m:9.9.9", 0), replica_set("m:0", 5, owner="another")]
+    Path(cluster["CLUSTER"], "replicasets").write_text(json.dumps({"items": items}))
+    assert json.loads(run("production", "--image", NEW, "--no-wait", "--json")[1])["before"] == BEFORE
+
+
+def pod(*, ready: str = "False", scheduled: str = "True", **state: Any) -> dict[str, Any]:
+    conditions = [
+        {"type": "Ready", "status": ready},
+        {
+            "type": "PodScheduled",
+            "status": scheduled,
+            "message": "0/3 nodes are available: 3 Insufficient cpu.",
+        },
+    ]
+    return {"status": {"conditions": conditions, "containerStatuses": [{"state": state}]}}
+
+
+def test_what_keeps_the_pods_is_said_while_they_are_waited_for(
+    cluster: dict[str, str], run: "Run", own_manifests: Path, monkeypatch: pytest.MonkeyPatch
+):
+    in_cluster(cluster, "model-server", BEFORE)
+    monkeypatch.setattr(workloads, "LOOK_SECONDS", 0.2)
+    monkeypatch.setenv("STATUS_ERROR", "error: timed out waiting for the condition")
+    waiting = {"reason": "ImagePullBackOff", "message": "not found"}
+    items = [
+        pod(waiting=waiting),
+        pod(waiting=waiting),
+        pod(scheduled="False"),
+        pod(running={}),
+        pod(ready="True"),
+    ]
+    Path(cluster["CLUSTER"], "pods").write_text(json.dumps({"items": items}))
+    code, out, _ = run("production", "--image", NEW, "--timeout-seconds", "1")
+    keeps = (
+        "2 pods: ImagePullBackOff: not found; 1 pod: on no node: 0/3 nodes are available: 3 Insufficient cpu.; "
+        "1 pod: runs and is not ready; kubectl logs has its last line, and /readyz the reason"
+    )
+    assert code == 1
+    assert out.splitlines()[1:] == [
+        f"model-server: {keeps}",
+        f"model-server: error: timed out waiting for the condition; {keeps}",
+    ]
+
+
+def test_an_image_is_written_for_git_and_nothing_else_changes(
+    own_manifests: Path, run: "Run", cluster: dict[str, str]
+):
+    before = {file: file.read_text() for file in own_manifests.rglob("*.yaml")}
+    assert run("production", "--image", f"registry.example/other@{DIGEST}", "--write")[:2] == (
+        0,
+        f"registry.example/other@{DIGEST} is in k8s/overlays/production/kustomization.yaml\n",
+    )
+    assert calls(cluster) == []
+    changed = {file for file in before if file.read_text() != before[file]}
+    assert changed == {own_manifests / "overlays" / "production" / "kustomization.yaml"}
+    (file,) = changed
+    lines = file.read_text().splitlines(), before[file].splitlines()
+    assert [line for line in lines[1] if line not in lines[0]] == [
+        "    newName: registry.example/model-server",
+        '    newTag: "1.0.0"',
+    ]
+    built = build("production", "model-server")
+    assert run("production", "--image", NEW, "--write")[0] == 0
+    assert yaml.safe_load(file.read_text())["images"] == [
+        {"name": "model-server", "newName": "registry.example/model-server", "newTag": "2.0.0"}
+    ]
+    assert build("production", "model-server") == built
 
 
 NEW = "registry.example/model-server:2.0.0"
@@ -329,7 +453,10 @@ def test_a_dry_run_prints_and_asks_no_cluster(deploy: Deploy, cluster: dict[str,
 
 
 def test_pods_that_are_not_ready_in_time_fail(deploy: Deploy):
-    done = deploy("staging", "--image", "registry.example/m:2", STATUS_ERROR="error: timed out waiting")
+    done = deploy(
+        *("staging", "--image", "registry.example/m:2", "--timeout-seconds", "1"),
+        STATUS_ERROR="error: timed out waiting",
+    )
     assert (done.returncode, done.stdout.splitlines()[-1]) == (
         1,
         "model-server-staging: error: timed out waiting",
