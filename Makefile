@@ -22,9 +22,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .PHONY: serve test soak zoo fuzz test-container test-manifests image rules lint sbom audit deploy-tools bench demo-promotion lock lock-bench clean help
 
-serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo where there is none
-	@.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
-		|| echo "serving all the same: not ready until the registry has a model"
+serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); without MLFLOW_TRACKING_URI, or with DEMO=1, trains a demo
+	@if [ -z "$${MLFLOW_TRACKING_URI:-}" ] || [ -n "$(DEMO)" ]; then \
+		.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
+			|| echo "serving all the same: not ready until the registry has a model"; fi
 	@exec .venv/bin/python -m serving.process.start serve -p "$${PORT:-3000}"
 
 test: $(DEV)  ## run the tests (ARGS="-k name" for some of them, ARGS="-n 0" in one process)

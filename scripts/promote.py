@@ -6,7 +6,8 @@
     python scripts/promote.py 7 --watch 600 --url http://model.example --prometheus http://prometheus.example:9090
 
 Where services do not answer with it in time or any more, or requests fail more often or take longer than before, the
-alias is put back. With --percent the version is the challenger first, and gets that much of the requests, step by step. With
+alias is put back. With --percent the version is the challenger first, and gets that much of the requests, step by step; a
+step that has too few requests to judge by goes on until there are enough. With
 --stage a legacy stage is moved instead of the alias. With --prometheus, all services are judged that it scrapes; the
 alias is put back, too, where it does not answer any more.
 Exit code 0 when the version is in production, 1 when it is not (any more), 2 with one line on stderr when nothing
@@ -37,11 +38,16 @@ from scripts.lifecycle.cli import (  # noqa: E402  # needs the line above
     teller,
 )
 from scripts.lifecycle.counters import ServiceCounts  # noqa: E402  # the same
-from scripts.lifecycle.guard import Limits  # noqa: E402  # the same
+from scripts.lifecycle.guard import MIN_REQUESTS, Limits  # noqa: E402  # the same
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
 from scripts.lifecycle.promotion import Promotion  # noqa: E402  # the same
-from scripts.lifecycle.services import add_url_options, check_services, http_url  # noqa: E402  # the same
+from scripts.lifecycle.services import (  # noqa: E402  # the same
+    add_url_options,
+    check_challengers,
+    check_services,
+    http_url,
+)
 from scripts.lifecycle.validation_record import Results  # noqa: E402  # the same
 from scripts.validate import add_check_options, validate  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
@@ -62,6 +68,13 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     )
     parser.add_argument(
         "--interval", type=float, default=60, metavar="SECONDS", help="of each step (%(default)g)"
+    )
+    parser.add_argument(
+        "--max-wait",
+        type=float,
+        default=3600,
+        metavar="SECONDS",
+        help=f"that a step goes on after that for {MIN_REQUESTS} requests to judge by; then the version is taken back (%(default)g)",
     )
     parser.add_argument(
         "--challenger-alias",
@@ -147,6 +160,8 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
             return FAILED, facts | {"done": False}, [f"{where} stays at {name_of(before)}"]
     if before == options.version:
         return DONE, facts | {"done": False}, [f"{where} is version {options.version} already"]
+    if options.percent:
+        check_challengers(options.url, options.challenger_alias)
     if options.dry_run:
         plan = f"{where} would go from {name_of(before)} to {options.version}"
         return DONE, facts | {"done": False}, [plan]

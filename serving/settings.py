@@ -87,7 +87,7 @@ class Settings(BaseSettings):
         "values: to find a mistake, not for production.",
     )
     drain_seconds: float = Field(
-        3,
+        5,
         ge=0,
         le=3600,
         description="Seconds after SIGTERM in which requests are still answered while `/readyz` says 503: what load "

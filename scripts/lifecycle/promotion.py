@@ -108,7 +108,7 @@ class Promotion:
             challenger.check_ours()
 
         watched = Watched(self._version, before, since, lacks, check_ours)
-        self._watch.last(self._options.interval, watched)
+        self._watch.last(self._options.interval, watched, self._options.max_wait)
 
     def _wait(self, lacks: Callable[[Seen], str]) -> None:
         late = wait_for(self._options.url, lacks, self._options.timeout, self._version, self._known)

@@ -5,8 +5,9 @@ import http.client
 import json
 import urllib.parse
 import urllib.request
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import NamedTuple
 
 from scripts.lifecycle import LifecycleError
@@ -84,6 +85,8 @@ class Seen(NamedTuple):
     """Why it says nothing."""
     model: str = ""
     """The registered model that it serves; empty where it has none yet."""
+    aliases: Mapping[str, str | None] = MappingProxyType({})
+    """That it follows, by role; empty of a service that does not tell."""
 
     def why_refused(self, version: str, known: Collection[Refusal]) -> str:
         """Returns why a version is refused now; empty where it is not.
@@ -110,6 +113,7 @@ def look(url: str) -> Seen:
             said.get("stale") or "",
             "" if models else "no model is ready",
             models[0].get("name", "") if models else "",
+            said.get("aliases") or {},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Seen({}, {}, trouble=f"no answer ({type(error).__name__})")
@@ -127,6 +131,21 @@ def check_services(urls: Sequence[str], model: str) -> None:
             raise LifecycleError(f"no service answers at {url} (--url): {seen.trouble}")
         if seen.model and seen.model != model:
             raise LifecycleError(f"{url} (--url) serves the model {seen.model!r}, not {model!r}")
+
+
+def check_challengers(urls: Sequence[str], alias: str) -> None:
+    """Makes sure, before anything is moved, that services take a challenger from the alias.
+
+    Raises:
+        LifecycleError: one takes none, or from another alias.
+    """
+    for url, seen in look_at_all(urls).items():
+        followed = seen.aliases.get("challenger", alias)
+        if followed != alias:
+            raise LifecycleError(
+                f"{url} (--url) follows {f'the alias {followed!r}' if followed else 'no alias'} for its challenger; start "
+                f"it with SERVING_CHALLENGER_ALIAS={alias}, or say its alias with --challenger-alias"
+            )
 
 
 def look_at_all(urls: Sequence[str]) -> dict[str, Seen]:

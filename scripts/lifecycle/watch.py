@@ -51,12 +51,14 @@ class Watch:
         """
         self._urls, self._look_seconds, self._limits, self._say = urls, look_seconds, limits, say
 
-    def last(self, seconds: float, watched: Watched) -> None:
+    def last(self, seconds: float, watched: Watched, max_wait_seconds: float | None = None) -> None:
         """Looks for so long, and on until it is known of each service whether it answers.
 
         Args:
             seconds: to look; of 0 there is no look.
             watched: the version.
+            max_wait_seconds: how much longer to look for enough requests to judge by, which there have to be; None if
+                there need not.
 
         Raises:
             Overtaken: somebody else has moved it.
@@ -66,7 +68,9 @@ class Watch:
         end = time.monotonic() + seconds
         before, after = Counts(), None
         silent: Counter[str] = Counter()
-        while (left := end - time.monotonic()) > 0 or (after is not None and silent):
+        waits = max_wait_seconds is not None
+        has_said = False
+        while (left := end - time.monotonic()) > 0 or (after is not None and silent) or waits:
             time.sleep(min(self._look_seconds, left) if left > 0 else self._look_seconds)
             _check(watched.check_ours)
             self._look_at_services(watched.lacks, silent)
@@ -77,6 +81,16 @@ class Watch:
             worse = find_worsening(before, after, self._limits)
             if worse is not None:
                 raise RolledBack(worse)
+            waits = max_wait_seconds is not None and after.requests < MIN_REQUESTS
+            if max_wait_seconds is not None and waits and time.monotonic() >= end:
+                if time.monotonic() >= end + max_wait_seconds:
+                    raise RolledBack(
+                        f"version {watched.version} was seen to get {after.requests:.0f} of the {MIN_REQUESTS} requests "
+                        "that it is judged by (--max-wait); send more, or promote without --percent"
+                    )
+                if not has_said:
+                    self._say(f"waiting for requests: {after.requests:.0f} of {MIN_REQUESTS}")
+                    has_said = True
         if after is not None:
             self._tell_what_is_not_known(watched.version, before, after)
 

@@ -47,6 +47,7 @@ def describe_state(router: Router) -> dict[str, Any]:
     """Returns what the registry's last word has come to."""
     state, asked = router.state, router.registry_asked_at
     return {
+        "aliases": router.aliases,
         "stale": state.stale or None,
         "registry_asked_at": to_iso(asked) if asked else None,
         "previous": state.previous,

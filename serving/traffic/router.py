@@ -68,6 +68,13 @@ class Router:
         """Whether one has left holes in the memory that are worth giving back."""
 
     @property
+    def aliases(self) -> dict[str, str | None]:
+        """The alias that each role follows; None of one that is not followed."""
+        one = self._settings
+        followed = one.model_alias if one.model_version is None and one.model_stage is None else None
+        return {"champion": followed, "challenger": one.challenger_alias, "shadow": one.shadow_alias}
+
+    @property
     def current(self) -> LoadedModel | None:
         """The champion, if there is one."""
         if self.routes.champion is None:

@@ -103,3 +103,27 @@ def test_make_serve_trains_serves_and_greets_and_the_second_start_only_serves(fo
         assert "prepared churn" not in second.log
     finally:
         second.stop()
+
+
+def test_in_a_registry_that_is_named_nothing_is_trained_unless_it_is_asked_for(folder: Path, tmp_path: Path):
+    """With a mistyped name it would be a demo that everybody sees."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    environment = clean_environment() | {"MLFLOW_TRACKING_URI": uri, "SERVING_MODEL_NAME": "chrun"}
+    for demo, trains in ((), False), (("DEMO=1",), True):
+        planned = subprocess.run(
+            ["make", "--dry-run", "serve", *demo],
+            cwd=folder / "checkout",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        (shell,) = re.findall(r"^if .*?; fi$", planned, re.MULTILINE | re.DOTALL)
+        ran = subprocess.run(
+            ["sh", "-c", shell.replace(".venv/bin/python scripts/train.py", "echo trains")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ("trains" in ran.stdout) is trains

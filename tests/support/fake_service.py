@@ -36,6 +36,7 @@ class FakeService(Double):
         self.is_dead = False
         self.percent = 100.0
         self.model = NAME
+        self.aliases: dict[str, str | None] = {"champion": "production", "challenger": "challenger"}
         self.on_look: Callable[[], Any] = lambda: None
 
     def describe(self) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class FakeService(Double):
         ]
         if "challenger" in aliases:
             models.append({"role": "challenger", "version": aliases["challenger"], "percent": self.percent})
-        return {"models": models, "refused": self.refused, "stale": None}
+        return {"aliases": self.aliases, "models": models, "refused": self.refused, "stale": None}
 
 
 class _Handler(Quiet):

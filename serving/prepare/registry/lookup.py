@@ -46,6 +46,19 @@ UNABLE = frozenset({429, 500, 502, 503, 504})
 """Answers of a server, or of what stands before it, that may be others a little later."""
 
 
+WRONG_HOST = b"Invalid Host header"
+"""In the answer of MLflow's server, 403, to a name that it was not told. Source: mlflow/server/security_utils.py."""
+
+
+def wrong_host(uri: str) -> str:
+    """Returns the words that say what a server has to be told that refuses its own name."""
+    host = urllib.parse.urlsplit(uri).netloc.rpartition("@")[2]
+    return (
+        f"MLflow says 403 Invalid Host header: start its server with MLFLOW_SERVER_ALLOWED_HOSTS={host}, or "
+        "--allowed-hosts"
+    )
+
+
 class _Model(NamedTuple):
     aliases: dict[str, str]
     tags: dict[str, str]
@@ -67,7 +80,10 @@ def look_up(settings: Settings) -> Wanted | None:
         if uri.startswith(("http://", "https://")):
             return _ask_server(_Server(uri, settings.registry_timeout_seconds), settings)
     except urllib.error.HTTPError as error:
-        error.close()
+        with error:
+            said = error.read(1000) if error.code == 403 else b""
+        if WRONG_HOST in said:
+            raise _unreachable(uri, wrong_host(uri)) from None
         if error.code in UNABLE:
             raise _unreachable(uri, f"{error.code} {error.reason}") from None
         return None

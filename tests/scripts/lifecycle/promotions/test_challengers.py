@@ -33,10 +33,13 @@ def test_the_challenger_is_what_it_was_before(
         registry.client.set_registered_model_tag(NAME, CHALLENGER_PERCENT_TAG, percent)
     if is_challenger:
         registry.client.set_registered_model_alias(NAME, "challenger", "2")
-    if fails:
-        service.metrics = lambda: counted("2", 0, 30 if registry.aliases["production"] == "2" else 0)
-    else:
-        service.metrics = lambda: b""
+    answered = itertools.count(step=30)
+
+    def metrics() -> bytes:
+        failed = 30 if fails and registry.aliases["production"] == "2" else 0
+        return counted("2", next(answered), failed)
+
+    service.metrics = metrics
     service.on_look = lambda: setattr(service, "percent", float(challenger(registry)[1] or 100))
     steps = ("--percent", "33.3333333,100", "--interval", "0.1", "--watch", "0.1")
     code, out, err = run(promote, "2", "--url", service.url, *steps)
@@ -54,6 +57,45 @@ def test_a_challenger_that_fails_is_taken_away_with_the_reason(
     code, out, _ = run(promote, "2", "--url", service.url, "--percent", "50,100", "--interval", "0.5")
     assert code == 1
     assert "the challenger is what it was before: 100.0% of 60 requests fail" in out
+    assert registry.aliases == {"production": "1"}
+
+
+@pytest.mark.parametrize("interval", ["0", "0.2"])
+def test_a_step_without_requests_waits_for_them(
+    registry: Registry, service: FakeService, run: Run, interval: str
+):
+    looks = itertools.count()
+    service.metrics = lambda: counted("2", 30 if next(looks) > 10 else 0)
+    code, out, _ = run(promote, "2", "--url", service.url, "--percent", "100", "--interval", interval)
+    assert code == 0
+    assert out.count("waiting for requests: 0 of 20\n") == 1
+    assert next(looks) > 10
+    assert registry.aliases == {"production": "2"}
+
+
+def test_a_step_that_gets_no_requests_is_no_proof(registry: Registry, service: FakeService, run: Run):
+    service.metrics = lambda: counted("2", 0)
+    steps = ("--percent", "100", "--interval", "0.1", "--max-wait", "0.5")
+    code, out, _ = run(promote, "2", "--url", service.url, *steps)
+    assert code == 1
+    assert "was seen to get 0 of the 20 requests that it is judged by (--max-wait)" in out
+    assert registry.aliases == {"production": "1"}
+
+
+@pytest.mark.parametrize(
+    ("alias", "words"),
+    [(None, "follows no alias for its challenger"), ("other", "follows the alias 'other'")],
+)
+def test_a_service_that_takes_no_challenger_is_told_before_anything_is_moved(
+    registry: Registry, service: FakeService, run: Run, alias: str | None, words: str
+):
+    service.aliases["challenger"] = alias
+    began = time.monotonic()
+    code, out, err = run(promote, "2", "--url", service.url, "--percent", "50,100")
+    assert time.monotonic() - began < 10
+    assert (code, out) == (2, "")
+    assert words in err
+    assert "SERVING_CHALLENGER_ALIAS=challenger" in err
     assert registry.aliases == {"production": "1"}
 
 
@@ -93,6 +135,8 @@ def test_a_challenger_that_cannot_be_removed_in_the_end_is_told(
     registry: Registry, service: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(mlflow.MlflowClient, "delete_registered_model_alias", lambda *_: refuse())
+    answered = itertools.count(step=30)
+    service.metrics = lambda: counted("2", next(answered))
     code, out, _ = run(promote, "2", "--url", service.url, "--percent", "100", "--interval", "0.1")
     assert code == 0
     assert "the challenger was left as it is: " in out
