@@ -5,12 +5,13 @@
     python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --dry-run
     python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --write
 
-With --write the image goes into the manifests, to be committed, and nothing is applied: for Argo CD and Flux, and so that
-the next `kubectl apply -k` brings it, too. Else the files stay as they are; what is applied is a copy, which the cluster
-has checked as a whole before. Only
-the pods of the image that --name says get another one: all others keep what they have in the cluster. Where the overlay has a Rollout, that one is waited for, until all pods are new or it stands at a step: then comes
-scripts/canary.py, as after --no-wait. In the middle of a canary only the stable image is applied, which ends it. With
---json it tells which image was stable before, to go back to, and whether all pods are `ready` with the new one.
+With --write the image goes into the manifests, to be committed, and nothing is applied: for Argo CD and Flux, and so
+that the next `kubectl apply -k` brings it, too. Else the files stay as they are; what is applied is a copy, which the
+cluster has checked as a whole before. Only the pods of the image that --name says get another one: all others keep
+what they have in the cluster. Where the overlay has a Rollout, that one is waited for, until all pods are new or it
+stands at a step: then comes scripts/canary.py, as after --no-wait. In the middle of a canary only the stable image is
+applied, which ends it. With --json it tells which image was stable before, to go back to, and whether all pods are
+`ready` with the new one.
 Exit code 0 when it is applied, and ready or at a step, 1 when it is not, or not in time, 2 with one line on stderr when
 nothing was done, 130 after Ctrl-C and 143 after SIGTERM, with what was applied left as it is.
 """

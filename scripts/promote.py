@@ -6,10 +6,10 @@
     python scripts/promote.py 7 --watch 600 --url http://model.example --prometheus http://prometheus.example:9090
 
 Where services do not answer with it in time or any more, or requests fail more often or take longer than before, the
-alias is put back. With --percent the version is the challenger first, and gets that much of the requests, step by step; a
-step that has too few requests to judge by goes on until there are enough. With
---stage a legacy stage is moved instead of the alias. With --prometheus, all services are judged that it scrapes; the
-alias is put back, too, where it does not answer any more.
+alias is put back. With --percent the version is the challenger first, and gets that much of the requests, step by
+step; a step that has too few requests to judge by goes on until there are enough. With --stage a legacy stage is
+moved instead of the alias. With --prometheus, all services are judged that it scrapes; the alias is put back, too,
+where it does not answer any more.
 Exit code 0 when the version is in production, 1 when it is not (any more), 2 with one line on stderr when nothing
 was done, 130 after Ctrl-C and 143 after SIGTERM, with everything put back. Where the registry does not let it be put
 back, or somebody else has moved the same thing meanwhile, that is told on stderr, and the exit code is 1.
