@@ -39,6 +39,7 @@ def test_no_registry_at_the_path(serve: Callable[..., Service], tmp_path: Path) 
     assert service.http.get("/v1/models").json() == {
         "ready": False,
         "reason": reason.removeprefix("no model is ready: "),
+        "aliases": {"champion": "production", "challenger": None, "shadow": None},
         "stale": None,
         "registry_asked_at": None,
         "previous": None,
