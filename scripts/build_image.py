@@ -30,7 +30,7 @@ from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line abo
 from scripts.lifecycle.cli import DONE, FAILED, IMPOSSIBLE, OneLineParser  # noqa: E402  # the same
 from serving.errors import PrepareError  # noqa: E402  # the same
 from serving.model.prepared import Prepared  # noqa: E402  # the same
-from serving.settings import Settings, SettingsError, load_settings  # noqa: E402  # the same
+from serving.settings import Settings, SettingsError, load_settings, split_names  # noqa: E402  # the same
 
 SEALED_REQUIREMENTS = "requirements/sealed.txt"
 """What a compiled model needs; anything else needs the library that trained it, and all of `serving.txt`."""
@@ -60,19 +60,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def store_names(text: str) -> tuple[str, ...]:
-    """Reads names with commas between.
+    """Returns the stores of `STORES` that are named.
 
     Raises:
         ArgumentTypeError: one of them is unknown.
     """
-    names = tuple(filter(None, (name.strip() for name in text.split(","))))
+    names = split_names(text)
     unknown = [name for name in names if name not in (*STORES, "s3")]
     if unknown:
         raise argparse.ArgumentTypeError(
             f"unknown store {', '.join(unknown)}: expected {', '.join(STORES)}; s3 is in every live image, and "
             "mlflow-artifacts: and local paths need no client"
         )
-    return names
+    return tuple(name for name in STORES if name in names)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,9 +121,8 @@ def build(options: argparse.Namespace, prepared: Prepared | None) -> int:
         content = bentofile(prepared)
         if options.stores:
             # They have the same versions, of packages that are in several, too: `make lock`.
-            for name in ("serving", *STORES):
-                if name in ("serving", *options.stores):
-                    requirements.write((ROOT / f"requirements/{name}.txt").read_text())
+            for name in ("serving", *options.stores):
+                requirements.write((ROOT / f"requirements/{name}.txt").read_text())
             requirements.flush()
             content["python"]["requirements_txt"] = Path(requirements.name).name
         yaml.safe_dump(content, file, sort_keys=False)

@@ -14,6 +14,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PREFIX = "SERVING_"
 
 
+def split_names(text: str) -> list[str]:
+    """Returns the names in a text that has commas between them."""
+    return list(filter(None, (name.strip() for name in text.split(","))))
+
+
 class Settings(BaseSettings):
     """The settings, with their defaults, limits and meaning."""
 
@@ -240,24 +245,24 @@ class Settings(BaseSettings):
     @field_validator("readable_paths")
     @classmethod
     def _paths_are_absolute(cls, value: str) -> str:
-        if any(not path.strip().startswith("/") for path in value.split(",") if path.strip()):
+        if not all(path.startswith("/") for path in split_names(value)):
             raise ValueError("each path begins with /")
         return value
 
     @property
     def trusted_type_names(self) -> frozenset[str]:
         """The trusted types as a set."""
-        return frozenset(filter(None, (name.strip() for name in self.trusted_types.split(","))))
+        return frozenset(split_names(self.trusted_types))
 
     @property
     def readable_files(self) -> list[Path]:
         """The readable paths as a list."""
-        return [Path(path.strip()) for path in self.readable_paths.split(",") if path.strip()]
+        return [Path(path) for path in split_names(self.readable_paths)]
 
     @property
     def cors_origin_names(self) -> list[str]:
         """The origins as a list."""
-        return list(filter(None, (name.strip() for name in self.cors_origins.split(","))))
+        return split_names(self.cors_origins)
 
     @property
     def max_body_bytes(self) -> int:
