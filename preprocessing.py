@@ -36,16 +36,47 @@ def preprocess_columns(columns: dict[str, npt.NDArray[Any]]) -> dict[str, npt.ND
             in which a missing value is None or NaN; a missing number is NaN.
 
     Returns:
-        Arrays of as many rows in the same order; a text column `TotalCharges` has become float64.
+        Arrays of as many rows in the same order. A text column `TotalCharges` has become float64, and each column of
+        dates the numbers of `date_parts`.
 
     Raises:
         ValueError: a text in `TotalCharges` is neither blank nor a number. Names the row, never the value.
     """
     charges = columns.get(CHARGES)
-    if charges is None or charges.dtype.kind in "biuf":
-        return columns
-    numbers = [text_to_number(cell, row) for row, cell in enumerate(charges.tolist())]
-    return {**columns, CHARGES: np.array(numbers, dtype=np.float64)}
+    if charges is not None and charges.dtype.kind not in "biuf":
+        numbers = [text_to_number(cell, row) for row, cell in enumerate(charges.tolist())]
+        columns = {**columns, CHARGES: np.array(numbers, dtype=np.float64)}
+    for name in [name for name, values in columns.items() if values.dtype.kind == "M"]:
+        columns = {**columns, **date_parts(name, columns[name])}
+        del columns[name]
+    return columns
+
+
+def date_parts(name: str, moments: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float64]]:
+    """Returns what a model can learn from dates, as float64 by column; NaN where a date is missing.
+
+    `…_days` is the time since 1970-01-01. The time of the year, of the week and of the day are points on a circle, so
+    that 31 December is beside 1 January: `…_year_sin`, `…_year_cos`, `…_week_sin` and so on.
+
+    Args:
+        name: of their column.
+        moments: datetime64 of shape `(n_rows,)`, in UTC.
+    """
+    missing = np.isnat(moments)
+    days = np.where(missing, np.datetime64(0, "D"), moments.astype("datetime64[D]"))
+    whole_days = days.astype(np.float64)
+    day_of_year = whole_days - days.astype("datetime64[Y]").astype("datetime64[D]").astype(np.float64)
+    time_of_day = np.where(missing, 0.0, (moments - days) / np.timedelta64(24 * 60 * 60, "s"))
+    turns = {
+        "year": day_of_year / 365.2425,  # the mean year of the calendar
+        "week": (whole_days + 3) % 7 / 7,  # 1970-01-01 was a Thursday
+        "day": time_of_day,
+    }
+    parts = {f"{name}_days": whole_days + time_of_day}
+    for period, turn in turns.items():
+        parts[f"{name}_{period}_sin"] = np.sin(2 * np.pi * turn)
+        parts[f"{name}_{period}_cos"] = np.cos(2 * np.pi * turn)
+    return {part: np.where(missing, np.nan, values) for part, values in parts.items()}
 
 
 def text_to_number(cell: Any, row: int) -> float:

@@ -120,6 +120,40 @@ def test_what_train_registers_is_compiled_whole_and_says_the_same(tmp_path: Path
 
 
 @pytest.mark.usefixtures("few_single_rows")
+@pytest.mark.parametrize("estimator", ["linear", "forest", "boosting"])
+def test_dates_texts_and_numbers_as_categories_are_compiled_whole(estimator: str, tmp_path: Path) -> None:
+    random, n = np.random.default_rng(0), 300
+    inputs = pd.DataFrame(
+        {
+            "day": pd.date_range("2024-01-01", periods=n, freq="31h").astype("datetime64[ns]"),
+            "shop": random.integers(1, 9, n),
+            "review": [
+                f"{word} staff, visit {i}"
+                for i, word in enumerate(random.choice(["good", "bad", "so so"], n))
+            ],
+            "zip": random.choice(["01067", "10115"], n),
+            "paid": np.where(random.random(n) < 0.1, np.nan, random.uniform(5, 99, n)),
+        }
+    )
+    inputs.loc[::20, "day"] = pd.NaT
+    if estimator != "linear":  # behind a vectorizer, a forest is left to the library
+        inputs = inputs.drop(columns="review")
+    target = random.random(n) < 0.5
+    kinds = column_kinds(preprocess(inputs), {"shop": "category", "review": "text"})
+    pipeline = build_pipeline(preprocess, kinds, "classification", estimator).fit(inputs, target)
+    schema = signature_of(inputs)
+
+    compiled = compile_model(
+        NativeRuntime(adapter_of(pipeline), schema), schema, inputs_of(inputs), tmp_path / "plan"
+    )
+
+    assert (compiled.native_steps, compiled.reason) == ([], None)
+    assert compiled.parity.max_abs_difference <= 1e-12
+    output = compiled.runtime.predict(inputs_of(inputs), {})
+    np.testing.assert_allclose(output.probabilities, pipeline.predict_proba(inputs), rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("few_single_rows")
 def test_a_compiled_model_is_answered_without_the_libraries_that_trained_it(tmp_path: Path) -> None:
     compile_people(make_pipeline(columns_transformer(), RandomForestClassifier(10, random_state=0)), tmp_path)
     code = f"""

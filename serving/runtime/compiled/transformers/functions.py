@@ -35,6 +35,16 @@ class NumpyFunction(Transformer):
         return function(data)  # type: ignore[no-any-return]
 
 
+@dataclass
+class Flat(Transformer):
+    """`numpy.ravel` of one column: what a vectorizer of text wants of an imputer."""
+
+    def transform(self, data: Data) -> Data:
+        """Returns the column without its second dimension."""
+        assert isinstance(data, Columns)
+        return Columns(data.names, data.arrays, is_flat=True)
+
+
 @compiles_transformer("sklearn.FunctionTransformer")
 def compile_function(fitted: Any, sample: Data) -> Transformer:
     """Compiles a FunctionTransformer.
@@ -47,6 +57,8 @@ def compile_function(fitted: Any, sample: Data) -> Transformer:
         return compile_hook(function, sample)
     if function is None:
         return NumpyFunction("", bool(fitted.validate))
+    if function is np.ravel and not fitted.kw_args and isinstance(sample, Columns) and len(sample.arrays) == 1:
+        return Flat()
     name = getattr(function, "__name__", "")
     known = getattr(np, name, None)
     if known is not function or not isinstance(known, np.ufunc):
