@@ -24,7 +24,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); without MLFLOW_TRACKING_URI, or with DEMO=1, trains a demo
 	@if [ -z "$${MLFLOW_TRACKING_URI:-}" ] || [ -n "$(DEMO)" ]; then \
-		.venv/bin/python scripts/train.py --if-missing --promote --name "$${SERVING_MODEL_NAME:-churn}" \
+		.venv/bin/python scripts/train.py --if-missing --promote --estimator forest --name "$${SERVING_MODEL_NAME:-churn}" \
 			|| echo "serving all the same: not ready until the registry has a model"; fi
 	@exec .venv/bin/python -m serving.process.start serve -p "$${PORT:-3000}"
 

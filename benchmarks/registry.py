@@ -68,7 +68,7 @@ def main() -> None:
     from scripts.train import main as train
 
     for model in ("forest", "linear"):
-        arguments = ["--name", model, "--model", model, "--alias", ALIAS, "--promote"]
+        arguments = ["--name", model, "--estimator", model, "--alias", ALIAS, "--promote"]
         if data:
             arguments += ["--data", str(data), "--target", options.target]
         if train(arguments):
@@ -86,7 +86,7 @@ def _read_table(data: Path | None, target: str) -> "tuple[pd.DataFrame, pd.Serie
     from scripts.training.churn_sample import TARGET, make_churn_sample
     from scripts.training.table import read_csv, split_target
 
-    rows, target = (read_csv(data), target) if data else (make_churn_sample(seed=0), TARGET)
+    rows, target = (read_csv(data).rows, target) if data else (make_churn_sample(seed=0), TARGET)
     table = split_target(rows, target)
     return table.inputs, table.target
 

@@ -1,34 +1,36 @@
 """Trains a model on a CSV file, registers it in MLflow with all that serving needs, and promotes it.
 
     python scripts/train.py --data customers.csv --target churn --name churn --promote
+    python scripts/train.py --data customers.csv --target churn --date signup=%d/%m/%Y --category shop --drop notes
     python scripts/train.py --promote            # a generated sample, to look around
 
-Exit code 0 when it is done, 2 with one line on stderr when it cannot be.
+What each column is, is found out from all rows and told in a table; --number, --category, --text, --date and --drop
+overrule it. Estimators are compared by cross-validation. A model that is no better than the baseline is registered
+and not promoted, unless with --force.
+Exit code 0 when it is done, 1 when the model was registered and not promoted for that reason, 2 with one line on
+stderr when it cannot be done.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.training import TrainingError  # noqa: E402  # needs the line above
+from scripts.training.column_options import add_column_options  # noqa: E402  # the same
 from scripts.training.registration import (  # noqa: E402  # the same
-    Trained,
+    SQLITE_PREFIX,
     check_names,
     connect,
     has_version,
     register,
 )
 from serving.settings import Settings, SettingsError, load_settings  # noqa: E402  # the same
-
-if TYPE_CHECKING:
-    from scripts.training.table import Table
-
-HELD_OUT_RATIO = 0.2
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -46,9 +48,20 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     parser.add_argument("--target", help="the column to predict")
     parser.add_argument("--name", default=settings.model_name, help="the registered model (%(default)s)")
     parser.add_argument("--task", choices=("classification", "regression"), help="else the target decides")
-    parser.add_argument("--model", choices=("forest", "linear"), default="forest", help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample, the split and the forest (0)")
+    parser.add_argument(
+        "--estimator",
+        choices=("auto", "linear", "boosting", "forest"),
+        default="auto",
+        help="auto takes the best in cross-validation, of equals the quickest to serve (%(default)s)",
+    )
+    add_column_options(parser)
+    parser.add_argument("--sep", help="what separates the file's columns, such as ';' or tab; else found")
+    parser.add_argument("--decimal", choices=(".", ","), help="the mark before decimals; else found")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample, the folds and the estimator (0)")
     parser.add_argument("--promote", action="store_true", help="let the alias point at the new version")
+    parser.add_argument(
+        "--force", action="store_true", help="promote it even if it is no better than the baseline"
+    )
     parser.add_argument("--alias", default=settings.model_alias, help="the alias to set (%(default)s)")
     parser.add_argument("--if-missing", action="store_true", help="do nothing if such a model is registered")
     options = parser.parse_args(arguments)
@@ -56,6 +69,10 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
         parser.error("--data needs --target, the column to predict")
     if options.data is None and options.target is not None:
         parser.error("--target needs --data, the file that has this column")
+    if options.sep is not None:
+        options.sep = {"tab": "\t", "\\t": "\t"}.get(options.sep, options.sep)
+        if len(options.sep) != 1:
+            parser.error(f"--sep {options.sep!r} is not one character, or the word tab")
     return options
 
 
@@ -70,9 +87,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         alias = options.alias if options.promote else None
         check_names(options.name, alias)
-        table, data = read_table(options)
+        from scripts.training.run import decide, learn  # takes seconds to import
+
+        decided = decide(options, say)
         client = connect(uri, timeout_seconds)
-        version = register(client, options.name, train(table, data, options), alias)
+        trained = learn(decided, options, say)
+        is_held_back = bool(alias and trained.why_no_better and not options.force)
+        if is_held_back:
+            alias = None
+        version = register(client, options.name, trained, alias, settings.trusted_type_names)
     except (TrainingError, SettingsError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
@@ -80,99 +103,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if alias:
         say(f"promoted: {options.name}@{alias} is version {version} now")
     say(f"next: {next_command(settings, options.name, version, alias)}")
+    if is_held_back:
+        print(
+            f"train.py: not promoted: {trained.why_no_better}; --force promotes it all the same",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 
-def train(table: "Table", data: str, options: argparse.Namespace) -> Trained:
-    """Decides, fits and measures; tells the terminal what it found."""
-    from sklearn.model_selection import train_test_split
-
-    from preprocessing import preprocess
-    from scripts.training.columns import column_kinds, ignored_columns, make_signature
-    from scripts.training.pipeline import (
-        build_pipeline,
-        choose_task,
-        output_column,
-        score,
-        score_baseline,
-        target_for_task,
-    )
-    from scripts.training.reference import example_rows, reference_instances
-
-    task, why = choose_task(table.target)
-    if options.task:
-        task, why = options.task, "as --task says"
-    target = target_for_task(table.target, task)
-    say(f"task: {task} of {target.name!r} ({why})")
-
-    try:
-        kinds = column_kinds(preprocess(table.inputs))
-    except (ValueError, TypeError, KeyError) as error:
-        raise TrainingError(f"preprocessing.py: {error}") from error
-    say(f"features: {len(kinds.numeric)} numeric, {len(kinds.text)} text")
-    if kinds.identifiers:
-        say(f"accepted and ignored, as identifiers: {', '.join(kinds.identifiers)}")
-    if kinds.constant:
-        say(f"accepted and ignored, as one value throughout: {', '.join(kinds.constant)}")
-
-    inputs, held_out, target, held_out_target = train_test_split(
-        table.inputs,
-        target,
-        test_size=HELD_OUT_RATIO,
-        random_state=options.seed,
-        stratify=target if task == "classification" else None,
-    )
-    try:
-        pipeline = build_pipeline(preprocess, kinds, task, options.model, options.seed).fit(inputs, target)
-        metrics = score(pipeline, task, held_out, held_out_target)
-    except ValueError as error:
-        raise TrainingError(f"the model cannot be fitted: {error}") from error
-    metrics |= score_baseline(task, target, held_out_target)
-    say(f"held-out {len(held_out):,} rows: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
-
-    ignored = ignored_columns(table.inputs, kinds, preprocess)
-    shown = inputs.drop(columns=ignored)  # an identifier need not be shown in API docs, and cannot drift
-    return Trained(
-        pipeline=pipeline,
-        signature=make_signature(table.inputs, ignored, output_column(target, task)),
-        input_example=example_rows(shown),
-        reference=reference_instances(shown, options.seed),
-        metrics=metrics,
-        tags={
-            "data": data,
-            "target": str(target.name),
-            "task": task,
-            "model": options.model,
-            "seed": str(options.seed),
-        },
-    )
-
-
-def read_table(options: argparse.Namespace) -> tuple["Table", str]:
-    """Returns the rows to train on, and what they are in a few words."""
-    from scripts.training.churn_sample import TARGET, make_churn_sample
-    from scripts.training.table import read_csv, split_target
-
-    if options.data is None:
-        rows, target, data = make_churn_sample(seed=options.seed), TARGET, f"generated (seed {options.seed})"
-        say(f"data: {len(rows):,} generated rows (seed {options.seed}), not real customers")
-    else:
-        rows, target, data = read_csv(options.data), options.target, options.data.name
-        say(f"data: {data}, {len(rows):,} rows, {len(rows.columns)} columns")
-    table = split_target(rows, target)
-    if table.n_without_target:
-        say(f"left out: {table.n_without_target:,} rows without a value in {target!r}")
-    return table, data
-
-
 def next_command(settings: Settings, name: str, version: int, alias: str | None) -> str:
-    """Returns the command that serves the new version."""
-    variables = [] if name == settings.model_name else [f"SERVING_MODEL_NAME={name}"]
+    """Returns the command that serves the new version, to be pasted where this one was typed."""
+    variables = [] if name == settings.model_name else [f"SERVING_MODEL_NAME={shlex.quote(name)}"]
     if alias is None:
         variables.append(f"SERVING_MODEL_VERSION={version}")
     elif alias != settings.model_alias:
         variables.append(f"SERVING_MODEL_ALIAS={alias}")
-    return " ".join([*variables, "bentoml serve"])
+    bentoml = Path(sys.executable).with_name("bentoml")  # it need not be on the PATH
+    here = Path.cwd()
+    if here == ROOT and bentoml.is_relative_to(here):
+        return " ".join([*variables, str(bentoml.relative_to(here)), "serve"])
+    database = settings.tracking_uri.removeprefix(SQLITE_PREFIX)
+    if database != settings.tracking_uri and not database.startswith("/"):  # it is in this folder
+        variables.append(f"MLFLOW_TRACKING_URI={shlex.quote(f'{SQLITE_PREFIX}{here}/{database}')}")
+    return " ".join([*variables, shlex.quote(str(bentoml)), "serve", shlex.quote(str(ROOT))])
 
 
 def say(line: str) -> None:

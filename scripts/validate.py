@@ -113,7 +113,7 @@ def read_rows(file: Path, target: str) -> "tuple[pd.DataFrame, pd.Series]":
     from scripts.training.table import read_csv, split_target
 
     try:
-        table = split_target(read_csv(file), target)
+        table = split_target(read_csv(file).rows, target)
     except TrainingError as error:
         raise LifecycleError(str(error)) from None
     return table.inputs, table.target

@@ -1,4 +1,4 @@
-"""The task, the pipeline and its scores: from raw rows to predictions in one scikit-learn object."""
+"""The task and the pipeline: from raw rows to predictions in one scikit-learn object."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -7,19 +7,25 @@ import numpy as np
 import pandas as pd
 from mlflow.types import ColSpec, DataType
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from scripts.lifecycle.scoring import score_output
 from scripts.training import TrainingError
-from scripts.training.columns import ColumnKinds, column_type
-from serving.runtime import Output
+from scripts.training.columns import MAX_CATEGORIES, ColumnKinds, column_type
 
 Task = Literal["classification", "regression"]
-Model = Literal["forest", "linear"]
+Estimator = Literal["linear", "boosting", "forest"]
+ESTIMATORS: tuple[Estimator, ...] = ("linear", "boosting", "forest")
+"""The quickest to serve first."""
 
 NOUNS = {
     DataType.string: "texts",
@@ -34,8 +40,14 @@ MAX_INTEGER_CLASSES = 20
 MAX_CLASSES = 1_000
 """A classifier of more classes is a column mistaken for a target."""
 
+MIN_WORD_ROWS = 2
+"""A word that fewer rows have is left out."""
+
+MAX_WORDS = 5_000
+"""Of a column of texts, the commonest."""
+
 MIN_CLASS_ROWS = 5
-"""Fewer rows of a class cannot be split into a part to learn from and a part to measure with."""
+"""Fewer rows of a class do not reach each of the five parts of a cross-validation."""
 
 
 def choose_task(target: pd.Series) -> tuple[Task, str]:
@@ -87,66 +99,63 @@ def build_pipeline(
     preprocess: Callable[[pd.DataFrame], pd.DataFrame],
     kinds: ColumnKinds,
     task: Task,
-    model: Model = "forest",
+    estimator: Estimator = "forest",
     seed: int = 0,
 ) -> Pipeline:
     """Returns the unfitted pipeline that takes raw rows; columns are picked by name, in any order."""
-    # An empty column of the training part stays: the names and number of features are then those of `kinds`.
-    numeric: list[tuple[str, Any]] = [("impute", SimpleImputer(strategy="median", keep_empty_features=True))]
-    if model == "linear":
-        numeric.append(("scale", StandardScaler()))
     # Missing text is NaN where pandas read a table, and None where a row of one null came as JSON. The first
     # imputer leaves None as it is, which would be an unknown category to the encoder: another answer.
-    missing_text = {"strategy": "constant", "fill_value": "missing", "keep_empty_features": True}
-    text: list[tuple[str, Any]] = [
-        ("impute_nan", SimpleImputer(missing_values=np.nan, **missing_text)),
-        ("impute_none", SimpleImputer(missing_values=None, **missing_text)),
-        ("encode", OneHotEncoder(handle_unknown="ignore")),
-    ]
-    columns = ColumnTransformer(
-        [
-            (name, Pipeline(steps), names)
-            for name, steps, names in (("numeric", numeric, kinds.numeric), ("text", text, kinds.text))
-            if names
+    missing_text = {"strategy": "constant", "keep_empty_features": True}
+
+    def without_missing(text: str) -> list[tuple[str, Any]]:
+        return [
+            ("impute_nan", SimpleImputer(missing_values=np.nan, fill_value=text, **missing_text)),
+            ("impute_none", SimpleImputer(missing_values=None, fill_value=text, **missing_text)),
         ]
+
+    # An empty column of the training part stays: the names and number of features are then those of `kinds`.
+    numbers: list[tuple[str, Any]] = [("impute", SimpleImputer(strategy="median", keep_empty_features=True))]
+    if estimator == "linear":
+        numbers.append(("scale", StandardScaler()))
+    one_hot = OneHotEncoder(
+        handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=bool(kinds.texts)
+    )
+    groups: list[tuple[str, Any, Any]] = [
+        ("numeric", Pipeline(numbers), kinds.numbers),
+        ("text", Pipeline([*without_missing("missing"), ("encode", one_hot)]), kinds.categories),
+        ("codes", one_hot, kinds.codes),
+    ]
+    for position, name in enumerate(kinds.texts):
+        words = TfidfVectorizer(min_df=MIN_WORD_ROWS, max_features=MAX_WORDS, sublinear_tf=True)
+        # A vectorizer takes one array of texts, where imputers make a table of one column.
+        steps = [*without_missing(""), ("ravel", FunctionTransformer(np.ravel)), ("tfidf", words)]
+        groups.append((f"words_{position}", Pipeline(steps), [name]))
+    columns = ColumnTransformer(
+        [group for group in groups if group[2]], sparse_threshold=1.0 if kinds.texts else 0.0
     )
     return Pipeline(
         [
             ("preprocess", FunctionTransformer(preprocess)),
             ("columns", columns),
-            ("model", build_estimator(task, model, seed)),
+            ("model", build_estimator(task, estimator, seed)),
         ]
     )
 
 
-def build_estimator(task: Task, model: Model, seed: int) -> Any:
+def build_estimator(task: Task, estimator: Estimator, seed: int) -> Any:
     """Returns the unfitted last step of the pipeline."""
-    if model == "linear":
-        return LogisticRegression(max_iter=1_000) if task == "classification" else Ridge()
-    forest = RandomForestClassifier if task == "classification" else RandomForestRegressor
-    return forest(n_estimators=100, n_jobs=1, random_state=seed)
+    is_classifier = task == "classification"
+    match estimator:
+        case "linear":
+            return LogisticRegression(max_iter=1_000) if is_classifier else Ridge()
+        case "boosting":
+            boosting = HistGradientBoostingClassifier if is_classifier else HistGradientBoostingRegressor
+            return boosting(random_state=seed)
+        case "forest":
+            forest = RandomForestClassifier if is_classifier else RandomForestRegressor
+            return forest(n_estimators=100, n_jobs=1, random_state=seed)
 
 
 def output_column(target: pd.Series, task: Task) -> ColSpec:
     """Returns what `predict` answers: a label of the target's type, or a double."""
     return ColSpec(DataType.double if task == "regression" else column_type(target), str(target.name))
-
-
-def score(pipeline: Pipeline, task: Task, inputs: pd.DataFrame, target: pd.Series) -> dict[str, float]:
-    """Returns the metrics on rows the pipeline has not seen: those that a validation judges it by later."""
-    predicted = pipeline.predict(inputs)
-    if task == "regression":
-        return score_output(target, Output(values=predicted), None)
-    output = Output(labels=predicted, probabilities=pipeline.predict_proba(inputs))
-    return score_output(target, output, pipeline.classes_.tolist())
-
-
-def score_baseline(task: Task, training_target: pd.Series, target: pd.Series) -> dict[str, float]:
-    """Returns what always saying the most frequent class, or the mean, of the training part scores."""
-    if task == "regression":
-        error = target - training_target.mean()
-        return {
-            "baseline_rmse": float(np.sqrt((error**2).mean())),
-            "baseline_mae": float(error.abs().mean()),
-        }
-    return {"baseline_accuracy": float((target == training_target.mode().iloc[0]).mean())}

@@ -1,5 +1,6 @@
 """The rows that stay with a model: what its inputs looked like when it was trained."""
 
+import datetime as dt
 from typing import Any
 
 import pandas as pd
@@ -16,11 +17,19 @@ def reference_instances(inputs: pd.DataFrame, seed: int) -> dict[str, list[dict[
     """
     drawn = inputs.sample(n=min(MAX_REFERENCE_ROWS, len(inputs)), random_state=seed)
     columns = [
-        [None if missing else value for value, missing in zip(column.tolist(), column.isna(), strict=True)]
+        [
+            None if missing else to_json(value)
+            for value, missing in zip(column.tolist(), column.isna(), strict=True)
+        ]
         for _, column in drawn.items()
     ]
     names = [str(name) for name in drawn]
     return {"instances": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]}
+
+
+def to_json(value: Any) -> Any:
+    """Returns a cell as one of JSON's own types; a moment is ISO 8601."""
+    return value.isoformat() if isinstance(value, dt.datetime) else value
 
 
 def example_rows(inputs: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import re
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +48,8 @@ class Trained(NamedTuple):
     reference: dict[str, Any]
     metrics: dict[str, float]
     tags: dict[str, str]
+    why_no_better: str
+    """Than the baseline; empty where it is."""
 
 
 def has_version(uri: str, name: str, timeout_seconds: int) -> bool:
@@ -119,10 +121,19 @@ def connect(uri: str, timeout_seconds: int) -> "MlflowClient":
     return client
 
 
-def register(client: "MlflowClient", name: str, trained: Trained, alias: str | None) -> int:
+def register(
+    client: "MlflowClient", name: str, trained: Trained, alias: str | None, own_types: Set[str] = frozenset()
+) -> int:
     """Logs the model with all that belongs to it, registers it, and sets the alias if there is one.
 
     The version appears, and the alias moves, only once every file is in its place.
+
+    Args:
+        client: of the registry.
+        name: of the registered model.
+        trained: what to log.
+        alias: to set; None sets none.
+        own_types: types that the service is told to trust, `SERVING_TRUSTED_TYPES`.
 
     Returns:
         The number of the new version.
@@ -140,7 +151,7 @@ def register(client: "MlflowClient", name: str, trained: Trained, alias: str | N
         with mlflow.start_run(tags=trained.tags) as run:
             mlflow.log_params(trained.tags)
             mlflow.log_metrics(trained.metrics)
-            model_id = log_model(client, trained)
+            model_id = log_model(client, trained, own_types)
         tags = trained.tags | {DIGEST_TAG: logged_digest(model_id)}
         number = create_version(client, name, model_id, run.info.run_id, tags)
         if alias:
@@ -161,11 +172,25 @@ def _promote(client: "MlflowClient", name: str, alias: str, version: str) -> Non
     client.set_model_version_tag(name, version, move.tag, encode(move))
 
 
-def log_model(client: "MlflowClient", trained: Trained) -> str:
-    """Logs the pipeline with signature, example, preprocessing.py and reference; returns the model's id."""
+def log_model(client: "MlflowClient", trained: Trained, own_types: Set[str]) -> str:
+    """Logs the pipeline with signature, example, preprocessing.py and reference; returns the model's id.
+
+    Raises:
+        TrainingError: the pipeline is made of types that the service would refuse.
+    """
     import mlflow.sklearn
     from skops import io
 
+    from serving.runtime.trusted import Trust
+
+    types = io.get_untrusted_types(data=io.dumps(trained.pipeline))
+    trust = Trust(own_types, has_hook=True)
+    foreign = [name for name in types if not trust.covers(name)]
+    if foreign:
+        raise TrainingError(
+            f"the service would refuse the pipeline for what it is made of: {', '.join(foreign)}; "
+            f"if that is yours, set SERVING_TRUSTED_TYPES={','.join([*sorted(own_types), *foreign])}, here and there"
+        )
     model = mlflow.sklearn.log_model(
         trained.pipeline,
         name="model",
@@ -174,7 +199,7 @@ def log_model(client: "MlflowClient", trained: Trained) -> str:
         code_paths=[str(PREPROCESSING_FILE)],
         metadata={DIGEST_KEY: preprocessing_digest()},
         pip_requirements=[f"{package}=={version(package)}" for package in MODEL_PACKAGES],
-        skops_trusted_types=io.get_untrusted_types(data=io.dumps(trained.pipeline)),
+        skops_trusted_types=types,
     )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, REFERENCE_FILE)

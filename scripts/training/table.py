@@ -1,18 +1,40 @@
 """From a CSV file to the rows and the target that a model is fitted on."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pandas.api import types
 
 from scripts.training import TrainingError
+from scripts.training.csv_format import Decimal, find_decimal, find_separator, parse_numbers
+
+TAB = "\t"
 
 MAX_LONG = 2**63 - 1
 
 MIN_ROWS = 20
 """Fewer rows leave nothing to hold out."""
+
+
+class CsvFile(NamedTuple):
+    """The rows of a file, as they are and as they are written."""
+
+    rows: pd.DataFrame
+    as_written: pd.DataFrame
+    """The same cells as text; only an empty one is missing."""
+    separator: str
+    decimal: Decimal
+
+    @property
+    def form(self) -> str:
+        """How it is written, for people; empty of the usual form."""
+        marks = [f"separated by {'tabs' if self.separator == TAB else repr(self.separator)}"] * (
+            self.separator != ","
+        )
+        marks += ["decimal comma"] * (self.decimal == ",")
+        return f" ({', '.join(marks)})" if marks else ""
 
 
 class Table(NamedTuple):
@@ -23,28 +45,51 @@ class Table(NamedTuple):
     n_without_target: int
 
 
-def read_csv(file: Path) -> pd.DataFrame:
+def read_csv(file: Path, separator: str | None = None, decimal: Decimal | None = None) -> CsvFile:
     """Reads a CSV file; in text columns only an empty cell is missing.
 
     pandas also takes "NA", "None" and their like for missing. In a column of numbers that is what they
-    mean; in a column of text they are values, which a client will send as such.
+    mean; in a column of text they are values, which a client will send as such. Digits behind a zero, such as
+    the postal code 01067, are text.
+
+    Args:
+        file: its path.
+        separator: what separates its columns; None finds it.
+        decimal: the mark before its decimals; None finds it.
 
     Raises:
         TrainingError: the file cannot be read, or is no CSV with a header.
     """
     try:
-        rows = pd.read_csv(file, low_memory=False)
-        texts = [
-            str(name) for name, column in rows.items() if types.is_string_dtype(column) or column.isna().all()
-        ]
-        if texts:
-            as_written = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
-            rows[texts] = as_written[texts]
+        separator = separator or find_separator(file)
+        form: dict[str, Any] = {"sep": separator, "index_col": False, "encoding": "utf-8-sig"}
+        rows = pd.read_csv(file, **form, low_memory=False)
+        as_written = pd.read_csv(file, **form, dtype=str, keep_default_na=False, na_values=[""])
     except OSError as error:
         raise TrainingError(f"{file}: {error.strerror or error}") from None
     except ValueError as error:
-        raise TrainingError(f"{file}: not a CSV file in UTF-8 ({str(error).strip()})") from None
-    return to_numpy_dtypes(rows)
+        raise TrainingError(
+            f"{file}: not a CSV file in UTF-8 ({' '.join(str(error).split())}); spreadsheets save it as “CSV UTF-8”"
+        ) from None
+    texts = [
+        str(name)
+        for name, column in rows.items()
+        if types.is_string_dtype(column) or column.isna().all() or has_leading_zeros(as_written[name])
+    ]
+    rows[texts] = as_written[texts]
+    floats = [str(name) for name, column in rows.items() if types.is_float_dtype(column)]
+    if decimal is None:
+        decimal = find_decimal(as_written[[*texts, *floats]], floats, separator)
+    for name in texts if decimal == "." else [*texts, *floats]:
+        numbers = parse_numbers(as_written[name], decimal)
+        if numbers is not None:
+            rows[name] = numbers
+    return CsvFile(to_numpy_dtypes(rows), as_written, separator, decimal)
+
+
+def has_leading_zeros(cells: pd.Series) -> bool:
+    """True where one of the cells is digits behind a zero, which a number would lose."""
+    return bool(cells.str.fullmatch(r"0[0-9]+").any())
 
 
 def to_numpy_dtypes(rows: pd.DataFrame) -> pd.DataFrame:
@@ -64,6 +109,8 @@ def to_numpy_dtypes(rows: pd.DataFrame) -> pd.DataFrame:
             changed[str(name)] = column.astype("object" if column.isna().any() else "bool")
         elif isinstance(column.dtype, pd.StringDtype):
             changed[str(name)] = column.astype("str")
+        elif types.is_datetime64_dtype(column.dtype):
+            changed[str(name)] = column.astype("datetime64[ns]")
     return rows.assign(**changed)
 
 

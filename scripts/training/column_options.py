@@ -1,0 +1,63 @@
+"""What the command line says of columns."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from scripts.training import TrainingError
+
+if TYPE_CHECKING:
+    from scripts.training.columns import Kind
+
+COLUMN_OPTIONS: "dict[Kind, str]" = {
+    "number": "columns that are numbers; cells that are none count as missing",
+    "category": "columns that are categories, also of numbers",
+    "text": "columns that are texts, learned from by their words",
+    "date": "columns that are dates; COLUMN=FORMAT says how they are written, such as day=%%d/%%m/%%Y",
+    "drop": "columns to leave out",
+}
+
+
+class Said(NamedTuple):
+    """What the user has said of columns."""
+
+    kinds: "Mapping[str, Kind]"
+    date_formats: Mapping[str, str]
+    """Of dates whose format was given, for `strptime`."""
+
+
+def add_column_options(parser: argparse.ArgumentParser) -> None:
+    """Adds an option for each kind of column."""
+    for kind, what in COLUMN_OPTIONS.items():
+        parser.add_argument(f"--{kind}", nargs="+", action="extend", default=[], metavar="COLUMN", help=what)
+
+
+def said_kinds(options: argparse.Namespace) -> Said:
+    """Returns what the options say of columns.
+
+    Raises:
+        TrainingError: they say two things of one.
+    """
+    kinds: dict[str, Kind] = {}
+    formats: dict[str, str] = {}
+    for kind in COLUMN_OPTIONS:
+        for text in getattr(options, kind):
+            name, is_given, form = text.partition("=%") if kind == "date" else (text, "", "")
+            if is_given:
+                formats[name] = f"%{form}"
+            if kinds.setdefault(name, kind) != kind:
+                raise TrainingError(f"column {name!r} cannot be both --{kinds[name]} and --{kind}")
+    return Said(kinds, formats)
+
+
+def check_said(said: Said, columns: Sequence[str], target: str) -> None:
+    """Makes sure that options name columns that are there.
+
+    Raises:
+        TrainingError: one does not, or names the target.
+    """
+    for name, kind in said.kinds.items():
+        if name not in columns:
+            raise TrainingError(f"--{kind}: no column {name!r}; the columns are: {', '.join(columns)}")
+        if name == target and kind not in {"number", "text"}:
+            raise TrainingError(f"--{kind} {name}: that is the target; --task says what it is")

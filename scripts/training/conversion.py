@@ -1,0 +1,109 @@
+"""Columns of a file as what they are, or are said to be: dates, numbers or texts."""
+
+from typing import NamedTuple
+
+import pandas as pd
+from pandas.api import types
+
+from scripts.training import TrainingError
+from scripts.training.column_options import Said
+from scripts.training.columns import ColumnKinds, is_boolean
+from scripts.training.csv_format import parse_numbers
+from scripts.training.dates import MOSTLY, NoDates, find_dates, line_of, parse_dates
+from scripts.training.table import CsvFile, has_leading_zeros
+
+
+class Converted(NamedTuple):
+    """The rows, and what there is to tell about columns."""
+
+    rows: pd.DataFrame
+    dates: dict[str, str]
+    """The format by column."""
+    notes: dict[str, str]
+
+
+def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
+    """Returns the rows with dates as dates, and the columns that something was said of as that.
+
+    Args:
+        csv: what was read.
+        said: goes before what is found.
+        target: is not looked at for dates.
+
+    Raises:
+        TrainingError: a column is not what it is said to be.
+    """
+    changed: dict[str, pd.Series] = {}
+    dates: dict[str, str] = {}
+    notes: dict[str, str] = {}
+    for label, column in csv.rows.items():
+        name = str(label)
+        cells = csv.as_written[name]
+        is_text = types.is_string_dtype(column.dtype) and not is_boolean(column)
+        kind = said.kinds.get(name)
+        if kind == "date":
+            changed[name], dates[name] = parse_dates(cells, said.date_formats.get(name))
+        elif kind == "text":
+            changed[name] = cells
+        elif kind == "number" and is_text:
+            changed[name], notes[name] = read_numbers(cells, csv)
+        elif kind is None and is_text and name != target:
+            try:
+                changed[name], dates[name] = find_dates(cells)
+            except NoDates as error:
+                notes[name] = str(error) or describe_text(cells)
+    return Converted(csv.rows.assign(**changed), dates, {name: note for name, note in notes.items() if note})
+
+
+def read_numbers(cells: pd.Series, csv: CsvFile) -> tuple[pd.Series, str]:
+    """Returns a column of text as numbers, and how many of its cells are none and so missing.
+
+    Raises:
+        TrainingError: none of them is a number.
+    """
+    grouped = parse_numbers(cells, csv.decimal)
+    numbers = pd.to_numeric(cells, errors="coerce") if grouped is None else grouped
+    n_there, n_numbers = int(cells.notna().sum()), int(numbers.notna().sum())
+    if not n_numbers:
+        raise TrainingError(f"column {cells.name!r} is to be a number, and none of its cells is one")
+    lost = (
+        f"{n_there - n_numbers:,} cells that are no numbers count as missing" if n_there > n_numbers else ""
+    )
+    return numbers.astype("float64") if lost else numbers, lost
+
+
+def describe_text(cells: pd.Series) -> str:
+    """Returns what is strange about a column of text; empty where nothing is."""
+    there = cells.dropna()
+    if has_leading_zeros(there):
+        return "text, as some begin with a zero"
+    are_numbers = pd.to_numeric(there, errors="coerce").notna()
+    if MOSTLY < are_numbers.mean() < 1:
+        n_other = int((~are_numbers).sum())
+        return f"{n_other:,} of its cells are no numbers, the first in line {line_of(cells, ~are_numbers)} (else --number)"
+    return ""
+
+
+def column_rows(converted: Converted, kinds: ColumnKinds, target: str) -> list[tuple[str, str, str]]:
+    """Returns the lines of a table of what each column is, and why; first its head."""
+    lines = [("column", "is", "why")]
+    for label in converted.rows:
+        name = str(label)
+        note = converted.notes.get(name, "")
+        if name == target:
+            continue
+        if name in kinds.why:
+            if name in kinds.numbers and note and types.is_string_dtype(converted.rows[name]):
+                note = "text in the file, read by preprocessing.py"
+            lines.append((name, kinds.kind_of(name), "; ".join(filter(None, (kinds.why[name], note)))))
+        elif name in converted.dates:
+            parts = [part for part in kinds.used if part.startswith(f"{name}_")]
+            made = f"preprocessing.py makes {len(parts)} numbers of it"
+            lines.append((name, "date", f"{converted.dates[name]}; {made}"))
+        else:
+            lines.append((name, "read by preprocessing.py", note))
+    of_dates = tuple(f"{name}_" for name in converted.dates)
+    for name, why in kinds.why.items():
+        if name not in converted.rows and not name.startswith(of_dates):
+            lines.append((name, kinds.kind_of(name), f"by preprocessing.py; {why}"))
+    return lines

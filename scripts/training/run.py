@@ -1,0 +1,151 @@
+"""One training: reads the rows, decides what they are, compares estimators, fits the best; tells each as it goes."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from sklearn.pipeline import Pipeline
+
+from preprocessing import preprocess
+from scripts.lifecycle.cli import align
+from scripts.training import TrainingError
+from scripts.training.churn_sample import TARGET, make_churn_sample
+from scripts.training.column_options import check_said, said_kinds
+from scripts.training.columns import ColumnKinds, column_kinds, ignored_columns, make_signature
+from scripts.training.conversion import Converted, column_rows, convert_columns
+from scripts.training.evaluation import (
+    MAX_EVALUATED_ROWS,
+    N_FOLDS,
+    Labelled,
+    Scores,
+    choose,
+    cross_validate,
+    fit,
+    score_baseline,
+    to_number,
+    why_no_better,
+)
+from scripts.training.pipeline import (
+    ESTIMATORS,
+    Estimator,
+    build_pipeline,
+    choose_task,
+    output_column,
+    target_for_task,
+)
+from scripts.training.reference import example_rows, reference_instances
+from scripts.training.registration import Trained
+from scripts.training.table import read_csv, split_target
+
+Tell = Callable[[str], None]
+
+
+class Decided(NamedTuple):
+    """What is to be learned, from what."""
+
+    data: str
+    """In a few words."""
+    rows: Labelled
+    kinds: ColumnKinds
+
+
+def decide(options: argparse.Namespace, say: Tell) -> Decided:
+    """Reads the rows and finds out what they are.
+
+    Raises:
+        TrainingError: there is nothing to learn from, or it is not what the options say.
+    """
+    converted, target_name, data = read_rows(options, say)
+    table = split_target(converted.rows, target_name)
+    if table.n_without_target:
+        say(f"left out: {table.n_without_target:,} rows without a value in {target_name!r}")
+    task, why = choose_task(table.target)
+    if options.task:
+        task, why = options.task, "as --task says"
+    target = target_for_task(table.target, task)
+    say(f"task: {task} of {target_name!r} ({why})")
+
+    said = said_kinds(options)
+    try:
+        features = preprocess(converted.rows.drop(columns=target_name))
+        check_said(said, list(dict.fromkeys([*converted.rows, *features])), target_name)
+        kinds = column_kinds(features, said.kinds)
+    except (ValueError, TypeError, KeyError) as error:
+        raise TrainingError(f"preprocessing.py: {error}") from error
+    say("columns:")
+    for line in align(column_rows(converted, kinds, target_name)):
+        say(f"  {line}")
+    if kinds.texts and options.estimator == "boosting":  # in full, the words would be thousands of columns
+        raise TrainingError(
+            f"--estimator boosting does not learn from texts ({', '.join(kinds.texts)}); "
+            "--drop them, or take linear or forest"
+        )
+    return Decided(data, Labelled(task, table.inputs, target), kinds)
+
+
+def read_rows(options: argparse.Namespace, say: Tell) -> tuple[Converted, str, str]:
+    """Returns the rows to train on, the target's name, and what they are in a few words."""
+    if options.data is None:
+        rows = make_churn_sample(seed=options.seed)
+        say(f"data: {len(rows):,} generated rows (seed {options.seed}), not real customers")
+        return Converted(rows, {}, {}), TARGET, f"generated (seed {options.seed})"
+    csv = read_csv(options.data, options.sep, options.decimal)
+    say(f"data: {options.data.name}, {len(csv.rows):,} rows, {len(csv.rows.columns)} columns{csv.form}")
+    return convert_columns(csv, said_kinds(options), options.target), options.target, options.data.name
+
+
+def learn(decided: Decided, options: argparse.Namespace, say: Tell) -> Trained:
+    """Compares the estimators and fits the best on all rows.
+
+    Raises:
+        TrainingError: none can be fitted.
+    """
+    data, rows, kinds = decided
+    task, inputs, target = rows
+    make_pipeline = partial(build_pipeline, preprocess, kinds, task, seed=options.seed)
+    estimator, scores = choose_estimator(make_pipeline, decided, options, say)
+    baseline = score_baseline(rows)
+    words = (f"{name.removeprefix('baseline_')} {to_number(value)}" for name, value in baseline.items())
+    say(f"baseline: {', '.join(words)}")
+    if task == "classification" and scores.mean["accuracy"] <= baseline["baseline_accuracy"]:
+        say("its labels are no better than the commonest one for every row; use its probabilities")
+    pipeline = fit(make_pipeline(estimator=estimator), inputs, target)
+
+    ignored = ignored_columns(inputs, kinds, preprocess)
+    shown = inputs.drop(columns=ignored)  # an identifier need not be shown in API docs, and cannot drift
+    return Trained(
+        pipeline=pipeline,
+        signature=make_signature(inputs, ignored, output_column(target, task)),
+        input_example=example_rows(shown),
+        reference=reference_instances(shown, options.seed),
+        metrics=scores.mean | {f"{name}_std": value for name, value in scores.spread.items()} | baseline,
+        tags={
+            "data": data,
+            "target": str(target.name),
+            "task": task,
+            "estimator": estimator,
+            "seed": str(options.seed),
+        },
+        why_no_better=why_no_better(task, scores),
+    )
+
+
+def choose_estimator(
+    make_pipeline: partial[Pipeline], decided: Decided, options: argparse.Namespace, say: Tell
+) -> tuple[Estimator, Scores]:
+    """Returns the estimator to take, and how it scored."""
+    rows = decided.rows
+    names = [name for name in ESTIMATORS if options.estimator in {"auto", name}]
+    if decided.kinds.texts:
+        names = [name for name in names if name != "boosting"]
+    n_rows = min(len(rows.inputs), MAX_EVALUATED_ROWS)
+    say(f"cross-validation: {N_FOLDS} folds of {n_rows:,} rows, mean ± standard deviation")
+    found: dict[Estimator, Scores] = {}
+    for name in names:
+        found[name] = cross_validate(partial(make_pipeline, estimator=name), rows, options.seed)
+        say(f"  {name:9}" + "  ".join(found[name].describe(metric) for metric in found[name].mean))
+    best, why = choose(found, rows.task)
+    if len(names) > 1:
+        say(f"estimator: {best}, {why}")
+    return best, found[best]
