@@ -87,7 +87,8 @@ def test_no_password_stands_in_the_file():
 @EVERY_SERVICE
 def test_every_image_has_a_version_and_names_no_host(name):
     if "build" in service(name):
-        dockerfile = service(name)["build"]["dockerfile_inline"]
+        build = service(name)["build"]
+        dockerfile = Path(build["context"], build["dockerfile"]).read_text()
         (image,) = re.findall(r"^FROM (\S+)$", dockerfile, re.MULTILINE)
         assert "--require-hashes" in dockerfile
     else:

@@ -21,7 +21,11 @@ COMPONENTS = sorted(file.parent.name for file in K8S.glob("components/*/kustomiz
 TOGETHER = "ingress monitoring requests-per-second canary model-cache"
 """Components of which one cluster may want all."""
 
+EXAMPLES = sorted(file.parent.name for file in K8S.glob("examples/*/kustomization.yaml"))
+"""Built as they are, and not by themselves a model server."""
+
 BUILDS = [(overlay, chosen) for overlay in OVERLAYS for chosen in ("", *COMPONENTS, TOGETHER)]
+ALL_BUILDS = [*BUILDS, *((example, "") for example in EXAMPLES)]
 
 Document = dict[str, Any]
 
@@ -43,16 +47,17 @@ def builders() -> dict[str, list[str]]:
 
 
 def build_text(overlay: str, components: str, builder: str) -> str:
-    """Returns what a builder makes of an overlay with these components in it."""
+    """Returns what a builder makes of an overlay with these components in it, or of an example."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "k8s"
         shutil.copytree(K8S, copy)
+        built = copy / ("overlays" if overlay in OVERLAYS else "examples") / overlay
         chosen = [f"../../components/{name}" for name in components.split()]
         if chosen:
-            file = copy / "overlays" / overlay / "kustomization.yaml"
+            file = built / "kustomization.yaml"
             file.write_text(f"{file.read_text()}\ncomponents: {json.dumps(chosen)}\n")
         told = subprocess.run(
-            [*builders()[builder], str(copy / "overlays" / overlay)],
+            [*builders()[builder], str(built)],
             capture_output=True,
             text=True,
             timeout=60,
@@ -64,7 +69,7 @@ def build_text(overlay: str, components: str, builder: str) -> str:
 
 @functools.cache
 def build(overlay: str, components: str = "") -> tuple[Document, ...]:
-    """Returns the documents of an overlay with these components in it."""
+    """Returns the documents of an overlay with these components in it, or of an example."""
     if not builders():
         missing = "neither kubectl 1.21 or newer nor kustomize is installed"
         pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)

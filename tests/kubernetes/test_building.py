@@ -3,8 +3,9 @@
 import pytest
 
 from tests.kubernetes.building import (
-    BUILDS,
+    ALL_BUILDS,
     COMPONENTS,
+    EXAMPLES,
     K8S,
     OVERLAYS,
     build,
@@ -18,13 +19,13 @@ from tests.support.environment import ROOT
 FILES = sorted([*K8S.rglob("*.yaml"), *(ROOT / "monitoring").rglob("*.yaml")])
 
 
-@pytest.mark.parametrize(("overlay", "components"), BUILDS)
+@pytest.mark.parametrize(("overlay", "components"), ALL_BUILDS)
 def test_it_builds_and_says_nothing_twice(overlay, components):
     names = [named(document) for document in build(overlay, components)]
     assert len(names) == len(set(names)) > 5
 
 
-@pytest.mark.parametrize(("overlay", "components"), BUILDS)
+@pytest.mark.parametrize(("overlay", "components"), ALL_BUILDS)
 def test_everything_is_in_the_overlays_namespace(overlay, components):
     documents = build(overlay, components)
     (namespace,) = (document["metadata"]["name"] for document in of_kind(documents, "Namespace"))
@@ -50,9 +51,11 @@ def test_every_file_opens_with_what_it_is_and_needs(file):
         assert "# Needs: " in head or head.startswith("# Needs: ")
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_every_component_says_how_to_undo_it(component):
-    assert "\n# Undo: " in (K8S / "components" / component / "kustomization.yaml").read_text()
+@pytest.mark.parametrize(
+    "folder", [*(f"components/{name}" for name in COMPONENTS), *(f"examples/{name}" for name in EXAMPLES)]
+)
+def test_every_component_and_example_says_how_to_undo_it(folder):
+    assert "\n# Undo: " in (K8S / folder / "kustomization.yaml").read_text()
 
 
 def test_the_readme_names_every_component():
@@ -60,5 +63,7 @@ def test_the_readme_names_every_component():
     assert [name for name in COMPONENTS if f"`{name}`" not in readme] == []
 
 
-def test_the_readme_has_the_command():
-    assert "kubectl apply -k k8s/overlays/production" in (ROOT / "README.md").read_text()
+def test_the_readme_has_the_commands():
+    readme = (ROOT / "README.md").read_text()
+    assert "kubectl apply -k k8s/overlays/production" in readme
+    assert [name for name in EXAMPLES if f"kubectl apply -k k8s/examples/{name}" not in readme] == []

@@ -4,9 +4,13 @@ import re
 
 import pytest
 
-from tests.kubernetes.building import BUILDS, all_pods, build, named, of_kind, pods_of
+from tests.kubernetes.building import ALL_BUILDS, BUILDS, all_pods, build, named, of_kind, pods_of
 
 EVERY_BUILD = pytest.mark.parametrize(("overlay", "components"), BUILDS)
+EVERYTHING = pytest.mark.parametrize(("overlay", "components"), ALL_BUILDS)
+
+USERS = {"model-server": 1034, "kserve-container": 1034, "mlflow": 1035}
+"""Of the images, by the container's name."""
 
 
 def containers(documents):
@@ -17,7 +21,7 @@ def selects(selector, labels):
     return selector.items() <= labels.items()
 
 
-@EVERY_BUILD
+@EVERYTHING
 def test_there_are_pods(overlay, components):
     assert containers(build(overlay, components))
 
@@ -30,26 +34,27 @@ def test_images_have_a_tag_that_does_not_move(overlay, components):
         )
 
 
-@EVERY_BUILD
+@EVERYTHING
 def test_everything_is_requested_and_limited(overlay, components):
     for container in containers(build(overlay, components)):
         for bound in ("requests", "limits"):
             assert set(container["resources"][bound]) == {"cpu", "memory", "ephemeral-storage"}
 
 
-@EVERY_BUILD
+@EVERYTHING
 def test_memory_is_requested_as_far_as_it_is_allowed(overlay, components):
     for container in containers(build(overlay, components)):
         resources = container["resources"]
         assert resources["requests"]["memory"] == resources["limits"]["memory"]
 
 
-@EVERY_BUILD
+@EVERYTHING
 def test_nobody_is_root_or_can_become_it(overlay, components):
     for _, pod in all_pods(build(overlay, components)):
         context = pod["securityContext"]
         assert context["runAsNonRoot"] is True
-        assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (1034, 1034, 1034)
+        (user,) = {USERS[container["name"]] for container in pod["containers"]}
+        assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (user, user, user)
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"]:
             assert container["securityContext"] == {
@@ -59,11 +64,14 @@ def test_nobody_is_root_or_can_become_it(overlay, components):
             }
 
 
-@EVERY_BUILD
+@EVERYTHING
 def test_no_pod_has_the_hosts_or_the_clusters_rights(overlay, components):
-    for _, pod in all_pods(build(overlay, components)):
+    documents = build(overlay, components)
+    (account,) = of_kind(documents, "ServiceAccount")
+    for _, pod in all_pods(documents):
         assert pod["automountServiceAccountToken"] is False
-        assert pod["serviceAccountName"] == "model-server"
+        assert pod["enableServiceLinks"] is False
+        assert pod["serviceAccountName"] == account["metadata"]["name"]
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
         for volume in pod["volumes"]:
             assert set(volume) - {"name"} in ({"emptyDir"}, {"persistentVolumeClaim"})
@@ -91,7 +99,7 @@ def test_secrets_are_by_reference_and_may_be_missing(overlay, components):
         assert not re.search(r"SECRET|PASSWORD|TOKEN|USERNAME|://[^/]*@", str(document["data"]))
 
 
-@EVERY_BUILD
+@EVERYTHING
 def test_every_service_budget_and_policy_selects_pods(overlay, components):
     documents = build(overlay, components)
     labels = [labels for labels, _ in all_pods(documents)]
@@ -103,7 +111,7 @@ def test_every_service_budget_and_policy_selects_pods(overlay, components):
         assert any(selects(selector, one) for one in labels), named(document)
 
 
-@EVERY_BUILD
+@EVERYTHING
 def test_every_pod_is_behind_a_policy(overlay, components):
     documents = build(overlay, components)
     policies = [policy["spec"] for policy in of_kind(documents, "NetworkPolicy")]
@@ -112,7 +120,7 @@ def test_every_pod_is_behind_a_policy(overlay, components):
         assert any(selects(policy["podSelector"]["matchLabels"], labels) for policy in restricting)
 
 
-@EVERY_BUILD
+@EVERYTHING
 def test_no_two_deployments_share_their_pods(overlay, components):
     documents = of_kind(build(overlay, components), "Deployment")
     for document in documents:

@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from tests.kubernetes.building import BUILDS, build, named
+from tests.kubernetes.building import ALL_BUILDS, build, named
 from tests.kubernetes.validating import CRDS, VERSIONS, problems
 
 
 def everything():
     """All different documents of all builds."""
-    return {json.dumps(document): document for built in BUILDS for document in build(*built)}.values()
+    return {json.dumps(document): document for built in ALL_BUILDS for document in build(*built)}.values()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
