@@ -126,7 +126,7 @@ class Cluster:
         return list(answer.get("items") or [])
 
     def service_selectors(self) -> list[dict[str, str]]:
-        """Returns by which labels each Service finds its pods.
+        """Returns by which labels each Service finds its pods, but for those that only name them.
 
         Raises:
             ClusterError: as `get`.
@@ -137,8 +137,11 @@ class Cluster:
                 self.namespace, _request_timeout=REQUEST_SECONDS
             ).to_dict(),
         )
-        selectors = (one.get("spec", {}).get("selector") for one in services.get("items") or [])
-        return [selector for selector in selectors if selector]
+        specs = [one.get("spec") or {} for one in services.get("items") or []]
+        # One without an address shares no traffic among its pods.
+        return [
+            spec["selector"] for spec in specs if spec.get("selector") and spec.get("cluster_ip") != "None"
+        ]
 
     def _call(self, call: Any, kind: Kind, name: str, **more: Any) -> Document:
         answer = self._ask(

@@ -40,6 +40,10 @@ def environment_of(container, documents):
     return values | {entry["name"]: entry.get("value") for entry in container["env"]}
 
 
+def is_headless(service):
+    return service["spec"].get("clusterIP") == "None"
+
+
 def seconds(duration):
     number, unit = re.fullmatch(r"(\d+)([smh])", duration).groups()
     return int(number) * {"s": 1, "m": 60, "h": 3600}[unit]
@@ -116,11 +120,23 @@ def test_routes_name_services_and_their_ports(overlay, components):
         (service["metadata"]["name"], port["port"])
         for service in of_kind(documents, "Service")
         for port in service["spec"]["ports"]
+        if not is_headless(service)
     }
     for route in of_kind(documents, "HTTPRoute"):
         backends = [backend for rule in route["spec"]["rules"] for backend in rule["backendRefs"]]
         assert {(backend["name"], backend["port"]) for backend in backends} == open_ports
         assert sum(backend["weight"] for backend in backends) == 100
+
+
+@EVERY_BUILD
+def test_the_pods_that_share_traffic_are_named_one_by_one_while_they_are_ready(overlay, components):
+    services = of_kind(build(overlay, components), "Service")
+    sharing = {str(one["spec"]["selector"]) for one in services if not is_headless(one)}
+    naming = [one["spec"] for one in services if is_headless(one)]
+    assert {str(spec["selector"]) for spec in naming} == sharing
+    for spec in naming:
+        assert "publishNotReadyAddresses" not in spec
+        assert [port["port"] for port in spec["ports"]] == [PORT]
 
 
 @EVERY_BUILD
@@ -323,9 +339,10 @@ def test_the_label_that_tells_canaries_apart_is_scraped():
 def test_rules_ask_for_the_job_that_the_scraping_names():
     documents = build("production", "monitoring")
     (monitor,) = of_kind(documents, "ServiceMonitor")
-    (service,) = of_kind(documents, "Service")
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    # Of two Services with the same pods each pod would be scraped, and counted, twice.
+    (service,) = [one for one in of_kind(documents, "Service") if wanted <= one["metadata"]["labels"].items()]
     job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert {name for rule in rules() for name in re.findall(r'job="([^"]*)"', rule["expr"])} == {job}
 
 

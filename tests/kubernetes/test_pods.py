@@ -4,7 +4,10 @@ import re
 
 import pytest
 
-from tests.kubernetes.building import ALL_BUILDS, BUILDS, all_pods, build, named, of_kind, pods_of
+from scripts.canary import STEPS
+from scripts.rollout.deployments import pods_for
+from tests.kubernetes.building import ALL_BUILDS, BUILDS, K8S, all_pods, build, named, of_kind, pods_of
+from tests.support.environment import ROOT
 
 EVERY_BUILD = pytest.mark.parametrize(("overlay", "components"), BUILDS)
 EVERYTHING = pytest.mark.parametrize(("overlay", "components"), ALL_BUILDS)
@@ -130,6 +133,17 @@ def test_no_two_deployments_share_their_pods(overlay, components):
 
 
 @EVERY_BUILD
+def test_a_drained_node_takes_one_pod_of_each_deployment_at_a_time(overlay, components):
+    documents = build(overlay, components)
+    budgets = [budget["spec"] for budget in of_kind(documents, "PodDisruptionBudget")]
+    for deployment in of_kind(documents, "Deployment"):
+        ((labels, _),) = pods_of(deployment)
+        # Of a pod with two budgets the cluster evicts none at all.
+        (budget,) = [one for one in budgets if selects(one["selector"]["matchLabels"], labels)]
+        assert budget["maxUnavailable"] == 1
+
+
+@EVERY_BUILD
 def test_what_is_scaled_exists_and_has_no_number_of_its_own(overlay, components):
     documents = {named(document): document for document in build(overlay, components)}
     for document in of_kind(tuple(documents.values()), "HorizontalPodAutoscaler", "ScaledObject"):
@@ -143,6 +157,24 @@ def test_nothing_is_scaled_twice(overlay, components):
     scalers = of_kind(build(overlay, components), "HorizontalPodAutoscaler", "ScaledObject")
     targets = [scaler["spec"]["scaleTargetRef"]["name"] for scaler in scalers]
     assert len(targets) == len(set(targets))
+
+
+def test_what_a_canary_of_pods_requests_is_told():
+    documents = build("production", "canary-pods")
+    (autoscaler,) = of_kind(documents, "HorizontalPodAutoscaler")
+    n_stable = autoscaler["spec"]["minReplicas"]
+    n = n_stable + max(pods_for(percent, n_stable) for percent in STEPS)
+    cpus, gib = (
+        {container["resources"]["requests"][kind] for container in containers(documents)}
+        for kind in ("cpu", "memory")
+    )
+    assert (cpus, gib) == ({"1"}, {"1Gi"})
+    head = (K8S / "components" / "canary-pods" / "kustomization.yaml").read_text()
+    for told in (head.replace("\n# ", " "), (ROOT / "docs" / "deploy.md").read_text().replace("\n", " ")):
+        assert (
+            f"of production's {n_stable} that makes {n} pods, which request {n} processors and {n} GiB"
+            in told
+        )
 
 
 @pytest.mark.parametrize("components", ["seldon", "seldon-canary", "kserve"])
