@@ -172,7 +172,12 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
     )
     limits = Limits(options.max_error_increase, options.max_latency_ratio)
     promotion = Promotion(model, options, counts, limits, say)
-    return settle("promote.py", lambda: promotion.carry_out(results), facts, lambda: promotion.outcome)
+
+    def carry_out() -> None:
+        promotion.carry_out(results)
+        facts["answering"] = {url: one._asdict() for url, one in promotion.answering.items()}
+
+    return settle("promote.py", carry_out, facts, lambda: promotion.outcome)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from typing import Protocol
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.endpoints import Endpoint, endpoints_of_all
 from scripts.lifecycle.guard import Counts
 from scripts.lifecycle.services import fetch
 
@@ -79,16 +80,17 @@ def add_up(counts: Iterable[Counts]) -> Counts:
 
 
 def read_metrics(urls: Sequence[str]) -> dict[str, str]:
-    """Returns the `/metrics` of the services that answer, by URL."""
+    """Returns the `/metrics` of the services that answer, each at every address of its name, by URL and address."""
 
-    def ask(url: str) -> str | None:
+    def ask(endpoint: Endpoint) -> str | None:
         with contextlib.suppress(OSError):
-            return fetch(url, "/metrics").decode(errors="replace")
+            return fetch(endpoint.url, "/metrics", endpoint.address).decode(errors="replace")
         return None
 
-    with ThreadPoolExecutor(max(1, len(urls))) as pool:
-        texts = zip(urls, pool.map(ask, urls), strict=True)
-        return {url: text for url, text in texts if text is not None}
+    endpoints = endpoints_of_all(urls)
+    with ThreadPoolExecutor(max(1, len(endpoints))) as pool:
+        texts = zip(endpoints, pool.map(ask, endpoints), strict=True)
+        return {str(endpoint): text for endpoint, text in texts if text is not None}
 
 
 def read_counts(metrics: str, version: str, url: str) -> Counts:

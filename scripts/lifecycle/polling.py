@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from scripts.lifecycle.endpoints import Endpoint, endpoints_of, endpoints_of_all
 from scripts.lifecycle.services import N_CONNECTIONS, Refusal, Seen, look
 
 PAUSE_SECONDS = 0.5
@@ -48,10 +49,10 @@ def wait_for(
     version: str,
     known: Collection[Refusal] = (),
 ) -> dict[str, str]:
-    """Waits until no service lacks anything; returns what the others do, by URL.
+    """Waits until no service lacks anything, at none of its name's addresses; returns what the others do, by URL.
 
-    Each is asked on its own, so that one that hangs takes no time from another. Where one refuses the version, nothing
-    is waited for any more.
+    Each is asked on its own, so that one that hangs takes no time from another. The name is looked up each time: pods
+    come and go. Where one refuses the version, nothing is waited for any more.
 
     Args:
         urls: of the services.
@@ -64,30 +65,36 @@ def wait_for(
     is_over = threading.Event()
     refused: dict[str, str] = {}
 
-    def wait(url: str) -> str:
-        while True:
-            missing = ""
-            for _ in range(N_CONNECTIONS):
-                seen = look(url)
-                missing = lacks(seen)
-                if why := seen.why_refused(version, known):
-                    refused[url] = why
-                    is_over.set()
-                if missing or is_over.is_set():
-                    break
-            if not missing or time.monotonic() > give_up or is_over.wait(PAUSE_SECONDS):
+    def ask(endpoint: Endpoint) -> str:
+        for _ in range(N_CONNECTIONS):
+            seen = look(*endpoint)
+            if why := seen.why_refused(version, known):
+                refused[str(endpoint)] = why
+                is_over.set()
+            if (missing := lacks(seen)) or is_over.is_set():
                 return missing
+        return ""
+
+    def wait(url: str) -> dict[str, str]:
+        while True:
+            endpoints = endpoints_of(url)
+            with ThreadPoolExecutor(len(endpoints)) as pool:
+                said = zip(endpoints, pool.map(ask, endpoints), strict=True)
+                late = {str(endpoint): missing for endpoint, missing in said if missing}
+            if not late or time.monotonic() > give_up or is_over.wait(PAUSE_SECONDS):
+                return late
 
     with ThreadPoolExecutor(max(1, len(urls))) as pool:
         try:
-            late = dict(zip(urls, pool.map(wait, urls), strict=True))
+            late = list(pool.map(wait, urls))
         finally:
             is_over.set()
-    return refused or {url: missing for url, missing in late.items() if missing}
+    return refused or {name: missing for one in late for name, missing in one.items()}
 
 
 def known_refusals(urls: Sequence[str]) -> frozenset[Refusal]:
     """Returns what services have refused up to now."""
-    with ThreadPoolExecutor(max(1, len(urls) * N_CONNECTIONS)) as pool:
-        seen = list(pool.map(look, [url for url in urls for _ in range(N_CONNECTIONS)]))
+    asked = endpoints_of_all(urls) * N_CONNECTIONS
+    with ThreadPoolExecutor(max(1, len(asked))) as pool:
+        seen = list(pool.map(lambda one: look(*one), asked))
     return frozenset(refusal for one in seen for refusal in one.refused)

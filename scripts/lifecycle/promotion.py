@@ -12,7 +12,7 @@ from scripts.lifecycle.placement import name_of
 from scripts.lifecycle.polling import known_refusals, lacks_challenger, lacks_champion, wait_for
 from scripts.lifecycle.registry import RegisteredModel
 from scripts.lifecycle.retry import retry_put_back
-from scripts.lifecycle.services import Seen
+from scripts.lifecycle.services import Answering, Seen, count_answering, tell_answering
 from scripts.lifecycle.signals import undisturbed
 from scripts.lifecycle.validation_record import Results
 from scripts.lifecycle.watch import RolledBack, Watch, Watched
@@ -38,6 +38,8 @@ class Promotion:
         self._before = model.current
         self.outcome = f"{model.where} was not moved"
         """Where the alias or the stage is, in words."""
+        self.answering: dict[str, Answering] = {}
+        """Who was seen to answer with the version at the end, by URL."""
 
     def carry_out(self, results: Results | None) -> None:
         """Does it.
@@ -89,8 +91,9 @@ class Promotion:
                 raise RolledBack(str(error)) from None
             raise
         self.outcome = f"{model.where} is version {self._version}"
-        if options.url:
-            self._say(f"all {len(options.url)} service(s) answer with version {self._version}")
+        self.answering = count_answering(options.url, self._version)
+        for sentence in tell_answering(self.answering, self._version):
+            self._say(sentence)
 
     def _step(self, challenger: Challenger, past: Counts, percent: float) -> None:
         self._model.check_ours()

@@ -11,12 +11,15 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.endpoints import Endpoint, connecting_to, endpoints_of, endpoints_of_all
 from serving.prepare.registry.bounded_http import ask
 from serving.redaction import redact
 
 REQUEST_SECONDS = 5
 N_CONNECTIONS = 4
 """A service has several workers, and each connection comes to one of them."""
+
+NO_ANSWER = "no answer"
 
 
 def add_url_options(parser: argparse.ArgumentParser) -> None:
@@ -51,15 +54,15 @@ def http_url(text: str) -> str:
     return text
 
 
-def fetch(url: str, path: str) -> bytes:
-    """Returns what a service answers, within seconds as a whole.
+def fetch(url: str, path: str, address: str = "") -> bytes:
+    """Returns what a service answers, within seconds as a whole; of its name's addresses the one that is given.
 
     Raises:
         OSError: it does not answer, or not well.
     """
     request = urllib.request.Request(f"{url.rstrip('/')}{path}", headers={"Connection": "close"})  # noqa: S310  # the user's own
     try:
-        return ask(request, REQUEST_SECONDS, None)
+        return ask(request, REQUEST_SECONDS, None, connecting_to(Endpoint(url, address)))
     except http.client.HTTPException as error:
         raise OSError(type(error).__name__) from error
 
@@ -88,6 +91,11 @@ class Seen(NamedTuple):
     aliases: Mapping[str, str | None] = MappingProxyType({})
     """That it follows, by role; empty of a service that does not tell."""
 
+    @property
+    def is_silent(self) -> bool:
+        """True where it does not answer at all."""
+        return self.trouble.startswith(NO_ANSWER)
+
     def why_refused(self, version: str, known: Collection[Refusal]) -> str:
         """Returns why a version is refused now; empty where it is not.
 
@@ -101,10 +109,10 @@ class Seen(NamedTuple):
         return ""
 
 
-def look(url: str) -> Seen:
-    """Asks a service which versions answer."""
+def look(url: str, address: str = "") -> Seen:
+    """Asks a service which versions answer; of its name's addresses the one that is given."""
     try:
-        said = json.loads(fetch(url, "/v1/models"))
+        said = json.loads(fetch(url, "/v1/models", address))
         models = said["models"]
         return Seen(
             {model["role"]: model["version"] for model in models},
@@ -116,7 +124,7 @@ def look(url: str) -> Seen:
             said.get("aliases") or {},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Seen({}, {}, trouble=f"no answer ({type(error).__name__})")
+        return Seen({}, {}, trouble=f"{NO_ANSWER} ({type(error).__name__})")
 
 
 def check_services(urls: Sequence[str], model: str) -> None:
@@ -125,9 +133,8 @@ def check_services(urls: Sequence[str], model: str) -> None:
     Raises:
         LifecycleError: one does not answer as a service, or serves another model.
     """
-    for url in urls:
-        seen = look(url)
-        if seen.trouble.startswith("no answer"):
+    for url, seen in look_at_all(urls).items():
+        if seen.is_silent:
             raise LifecycleError(f"no service answers at {url} (--url): {seen.trouble}")
         if seen.model and seen.model != model:
             raise LifecycleError(f"{url} (--url) serves the model {seen.model!r}, not {model!r}")
@@ -149,6 +156,45 @@ def check_challengers(urls: Sequence[str], alias: str) -> None:
 
 
 def look_at_all(urls: Sequence[str]) -> dict[str, Seen]:
-    """Asks all services at once; returns what each of them says."""
-    with ThreadPoolExecutor(max(1, len(urls))) as pool:
-        return dict(zip(urls, pool.map(look, urls), strict=True))
+    """Asks all services at once, each at every address of its name; returns what they say, by URL and address.
+
+    An address that is silent is left out where others of its name answer: a name keeps that of a pod that has ended for a
+    while, and loses that of one that is not ready.
+    """
+    endpoints = endpoints_of_all(urls)
+    with ThreadPoolExecutor(max(1, len(endpoints))) as pool:
+        seen = dict(zip(endpoints, pool.map(lambda one: look(*one), endpoints), strict=True))
+    answering = {endpoint.url for endpoint, one in seen.items() if not one.is_silent}
+    return {
+        str(endpoint): one
+        for endpoint, one in seen.items()
+        if not one.is_silent or endpoint.url not in answering
+    }
+
+
+class Answering(NamedTuple):
+    """How many of the addresses of a service's name answer with a version."""
+
+    n: int
+    n_addresses: int
+
+
+def count_answering(urls: Sequence[str], version: str) -> dict[str, Answering]:
+    """Asks every address of each service once; returns how many answer with a version as the champion, by URL."""
+    found = {}
+    for url in urls:
+        endpoints = endpoints_of(url)
+        with ThreadPoolExecutor(len(endpoints)) as pool:
+            seen = list(pool.map(lambda one: look(*one), endpoints))
+        found[url] = Answering(sum(one.versions.get("champion") == version for one in seen), len(endpoints))
+    return found
+
+
+def tell_answering(found: Mapping[str, Answering], version: str) -> list[str]:
+    """Returns what was seen, and no more than that, in a sentence for each service that has answered with the version."""
+    return [
+        f"{url} answers with version {version}; how many stand behind it is not seen"
+        if one.n_addresses == 1
+        else f"{one.n} of the {one.n_addresses} addresses of {url} answer with version {version}"
+        for url, one in found.items()
+    ]

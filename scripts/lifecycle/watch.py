@@ -95,7 +95,10 @@ class Watch:
             self._tell_what_is_not_known(watched.version, before, after)
 
     def _look_at_services(self, lacks: Callable[[Seen], str], silent: Counter[str]) -> None:
-        for url, seen in look_at_all(self._urls).items():
+        looked = look_at_all(self._urls)
+        for gone in silent.keys() - looked.keys():
+            del silent[gone]
+        for url, seen in looked.items():
             missing = lacks(seen)
             if not missing:
                 del silent[url]

@@ -12,9 +12,9 @@ class Double(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, handler: type["Quiet"]) -> None:
-        super().__init__(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+    def __init__(self, handler: type["Quiet"], host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__((host, port), handler)
+        self.url = f"http://{host}:{self.server_address[1]}"
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Self]:

@@ -23,13 +23,15 @@ def counted(version: str, answered: int, failed: int = 0) -> bytes:
 class FakeService(Double):
     """Answers `/v1/models` and `/metrics`."""
 
-    def __init__(self, current: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, current: Callable[[], dict[str, str]], host: str = "127.0.0.1", port: int = 0) -> None:
         """Follows at once.
 
         Args:
             current: the aliases of the registered model.
+            host: the address that it listens at.
+            port: 0 takes one that is free.
         """
-        super().__init__(_Handler)
+        super().__init__(_Handler, host, port)
         self.current = current
         self.metrics: Callable[[], bytes] = lambda: b""
         self.refused: list[dict[str, str]] = []
@@ -38,6 +40,8 @@ class FakeService(Double):
         self.model = NAME
         self.aliases: dict[str, str | None] = {"champion": "production", "challenger": "challenger"}
         self.on_look: Callable[[], Any] = lambda: None
+        self.hosts: list[str] = []
+        """The `Host` headers of the requests."""
 
     def describe(self) -> dict[str, Any]:
         """What it says at `/v1/models`."""
@@ -58,6 +62,7 @@ class _Handler(Quiet):
         if self.server.is_dead:
             self.close_connection = True
             return
+        self.server.hosts.append(self.headers["Host"])
         is_metrics = self.path == "/metrics"
         body = self.server.metrics() if is_metrics else json.dumps(self.server.describe()).encode()
         self.answer(body)

@@ -11,6 +11,7 @@ import ssl
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 MAX_ANSWER_BYTES = 10_000_000
@@ -22,15 +23,26 @@ class TooLarge(TimeoutError):
     """An answer that has more than `MAX_ANSWER_BYTES`, and would take its time."""
 
 
-def ask(request: urllib.request.Request, timeout_seconds: float, context: ssl.SSLContext | None) -> bytes:
+def ask(
+    request: urllib.request.Request,
+    timeout_seconds: float,
+    context: ssl.SSLContext | None,
+    connect: Callable[..., http.client.HTTPConnection] | None = None,
+) -> bytes:
     """Returns the body of the answer, which comes within so many seconds as a whole once there is a connection.
+
+    Args:
+        request: what is asked.
+        timeout_seconds: for the connection, and then for the answer.
+        context: of connections with TLS.
+        connect: makes a connection without TLS, as `Connection` does, which is taken where it is None.
 
     Raises:
         TimeoutError: it did not, or is larger than `MAX_ANSWER_BYTES`.
         OSError: there is no connection, or the answer is an error (`urllib.error.HTTPError`).
         http.client.HTTPException: the answer is not HTTP, or is cut off.
     """
-    opener = urllib.request.build_opener(_Http, _Https(context), Redirects)
+    opener = urllib.request.build_opener(_Http(connect or Connection), _Https(context), Redirects)
     with opener.open(request, timeout=timeout_seconds) as answer:
         return read_body(answer)
 
@@ -123,8 +135,12 @@ def _may_have_login(asked: str, named: str) -> bool:
 
 
 class _Http(urllib.request.HTTPHandler):
+    def __init__(self, connect: Callable[..., http.client.HTTPConnection]) -> None:
+        super().__init__()
+        self._connect = connect
+
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(Connection, req)
+        return self.do_open(self._connect, req)
 
 
 class _Https(urllib.request.HTTPSHandler):
