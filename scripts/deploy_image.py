@@ -74,7 +74,9 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
         "--require", metavar="KIND", help="do nothing where the manifests have nothing of this kind (Rollout)"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be applied, and apply nothing"
+        "--dry-run",
+        action="store_true",
+        help="print what would be applied, and ask no cluster: what keeps its image is named at the top",
     )
     parser.add_argument("--write", action="store_true", help="write it into the manifests, and apply nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
@@ -126,7 +128,9 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
             say(f"{namespace}: {kept}")
     manifests = yaml.safe_dump_all(documents, sort_keys=False)
     if options.dry_run:
-        return DONE, facts | {"done": False}, [manifests]
+        kept = [name_of(document) for document, _ in others]
+        said = [f"# No cluster was asked: {one} keeps the image that it has there, if any." for one in kept]
+        return DONE, facts | {"done": False, "keep": kept}, [*said, manifests]
     workload = find_workload(kubectl, documents, name)
     before = workload.stable_image()
     facts["before"] = before
@@ -229,13 +233,18 @@ def keep_live_images(kubectl: Kubectl, others: Sequence[tuple[Document, "Contain
         LifecycleError: the cluster cannot be asked.
     """
     for document, containers in others:
-        target = f"{document['kind'].lower()}/{document['metadata']['name']}"
+        target = name_of(document)
         live = dict(containers_of(kubectl.get(target) or {}))
         for path, container in containers.items():
             image = live.get(path, container)["image"]
             if image != container["image"]:
                 yield f"{target} keeps {image}"
                 container["image"] = image
+
+
+def name_of(document: Document) -> str:
+    """Returns how kubectl is told an object."""
+    return f"{document['kind'].lower()}/{document['metadata']['name']}"
 
 
 Containers = dict[tuple[str, ...], Document]

@@ -452,6 +452,19 @@ def test_a_dry_run_prints_and_asks_no_cluster(deploy: Deploy, cluster: dict[str,
     assert calls(cluster) == []
 
 
+def test_a_dry_run_says_whose_image_only_the_cluster_knows(own_manifests: Path, run: Run):
+    change_production(own_manifests, components=["../../components/canary-pods"])
+    out = run("production", "--image", NEW, "--dry-run")[1]
+    comment, _, manifests = out.partition("\n")
+    assert comment == (
+        "# No cluster was asked: deployment/model-server-canary keeps the image that it has there, if any."
+    )
+    assert sorted(images(manifests)) == sorted(images(out)) == [BEFORE, NEW]
+    assert json.loads(run("production", "--image", NEW, "--dry-run", "--json")[1])["keep"] == [
+        "deployment/model-server-canary"
+    ]
+
+
 def test_pods_that_are_not_ready_in_time_fail(deploy: Deploy):
     done = deploy(
         *("staging", "--image", "registry.example/m:2", "--timeout-seconds", "1"),
