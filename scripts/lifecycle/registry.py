@@ -12,6 +12,7 @@ from scripts.lifecycle.placement import Placement, followed, name_of, place
 from scripts.lifecycle.validation_record import Results
 from scripts.training import TrainingError
 from scripts.training.registration import connect, reason, short_requests
+from serving.prepare.registry.lookup import WRONG_HOST, wrong_host
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ class RegisteredModel:
         try:
             self._client: MlflowClient = connect(settings.tracking_uri, self._timeout_seconds)
         except TrainingError as error:
-            raise LifecycleError(str(error)) from None
+            uri = settings.tracking_uri
+            refuses_name = WRONG_HOST.decode() in str(error)
+            raise LifecycleError(
+                f"the registry {uri} does not answer: {wrong_host(uri)}" if refuses_name else str(error)
+            ) from None
         from serving.prepare.registry.client import all_versions
 
         with self.asking(f"the registry has no model {name!r}") as client:

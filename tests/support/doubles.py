@@ -54,3 +54,13 @@ class Nonsense(Quiet):
         self.answer(b"<html>", media_type="text/html")
 
     do_POST = do_GET  # noqa: N815  # the name that the server calls
+
+
+class StrictHost(Quiet):
+    """Answers as MLflow 3.17 does under a name that it was not told."""
+
+    def do_GET(self) -> None:
+        """Refuses."""
+        self.answer(b"Invalid Host header - possible DNS rebinding attack detected", 403, "text/plain")
+
+    do_POST = do_GET  # noqa: N815  # the name that the server calls

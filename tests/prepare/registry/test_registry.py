@@ -20,7 +20,7 @@ from serving.prepare.registry.client import resolve
 from serving.prepare.registry.lookup import look_up
 from serving.prepare.registry.resolution import Version, latest_moved
 from serving.settings import Settings
-from tests.support.doubles import Double, Quiet
+from tests.support.doubles import Double, StrictHost
 from tests.support.environment import clean_environment, free_port, tracking, wait_until
 from tests.support.models import fill_registry, frame, register, wine
 from tests.support.services import Service
@@ -267,17 +267,8 @@ def test_server_with_authentication(logged_in: str, serve: Callable[..., Service
     assert LOGIN["MLFLOW_TRACKING_PASSWORD"] not in service.log
 
 
-class _Strict(Quiet):
-    def do_GET(self) -> None:
-        self.send_response(403)
-        self.send_header("Content-Type", "text/plain")
-        self.end_headers()
-        # As MLflow 3.17 answers a request for a name that it was not told.
-        self.wfile.write(b"Invalid Host header - possible DNS rebinding attack detected")
-
-
 def test_a_server_that_does_not_know_its_own_name_is_told_how_it_learns_it() -> None:
-    with Double(_Strict).running() as server, pytest.raises(RegistryUnreachable) as error:
+    with Double(StrictHost).running() as server, pytest.raises(RegistryUnreachable) as error:
         look_up(settings(server.url))
     host = server.url.removeprefix("http://")
     assert f"403 Invalid Host header: start its server with MLFLOW_SERVER_ALLOWED_HOSTS={host}" in str(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scripts import history, rollback
 from scripts.lifecycle.moves import Move, Selector, encode, previous_version, read_moves
 from scripts.training.registration import _promote
+from tests.support.doubles import Double, StrictHost
 from tests.support.environment import free_port, tracking
 from tests.support.fake_service import FakeService, Run
 from tests.support.promotions import NAME, Registry
@@ -141,6 +142,17 @@ def test_a_registry_that_is_down_is_told(run: Run):
     assert code == 2
     assert "does not answer" in err
     assert "hunter2" not in err
+
+
+def test_a_registry_that_refuses_its_name_is_told_what_to_set(run: Run):
+    with Double(StrictHost).running() as server:
+        host = server.url.removeprefix("http://")
+        code, _, err = run(rollback, MLFLOW_TRACKING_URI=f"http://me:hunter2@{host}")
+    assert (code, err) == (
+        2,
+        f"rollback.py: the registry {server.url} does not answer: MLflow says 403 Invalid Host header: start its "
+        f"server with MLFLOW_SERVER_ALLOWED_HOSTS={host}, or --allowed-hosts\n",
+    )
 
 
 def test_it_waits_for_the_services_and_names_those_that_do_not_follow(
