@@ -229,10 +229,6 @@ def test_callers_of_labelled_namespaces_are_let_in():
         for peer in rule["from"]
     ]
     assert {"namespaceSelector": {"matchLabels": {"model-server-caller": "true"}}} in peers
-    assert (
-        "kubectl label namespace shop model-server-caller=true"
-        in (ROOT / "docs" / "kubernetes.md").read_text()
-    )
 
 
 @EVERY_BUILD
@@ -270,11 +266,26 @@ def test_a_promotion_does_not_look_like_traffic(overlay, components):
         assert resources == ["cpu"]
 
 
+def seconds_to_start(container):
+    probe = container["startupProbe"]
+    return probe["periodSeconds"] * probe["failureThreshold"]
+
+
 @EVERY_BUILD
-def test_a_pod_that_still_prepares_has_not_failed(overlay, components):
+def test_a_pod_that_starts_slowly_and_then_prepares_has_not_failed(overlay, components):
+    documents = build(overlay, components)
     patience = Settings.model_fields["prepare_timeout_seconds"].default
-    for document in of_kind(build(overlay, components), "Deployment", "Rollout"):
-        assert document["spec"]["progressDeadlineSeconds"] > patience
+    slowest = max(seconds_to_start(container) for container in containers(documents))
+    for document in of_kind(documents, "Deployment", "Rollout"):
+        assert document["spec"]["progressDeadlineSeconds"] > patience + slowest
+
+
+@EVERY_BUILD
+def test_pods_that_start_side_by_side_have_time(overlay, components):
+    told = (ROOT / "docs" / "deploy.md").read_text()
+    (seen,) = re.findall(r"took \d+ to (\d+) s", told)
+    for container in containers(build(overlay, components)):
+        assert seconds_to_start(container) >= 2 * int(seen)
 
 
 @EVERY_BUILD

@@ -1,0 +1,107 @@
+"""docs/kubernetes.md, and the addresses on all pages: what they say to write is what manifests and cluster take."""
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from tests.kubernetes import building
+from tests.kubernetes.building import K8S, OVERLAYS, Document, build, named, of_kind
+from tests.kubernetes.validating import VERSIONS, problems
+from tests.support.environment import ROOT
+
+DOCS = ROOT / "docs"
+PAGE = (DOCS / "kubernetes.md").read_text()
+COMMANDS = re.findall(r"^\$ (kubectl .*)$", PAGE, re.MULTILINE)
+PATCHES = [
+    patch
+    for block in re.findall(r"^```yaml\n(patches:.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    for patch in yaml.safe_load(block)["patches"]
+]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, ...]:
+    """Production with callers in other namespaces and everything that the page adds for a store."""
+    copy = tmp_path_factory.mktemp("pages") / "k8s"
+    with pytest.MonkeyPatch.context() as patch:
+        building.shutil.copytree(K8S, copy)
+        file = copy / "overlays" / "production" / "kustomization.yaml"
+        content = yaml.safe_load(file.read_text())
+        content["patches"] += PATCHES
+        file.write_text(yaml.safe_dump(content))
+        patch.setattr(building, "K8S", copy)
+        build("production")  # without a builder it is skipped, or fails, there
+        text = building.build_text("production", "callers cloud-identity", next(iter(building.builders())))
+    return tuple(yaml.safe_load_all(text))
+
+
+def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Document, ...]):
+    assert len(PATCHES) == 2
+    assert {named(one): problems(one, VERSIONS[-1]) for one in built if problems(one, VERSIONS[-1])} == {}
+    (account,) = of_kind(built, "ServiceAccount")
+    assert account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].startswith("arn:aws:iam::")
+    (deployment,) = of_kind(built, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    settings, store = container["envFrom"]
+    assert settings["configMapRef"]["name"].startswith("model-server-")
+    (created,) = [command for command in COMMANDS if command.startswith("kubectl create secret")]
+    assert f" {store['secretRef']['name']} " in created
+
+
+def test_the_names_in_the_secret_are_those_of_the_store():
+    (created,) = [command for command in COMMANDS if command.startswith("kubectl create secret")]
+    names = re.findall(r"--from-literal=(\w+)=", created)
+    told = (DOCS / "stores.md").read_text()
+    assert names
+    assert [name for name in names if f"`{name}`" not in told] == []
+
+
+def test_the_namespaces_that_it_labels_are_let_in(built: tuple[Document, ...]):
+    (label,) = re.findall(r"kubectl label namespace \w+ (\S+)=(\S+)", PAGE)
+    peers = [
+        peer
+        for policy in of_kind(built, "NetworkPolicy")
+        for rule in policy["spec"].get("ingress", [])
+        for peer in rule["from"]
+    ]
+    assert {"namespaceSelector": {"matchLabels": dict([label])}} in peers
+
+
+def open_addresses() -> set[tuple[str, int]]:
+    """Host and port of every Service of the overlays and of the registry."""
+    return {
+        (f"{one['metadata']['name']}.{one['metadata']['namespace']}", port["port"])
+        for built in (*OVERLAYS, "registry")
+        for one in of_kind(build(built), "Service")
+        for port in one["spec"]["ports"]
+    }
+
+
+def urls() -> list[tuple[str, str]]:
+    """Pages and heads of manifests with the URLs of Services in them, NAMESPACE being production's."""
+    files = [*DOCS.glob("*.md"), ROOT / "README.md", *K8S.rglob("*.yaml")]
+    return sorted(
+        (str(file.relative_to(ROOT)), url)
+        for file in files
+        for url in re.findall(
+            r"http://(?:model-server(?:-pods)?|mlflow)\.(?:NAMESPACE|model-server[\w-]*|mlflow)\b(?::\d+)?",
+            file.read_text(),
+        )
+    )
+
+
+def test_every_service_is_called_at_a_port_that_it_has():
+    asked: list[tuple[str, Any]] = []
+    for page, url in urls():
+        parts = urlsplit(url.replace("NAMESPACE", "model-server"))
+        asked.append((page, (parts.hostname, parts.port or 80)))
+    assert len({page for page, _ in asked}) > 5
+    assert [(page, address) for page, address in asked if address not in open_addresses()] == []
+
+
+@pytest.mark.parametrize("file", sorted(set(re.findall(r"`(k8s/[\w./-]+)`", PAGE))))
+def test_its_files_are_there(file: str):
+    assert (ROOT / file).exists()
