@@ -128,9 +128,9 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
             say(f"{namespace}: {kept}")
     manifests = yaml.safe_dump_all(documents, sort_keys=False)
     if options.dry_run:
-        kept = [name_of(document) for document, _ in others]
-        said = [f"# No cluster was asked: {one} keeps the image that it has there, if any." for one in kept]
-        return DONE, facts | {"done": False, "keep": kept}, [*said, manifests]
+        keep = [name_of(document) for document, _ in others]
+        said = [f"# No cluster was asked: {one} keeps the image that it has there, if any." for one in keep]
+        return DONE, facts | {"done": False, "keep": keep}, [*said, manifests]
     workload = find_workload(kubectl, documents, name)
     before = workload.stable_image()
     facts["before"] = before
