@@ -301,6 +301,24 @@ def test_the_pause_before_the_end_leaves_time_for_the_end(overlay, components):
         assert pause + end < pod["terminationGracePeriodSeconds"]
 
 
+def test_sizes_are_those_of_the_page():
+    told = (ROOT / "docs" / "deploy.md").read_text().replace("\n", " ")
+    scalers = {overlay: of_kind(build(overlay), "HorizontalPodAutoscaler")[0]["spec"] for overlay in OVERLAYS}
+    (target,) = {one["metrics"][0]["resource"]["target"]["averageUtilization"] for one in scalers.values()}
+    least, most = (
+        {overlay: one[f"{bound}Replicas"] for overlay, one in scalers.items()} for bound in ("min", "max")
+    )
+    assert (
+        f"above {target} % of a processor, from {least['production']} up to {most['production']} in production and "
+        f"from {least['staging']} up to {most['staging']} in staging"
+    ) in told
+    assert f"pods = requests a second at the peak / ({target / 100:g} " in told
+    (resources,) = (one["resources"] for one in containers(build("production")))
+    requests, limits = resources["requests"], resources["limits"]
+    memory = requests["memory"].removesuffix("Gi")
+    assert f"ask for {memory} GiB and {requests['cpu']} processor and allow {limits['cpu']}." in told
+
+
 def exported():
     """The names under which our metrics are scraped, and their labels."""
     names, labels = set(), set()
