@@ -29,7 +29,7 @@ def add_url_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=http_url,
         default=[],
-        help="a service that has to follow, http://host:port; may be repeated",
+        help="a service that has to follow, http://host:port, at each address of its name; may be repeated",
     )
     parser.add_argument(
         "--timeout", type=float, default=120, help="seconds in which they have to (%(default)g)"
