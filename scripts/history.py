@@ -8,7 +8,7 @@ Exit code 0; 2 with one line on stderr when the registry cannot be asked.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from scripts.lifecycle.cli import DONE, align, make_parser, open_model, run  # noqa: E402  # needs the line above
 from scripts.lifecycle.moves import Move  # noqa: E402  # the same
+from scripts.lifecycle.semantic_versions import SemanticVersion  # noqa: E402  # the same
 from scripts.lifecycle.validation_record import Results  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
@@ -38,21 +39,30 @@ def tell(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str
         "model": model.name,
         model.selector.kind: model.selector.name,
         "current": model.current,
+        "semantic_versions": {number: str(name) for number, name in model.semantic_versions.items()},
         "moves": [msgspec.to_builtins(move) for move in moves],
     }
-    current = f"version {model.current}" if model.current else "not set"
+    names = model.semantic_versions
+    current = f"version {to_name(model.current, names)}" if model.current else "not set"
     lines = [f"{model.where}: {current}"]
-    return DONE, facts, lines + (to_table(moves) if moves else ["no move was recorded"])
+    return DONE, facts, lines + (to_table(moves, names) if moves else ["no move was recorded"])
 
 
-def to_table(moves: Sequence[Move]) -> list[str]:
+def to_name(version: str | None, names: Mapping[str, SemanticVersion]) -> str:
+    """Returns a version's number with what it is called beside that; a dash where there is no version."""
+    if version is None:
+        return "–"
+    return f"{version} ({names[version]})" if version in names else version
+
+
+def to_table(moves: Sequence[Move], names: Mapping[str, SemanticVersion]) -> list[str]:
     """Returns the lines of a table, the last move last."""
     rows = [
         HEAD,
         *(
             (
                 move.at[:19].replace("T", " "),
-                *(move.kind, move.source or "–", move.target or "–", move.who),
+                *(move.kind, to_name(move.source, names), to_name(move.target, names), move.who),
                 to_line(move.results),
                 move.why,
             )

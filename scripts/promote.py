@@ -27,7 +27,8 @@ import msgspec
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.lifecycle.cli import (  # noqa: E402  # needs the line above
+from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
+from scripts.lifecycle.cli import (  # noqa: E402  # the same
     DONE,
     FAILED,
     add_move_options,
@@ -42,6 +43,8 @@ from scripts.lifecycle.guard import MIN_REQUESTS, Limits  # noqa: E402  # the sa
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
 from scripts.lifecycle.promotion import Promotion  # noqa: E402  # the same
+from scripts.lifecycle.registry import RegisteredModel  # noqa: E402  # the same
+from scripts.lifecycle.semantic_versions import add_semantic_option  # noqa: E402  # the same
 from scripts.lifecycle.services import (  # noqa: E402  # the same
     add_url_options,
     check_challengers,
@@ -59,6 +62,7 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     parser.add_argument("version", help="the version to promote")
     add_check_options(parser, required=False)
     add_move_options(parser)
+    add_semantic_option(parser)
     add_url_options(parser)
     parser.add_argument(
         "--watch", type=float, default=0, metavar="SECONDS", help="look at the services for so long"
@@ -158,8 +162,10 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         results = msgspec.convert(found, Results)
         if code != DONE:
             return FAILED, facts | {"done": False}, [f"{where} stays at {name_of(before)}"]
+    model.check_wish(options.version, options.semantic_version)
     if before == options.version:
-        return DONE, facts | {"done": False}, [f"{where} is version {options.version} already"]
+        called = [] if options.dry_run else call_version(model, options)
+        return DONE, facts | {"done": False}, [f"{where} is version {options.version} already", *called]
     if options.percent:
         check_challengers(options.url, options.challenger_alias)
     if options.dry_run:
@@ -177,7 +183,17 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         promotion.carry_out(results)
         facts["answering"] = {url: one._asdict() for url, one in promotion.answering.items()}
 
-    return settle("promote.py", carry_out, facts, lambda: promotion.outcome)
+    code, facts, said = settle("promote.py", carry_out, facts, lambda: promotion.outcome)
+    return code, facts, said + (call_version(model, options) if code == DONE else [])
+
+
+def call_version(model: RegisteredModel, options: argparse.Namespace) -> list[str]:
+    """Gives the version in production a semantic version, if it has none or another is wished; returns a line of it."""
+    try:
+        called = model.call(options.version, options.semantic_version)
+    except LifecycleError as error:  # what was asked for is done
+        called = str(error)
+    return [called] if called else []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

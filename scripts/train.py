@@ -21,10 +21,13 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
+from scripts.lifecycle.semantic_versions import add_semantic_option, check_wish  # noqa: E402  # the same
 from scripts.training import TrainingError  # noqa: E402  # needs the line above
 from scripts.training.column_options import add_column_options  # noqa: E402  # the same
 from scripts.training.registration import (  # noqa: E402  # the same
     SQLITE_PREFIX,
+    Wishes,
     check_names,
     connect,
     has_version,
@@ -63,6 +66,7 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
         "--force", action="store_true", help="promote it even if it is no better than the baseline"
     )
     parser.add_argument("--alias", default=settings.model_alias, help="the alias to set (%(default)s)")
+    add_semantic_option(parser)
     parser.add_argument("--if-missing", action="store_true", help="do nothing if such a model is registered")
     options = parser.parse_args(arguments)
     if options.data is not None and options.target is None:
@@ -85,25 +89,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.if_missing and has_version(uri, options.name, timeout_seconds):
             say(f"{options.name} is registered already; nothing to train")
             return 0
-        alias = options.alias if options.promote else None
-        check_names(options.name, alias)
+        check_names(options.name, options.alias)
         from scripts.training.run import decide, learn  # takes seconds to import
 
         decided = decide(options, say)
         client = connect(uri, timeout_seconds)
+        check_wish(client, options.name, options.semantic_version)
         trained = learn(decided, options, say)
-        is_held_back = bool(alias and trained.why_no_better and not options.force)
-        if is_held_back:
-            alias = None
-        version = register(client, options.name, trained, alias, settings.trusted_type_names)
-    except (TrainingError, SettingsError) as error:
+        is_promoted = options.promote and (options.force or not trained.why_no_better)
+        wishes = Wishes(options.alias, is_promoted, options.semantic_version, settings.trusted_type_names)
+        version, said = register(client, options.name, trained, wishes)
+    except (TrainingError, LifecycleError, SettingsError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     say(f"registered: {options.name} version {version}")
-    if alias:
-        say(f"promoted: {options.name}@{alias} is version {version} now")
-    say(f"next: {next_command(settings, options.name, version, alias)}")
-    if is_held_back:
+    say(f"called: {said}")
+    if is_promoted:
+        say(f"promoted: {options.name}@{options.alias} is version {version} now")
+    say(f"next: {next_command(settings, options.name, version, options.alias if is_promoted else None)}")
+    if options.promote and not is_promoted:
         print(
             f"train.py: not promoted: {trained.why_no_better}; --force promotes it all the same",
             file=sys.stderr,

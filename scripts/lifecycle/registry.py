@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from scripts.lifecycle import LifecycleError, NotRecorded, Overtaken
 from scripts.lifecycle.moves import Move, Selector, append, check_appendable, encode_tag, new_move, read_moves
 from scripts.lifecycle.placement import Placement, followed, name_of, place
+from scripts.lifecycle.semantic_versions import Level, SemanticVersion, assign, check_wish, read_versions
 from scripts.lifecycle.validation_record import Results
 from scripts.training import TrainingError
 from scripts.training.registration import connect, reason, short_requests
@@ -50,8 +51,11 @@ class RegisteredModel:
         """The version that services take."""
         self._seen = place(selector, aliases, versions)
         self._stages = {str(version.version): version.current_stage for version in versions}
+        self.semantic_versions = read_versions(versions)
+        """Of those that have one, by number."""
         self.moves = read_moves(version.tags for version in versions)
         self._undo: _Undo | None = None
+        self._came_from = self.current
 
     @property
     def where(self) -> str:
@@ -72,6 +76,27 @@ class RegisteredModel:
         if version not in self._stages:
             there = ", ".join(sorted(self._stages, key=int)) or "none"
             raise LifecycleError(f"model {self.name!r} has no version {version} (there are: {there})")
+
+    def check_wish(self, version: str, wish: SemanticVersion | Level | None) -> None:
+        """Makes sure that no other version is called what one is to be called.
+
+        Raises:
+            LifecycleError: one is, or the registry does not answer.
+        """
+        with self.asking("the registry does not say what versions are called") as client:
+            check_wish(client, self.name, wish, version)
+
+    def call(self, version: str, wish: SemanticVersion | Level | None) -> str:
+        """Gives a version its semantic version, unless it has one and nothing else is wished.
+
+        Returns:
+            What was given and why; empty where it has one already.
+
+        Raises:
+            LifecycleError: it is another version's, or the registry does not take it.
+        """
+        with self.asking(f"version {version} could not be given a semantic version") as client:
+            return assign(client, self.name, version, self._came_from, wish)
 
     @contextmanager
     def asking(self, trouble: str) -> "Iterator[MlflowClient]":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scripts.lifecycle.moves import Selector, encode, new_move
+from scripts.lifecycle.semantic_versions import Level, SemanticVersion, assign
 from scripts.training import TrainingError
 from serving.model.digests import DIGEST_TAG, digest_of
 from serving.model.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
@@ -121,9 +122,28 @@ def connect(uri: str, timeout_seconds: int) -> "MlflowClient":
     return client
 
 
-def register(
-    client: "MlflowClient", name: str, trained: Trained, alias: str | None, own_types: Set[str] = frozenset()
-) -> int:
+class Wishes(NamedTuple):
+    """What is asked of a registration."""
+
+    alias: str
+    """That services follow."""
+    is_promoted: bool = False
+    """Whether the alias is to point at the new version."""
+    semantic_version: "SemanticVersion | Level | None" = None
+    """None works it out."""
+    own_types: Set[str] = frozenset()
+    """Types that the service is told to trust, `SERVING_TRUSTED_TYPES`."""
+
+
+class Registered(NamedTuple):
+    """A new version."""
+
+    version: int
+    said: str
+    """What it is called beside its number, and why."""
+
+
+def register(client: "MlflowClient", name: str, trained: Trained, wishes: Wishes) -> Registered:
     """Logs the model with all that belongs to it, registers it, and sets the alias if there is one.
 
     The version appears, and the alias moves, only once every file is in its place.
@@ -132,11 +152,7 @@ def register(
         client: of the registry.
         name: of the registered model.
         trained: what to log.
-        alias: to set; None sets none.
-        own_types: types that the service is told to trust, `SERVING_TRUSTED_TYPES`.
-
-    Returns:
-        The number of the new version.
+        wishes: what else is to be done.
 
     Raises:
         TrainingError: the registry does not take the model.
@@ -151,24 +167,25 @@ def register(
         with mlflow.start_run(tags=trained.tags) as run:
             mlflow.log_params(trained.tags)
             mlflow.log_metrics(trained.metrics)
-            model_id = log_model(client, trained, own_types)
+            model_id = log_model(client, trained, wishes.own_types)
         tags = trained.tags | {DIGEST_TAG: logged_digest(model_id)}
         number = create_version(client, name, model_id, run.info.run_id, tags)
-        if alias:
-            _promote(client, name, alias, str(number))
-        return number
+        before = client.get_registered_model(name).aliases.get(wishes.alias)
+        production = str(before) if before is not None else None
+        said = assign(client, name, str(number), production, wishes.semantic_version)
+        if wishes.is_promoted:
+            _promote(client, name, Selector("alias", wishes.alias), production, str(number))
+        return Registered(number, said)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrainingError(f"the registry did not take the model: {reason(error)}") from None
 
 
-def _promote(client: "MlflowClient", name: str, alias: str, version: str) -> None:
+def _promote(
+    client: "MlflowClient", name: str, selector: Selector, production: str | None, version: str
+) -> None:
     """Lets the alias point at a version, and records the move, by which a rollback finds its way."""
-    before = client.get_registered_model(name).aliases.get(alias)
-    client.set_registered_model_alias(name, alias, version)
-    source = str(before) if before is not None else None
-    move = new_move(
-        "promote", name, Selector("alias", alias), source=source, target=version, why="train.py --promote"
-    )
+    client.set_registered_model_alias(name, selector.name, version)
+    move = new_move("promote", name, selector, source=production, target=version, why="train.py --promote")
     client.set_model_version_tag(name, version, move.tag, encode(move))
 
 

@@ -9,11 +9,13 @@ from sklearn.pipeline import Pipeline
 
 from preprocessing import preprocess
 from scripts.lifecycle.cli import align
+from scripts.lifecycle.semantic_versions import CODE_TAG, DATA_TAG
 from scripts.training import TrainingError
 from scripts.training.churn_sample import TARGET, make_churn_sample
 from scripts.training.column_options import check_said, said_kinds
 from scripts.training.columns import ColumnKinds, column_kinds, ignored_columns, make_signature
 from scripts.training.conversion import Converted, column_rows, convert_columns
+from scripts.training.digests import digest_of_code, digest_of_rows
 from scripts.training.evaluation import (
     MAX_EVALUATED_ROWS,
     N_FOLDS,
@@ -126,6 +128,8 @@ def learn(decided: Decided, options: argparse.Namespace, say: Tell) -> Trained:
             "task": task,
             "estimator": estimator,
             "seed": str(options.seed),
+            DATA_TAG: digest_of_rows(rows),
+            CODE_TAG: digest_of_code(),
         },
         why_no_better=why_no_better(task, scores),
     )

@@ -13,7 +13,12 @@ def describe_models(router: Router) -> dict[str, Any]:
     """Returns the answer of `GET /v1/models`."""
     routes = router.routes
     described = [
-        {"role": route.role, "percent": routes.share(route), **describe_model(route.model)}
+        {
+            "role": route.role,
+            "percent": routes.share(route),
+            "semantic_version": route.semantic_version,
+            **describe_model(route.model),
+        }
         for route in routes.all
     ]
     reason = {} if described else {"reason": router.reason}

@@ -94,6 +94,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     preprocessing_sha256: str | None
     libraries: dict[str, str]
     prepared_at: str
+    semantic_version: str | None = None
+    """Its tag when it was prepared, such as `2.1.0`; `State.semantic_versions` has later ones."""
 
 
 class Prepared(msgspec.Struct, frozen=True):

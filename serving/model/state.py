@@ -48,6 +48,9 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     refused: tuple[Refused, ...] = ()
     """The versions that stay out until they change."""
 
+    semantic_versions: dict[str, str] = {}
+    """What the registry calls the models beside their numbers, such as `2.1.0`, by tag in the model store."""
+
     @property
     def tags(self) -> list[str]:
         """The models to have in memory, the one that answers first."""

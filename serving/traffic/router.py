@@ -336,6 +336,7 @@ class Router:
             shadow=self._models.get(state.shadow or ""),
             shadow_percent=state.shadow_percent,
             names=self._names,
+            semantic_versions=state.semantic_versions,
         )
         metrics.model_ready.set(1)
         self.loaded.set()

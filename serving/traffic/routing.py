@@ -2,6 +2,8 @@
 
 import hashlib
 import random
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from serving.errors import Forbidden, ServingError, VersionNotFound
@@ -16,7 +18,7 @@ class Choice(NamedTuple):
     key: bytes | None = None
     """`X-Routing-Key`: requests with the same one get the same version."""
     version: str | None = None
-    """`X-Model-Version`: a version's number, an alias or a role."""
+    """`X-Model-Version`: a version's number, an alias, a role, or a semantic version or its beginning: `2`, `2.1`."""
 
 
 NO_CHOICE = Choice()
@@ -25,9 +27,10 @@ NO_CHOICE = Choice()
 class Route:
     """A loaded model in a role. Used in a `with` statement, which keeps the model meanwhile."""
 
-    def __init__(self, model: LoadedModel, role: str) -> None:
+    def __init__(self, model: LoadedModel, role: str, semantic_version: str | None = None) -> None:
         self.model = model
         self.role = role
+        self.semantic_version = semantic_version
         self.metrics = model.metrics.role(role)
         manifest = model.manifest
         self._labels = (manifest.name, manifest.version, role)
@@ -55,6 +58,7 @@ class Routes:
         shadow: LoadedModel | None = None,
         shadow_percent: float = 0,
         names: dict[str, str] | None = None,
+        semantic_versions: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Takes the models.
 
@@ -65,10 +69,17 @@ class Routes:
             shadow: is asked so many percent of them after the answer is out.
             shadow_percent: 0 to 100.
             names: the role by alias, where a request may choose; None where it may not.
+            semantic_versions: by tag; a model that is not there has the one that it was prepared with.
         """
-        self.champion = Route(champion, CHAMPION) if champion else None
-        self.challenger = Route(challenger, CHALLENGER) if challenger else None
-        self.shadow = Route(shadow, SHADOW) if shadow else None
+
+        def route(model: LoadedModel | None, role: str) -> Route | None:
+            if model is None:
+                return None
+            return Route(model, role, semantic_versions.get(model.tag, model.manifest.semantic_version))
+
+        self.champion = route(champion, CHAMPION)
+        self.challenger = route(challenger, CHALLENGER)
+        self.shadow = route(shadow, SHADOW)
         self.challenger_percent = challenger_percent if challenger else 0
         self.shadow_percent = shadow_percent if shadow else 0
         self._names = names
@@ -116,12 +127,26 @@ class Routes:
         for route in self.all:
             if name in (route.model.manifest.version, route.role) or self._names.get(name) == route.role:
                 return route
-        loaded = ", ".join(f"{route.model.manifest.version} ({route.role})" for route in self.all)
+        for route in self.all:
+            if is_within(route.semantic_version, name):
+                return route
+        loaded = ", ".join(f"{describe(route)} ({route.role})" for route in self.all)
         raise VersionNotFound(f"the version that X-Model-Version names is not loaded; there are {loaded}")
 
     def mirrors(self) -> bool:
         """Whether the shadow is asked what was just asked of another."""
         return self.shadow_percent > 0 and random.random() * 100 < self.shadow_percent  # noqa: S311  # the same
+
+
+def is_within(semantic_version: str | None, asked: str) -> bool:
+    """Whether a version such as `2.1.0` is what `2`, `2.1`, `2.1.0`, or any of them with a `v`, asks for."""
+    return semantic_version is not None and f"{semantic_version}.".startswith(f"{asked.removeprefix('v')}.")
+
+
+def describe(route: Route) -> str:
+    """Returns the number of a route's version, and what it is called beside that."""
+    number = route.model.manifest.version
+    return number if route.semantic_version is None else f"{number}, {route.semantic_version}"
 
 
 def _person(name: str) -> bytes:

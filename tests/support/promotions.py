@@ -8,6 +8,7 @@ import hmac
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -117,9 +118,9 @@ class Registry:
 
     @property
     def aliases(self) -> dict[str, str]:
-        """The versions that aliases point at."""
+        """The versions that aliases point at, other than those of semantic versions."""
         found = self.client.get_registered_model(NAME).aliases
-        return {alias: str(version) for alias, version in found.items()}
+        return {alias: str(version) for alias, version in found.items() if not re.match(r"v\d+-", alias)}
 
     @property
     def stages(self) -> dict[str, str]:

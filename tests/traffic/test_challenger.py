@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.linear_model import LogisticRegression
 
-from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG
+from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG, SEMANTIC_VERSION_TAG
 from tests.http.in_process import running_application
 from tests.support.environment import tracking, wait_until
 from tests.support.models import frame
@@ -220,6 +220,23 @@ def test_a_bad_challenger_stays_out_and_the_champion_answers(three: Service, ver
     assert {version_of(ask(three)) for _ in range(12)} == {"1"}
     assert three.http.get("/v1/models").json()["stale"] is None
     assert three.log.count("no challenger:") == 1
+
+
+def test_a_semantic_version_given_later_names_the_version(three: Service, versions: Registry) -> None:
+    """The models are loaded: the tag of the registry is enough, and its change is followed."""
+    for number, called in {"1": "1.4.0", "2": "2.0.0"}.items():
+        versions.client.set_model_version_tag(NAME, number, SEMANTIC_VERSION_TAG, called)
+
+    def called() -> dict[str, str | None]:
+        models = described_everywhere(three)[0]["models"]
+        return {one["version"]: one["semantic_version"] for one in models}
+
+    wait_until(lambda: called() == {"1": "1.4.0", "2": "2.0.0", "3": None}, 60, "it is called so")
+    asked = {
+        name: version_of(ask(three, **{"X-Model-Version": name})) for name in ("v2", "2.0", "1.4.0", "v1")
+    }
+    assert asked == {"v2": "2", "2.0": "2", "1.4.0": "1", "v1": "1"}
+    assert ask(three, **{"X-Model-Version": "3.0"}).status_code == 404
 
 
 def test_naming_a_version_is_forbidden_where_no_setting_allows_it(versions: Registry, tmp_path: Path) -> None:

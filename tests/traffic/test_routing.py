@@ -26,6 +26,7 @@ class Model:
     """A loaded model, as far as routes look at it."""
 
     def __init__(self, version: str) -> None:
+        self.tag = f"wine:{version}"
         self.manifest = some_manifest(version=version)
         self.metrics = SimpleNamespace(role=lambda name: name)
         self.n_users = 0
@@ -107,6 +108,40 @@ def test_a_version_may_be_named_by_number_role_or_alias_where_that_is_allowed():
     }
     with pytest.raises(VersionNotFound, match=r"1 \(champion\), 2 \(challenger\), 3 \(shadow\)"):
         allowed.choose(Choice(version="4"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "version"),
+    [
+        ("2.1.0", "7"),
+        ("2.1", "7"),
+        ("v2.1", "7"),
+        ("v2", "7"),  # challenger and champion are 2: the champion answers
+        ("2.2", "8"),
+        ("v2.2.0", "8"),
+        ("1", "6"),
+        ("2", "2"),  # a number goes before a semantic version
+        ("7", "7"),
+    ],
+)
+def test_a_semantic_version_or_its_beginning_names_a_version(asked: str, version: str):
+    of = Routes(
+        Model("7"),
+        challenger=Model("8"),
+        shadow=Model("6"),
+        names={},
+        semantic_versions={"wine:7": "2.1.0", "wine:8": "2.2.0", "wine:6": "1.10.0"},
+    )
+    if asked == "2":
+        of = Routes(Model("7"), challenger=Model("2"), names={}, semantic_versions={"wine:7": "2.1.0"})
+    assert of.choose(Choice(version=asked)).model.manifest.version == version
+
+
+@pytest.mark.parametrize("asked", ["3", "2.10", "2.1.0.0", "2.1.", "v", "", "2.1.1", "vv2", "latest"])
+def test_what_no_loaded_version_is_called_is_not_found(asked: str):
+    of = Routes(Model("7"), names={}, semantic_versions={"wine:7": "2.1.0"})
+    with pytest.raises(VersionNotFound, match=r"there are 7, 2\.1\.0 \(champion\)"):
+        of.choose(Choice(version=asked))
 
 
 def test_where_it_is_not_allowed_naming_a_version_is_refused():

@@ -16,6 +16,9 @@ TAG_PREFIX = "serving."
 FORCE_TAG = "serving.force"
 """Tag of a version: `true` serves it although it cannot take the requests of the version before."""
 
+SEMANTIC_VERSION_TAG = "serving.semantic_version"
+"""Tag of a version: `2.1.0`. `train.py` and `promote.py` set it."""
+
 CHALLENGER_PERCENT_TAG = "serving.challenger_percent"
 SHADOW_PERCENT_TAG = "serving.shadow_percent"
 """Tags of the registered model."""
@@ -35,7 +38,7 @@ class Resolved(msgspec.Struct, frozen=True):
     updated: int | None = None
     """When the registry's entry was last changed, in milliseconds since 1970."""
     tags: dict[str, str] = {}
-    """The version's tags that the gate looks at."""
+    """Those of the version's tags that mean something to the service."""
 
     @property
     def fingerprint(self) -> str:
@@ -75,7 +78,8 @@ def resolved(version: Version, because: str) -> Resolved:
     )
     key = hashlib.sha256(identity.encode()).hexdigest()
     updated = version.last_updated_timestamp
-    ours = {name: version.tags[name] for name in (DIGEST_TAG, FORCE_TAG) if name in version.tags}
+    looked_at = (DIGEST_TAG, FORCE_TAG, SEMANTIC_VERSION_TAG)
+    ours = {name: version.tags[name] for name in looked_at if name in version.tags}
     return Resolved(version.name, str(version.version), version.run_id, key, because, updated, ours)
 
 

@@ -22,7 +22,7 @@ from serving.model.prepared import Prepared, find_prepared, is_prepared, open_pr
 from serving.model.state import Refused, State, read_state, state_path, write_state
 from serving.prepare.checks.gate import check_digest, check_libraries, check_signature, check_slowdown
 from serving.prepare.checks.trust import check_admission
-from serving.prepare.registry.resolution import Resolved, Wanted
+from serving.prepare.registry.resolution import SEMANTIC_VERSION_TAG, Resolved, Wanted
 from serving.prepare.request import Outcome, PrepareRequest
 from serving.prepare.sync.attempts import SUPERSEDED, attempt
 from serving.prepare.sync.failures import Failures
@@ -54,6 +54,7 @@ class Synchronizer:
         self._said_of: dict[str, str] = {}
         self._refused_tag: str | None = None
         """The prepared model that was refused last: it must not come back as the one that was served last."""
+        self._semantic_versions = dict(self._state.semantic_versions)
         self._n_attempts = 0
         self._asking = RegistryPoller(run_directory, settings, partial(self._attempt, None))
         self.is_hurried = False
@@ -123,6 +124,11 @@ class Synchronizer:
         Raises:
             PrepareError: it must not, or cannot be served.
         """
+        tag = self._find_or_prepare(resolved)
+        self._semantic_versions[tag] = resolved.tags.get(SEMANTIC_VERSION_TAG, "")
+        return tag
+
+    def _find_or_prepare(self, resolved: Resolved) -> str:
         self._failures.check(resolved, self._state.champion)
         found = find_prepared(resolved.name, resolved.version, resolved.source_key, library_versions())
         if found is not None:
@@ -325,6 +331,8 @@ class Synchronizer:
         return found if manifest.libraries == library_versions() else None
 
     def _write(self, state: State) -> None:
+        known = {tag: self._semantic_versions[tag] for tag in state.tags if self._semantic_versions.get(tag)}
+        state = msgspec.structs.replace(state, semantic_versions=known)
         if state != self._written or not state_path(self._run_directory).exists():
             write_state(self._run_directory, state)
         self._state = self._written = state

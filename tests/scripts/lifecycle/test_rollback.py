@@ -50,7 +50,7 @@ def registry(registry: Registry) -> Registry:
     """Its versions were promoted one after the other."""
     with tracking(registry.uri):
         for version in "23":
-            _promote(registry.client, NAME, "production", version)
+            _promote(registry.client, NAME, Selector("alias", "production"), str(int(version) - 1), version)
     return registry
 
 

@@ -34,7 +34,7 @@ from scripts.training.churn_sample import make_churn_sample
 from scripts.training.columns import column_kinds, ignored_columns, make_signature
 from scripts.training.pipeline import build_pipeline, choose_task, output_column, target_for_task
 from scripts.training.reference import example_rows, reference_instances
-from scripts.training.registration import check_names, connect, register
+from scripts.training.registration import Wishes, check_names, connect, register
 from scripts.training.table import read_csv, split_target, to_numpy_dtypes
 from tests.support.environment import ROOT, TELCO, clean_environment, free_port
 from tests.support.models import fill_registry
@@ -367,7 +367,7 @@ def test_model_that_is_no_better_than_the_baseline_is_registered_and_not_promote
     assert err.count("\n") == 1
     assert f"registered: {name} version 1" in out
     assert "SERVING_MODEL_VERSION=1" in out.splitlines()[-1]
-    assert mlflow.MlflowClient().get_registered_model(name).aliases == {}
+    assert "production" not in mlflow.MlflowClient().get_registered_model(name).aliases
 
     assert main([*arguments, "--force"]) == 0
     assert mlflow.MlflowClient().get_model_version_by_alias(name, "production").version == 2
@@ -454,7 +454,7 @@ def test_pipeline_of_types_that_the_service_would_refuse_is_not_logged(own_mlflo
     with pytest.raises(
         TrainingError, match=r"would refuse the pipeline for what it is made of: .*Own.* SERVING_TRUSTED"
     ):
-        register(client, "own", trained, None)
+        register(client, "own", trained, Wishes("production"))
     assert client.search_model_versions("name='own'") == []
 
 

@@ -57,7 +57,12 @@ def compile_function(fitted: Any, sample: Data) -> Transformer:
         return compile_hook(function, sample)
     if function is None:
         return NumpyFunction("", bool(fitted.validate))
-    if function is np.ravel and not fitted.kw_args and isinstance(sample, Columns) and len(sample.arrays) == 1:
+    if (
+        function is np.ravel
+        and not fitted.kw_args
+        and isinstance(sample, Columns)
+        and len(sample.arrays) == 1
+    ):
         return Flat()
     name = getattr(function, "__name__", "")
     known = getattr(np, name, None)

@@ -1,0 +1,263 @@
+"""What a version is called beside its number: 2.1.0, worked out from what it changes for callers.
+
+major: it refuses requests that the version before takes, or answers in another type.
+minor: it was trained on other data, or by other code; or that is not known.
+patch: neither; other parameters, for one.
+
+MLflow's aliases may have no dots, and `v2` is reserved, so 2.1.0 is the tag `serving.semantic_version` and the alias
+`v2-1-0`.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+
+from scripts.lifecycle import LifecycleError
+from serving.prepare.registry.resolution import SEMANTIC_VERSION_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from serving.model.schema import Schema
+    from serving.prepare.registry.resolution import Version
+
+Level = Literal["major", "minor", "patch"]
+LEVELS: tuple[Level, ...] = ("major", "minor", "patch")
+
+DATA_TAG = "data_sha256"
+CODE_TAG = "code_sha256"
+"""Tags of a run, by `train.py`: what it learned from, and what with."""
+
+MAX_REASONS = 3
+
+COMMIT_TAG = "mlflow.source.git.commit"
+"""Of a run, by MLflow."""
+
+
+class SemanticVersion(NamedTuple):
+    """Major, minor and patch."""
+
+    major: int
+    minor: int
+    patch: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}.{self.patch}"
+
+    @property
+    def alias(self) -> str:
+        """Its alias in the registry."""
+        return f"v{self.major}-{self.minor}-{self.patch}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Returns the version; None where the text is none."""
+        found = re.fullmatch(r"v?(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})", text)
+        return cls(*map(int, found.groups())) if found else None
+
+
+class Lineage(NamedTuple):
+    """Where a version comes from, as far as is known."""
+
+    schema: "Schema | None"
+    outputs: tuple[str, ...]
+    """The types of its answers."""
+    data: str | None
+    """A digest of what it learned from."""
+    code: str | None
+    """A digest, or a commit, of what it was trained with."""
+
+
+def find_level(old: Lineage, new: Lineage) -> tuple[Level, str]:
+    """Returns which part of the version rises, and why."""
+    from serving.prepare.checks.compatibility import find_incompatibilities  # not where a command only looks
+
+    if old.schema is not None and new.schema is not None:
+        refused = find_incompatibilities(old.schema, new.schema)
+        if refused:
+            more = f"; and {len(refused) - MAX_REASONS} more" if len(refused) > MAX_REASONS else ""
+            return "major", "; ".join(refused[:MAX_REASONS]) + more
+    if old.outputs and new.outputs and old.outputs != new.outputs:
+        return "major", f"its answers were {', '.join(old.outputs)} and are {', '.join(new.outputs)}"
+    if old.data is None or new.data is None or old.data != new.data:
+        return (
+            "minor",
+            "trained on other data" if old.data and new.data else "what it was trained on is not known",
+        )
+    if old.code is None or new.code is None or old.code != new.code:
+        return "minor", "trained by other code" if old.code and new.code else "what trained it is not known"
+    return "patch", "the same data and code"
+
+
+def next_version(
+    before: SemanticVersion | None, taken: Collection[SemanticVersion], level: Level
+) -> SemanticVersion:
+    """Returns the version after one, where what others have taken is passed over.
+
+    Args:
+        before: the one that it is compared with; None of the first.
+        taken: those of all versions of the model.
+        level: the part that rises.
+    """
+    if before is None:
+        return SemanticVersion(1 + max((one.major for one in taken), default=0), 0, 0)
+    if level == "major":
+        return SemanticVersion(1 + max(one.major for one in {before, *taken}), 0, 0)
+    same = [one for one in {before, *taken} if one.major == before.major]
+    if level == "minor":
+        return SemanticVersion(before.major, 1 + max(one.minor for one in same), 0)
+    patches = [one.patch for one in same if one.minor == before.minor]
+    return SemanticVersion(before.major, before.minor, 1 + max(patches))
+
+
+def add_semantic_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that overrides what is worked out."""
+    parser.add_argument(
+        "--semantic-version",
+        type=parse_wish,
+        metavar="2.1.0|major|minor|patch",
+        help="what the version is called, or which part rises; else its signature, data and code decide",
+    )
+
+
+def parse_wish(text: str) -> SemanticVersion | Level:
+    """Returns what an option asks for.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither a version nor a part of one.
+    """
+    found = next((level for level in LEVELS if level == text), None) or SemanticVersion.parse(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a version such as 2.1.0, nor major, minor or patch"
+        )
+    return found
+
+
+def read_versions(versions: "Collection[Version]") -> dict[str, SemanticVersion]:
+    """Returns the semantic version of each of a model's versions that has one, by number."""
+    found = {
+        str(version.version): SemanticVersion.parse(version.tags.get(SEMANTIC_VERSION_TAG, ""))
+        for version in versions
+    }
+    return {number: one for number, one in found.items() if one is not None}
+
+
+def base_of(version: str, production: str | None, known: Mapping[str, SemanticVersion]) -> str | None:
+    """Returns the version that another one is compared with: production, else the newest before it."""
+    if production in known and production != version:
+        return production
+    older = [number for number in known if int(number) < int(version)]
+    return max(older, key=int, default=None)
+
+
+def assign(
+    client: "MlflowClient",
+    name: str,
+    version: str,
+    production: str | None,
+    wish: SemanticVersion | Level | None = None,
+) -> str:
+    """Gives a version its semantic version, as tag and alias, unless it has one and nothing else is wished.
+
+    Args:
+        client: of the registry.
+        name: of the registered model.
+        version: its number.
+        production: the number of the version that answers; None where none does.
+        wish: goes before what is worked out.
+
+    Returns:
+        What was given and why, for people; empty where it has one already.
+
+    Raises:
+        LifecycleError: the version that is wished for is another's.
+        MlflowException: the registry does not take it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from serving.prepare.registry.client import all_versions
+
+    known = read_versions(all_versions(client, name))
+    if wish is None and version in known:
+        return ""
+    others = {number: one for number, one in known.items() if number != version}
+    if isinstance(wish, SemanticVersion):
+        _check_free(wish, name, others)
+        given, why = wish, "as asked"
+    else:
+        base = base_of(version, production, others)
+        level: Level = "major"
+        why = "the first"
+        if base is not None:
+            level, why = find_level(read_lineage(client, name, base), read_lineage(client, name, version))
+            if wish is not None:
+                level, why = wish, "as asked"
+            why = f"{level} after {others[base]}: {why}"
+        given = next_version(others[base] if base else None, others.values(), level)
+    client.set_model_version_tag(name, version, SEMANTIC_VERSION_TAG, str(given))
+    if version in known:
+        client.delete_registered_model_alias(name, known[version].alias)
+    try:
+        client.set_registered_model_alias(name, given.alias, version)
+    except MlflowException:  # servers before 2.3 have none; the tag is what services read
+        why += f"; the registry takes no alias {given.alias}"
+    return f"{name} version {version} is {given} ({why})"
+
+
+def check_wish(
+    client: "MlflowClient", name: str, wish: SemanticVersion | Level | None, version: str | None = None
+) -> None:
+    """Makes sure, before anything is done, that a version can be called what is wished.
+
+    Raises:
+        LifecycleError: another version is called that.
+    """
+    from serving.prepare.registry.client import all_versions
+
+    if isinstance(wish, SemanticVersion):
+        known = read_versions(all_versions(client, name))
+        _check_free(wish, name, {number: one for number, one in known.items() if number != version})
+
+
+def _check_free(wish: SemanticVersion, name: str, others: Mapping[str, SemanticVersion]) -> None:
+    for number, one in others.items():
+        if one == wish:
+            raise LifecycleError(f"{wish} is version {number} of {name!r} already; choose another")
+
+
+def read_lineage(client: "MlflowClient", name: str, version: str) -> Lineage:
+    """Returns where a version comes from.
+
+    Raises:
+        MlflowException: the registry does not answer.
+    """
+    from mlflow.models import get_model_info
+
+    from serving.model.schema import parse_schema
+
+    signature = get_model_info(f"models:/{name}/{version}").signature
+    found = client.get_model_version(name, version)
+    run = client.get_run(found.run_id) if found.run_id else None
+    tags = run.data.tags if run else {}
+    digests = sorted(one.dataset.digest for one in run.inputs.dataset_inputs) if run and run.inputs else []
+    schema: Schema | None = None
+    outputs: tuple[str, ...] = ()
+    if signature is not None:
+        columns = signature.to_dict()
+        schema = parse_schema(columns["inputs"], columns.get("params")) if columns.get("inputs") else None
+        outputs = (
+            tuple(_type_of(one) for one in json.loads(columns["outputs"])) if columns.get("outputs") else ()
+        )
+    return Lineage(
+        schema,
+        outputs,
+        tags.get(DATA_TAG) or (",".join(digests) or None),
+        tags.get(CODE_TAG) or tags.get(COMMIT_TAG),
+    )
+
+
+def _type_of(output: dict[str, object]) -> str:
+    return json.dumps(output.get("tensor-spec") or output.get("type"))

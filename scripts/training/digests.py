@@ -1,0 +1,28 @@
+"""What a model was trained on, and what by, as digests: versions of the same differ in their parameters only."""
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from scripts.training.evaluation import Labelled
+from serving.model.hook import PREPROCESSING_FILE
+
+
+def digest_of_rows(rows: Labelled) -> str:
+    """Returns a SHA-256 of the inputs and the target, in their order, with the columns' names."""
+    table = rows.inputs.assign(**{str(rows.target.name): rows.target})
+    digest = hashlib.sha256("\0".join(map(str, table)).encode())
+    for name in table:
+        column = table[name]
+        cells = column.astype("str") if column.dtype == object else column  # also of None and true or false
+        digest.update(pd.util.hash_array(cells.to_numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def digest_of_code() -> str:
+    """Returns a SHA-256 of `preprocessing.py` and of the modules beside this one."""
+    digest = hashlib.sha256()
+    for file in (PREPROCESSING_FILE, *sorted(Path(__file__).parent.glob("*.py"))):
+        digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()
