@@ -52,8 +52,8 @@ def _arrow(columns: Mapping[str, Any], start: int, stop: int) -> bytes | None:
             array = part if hasattr(part, "to_pylist") else pa.array(part, from_pandas=True)
         except (ValueError, TypeError, NotImplementedError, OverflowError):
             return None  # mixed types, and such as Arrow does not have
-        # It rounds decimals in its own way, and gives each struct the fields of all.
-        if pa.types.is_decimal(array.type) or pa.types.is_struct(array.type):
+        # It rounds decimals in its own way, and gives each dict the keys of all.
+        if any(name in str(array.type) for name in ("decimal", "struct")):
             return None
         arrays.append(array)
     table = pa.table(arrays, names=list(columns)).combine_chunks()
@@ -107,7 +107,7 @@ def to_batch(rows: Rows, start: int, stop: int) -> tuple[str, str, bytes]:
     # A file has no place for the mask of a masked array.
     if is_array and not isinstance(part, np.ma.MaskedArray) and part.dtype.kind in "biufUM":
         out = io.BytesIO()
-        np.save(out, part.astype(np.float64) if part.dtype.kind == "f" and part.dtype.itemsize > 8 else part)
+        np.save(out, part)
         return PREDICT_BATCH, NPY, out.getvalue()
     body = to_body(rows, start, stop)
     if is_array or (len(part) and isinstance(part[0], list | tuple | np.ndarray)):

@@ -30,8 +30,6 @@ def to_cells(column: Any) -> list[Any]:
         words[:-1] = to_cells(pandas_column(column.categories))
         return list(words[column.codes])
     if hasattr(column, "isna"):
-        if column.dtype.kind == "f":
-            return array_to_cells(column.to_numpy(np.float64, na_value=np.nan))
         cells = np.array(column, dtype=object)
         cells[np.asarray(column.isna())] = None
         return array_to_cells(cells)
@@ -107,11 +105,11 @@ def to_plain(value: Any) -> Any:  # noqa: PLR0912  # one branch per type reads a
 
 
 def _decimal(value: Decimal) -> float | int | None:
-    """The nearest double, but an integer that none can hold as it is."""
+    """The nearest double; an integer of 64 bits stays one, as no double may hold it."""
     if value.is_nan():
         return None
-    nearest = float(value)
-    return int(value) if value.is_finite() and value != nearest and value == int(value) else nearest
+    is_integer = value.is_finite() and abs(value) < 2**63 and value == int(value)
+    return int(value) if is_integer else float(value)
 
 
 def pandas_column(column: Any) -> Any:

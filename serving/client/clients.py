@@ -1,6 +1,5 @@
 """The clients: how each of them sends and waits."""
 
-import asyncio
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -27,7 +26,8 @@ class Client(Exchange):
     Args:
         url: of the service, with the path that a proxy gives it, if one does.
         headers: for every request, as {"Authorization": "Bearer …"}.
-        timeout_seconds: that a request may take, with its retries; of rows that go in several requests, each.
+        timeout_seconds: that a request may take, with its retries; of rows that go in several requests, each. The
+            service is told, and its own word that time is up is waited for a second longer.
         retries: how often a request is sent again, after a connection that failed before it was answered and after 503
             and 429: when `Retry-After` says, or else after a quarter of a second, a half, one.
         transport: httpx's, for certificates, proxies and tests.
@@ -197,6 +197,8 @@ class AsyncClient(Exchange):
         return await self._run(self._predict_batch(rows, model_version, headers))
 
     async def _run(self, flow: Flow[T]) -> T:
+        import asyncio  # not needed by the other client, and slow to load
+
         outcome: Outcome = None
         while True:
             try:
