@@ -84,5 +84,6 @@ def _columns_of(rows: Mapping[Any, Any]) -> Rows:
     if len(lengths) != 1:
         got = " and ".join(map(str, sorted(lengths))) or "no columns"
         raise ValueError(f"rows: expected columns of one length, got {got}")
+    # pandas before version 3 cuts a series by its index, if that has numbers.
     columns = [pandas_column(one) if hasattr(one, "array") else one for one in rows.values()]
     return Rows(lengths.pop(), _named(rows, columns))

@@ -29,13 +29,17 @@ PLAIN: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "expected"), PLAIN, ids=str)
+@pytest.mark.parametrize(("value", "expected"), PLAIN, ids=lambda value: type(value).__name__)
 def test_a_value(value: Any, expected: Any) -> None:
     got = to_plain(value)
     assert (got, type(got)) == (expected, type(expected))
 
 
-@pytest.mark.parametrize("value", [np.timedelta64(1, "s"), 1j, {1, 2}, object(), np.void(b"a")], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [np.timedelta64(1, "s"), 1j, {1, 2}, object(), np.void(b"a")],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_json_does_not_have(value: Any) -> None:
     with pytest.raises(NoJson, match=type(value).__name__):
         to_plain([value])
