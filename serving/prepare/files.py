@@ -1,5 +1,6 @@
 """A version's files: pulled from the artifact store, and looked at before anything is made of them."""
 
+import importlib.util
 import logging
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from serving.model.prepared import fetched_folder
 from serving.model.schema import Schema, parse_schema
 from serving.prepare.checks.contents import check_contents
 from serving.prepare.checks.failures import where_raised
-from serving.prepare.checks.gate import check_libraries
+from serving.prepare.checks.gate import check_libraries, differing_libraries
 from serving.prepare.checks.plain_data import find_code, needed_types, why_a_pickle_is_code
 from serving.prepare.checks.trust import check_code, check_preprocessing, check_types, untrusted_types
 from serving.prepare.registry.artifacts import fetch
@@ -106,6 +107,8 @@ def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Fi
     mismatch = check_preprocessing(hook_digest, settings)
     if mismatch is not None:
         log.warning("%s; the one that was logged with the model is used", mismatch)
+    # Before its types: of another version's model some of them are not known here.
+    check_libraries(folder / "requirements.txt", settings.library_versions)
     writers_code = find_code(folder, flavors)
     own_types: list[str] = []
     file = object_file(folder, flavors)
@@ -114,13 +117,37 @@ def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Fi
         # The hook was compared with the one that stands here, or is allowed to differ.
         own_types = untrusted_types(names, frozenset(), has_our_preprocessing=hook_digest is not None)
         untrusted = [name for name in own_types if name not in settings.trusted_type_names]
+        _refuse_gone(untrusted, differing_libraries(folder / "requirements.txt"))
         if file.is_skops:
             check_types(untrusted)
         else:
             writers_code = why_a_pickle_is_code(untrusted)
     allow_code(writers_code, settings)
-    check_libraries(folder / "requirements.txt", settings.library_versions)
     return Files(hook_digest, writers_code, own_types if writers_code is None else [])
+
+
+def _refuse_gone(names: list[str], others: list[str]) -> None:
+    """Refuses a model of types that its libraries have given up since; no setting brings them back.
+
+    Args:
+        names: of its types that are not trusted.
+        others: the libraries that it was logged with, and that are others here.
+    """
+    gone = [name for name in names if others and not _has_module(name.rpartition(".")[0])]
+    if gone:
+        raise ModelRefused(
+            f"it is made of {', '.join(gone)}, which is not in the libraries that are installed here; it was logged with "
+            f"{', '.join(others)}: train it with those that are here"
+        )
+
+
+def _has_module(name: str) -> bool:
+    """Whether a package that is installed has a module, which is not imported."""
+    package, *inner = name.split(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return False
+    return not inner or any(Path(spec.origin).parent.joinpath(*inner[:-1]).glob(f"{inner[-1]}*"))
 
 
 def allow_code(writers_code: str | None, settings: Settings) -> None:
@@ -159,6 +186,12 @@ def load(
             files = files._replace(writers_code=code, own_types=[])
             return load(folder, schema, files, settings, is_per_row=is_per_row)
         log.exception("the model does not load")
+        others = differing_libraries(folder / "requirements.txt")
+        if others:
+            raise ModelRefused(
+                f"the libraries that are installed here cannot load it: {type(error).__name__} in {where_raised(error)}; "
+                f"it was logged with {', '.join(others)}: train it with those that are here"
+            ) from error
         raise ModelRefused(
             f"it cannot be loaded: {type(error).__name__} in {where_raised(error)}; load it with "
             "mlflow.pyfunc.load_model in an environment of the service's requirements to see more"

@@ -58,8 +58,18 @@ def check_libraries(requirements: Path, mode: Literal["strict", "minor", "off"])
     Raises:
         ModelRefused: another one is installed, or none.
     """
-    if mode == "off" or not requirements.is_file():
-        return
+    different = [] if mode == "off" else differing_libraries(requirements, mode)
+    if different:
+        raise ModelRefused(
+            f"it was logged with other libraries than are installed here: {', '.join(different)}; train it with "
+            f"these, or set SERVING_LIBRARY_VERSIONS ({mode} now)"
+        )
+
+
+def differing_libraries(requirements: Path, mode: Literal["strict", "minor"] = "minor") -> list[str]:
+    """Returns the libraries that a model was logged with, and that are others here: `scikit-learn 1.2.2 (here 1.9.1)`."""
+    if not requirements.is_file():
+        return []
     pinned = dict(_PINNED.findall(requirements.read_text(errors="replace")))
     different = []
     for name in COMPARED_LIBRARIES:
@@ -69,11 +79,7 @@ def check_libraries(requirements: Path, mode: Literal["strict", "minor", "off"])
         here = _installed(name)
         if here is None or not _agree(wanted, here, mode):
             different.append(f"{name} {wanted} (here {here or 'none'})")
-    if different:
-        raise ModelRefused(
-            f"it was logged with other libraries than are installed here: {', '.join(different)}; train it with "
-            f"these, or set SERVING_LIBRARY_VERSIONS ({mode} now)"
-        )
+    return different
 
 
 def _installed(name: str) -> str | None:
