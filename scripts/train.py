@@ -28,6 +28,7 @@ from scripts.training.column_options import add_column_options  # noqa: E402  # 
 from scripts.training.registration import (  # noqa: E402  # the same
     SQLITE_PREFIX,
     Wishes,
+    check_aliases,
     check_names,
     connect,
     has_version,
@@ -85,15 +86,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings()
         options = parse_arguments(arguments, settings)
-        uri, timeout_seconds = settings.tracking_uri, settings.registry_timeout_seconds
-        if options.if_missing and has_version(uri, options.name, timeout_seconds):
+        if options.if_missing and has_version(settings, options.name):
             say(f"{options.name} is registered already; nothing to train")
             return 0
         check_names(options.name, options.alias)
         from scripts.training.run import decide, learn  # takes seconds to import
 
         decided = decide(options, say)
-        client = connect(uri, timeout_seconds)
+        client = connect(settings)
+        if options.promote:
+            check_aliases(client, options.name, options.alias)
         check_wish(client, options.name, options.semantic_version)
         trained = learn(decided, options, say)
         is_promoted = options.promote and (options.force or not trained.why_no_better)

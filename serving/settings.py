@@ -29,6 +29,16 @@ class Settings(BaseSettings):
         validation_alias="MLFLOW_TRACKING_URI",
         description="The MLflow registry; `MLFLOW_TRACKING_USERNAME`, `_PASSWORD` and `_TOKEN` log in.",
     )
+    registry_uri: str | None = Field(
+        None,
+        validation_alias="MLFLOW_REGISTRY_URI",
+        description="The registry of models, if it is not at `MLFLOW_TRACKING_URI`.",
+    )
+    registry_token_file: Path | None = Field(
+        None,
+        description="A file with the token that logs in to the registry, read anew for each question: for tokens that "
+        "expire. It overrides `MLFLOW_TRACKING_TOKEN`.",
+    )
     model_name: str = Field("churn", min_length=1, description="The registered model.")
     model_alias: str = Field(
         "production",
@@ -248,6 +258,17 @@ class Settings(BaseSettings):
         if not all(path.startswith("/") for path in split_names(value)):
             raise ValueError("each path begins with /")
         return value
+
+    @property
+    def registry(self) -> str:
+        """The URI of the registry. Of a Databricks workspace it is Unity Catalog, if no other one is set.
+
+        Source: `_get_default_registry_uri_for_tracking_uri` in mlflow/tracking/_model_registry/utils.py.
+        """
+        if self.registry_uri is not None:
+            return self.registry_uri
+        workspace, separator, profile = self.tracking_uri.partition("://")
+        return f"databricks-uc{separator}{profile}" if workspace == "databricks" else self.tracking_uri
 
     @property
     def trusted_type_names(self) -> frozenset[str]:

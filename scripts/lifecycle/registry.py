@@ -12,8 +12,9 @@ from scripts.lifecycle.placement import Placement, followed, name_of, place
 from scripts.lifecycle.semantic_versions import Level, SemanticVersion, assign, check_wish, read_versions
 from scripts.lifecycle.validation_record import Results
 from scripts.training import TrainingError
-from scripts.training.registration import connect, reason, short_requests
-from serving.prepare.registry.lookup import WRONG_HOST, wrong_host
+from scripts.training.registration import NO_ALIASES, connect, reason, short_requests
+from serving.errors import PrepareError
+from serving.prepare.registry.access import is_older
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,15 +34,11 @@ class RegisteredModel:
             LifecycleError: it does not answer, or has no such model.
         """
         self.name, self.selector = name, selector
-        self._timeout_seconds = settings.registry_timeout_seconds
+        self._settings = settings
         try:
-            self._client: MlflowClient = connect(settings.tracking_uri, self._timeout_seconds)
+            self._client: MlflowClient = connect(settings)
         except TrainingError as error:
-            uri = settings.tracking_uri
-            refuses_name = WRONG_HOST.decode() in str(error)
-            raise LifecycleError(
-                f"the registry {uri} does not answer: {wrong_host(uri)}" if refuses_name else str(error)
-            ) from None
+            raise LifecycleError(str(error)) from None
         from serving.prepare.registry.client import all_versions
 
         with self.asking(f"the registry has no model {name!r}") as client:
@@ -112,10 +109,12 @@ class RegisteredModel:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with short_requests(self._timeout_seconds):
+            with short_requests(self._settings):
                 yield self._client
+        except PrepareError as error:
+            raise LifecycleError(f"{trouble}: {error}") from None
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            raise LifecycleError(f"{trouble}: {reason(error)}") from None
+            raise LifecycleError(f"{trouble}: {reason(error, self._settings.registry)}") from None
 
     def read(self) -> Placement:
         """Returns what the alias or the stage holds now.
@@ -171,7 +170,7 @@ class RegisteredModel:
         self._undo = _Undo(now, target, self.current)
         with self.asking(f"{self.where} could not be moved") as client:
             if self.selector.kind == "alias":
-                client.set_registered_model_alias(self.name, self.selector.name, target)
+                self._set_alias(client, target)
             else:
                 # One version is left in the stage, which is then also what those take who go by the highest number.
                 self._transition(target, self.selector.name, archive_others=True)
@@ -228,6 +227,16 @@ class RegisteredModel:
                 self._transition(undo.left.current, self.selector.name, archive_others=False)
             if undo.target not in undo.left.versions:
                 self._transition(undo.target, self._stages[undo.target], archive_others=False)
+
+    def _set_alias(self, client: "MlflowClient", version: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.set_registered_model_alias(self.name, self.selector.name, version)
+        except MlflowException as error:
+            if is_older(error):
+                raise LifecycleError(f"{NO_ALIASES}; move the stage instead: --stage Production") from None
+            raise
 
     def _transition(self, version: str, stage: str, *, archive_others: bool) -> None:
         with warnings.catch_warnings():

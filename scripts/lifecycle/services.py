@@ -62,7 +62,7 @@ def fetch(url: str, path: str, address: str = "") -> bytes:
     """
     request = urllib.request.Request(f"{url.rstrip('/')}{path}", headers={"Connection": "close"})  # noqa: S310  # the user's own
     try:
-        return ask(request, REQUEST_SECONDS, None, connecting_to(Endpoint(url, address)))
+        return ask(request, REQUEST_SECONDS, None, connecting_to(Endpoint(url, address))).body
     except http.client.HTTPException as error:
         raise OSError(type(error).__name__) from error
 

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scripts.lifecycle.moves import Selector, encode, new_move
 from scripts.lifecycle.semantic_versions import Level, SemanticVersion, assign
 from scripts.training import TrainingError
+from serving.errors import PrepareError
 from serving.model.digests import DIGEST_TAG, digest_of
 from serving.model.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
+from serving.prepare.registry.access import bounds, causes, explain_mlflow, is_older, log_in
 from serving.redaction import redact
+from serving.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow import MlflowClient
+    from mlflow import ActiveRun, MlflowClient
     from mlflow.models import ModelSignature
     from sklearn.pipeline import Pipeline
 
@@ -32,6 +35,8 @@ REFERENCE_FILE = "reference.json"
 MODEL_PACKAGES = ("mlflow-skinny", "numpy", "pandas", "scikit-learn", "skops")
 """What loading the model takes. Left to itself MLflow loads the model in a new process to find out, for
 seconds, and adds what that happens to import."""
+
+NO_ALIASES = "the registry is older than MLflow 2.3, and has no aliases"
 
 SQLITE_PREFIX = "sqlite:///"
 
@@ -53,13 +58,13 @@ class Trained(NamedTuple):
     """Than the baseline; empty where it is."""
 
 
-def has_version(uri: str, name: str, timeout_seconds: int) -> bool:
+def has_version(settings: Settings, name: str) -> bool:
     """True where the registry holds a model of that name with at least one version.
 
     Raises:
         TrainingError: the registry does not answer.
     """
-    return sqlite_has_version(uri, name) or _client_has_version(uri, name, timeout_seconds)
+    return sqlite_has_version(settings.registry, name) or _client_has_version(settings, name)
 
 
 def sqlite_has_version(uri: str, name: str) -> bool:
@@ -78,9 +83,9 @@ def sqlite_has_version(uri: str, name: str) -> bool:
         return False
 
 
-def _client_has_version(uri: str, name: str, timeout_seconds: int) -> bool:
+def _client_has_version(settings: Settings, name: str) -> bool:
     quote = '"' if "'" in name else "'"
-    client = connect(uri, timeout_seconds)
+    client = connect(settings)
     return bool(client.search_model_versions(f"name={quote}{name}{quote}", max_results=1))
 
 
@@ -100,7 +105,7 @@ def check_names(name: str, alias: str | None) -> None:
         raise TrainingError(f"{alias!r} cannot be an alias: MLflow keeps it for versions")
 
 
-def connect(uri: str, timeout_seconds: int) -> "MlflowClient":
+def connect(settings: Settings) -> "MlflowClient":
     """Returns a client of a registry that has answered once, within seconds.
 
     Raises:
@@ -112,14 +117,36 @@ def connect(uri: str, timeout_seconds: int) -> "MlflowClient":
     from sqlalchemy.exc import SQLAlchemyError
 
     quiet_mlflow()
-    mlflow.set_tracking_uri(uri)
+    mlflow.set_tracking_uri(settings.tracking_uri)
     try:
-        with short_requests(timeout_seconds):
-            client = mlflow.MlflowClient()
+        with short_requests(settings):
+            client = mlflow.MlflowClient(registry_uri=settings.registry)
             client.search_registered_models(max_results=1)
+    except PrepareError as error:
+        raise TrainingError(str(error)) from None
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrainingError(f"the registry {redact(uri)} does not answer: {reason(error)}") from None
+        raise TrainingError(
+            f"the registry {redact(settings.registry)} does not answer: {reason(error, settings.registry)}"
+        ) from None
     return client
+
+
+def check_aliases(client: "MlflowClient", name: str, alias: str) -> None:
+    """Makes sure that the registry has aliases.
+
+    Raises:
+        TrainingError: it has none.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if is_older(error):
+            raise TrainingError(
+                f"{NO_ALIASES}; leave out --promote, and then promote.py VERSION --stage Production"
+            ) from None
+        # Nothing has the alias yet.
 
 
 class Wishes(NamedTuple):
@@ -167,9 +194,9 @@ def register(client: "MlflowClient", name: str, trained: Trained, wishes: Wishes
         with mlflow.start_run(tags=trained.tags) as run:
             mlflow.log_params(trained.tags)
             mlflow.log_metrics(trained.metrics)
-            model_id = log_model(client, trained, wishes.own_types)
-        tags = trained.tags | {DIGEST_TAG: logged_digest(model_id)}
-        number = create_version(client, name, model_id, run.info.run_id, tags)
+            logged = log_model(client, trained, run, wishes.own_types)
+        tags = trained.tags | {DIGEST_TAG: logged_digest(logged)}
+        number = create_version(client, name, logged, run.info.run_id, tags)
         before = client.get_registered_model(name).aliases.get(wishes.alias)
         production = str(before) if before is not None else None
         said = assign(client, name, str(number), production, wishes.semantic_version)
@@ -189,13 +216,22 @@ def _promote(
     client.set_model_version_tag(name, version, move.tag, encode(move))
 
 
-def log_model(client: "MlflowClient", trained: Trained, own_types: Set[str]) -> str:
-    """Logs the pipeline with signature, example, preprocessing.py and reference; returns the model's id.
+class Logged(NamedTuple):
+    """A model's files at the tracking server."""
+
+    uri: str
+    model_id: str | None
+    """None before MLflow 3, where they are a run's."""
+
+
+def log_model(client: "MlflowClient", trained: Trained, run: "ActiveRun", own_types: Set[str]) -> Logged:
+    """Logs the pipeline with signature, example, preprocessing.py and reference.
 
     Raises:
         TrainingError: the pipeline is made of types that the service would refuse.
     """
     import mlflow.sklearn
+    from mlflow.models import Model
     from skops import io
 
     from serving.runtime.trusted import Trust
@@ -208,33 +244,52 @@ def log_model(client: "MlflowClient", trained: Trained, own_types: Set[str]) -> 
             f"the service would refuse the pipeline for what it is made of: {', '.join(foreign)}; "
             f"if that is yours, set SERVING_TRUSTED_TYPES={','.join([*sorted(own_types), *foreign])}, here and there"
         )
-    model = mlflow.sklearn.log_model(
-        trained.pipeline,
-        name="model",
-        signature=trained.signature,
-        input_example=trained.input_example,
-        code_paths=[str(PREPROCESSING_FILE)],
-        metadata={DIGEST_KEY: preprocessing_digest()},
-        pip_requirements=[f"{package}=={version(package)}" for package in MODEL_PACKAGES],
-        skops_trusted_types=types,
-    )
+    saved: dict[str, Any] = {
+        "signature": trained.signature,
+        "input_example": trained.input_example,
+        "code_paths": [str(PREPROCESSING_FILE)],
+        "pip_requirements": [f"{package}=={version(package)}" for package in MODEL_PACKAGES],
+        "skops_trusted_types": types,
+    }
+    metadata = {DIGEST_KEY: preprocessing_digest()}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, REFERENCE_FILE)
         file.write_text(json.dumps(trained.reference, allow_nan=False))
-        client.log_model_artifact(model.model_id, str(file))
-    return str(model.model_id)
+        if has_logged_models(client, run.info.experiment_id):
+            model = mlflow.sklearn.log_model(trained.pipeline, name="model", metadata=metadata, **saved)
+            client.log_model_artifact(model.model_id, str(file))
+            return Logged(f"models:/{model.model_id}", str(model.model_id))
+        of_run = Model("model", run.info.run_id, metadata=metadata)
+        target = Path(folder, "model")
+        mlflow.sklearn.save_model(trained.pipeline, str(target), mlflow_model=of_run, **saved)
+        file.rename(target / REFERENCE_FILE)
+        client.log_artifacts(run.info.run_id, str(target), "model")
+    return Logged(f"{run.info.artifact_uri}/model", None)
 
 
-def logged_digest(model_id: str) -> str:
+def has_logged_models(client: "MlflowClient", experiment_id: str) -> bool:
+    """True if the tracking server keeps models beside runs, as MLflow does since 3.0."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.search_logged_models([experiment_id], max_results=1)
+    except MlflowException as error:
+        if not is_older(error):
+            raise
+        return False
+    return True
+
+
+def logged_digest(logged: Logged) -> str:
     """Returns the digest of a logged model's files, as the artifact store gives them back."""
     import mlflow
 
     with tempfile.TemporaryDirectory() as folder:
-        return digest_of(Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=folder)))
+        return digest_of(Path(mlflow.artifacts.download_artifacts(logged.uri, dst_path=folder)))
 
 
 def create_version(
-    client: "MlflowClient", name: str, model_id: str, run_id: str, tags: dict[str, str]
+    client: "MlflowClient", name: str, logged: Logged, run_id: str, tags: dict[str, str]
 ) -> int:
     """Registers a logged model under a name, which is made if need be; returns the version's number."""
     from mlflow.exceptions import MlflowException
@@ -245,22 +300,20 @@ def create_version(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     created = client.create_model_version(
-        name, f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id
+        name, logged.uri, run_id=run_id, tags=tags, model_id=logged.model_id
     )
     return int(created.version)
 
 
 @contextmanager
-def short_requests(timeout_seconds: int) -> Iterator[None]:
-    """Bounds MLflow's HTTP requests to seconds, where the user has not set bounds of his own.
+def short_requests(settings: Settings) -> Iterator[None]:
+    """Logs MLflow's client in, with the token of the moment, and bounds its HTTP requests to seconds meanwhile.
 
-    Source: MLflow's defaults are 120 s and 7 retries with growing pauses.
+    Raises:
+        RegistryUnreachable: there is no token where it should be.
     """
-    bounds = {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_seconds),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    }
-    ours = {name: value for name, value in bounds.items() if name not in os.environ}
+    os.environ.update(log_in(settings))
+    ours = bounds(settings)
     os.environ.update(ours)
     try:
         yield
@@ -277,11 +330,17 @@ def quiet_mlflow() -> None:
     warnings.filterwarnings("ignore", module=r"mlflow|skops|sklearn")
 
 
-def reason(error: BaseException) -> str:
-    """Returns why a request failed, in one line: the socket's own words where it was the network."""
-    cause: BaseException | None = error
-    while cause is not None:
+def reason(error: BaseException, uri: str = "") -> str:
+    """Returns why a request failed, in one line: the socket's own words if it was the network.
+
+    Args:
+        error: that was raised.
+        uri: of the registry, if it was asked.
+    """
+    explained = explain_mlflow(error, uri)
+    if explained is not None:
+        return explained
+    for cause in causes(error):
         if isinstance(cause, OSError) and type(cause).__module__ in ("builtins", "socket"):
             return cause.strerror or str(cause) or type(cause).__name__
-        cause = cause.__cause__ or cause.__context__
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

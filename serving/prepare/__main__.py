@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from serving.errors import PrepareError
+from serving.prepare.registry.access import bounds, log_in
 from serving.prepare.request import Outcome, PrepareRequest, write_outcome
 from serving.process.child import end_with_parent, lower_priority
 from serving.process.logs import configure_logging
@@ -29,14 +30,15 @@ def main(outcome_file: Path, request: str | None = None) -> int:
     end_with_parent()
     lower_priority()
     limit_memory(settings.prepare_memory_mb)
-    # MLflow's own defaults are 120 seconds and 7 retries: minutes of silence in front of a dead server.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(settings.registry_timeout_seconds))
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     warnings.simplefilter("ignore")
     parsed = None if request is None else msgspec.json.decode(request, type=PrepareRequest)
-    outcome = carry_out(parsed, settings)
+    try:
+        os.environ.update(bounds(settings) | log_in(settings))
+        outcome = carry_out(parsed, settings)
+    except PrepareError as error:  # there is no token
+        outcome = Outcome(code=error.code, message=str(error))
     write_outcome(outcome_file, outcome)
     return 1 if outcome.code else 0
 

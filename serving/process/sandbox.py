@@ -55,7 +55,7 @@ WRITABLE = ("beats", "metrics", "tmp", "workers")
 _PRIVATE = ("mlflow.db", "mlruns", "mlartifacts")
 """In a checkout, like every name that begins with a dot: `.env`, `.git`."""
 
-SECRETS = ("MLFLOW_TRACKING_", "AWS_", "AZURE_", "GOOGLE_", "DATABRICKS_")
+SECRETS = ("MLFLOW_TRACKING_", "MLFLOW_REGISTRY_", "AWS_", "AZURE_", "GOOGLE_", "DATABRICKS_")
 """Beginnings of the variables that log in to the registry and to artifact stores, which workers ask for nothing."""
 
 

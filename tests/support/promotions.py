@@ -187,8 +187,10 @@ def two_workers(
 
 
 @contextlib.contextmanager
-def tracking_server(uri: str, port: int, *options: str, **environment: str) -> Iterator[None]:
-    """A real `mlflow server` of the registry at the URI."""
+def tracking_server(
+    uri: str, port: int, *options: str, health: str = "/health", **environment: str
+) -> Iterator[None]:
+    """A real `mlflow server` of the registry at the URI, which answers `health` once it is there."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
@@ -202,7 +204,7 @@ def tracking_server(uri: str, port: int, *options: str, **environment: str) -> I
 
     def answers() -> bool:
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+            return httpx.get(f"http://127.0.0.1:{port}{health}").status_code == 200
         return False
 
     try:

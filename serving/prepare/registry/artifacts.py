@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from serving.errors import ModelNotFound, ModelRefused, PrepareError
+from serving.prepare.registry.access import causes, explain_mlflow
 from serving.prepare.registry.resolution import Resolved
 from serving.settings import Settings
 
@@ -79,10 +80,7 @@ def fetch(resolved: Resolved, folder: Path, settings: Settings) -> Path:
 
 
 def _fetch(resolved: Resolved, complete: Path, partial: Path, settings: Settings) -> None:
-    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
-
-    uri = f"models:/{resolved.name}/{resolved.version}"
-    repository: Any = ModelsArtifactRepository(uri, settings.tracking_uri, settings.tracking_uri)
+    repository = open_repository(resolved, settings)
     sizes = dict(list_files(repository))
     total = sum(sizes.values())
     if total > settings.max_model_mb * 1e6:
@@ -106,6 +104,22 @@ def _fetch(resolved: Resolved, complete: Path, partial: Path, settings: Settings
             list(pool.map(fetch_one, missing))
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def open_repository(resolved: Resolved, settings: Settings) -> Any:
+    """Returns MLflow's client of the store that has a version's files.
+
+    Raises: whatever the registry's client does.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+
+    if settings.registry.startswith("databricks"):
+        # It hands out a log-in or a signed URL for each version.
+        uri = f"models:/{resolved.name}/{resolved.version}"
+        return ModelsArtifactRepository(uri, settings.tracking_uri, settings.registry)
+    # Not by `models:/`, for which MLflow asks the registry of its own variables, whatever it is told here.
+    return get_artifact_repository(locate(resolved, settings), settings.tracking_uri, settings.registry)
 
 
 def list_files(repository: Any, folder: str | None = None) -> Iterator[tuple[str, int]]:
@@ -140,7 +154,7 @@ def _progress(what: str, folder: Path, total_bytes: int) -> Iterator[None]:
 
 def _explain(error: Exception, resolved: Resolved, settings: Settings) -> PrepareError:
     store = STORES.get(find_scheme(resolved, settings))
-    if store is not None and any(isinstance(one, ImportError) for one in _causes(error)):
+    if store is not None and any(isinstance(one, ImportError) for one in causes(error)):
         cure = (
             f"pip install -r requirements/{store.requirements}.txt, or build the image with STORES={store.requirements}"
             if store.requirements
@@ -151,28 +165,31 @@ def _explain(error: Exception, resolved: Resolved, settings: Settings) -> Prepar
         )
     where = f" from {store.title}" if store else ""
     return ModelNotFound(
-        f"the artifacts of {resolved.name!r} version {resolved.version} cannot be fetched{where}: {describe(error)}; "
+        f"the artifacts of {resolved.name!r} version {resolved.version} cannot be fetched{where}: "
+        f"{explain_mlflow(error, settings.tracking_uri) or describe(error)}; "
         "check that its artifact store is reachable from here, with the credentials of this service"
     )
 
 
 def find_scheme(resolved: Resolved, settings: Settings) -> str:
     """Returns the scheme of the URI under which a version's files lie; none if the registry does not tell it."""
-    from mlflow import MlflowClient
-
     with contextlib.suppress(Exception):
-        client = MlflowClient(settings.tracking_uri, settings.tracking_uri)
-        uri = client.get_model_version_download_uri(resolved.name, resolved.version)
-        if uri.startswith("models:/"):  # since MLflow 3, of a model that a run has logged
-            uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
-        return str(uri).partition(":")[0]
+        return locate(resolved, settings).partition(":")[0]
     return ""
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def locate(resolved: Resolved, settings: Settings) -> str:
+    """Returns the URI under which a version's files lie.
+
+    Raises: whatever the registry's client does.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient(settings.tracking_uri, settings.registry)
+    uri = client.get_model_version_download_uri(resolved.name, resolved.version)
+    if uri.startswith("models:/"):  # since MLflow 3, of a model that a run has logged
+        uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
+    return str(uri)
 
 
 def describe(error: Exception) -> str:
@@ -180,7 +197,7 @@ def describe(error: Exception) -> str:
     from mlflow.exceptions import MlflowException
 
     # MLflow wraps some of them.
-    raised = next((one for one in _causes(error) if not isinstance(one, MlflowException)), error)
+    raised = next((one for one in causes(error) if not isinstance(one, MlflowException)), error)
     response = getattr(raised, "response", None)
     code = (
         response.get("Error", {}).get("Code")  # of botocore

@@ -12,7 +12,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_ANSWER_BYTES = 10_000_000
 
@@ -23,13 +23,22 @@ class TooLarge(TimeoutError):
     """An answer that has more than `MAX_ANSWER_BYTES`, and would take its time."""
 
 
+class Answer(NamedTuple):
+    """What came back."""
+
+    body: bytes
+    url: str
+    """Who has answered, after redirects."""
+    media_type: str
+
+
 def ask(
     request: urllib.request.Request,
     timeout_seconds: float,
     context: ssl.SSLContext | None,
     connect: Callable[..., http.client.HTTPConnection] | None = None,
-) -> bytes:
-    """Returns the body of the answer, which comes within so many seconds as a whole once there is a connection.
+) -> Answer:
+    """Returns the answer, which comes within so many seconds as a whole once there is a connection.
 
     Args:
         request: what is asked.
@@ -44,7 +53,7 @@ def ask(
     """
     opener = urllib.request.build_opener(_Http(connect or Connection), _Https(context), Redirects)
     with opener.open(request, timeout=timeout_seconds) as answer:
-        return read_body(answer)
+        return Answer(read_body(answer), answer.url, answer.headers.get_content_type())
 
 
 def read_body(answer: http.client.HTTPResponse) -> bytes:

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from serving.errors import ModelNotFound, PrepareError, RegistryUnreachable
+from serving.prepare.registry.access import explain_mlflow, refused, unreachable
 from serving.prepare.registry.resolution import (
     Version,
     Wanted,
@@ -33,18 +34,23 @@ def resolve(settings: Settings) -> Wanted:
         ModelNotFound: no such model, version, alias or stage. MLflow keeps prompts in the same tables and does
             not give them out as models.
     """
-    _refuse_missing_database(settings.tracking_uri)
+    _refuse_missing_database(settings.registry)
     try:
-        client = MlflowClient(settings.tracking_uri, registry_uri=settings.tracking_uri)
+        client = MlflowClient(settings.tracking_uri, registry_uri=settings.registry)
         return _resolve(client, settings)
     except PrepareError:
         raise
     except MlflowException as error:
         raise _from_mlflow(error, settings) from error
     except Exception as error:  # a driver's own exception: of a database, of a cloud's client
+        what = (
+            f"the module {error.name} is not installed"
+            if isinstance(error, ImportError)
+            else type(error).__name__
+        )
         raise RegistryUnreachable(
-            f"the registry {settings.tracking_uri} cannot be read: {type(error).__name__}; check "
-            "MLFLOW_TRACKING_URI, and that its driver is installed"
+            f"the registry {settings.registry} cannot be read: {what}; check MLFLOW_TRACKING_URI, and that its driver "
+            "is installed"
         ) from error
 
 
@@ -122,7 +128,7 @@ def _no_such_model(client: MlflowClient, settings: Settings) -> ModelNotFound:
     near = get_close_matches(settings.model_name, names, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return ModelNotFound(
-        f"no model {settings.model_name!r} in the registry {settings.tracking_uri} (SERVING_MODEL_NAME){hint}"
+        f"no model {settings.model_name!r} in the registry {settings.registry} (SERVING_MODEL_NAME){hint}"
     )
 
 
@@ -138,13 +144,20 @@ def _refuse_missing_database(uri: str) -> None:
 
 
 def _from_mlflow(error: MlflowException, settings: Settings) -> PrepareError:
-    where = settings.tracking_uri
     if error.error_code in (
         "UNAUTHENTICATED",
         "PERMISSION_DENIED",
     ):
-        return RegistryUnreachable(
-            f"the registry {where} refuses the log-in or the request; check MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, and the permissions on the model"
+        return refused(settings)
+    if settings.tracking_uri.startswith("databricks-uc"):
+        return unreachable(
+            settings, "Unity Catalog is no tracking server; set MLFLOW_TRACKING_URI=databricks"
         )
-    return RegistryUnreachable(f"the registry {where} does not answer as one (MLFLOW_TRACKING_URI)")
+    if "Databricks credential" in str(error):
+        return unreachable(
+            settings,
+            "no log-in is found; set DATABRICKS_HOST and DATABRICKS_TOKEN, or name a profile: databricks://PROFILE",
+        )
+    # The client's own words may hold what a server said.
+    reason = explain_mlflow(error, settings.registry) or f"{type(error).__name__} {error.error_code}"
+    return unreachable(settings, reason)

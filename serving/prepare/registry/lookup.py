@@ -5,7 +5,6 @@ answered (another database, an error, a model that is not there) is left to `ser
 has MLflow's own client and the words for what is wrong.
 """
 
-import base64
 import contextlib
 import http.client
 import os
@@ -21,6 +20,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from serving.errors import RegistryUnreachable
+from serving.prepare.registry.access import (
+    WRONG_HOST,
+    authorization,
+    explain_page,
+    explain_status,
+    explain_tls,
+    refused,
+    tls_context,
+    unreachable,
+)
 from serving.prepare.registry.bounded_http import ask
 from serving.prepare.registry.resolution import (
     TAG_PREFIX,
@@ -38,7 +47,7 @@ from serving.settings import Settings
 PROMPT_TAG = "mlflow.prompt.is_prompt"
 """MLflow keeps prompts in the same tables and does not give them out as models."""
 
-UNUSUAL = ("MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_REGISTRY_URI")
+UNUSUAL = ("MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4")
 """Where one of these is set, a request is made in a way that only MLflow's own client knows."""
 
 
@@ -46,17 +55,8 @@ UNABLE = frozenset({429, 500, 502, 503, 504})
 """Answers of a server, or of what stands before it, that may be others a little later."""
 
 
-WRONG_HOST = b"Invalid Host header"
-"""In the answer of MLflow's server, 403, to a name that it was not told. Source: mlflow/server/security_utils.py."""
-
-
-def wrong_host(uri: str) -> str:
-    """Returns the words that say what a server has to be told that refuses its own name."""
-    host = urllib.parse.urlsplit(uri).netloc.rpartition("@")[2]
-    return (
-        f"MLflow says 403 Invalid Host header: start its server with MLFLOW_SERVER_ALLOWED_HOSTS={host}, or "
-        "--allowed-hosts"
-    )
+CREDENTIALS = Path(".mlflow", "credentials")
+"""In the home folder: a log-in that MLflow's client reads. Source: mlflow/utils/credentials.py."""
 
 
 class _Model(NamedTuple):
@@ -73,37 +73,54 @@ def look_up(settings: Settings) -> Wanted | None:
     """
     if any(os.environ.get(name) for name in UNUSUAL):
         return None
-    uri = settings.tracking_uri
+    uri = settings.registry
     try:
         if uri.startswith("sqlite:///"):
             return _choose(_read_database(uri, settings.model_name), settings)
-        if uri.startswith(("http://", "https://")):
-            return _ask_server(_Server(uri, settings.registry_timeout_seconds), settings)
+        if uri.startswith(("http://", "https://")) and not _has_credentials():
+            return _ask_server(_Server(settings), settings)
     except urllib.error.HTTPError as error:
-        with error:
-            said = error.read(1000) if error.code == 403 else b""
-        if WRONG_HOST in said:
-            raise _unreachable(uri, wrong_host(uri)) from None
-        if error.code in UNABLE:
-            raise _unreachable(uri, f"{error.code} {error.reason}") from None
-        return None
+        trouble = _of_status(error, settings)
+        if trouble is not None:
+            raise trouble from None
     except http.client.HTTPException as error:
-        raise _unreachable(uri, type(error).__name__) from None
-    except msgspec.DecodeError:
-        raise _unreachable(uri, "it is no JSON") from None
-    except (TimeoutError, ConnectionError) as error:
-        raise _unreachable(uri, error.strerror or str(error) or "it took too long") from None
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, (TimeoutError, ConnectionError, socket.gaierror)):
-            raise _unreachable(uri, error.reason.strerror or "it took too long") from None
-        return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, sqlite3.Error, msgspec.MsgspecError):
+        raise unreachable(settings, type(error).__name__) from None
+    except OSError as error:
+        reason = _of_socket(error.reason if isinstance(error, urllib.error.URLError) else error)
+        if reason is not None:
+            raise unreachable(settings, reason) from None
+    except (ValueError, LookupError, TypeError, AttributeError, sqlite3.Error, msgspec.MsgspecError):
         return None
     return None
 
 
-def _unreachable(uri: str, reason: str) -> RegistryUnreachable:
-    return RegistryUnreachable(f"the registry {uri} does not answer as one (MLFLOW_TRACKING_URI): {reason}")
+def _of_status(error: urllib.error.HTTPError, settings: Settings) -> RegistryUnreachable | None:
+    """What an answer that is an error means; None if MLflow has written it."""
+    said = ""
+    with error, contextlib.suppress(OSError, http.client.HTTPException):  # it breaks off, or never ends
+        said = error.read(1000).decode(errors="replace")
+    if error.code in UNABLE:
+        return unreachable(settings, f"{error.code} {error.reason}")
+    if said.lstrip().startswith("{"):
+        return None
+    if error.code == 401 or (error.code == 403 and WRONG_HOST not in said):
+        return refused(settings)
+    return unreachable(settings, explain_status(error.code, error.reason, said, settings.registry))
+
+
+def _of_socket(error: object) -> str | None:
+    """Why there is no connection, or none any more; None for what is no matter of connections."""
+    if isinstance(error, ssl.SSLError):
+        return explain_tls(error)
+    if isinstance(error, (TimeoutError, ConnectionError, socket.gaierror)):
+        return error.strerror or str(error) or "it took too long"
+    return None
+
+
+def _has_credentials() -> bool:
+    with contextlib.suppress(RuntimeError):  # no home folder
+        return (Path.home() / CREDENTIALS).exists()
+    return False
 
 
 def _choose(model: _Model, settings: Settings) -> Wanted | None:
@@ -164,20 +181,25 @@ _TAGS = """
 class _Server:
     """The few calls of MLflow's REST API that are needed. Source: its documentation, "REST API"."""
 
-    def __init__(self, uri: str, timeout_seconds: float) -> None:
-        parts = urllib.parse.urlsplit(uri)
+    def __init__(self, settings: Settings) -> None:
+        parts = urllib.parse.urlsplit(settings.registry)
         self._base = urllib.parse.urlunsplit(
             parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
         ).rstrip("/")
-        self._timeout = timeout_seconds
-        self._headers = {"Authorization": found} if (found := _authorization(parts)) else {}
-        self._context = _tls_context() if parts.scheme == "https" else None
+        self._settings = settings
+        self._headers = {"Authorization": found} if (found := authorization(parts, settings)) else {}
+        self._context = tls_context(settings) if parts.scheme == "https" else None
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310  # the scheme has been looked at
             f"{self._base}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}", headers=self._headers
         )
-        document: dict[str, Any] = msgspec.json.decode(ask(request, self._timeout, self._context))
+        answer = ask(request, self._settings.registry_timeout_seconds, self._context)
+        try:
+            document: dict[str, Any] = msgspec.json.decode(answer.body)
+        except msgspec.DecodeError:
+            why = explain_page(request.full_url, answer.url, answer.media_type)
+            raise unreachable(self._settings, why) from None
         return document
 
     def version(self, name: str, number: str) -> Version:
@@ -229,23 +251,3 @@ def _ask_server(server: _Server, settings: Settings) -> Wanted | None:
             numbers.add(aliases[alias])
     versions = [server.version(name, number) for number in sorted(numbers)]
     return _choose(_Model(aliases, tags, versions), settings)
-
-
-def _authorization(parts: urllib.parse.SplitResult) -> str | None:
-    """As MLflow's client logs in. Source: mlflow/utils/rest_utils.py, http_request."""
-    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
-    if user is None and parts.username:
-        user, password = urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
-    if user:
-        return "Basic " + base64.b64encode(f"{user}:{password or ''}".encode()).decode()
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    return f"Bearer {token}" if token else None
-
-
-def _tls_context() -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
-    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if client := os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"):
-        context.load_cert_chain(client)
-    return context

@@ -25,7 +25,7 @@ class LastGood(msgspec.Struct, frozen=True):
 def record_path(settings: Settings) -> Path:
     """Returns the file of what the settings select."""
     selection = (
-        settings.tracking_uri,
+        settings.registry,
         settings.model_name,
         settings.model_version,
         settings.model_stage,

@@ -1,9 +1,11 @@
 """Files of versions in the stores that MLflow knows, each behind its own server."""
 
+import contextlib
+import functools
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.models import infer_signature
-from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 from mlflow.store.artifact.s3_artifact_repo import _cached_get_s3_client
 from sklearn.linear_model import LinearRegression
 
@@ -150,33 +151,48 @@ def test_files_larger_than_allowed_are_refused_before_one_is_fetched(registered:
     assert list((registered.fetched / "complete").iterdir()) == []
 
 
+Download = Callable[[str, str], str]
+
+
+@contextlib.contextmanager
+def downloading(how: Callable[[Download, str, str], str]) -> Iterator[None]:
+    """Files are fetched in another way meanwhile."""
+    opening = artifacts.open_repository
+
+    def open_repository(*args: Any) -> Any:
+        repository = opening(*args)
+        repository.download_artifacts = functools.partial(how, repository.download_artifacts)
+        return repository
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts, "open_repository", open_repository)
+        yield
+
+
 def test_an_attempt_that_breaks_off_leaves_what_is_complete_to_the_next(
-    registered: Registered, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    registered: Registered, tmp_path: Path
 ):
-    download = ModelsArtifactRepository.download_artifacts
     asked: list[str] = []
 
-    def break_off(self: Any, path: str, *args: Any, **kwargs: Any) -> Any:
-        fetched = download(self, path, *args, **kwargs)
+    def break_off(download: Download, path: str, folder: str) -> str:
+        fetched = download(path, folder)
         if path == "model.skops":
             Path(fetched).write_bytes(b"half")
             raise ConnectionError
         return fetched
 
-    def note(self: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+    def note(download: Download, path: str, folder: str) -> str:
         asked.append(path)
-        return download(self, path, *args, **kwargs)
+        return download(path, folder)
 
-    monkeypatch.setattr(ModelsArtifactRepository, "download_artifacts", break_off)
-    with pytest.raises(ModelNotFound, match="ConnectionError"):
+    with downloading(break_off), pytest.raises(ModelNotFound, match="ConnectionError"):
         registered.pull()
     complete = {file.name for file in (registered.fetched / "complete").iterdir()}
     assert "MLmodel" in complete
-    monkeypatch.setattr(ModelsArtifactRepository, "download_artifacts", note)
-    registered.pull()
+    with downloading(note):
+        registered.pull()
     assert "model.skops" in asked
     assert not complete & set(asked)
-    monkeypatch.setattr(ModelsArtifactRepository, "download_artifacts", download)
     own = mlflow.artifacts.download_artifacts("models:/linear/1", dst_path=str(tmp_path / "own"))
     assert digest_of(registered.target) == digest_of(Path(own))
 
@@ -184,15 +200,12 @@ def test_an_attempt_that_breaks_off_leaves_what_is_complete_to_the_next(
 def test_the_log_says_how_far_a_download_is(
     registered: Registered, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    download = ModelsArtifactRepository.download_artifacts
-
-    def slowly(*args: Any, **kwargs: Any) -> Any:
+    def slowly(download: Download, path: str, folder: str) -> str:
         time.sleep(0.05)
-        return download(*args, **kwargs)
+        return download(path, folder)
 
-    monkeypatch.setattr(ModelsArtifactRepository, "download_artifacts", slowly)
     monkeypatch.setattr(artifacts, "PROGRESS_SECONDS", 0.02)
-    with caplog.at_level(logging.INFO, "serving.prepare"):
+    with caplog.at_level(logging.INFO, "serving.prepare"), downloading(slowly):
         registered.pull()
     assert "fetching linear version 1: 0 of 0 MB" in caplog.text
     assert "fetched linear version 1: 0.0 MB in " in caplog.text

@@ -59,7 +59,7 @@ def test_a_server_is_asked_with_tls_by_those_who_trust_it(tmp_path: Path):
     server.socket = context.wrap_socket(server.socket, server_side=True)
     with server.running():
         request = urllib.request.Request(f"https://localhost:{server.server_port}/")
-        assert ask(request, 10, ssl.create_default_context(cafile=certificate)) == b"<html>"
+        assert ask(request, 10, ssl.create_default_context(cafile=certificate)).body == b"<html>"
         with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
             ask(request, 10, ssl.create_default_context())
 
@@ -89,7 +89,7 @@ class Elsewhere(Quiet):
 
 def by_us(url: str) -> None:
     request = urllib.request.Request(f"{url}/there", headers={"Authorization": "Bearer abc"})
-    assert ask(request, 10, None) == b"{}"
+    assert ask(request, 10, None).body == b"{}"
 
 
 def by_prometheus(url: str) -> None:

@@ -170,7 +170,7 @@ def test_where_only_mlflows_client_can_ask_it_is_asked_once_a_minute_unless_some
         tmp_path,
         monkeypatch,
         MLFLOW_TRACKING_URI=registry.uri,
-        MLFLOW_REGISTRY_URI=registry.uri,
+        MLFLOW_TRACKING_AUTH="a plugin",
         SERVING_MODEL_NAME=NAME,
     )
     assert is_version(rounds, "1")

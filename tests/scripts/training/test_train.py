@@ -36,6 +36,7 @@ from scripts.training.pipeline import build_pipeline, choose_task, output_column
 from scripts.training.reference import example_rows, reference_instances
 from scripts.training.registration import Wishes, check_names, connect, register
 from scripts.training.table import read_csv, split_target, to_numpy_dtypes
+from serving.settings import Settings
 from tests.support.environment import ROOT, TELCO, clean_environment, free_port
 from tests.support.models import fill_registry
 
@@ -473,7 +474,7 @@ def test_registry_that_accepts_and_never_answers_is_given_up_within_seconds(own_
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         start = time.monotonic()
         with pytest.raises(TrainingError, match=f"^the registry {uri} does not answer: timed out$"):
-            connect(uri, 1)
+            connect(Settings(MLFLOW_TRACKING_URI=uri, registry_timeout_seconds=1))
         assert time.monotonic() - start < 10
 
 
