@@ -14,13 +14,18 @@ AZURITE := .venv/azurite.stamp
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
+# Registries of older MLflow are run with it: their libraries have no wheels for newer ones.
+PYTHON_3_11 ?= python3.11
+OLD := tests/registries
+OLD_STAMPS := $(patsubst $(OLD)/requirements/%.in,$(OLD)/.venvs/%.stamp,$(wildcard $(OLD)/requirements/*.in))
+
 PROMETHEUS_RULE := k8s/components/monitoring/prometheusrule.yaml
 
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: serve test soak zoo fuzz test-container test-manifests image rules lint sbom audit deploy-tools bench demo-promotion lock lock-bench clean help
+.PHONY: serve test soak zoo fuzz test-container test-manifests registries image rules lint sbom audit deploy-tools bench demo-promotion lock lock-bench lock-registries clean help
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); without MLFLOW_TRACKING_URI, or with DEMO=1, trains a demo
 	@if [ -z "$${MLFLOW_TRACKING_URI:-}" ] || [ -n "$(DEMO)" ]; then \
@@ -70,6 +75,9 @@ test-manifests: $(DEV)  ## run the tests of k8s/, compose.yaml and monitoring/ o
 test-container: $(DEV)  ## build both kinds of image, and try them in a container engine
 	.venv/bin/python -m pytest tests/container -s $(ARGS)
 
+registries: $(DEV) $(OLD_STAMPS)  ## try the service and the scripts with servers of older MLflow (needs Python 3.11)
+	.venv/bin/python -m pytest $(OLD) -n 2 --dist loadgroup $(ARGS)
+
 image: $(SERVING)  ## build the image: live, or with MODEL_VERSION=3 sealed (TAG=name:tag STORES=gcs,azure)
 	@.venv/bin/python scripts/build_image.py $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION)) \
 		$(if $(TAG),--tag $(TAG)) $(if $(STORES),--stores $(STORES))
@@ -103,8 +111,14 @@ lock-bench:  ## write benchmarks/requirements/*.txt anew from *.in, at the versi
 		$(subst make lock,make lock-bench,$(LOCK)) benchmarks/requirements/$$name.in \
 			-o benchmarks/requirements/$$name.txt || exit 1; done
 
+lock-registries:  ## write tests/registries/requirements/*.txt anew from *.in, each as of its day
+	@command -v $(UV) >/dev/null || { echo "make lock-registries needs uv: pip install uv"; exit 1; }
+	@for file in $(wildcard $(OLD)/requirements/*.in); do \
+		$(subst make lock,make lock-registries,$(LOCK)) --exclude-newer "$$(sed -n 's/^# As of //p' $$file)" \
+			$$file -o "$${file%.in}.txt" || exit 1; done
+
 clean:  ## remove .venv and caches; the registry (mlflow.db, mlruns/) stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/.venvs benchmarks/.work
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/.venvs benchmarks/.work $(OLD)/.venvs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
@@ -124,6 +138,13 @@ $(DEV): requirements/dev.txt requirements/serving.txt
 # An Azure Blob Storage for the tests of artifact stores. Its dependencies are those of a day.
 $(AZURITE): | $(DEV)
 	@npm install --silent --no-save --no-package-lock --before=2026-11-20 --prefix .venv/azurite azurite@3.37.0
+	@touch $@
+
+$(OLD)/.venvs/%.stamp: $(OLD)/requirements/%.txt
+	@command -v $(PYTHON_3_11) >/dev/null || { echo "make registries needs Python 3.11 (PYTHON_3_11=...)"; exit 1; }
+	@echo "installing $< into $(basename $@) (a few minutes the first time)"
+	@$(PYTHON_3_11) -m venv --clear $(basename $@)
+	@$(basename $@)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 $(DEPLOY): requirements/deploy.txt requirements/serving.txt
