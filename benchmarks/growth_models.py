@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.places import BENCHMARKS, ROOT
-from benchmarks.registry import TIMEOUT_SECONDS, export, register, tracking_uri
+from benchmarks.registry import export, register, tracking_uri
 
 N_TRAINING_ROWS = 4_000
 N_ROWS = 1_000
@@ -72,6 +72,7 @@ def _make(size: Size, work: Path) -> None:
     from scripts.training.columns import column_kinds, make_signature
     from scripts.training.pipeline import build_pipeline
     from scripts.training.registration import connect
+    from serving.settings import load_settings
 
     # Two columns repeat others and the rest, most of a wide table, is noise. Source: make_classification's
     # default of two redundant features.
@@ -82,7 +83,7 @@ def _make(size: Size, work: Path) -> None:
     pipeline = build_pipeline(preprocess, column_kinds(table), "classification", "forest", seed=0)
     pipeline.set_params(model__n_estimators=size.trees).fit(table, target)
     signature = make_signature(table, [], ColSpec(DataType.long, "target"))
-    client = connect(tracking_uri(work), TIMEOUT_SECONDS)
+    client = connect(load_settings().model_copy(update={"tracking_uri": tracking_uri(work)}))
     code = [ROOT / "preprocessing.py"]
     register(client, size.name, pipeline, signature=signature, example=table.head(5), code=code)
     rows = table.head(N_ROWS)

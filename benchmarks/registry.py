@@ -28,7 +28,6 @@ ALIAS = "production"
 N_ROWS = 10_000
 N_CHECKED_ROWS = 16
 """Rows whose right answers are kept, to compare each server's with."""
-TIMEOUT_SECONDS = 5
 
 
 def tracking_uri(folder: Path) -> str:
@@ -98,6 +97,7 @@ def _register_native(inputs: "pd.DataFrame", labels: "pd.Series") -> None:
     from scripts.training.columns import column_kinds, column_type, ignored_columns, make_signature
     from scripts.training.pipeline import build_pipeline
     from scripts.training.registration import connect
+    from serving.settings import load_settings
 
     print("training native: the forest, with a transformer of its own in the middle", flush=True)
     kinds = column_kinds(preprocess(inputs))
@@ -109,7 +109,7 @@ def _register_native(inputs: "pd.DataFrame", labels: "pd.Series") -> None:
     pipeline.fit(inputs, labels)
     ignored = ignored_columns(inputs, kinds, preprocess)
     signature = make_signature(inputs, ignored, ColSpec(column_type(labels), str(labels.name)))
-    client = connect(os.environ["MLFLOW_TRACKING_URI"], TIMEOUT_SECONDS)
+    client = connect(load_settings())
     code = [ROOT / "preprocessing.py", BENCHMARKS / "models" / "winsorizing.py"]
     register(client, "native", pipeline, signature=signature, example=inputs.dropna().head(5), code=code)
 
@@ -127,7 +127,7 @@ def register(
     import mlflow.sklearn
     from skops import io
 
-    from scripts.training.registration import MODEL_PACKAGES, create_version
+    from scripts.training.registration import MODEL_PACKAGES, Logged, create_version
     from serving.model.hook import DIGEST_KEY, preprocessing_digest
 
     mlflow.set_experiment(name)
@@ -142,7 +142,9 @@ def register(
             pip_requirements=list(MODEL_PACKAGES),
             skops_trusted_types=io.get_untrusted_types(data=io.dumps(pipeline)),
         )
-        version = create_version(client, name, model.model_id, run.info.run_id, {})
+        version = create_version(
+            client, name, Logged(f"models:/{model.model_id}", model.model_id), run.info.run_id, {}
+        )
     client.set_registered_model_alias(name, ALIAS, str(version))
 
 

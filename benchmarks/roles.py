@@ -26,7 +26,7 @@ from benchmarks.measuring import N_BODIES, WARM_UP_CLIENTS, say, started
 from benchmarks.peers.project import Project
 from benchmarks.places import TELCO, WORK
 from benchmarks.processes import Launch, Server
-from benchmarks.registry import TIMEOUT_SECONDS, tracking_uri
+from benchmarks.registry import tracking_uri
 from benchmarks.results import Load
 from benchmarks.rows import Model, load_model, load_records
 
@@ -78,9 +78,10 @@ def main() -> int:
 def add_aliases(name: str) -> None:
     """Registers the champion's files under two more numbers, for the challenger and the shadow."""
     from scripts.training.registration import connect
+    from serving.settings import load_settings
 
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(WORK)
-    client = connect(tracking_uri(WORK), TIMEOUT_SECONDS)
+    client = connect(load_settings())
     model = client.get_registered_model(name)
     champion = client.get_model_version(name, str(model.aliases["production"]))
     for alias in ("challenger", "shadow"):

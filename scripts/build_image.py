@@ -98,7 +98,10 @@ def prepare_version(settings: Settings, version: int) -> Prepared:
         PrepareError: it is not there, or must not be served.
     """
     from serving.prepare.build import prepare
+    from serving.prepare.registry.access import log_in
     from serving.prepare.registry.client import resolve
+
+    os.environ.update(log_in(settings))
 
     pinned = settings.model_copy(
         update={"model_version": version, "challenger_alias": None, "shadow_alias": None}
