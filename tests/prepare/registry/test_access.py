@@ -342,13 +342,13 @@ def test_train_logs_into_an_older_server_and_says_at_once_that_it_has_no_aliases
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", front.older)
     with tracking(front.older):
-        assert train.main(["--model", "linear", "--promote"]) == 2
+        assert train.main(["--estimator", "linear", "--promote"]) == 2
         said = capsys.readouterr()
         assert said.err.startswith(
             "train.py: the registry is older than MLflow 2.3, and has no aliases; leave out"
         )
         assert "held-out" not in said.out
-        assert train.main(["--model", "linear"]) == 0
+        assert train.main(["--estimator", "linear"]) == 0
     assert "registered: churn version 1" in capsys.readouterr().out
     there = settings(front.older).model_copy(update={"model_name": "churn", "model_version": 1})
     found = look_up(there)

@@ -36,7 +36,7 @@ from scripts.training.pipeline import build_pipeline, choose_task, output_column
 from scripts.training.reference import example_rows, reference_instances
 from scripts.training.registration import Wishes, check_names, connect, register
 from scripts.training.table import read_csv, split_target, to_numpy_dtypes
-from serving.settings import Settings
+from serving.settings import Settings, load_settings
 from tests.support.environment import ROOT, TELCO, clean_environment, free_port
 from tests.support.models import fill_registry
 
@@ -451,7 +451,7 @@ def test_pipeline_of_types_that_the_service_would_refuse_is_not_logged(own_mlflo
 
     pipeline = make_pipeline(Own()).fit([[0.0], [1.0]], [0.0, 1.0])
     trained = mock.Mock(pipeline=pipeline, tags={}, metrics={})
-    client = connect(os.environ["MLFLOW_TRACKING_URI"], 5)
+    client = connect(load_settings())
     with pytest.raises(
         TrainingError, match=r"would refuse the pipeline for what it is made of: .*Own.* SERVING_TRUSTED"
     ):
