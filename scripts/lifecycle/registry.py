@@ -1,5 +1,6 @@
 """The registered model, for those who move its alias or its legacy stage."""
 
+import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from scripts.training import TrainingError
 from scripts.training.registration import NO_ALIASES, connect, reason, short_requests
 from serving.errors import PrepareError
 from serving.prepare.registry.access import is_older
+from serving.prepare.registry.lookup import Model, read_model, refuse_missing_database
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,24 +37,38 @@ class RegisteredModel:
         """
         self.name, self.selector = name, selector
         self._settings = settings
-        try:
-            self._client: MlflowClient = connect(settings)
-        except TrainingError as error:
-            raise LifecycleError(str(error)) from None
-        from serving.prepare.registry.client import all_versions
-
-        with self.asking(f"the registry has no model {name!r}") as client:
-            aliases = client.get_registered_model(name).aliases
-            versions = all_versions(client, name)
-        self.current = followed(selector, aliases, versions)
+        found = self._read_all(settings)
+        self.current = followed(selector, found.aliases, found.versions)
         """The version that services take."""
-        self._seen = place(selector, aliases, versions)
-        self._stages = {str(version.version): version.current_stage for version in versions}
-        self.semantic_versions = read_versions(versions)
+        self._seen = place(selector, found.aliases, found.versions)
+        self._stages = {str(version.version): version.current_stage for version in found.versions}
+        self.semantic_versions = read_versions(found.versions)
         """Of those that have one, by number."""
-        self.moves = read_moves(version.tags for version in versions)
+        self.moves = read_moves(version.tags for version in found.versions)
         self._undo: _Undo | None = None
         self._came_from = self.current
+
+    def _read_all(self, settings: Settings) -> Model:
+        """Asks without MLflow, whose import takes seconds, wherever the answer is plain."""
+        try:
+            refuse_missing_database(settings)
+            found = read_model(settings, self.name)
+        except PrepareError as error:
+            raise LifecycleError(str(error)) from None
+        if found is not None:
+            return found
+        with self.asking(f"the registry has no model {self.name!r}") as client:
+            from serving.prepare.registry.client import all_versions
+
+            model = client.get_registered_model(self.name)
+            return Model(model.aliases, model.tags, all_versions(client, self.name))
+
+    @functools.cached_property
+    def _client(self) -> "MlflowClient":
+        try:
+            return connect(self._settings)
+        except TrainingError as error:
+            raise LifecycleError(str(error)) from None
 
     @property
     def where(self) -> str:
@@ -105,12 +121,13 @@ class RegisteredModel:
         Raises:
             LifecycleError: the registry does not answer, or refuses.
         """
+        client = self._client
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
             with short_requests(self._settings):
-                yield self._client
+                yield client
         except PrepareError as error:
             raise LifecycleError(f"{trouble}: {error}") from None
         except (MlflowException, SQLAlchemyError, OSError) as error:

@@ -2,7 +2,6 @@
 
 import logging
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -10,6 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from serving.errors import ModelNotFound, PrepareError, RegistryUnreachable
 from serving.prepare.registry.access import explain_mlflow, refused, unreachable
+from serving.prepare.registry.lookup import refuse_missing_database
 from serving.prepare.registry.resolution import (
     Version,
     Wanted,
@@ -34,7 +34,7 @@ def resolve(settings: Settings) -> Wanted:
         ModelNotFound: no such model, version, alias or stage. MLflow keeps prompts in the same tables and does
             not give them out as models.
     """
-    _refuse_missing_database(settings.registry)
+    refuse_missing_database(settings)
     try:
         client = MlflowClient(settings.tracking_uri, registry_uri=settings.registry)
         return _resolve(client, settings)
@@ -130,17 +130,6 @@ def _no_such_model(client: MlflowClient, settings: Settings) -> ModelNotFound:
     return ModelNotFound(
         f"no model {settings.model_name!r} in the registry {settings.registry} (SERVING_MODEL_NAME){hint}"
     )
-
-
-def _refuse_missing_database(uri: str) -> None:
-    """MLflow would make an empty database of a mistyped path."""
-    if uri.startswith("sqlite:///"):
-        file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-        if not file.exists():
-            raise ModelNotFound(
-                f"there is no registry at {uri} (seen from {Path.cwd()}); register a model there "
-                "or set MLFLOW_TRACKING_URI"
-            )
 
 
 def _from_mlflow(error: MlflowException, settings: Settings) -> PrepareError:

@@ -14,12 +14,13 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from serving.errors import RegistryUnreachable
+from serving.errors import ModelNotFound, RegistryUnreachable
 from serving.prepare.registry.access import (
     WRONG_HOST,
     authorization,
@@ -59,10 +60,15 @@ CREDENTIALS = Path(".mlflow", "credentials")
 """In the home folder: a log-in that MLflow's client reads. Source: mlflow/utils/credentials.py."""
 
 
-class _Model(NamedTuple):
+class Model(NamedTuple):
+    """A registered model, as the registry describes it."""
+
     aliases: dict[str, str]
     tags: dict[str, str]
     versions: list[Version]
+
+
+Found = TypeVar("Found")
 
 
 def look_up(settings: Settings) -> Wanted | None:
@@ -71,14 +77,39 @@ def look_up(settings: Settings) -> Wanted | None:
     Raises:
         RegistryUnreachable: there is no connection to the tracking server, or it cannot answer at the moment.
     """
+    return _ask(
+        settings,
+        lambda: _choose(_read_database(settings.registry, settings.model_name), settings),
+        lambda server: _ask_server(server, settings),
+    )
+
+
+def read_model(settings: Settings, name: str) -> Model | None:
+    """Returns a registered model with all its versions; None where only MLflow's own client can tell.
+
+    Raises:
+        RegistryUnreachable: there is no connection to the tracking server, or it cannot answer at the moment.
+    """
+    found = _ask(
+        settings,
+        lambda: _read_database(settings.registry, name),
+        lambda server: server.model(name)._replace(versions=server.versions(name)),
+    )
+    # A name that is not there has no versions either, and MLflow's client tells the two apart.
+    return found if found is not None and found.versions else None
+
+
+def _ask(
+    settings: Settings, read: Callable[[], Found | None], ask_server: Callable[["_Server"], Found | None]
+) -> Found | None:
     if any(os.environ.get(name) for name in UNUSUAL):
         return None
     uri = settings.registry
     try:
         if uri.startswith("sqlite:///"):
-            return _choose(_read_database(uri, settings.model_name), settings)
+            return read()
         if uri.startswith(("http://", "https://")) and not _has_credentials():
-            return _ask_server(_Server(settings), settings)
+            return ask_server(_Server(settings))
     except urllib.error.HTTPError as error:
         trouble = _of_status(error, settings)
         if trouble is not None:
@@ -123,7 +154,23 @@ def _has_credentials() -> bool:
     return False
 
 
-def _choose(model: _Model, settings: Settings) -> Wanted | None:
+def refuse_missing_database(settings: Settings) -> None:
+    """MLflow would make an empty database of a mistyped path.
+
+    Raises:
+        ModelNotFound: there is no such file.
+    """
+    uri = settings.registry
+    if uri.startswith("sqlite:///"):
+        file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        if not file.exists():
+            raise ModelNotFound(
+                f"there is no registry at {uri} (seen from {Path.cwd()}); register a model there "
+                "or set MLFLOW_TRACKING_URI"
+            )
+
+
+def _choose(model: Model, settings: Settings) -> Wanted | None:
     by_number = {version.version: version for version in model.versions}
     champion = _choose_champion(model, by_number, settings)
     if champion is None:
@@ -131,7 +178,7 @@ def _choose(model: _Model, settings: Settings) -> Wanted | None:
     return wanted(champion, model.aliases, model.tags, settings, by_number.__getitem__)
 
 
-def _choose_champion(model: _Model, by_number: dict[str, Version], settings: Settings) -> Resolved | None:
+def _choose_champion(model: Model, by_number: dict[str, Version], settings: Settings) -> Resolved | None:
     """The same order as `serving.prepare.registry.client.resolve`: version, stage, alias, the alias' namesake."""
     if settings.model_version is not None:
         number = str(settings.model_version)
@@ -145,14 +192,14 @@ def _choose_champion(model: _Model, by_number: dict[str, Version], settings: Set
     return resolved(*latest_moved(there, stage)) if there else None
 
 
-def _read_database(uri: str, name: str) -> _Model:
+def _read_database(uri: str, name: str) -> Model:
     path = Path(urllib.parse.unquote(uri.removeprefix("sqlite:///").partition("?")[0])).resolve()
     with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as database:
         # Of one moment: a version that is deleted meanwhile must not be missing for its alias.
         database.execute("BEGIN")
         if database.execute(_IS_PROMPT, (name, PROMPT_TAG)).fetchone():
             raise LookupError
-        return _Model(
+        return Model(
             {alias: str(version) for alias, version in database.execute(_ALIASES, (name,))},
             dict(database.execute(_MODEL_TAGS, (name, f"{TAG_PREFIX}%"))),
             [
@@ -166,7 +213,7 @@ _IS_PROMPT = "SELECT 1 FROM registered_model_tags WHERE workspace = 'default' AN
 _ALIASES = "SELECT alias, version FROM registered_model_aliases WHERE workspace = 'default' AND name = ?"
 _VERSIONS = """
     SELECT name, CAST(version AS TEXT), source, run_id, creation_time, last_updated_time, current_stage
-    FROM model_versions WHERE workspace = 'default' AND name = ?
+    FROM model_versions WHERE workspace = 'default' AND name = ? AND current_stage <> 'Deleted_Internal'
 """
 _MODEL_TAGS = (
     "SELECT key, value FROM registered_model_tags WHERE workspace = 'default' AND name = ? AND key LIKE ?"
@@ -202,6 +249,14 @@ class _Server:
             raise unreachable(self._settings, why) from None
         return document
 
+    def model(self, name: str) -> Model:
+        """Without its versions."""
+        found = self.get("registered-models/get", name=name)["registered_model"]
+        tags = {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
+        if PROMPT_TAG in tags:
+            raise LookupError
+        return Model({one["alias"]: str(one["version"]) for one in found.get("aliases", [])}, tags, [])
+
     def version(self, name: str, number: str) -> Version:
         found = self.get("model-versions/get", name=name, version=number)["model_version"]
         return _to_version(found)
@@ -235,19 +290,15 @@ def _to_version(found: dict[str, Any]) -> Version:
 
 def _ask_server(server: _Server, settings: Settings) -> Wanted | None:
     name = settings.model_name
-    model = server.get("registered-models/get", name=name)["registered_model"]
-    if any(tag.get("key") == PROMPT_TAG for tag in model.get("tags", [])):
-        return None
-    aliases = {one["alias"]: str(one["version"]) for one in model.get("aliases", [])}
-    tags = {tag["key"]: tag.get("value", "") for tag in model.get("tags", [])}
+    aliases, tags, _ = server.model(name)
     if settings.model_version is not None:
         numbers = {str(settings.model_version)}
     elif settings.model_stage is None and settings.model_alias in aliases:
         numbers = {aliases[settings.model_alias]}
     else:
-        return _choose(_Model(aliases, tags, server.versions(name)), settings)
+        return _choose(Model(aliases, tags, server.versions(name)), settings)
     for alias in (settings.challenger_alias, settings.shadow_alias):
         if alias in aliases:
             numbers.add(aliases[alias])
     versions = [server.version(name, number) for number in sorted(numbers)]
-    return _choose(_Model(aliases, tags, versions), settings)
+    return _choose(Model(aliases, tags, versions), settings)

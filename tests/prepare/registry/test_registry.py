@@ -16,8 +16,8 @@ from mlflow import MlflowClient
 
 from serving.errors import ModelNotFound, RegistryUnreachable
 from serving.prepare.__main__ import carry_out
-from serving.prepare.registry.client import resolve
-from serving.prepare.registry.lookup import look_up
+from serving.prepare.registry.client import all_versions, resolve
+from serving.prepare.registry.lookup import look_up, read_model
 from serving.prepare.registry.resolution import Version, latest_moved
 from serving.settings import Settings
 from tests.support.doubles import Double, StrictHost
@@ -30,7 +30,7 @@ LOGIN = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a lon
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A registry with three versions of `wine`: alias on 2, stages moved about."""
+    """A registry with three versions of `wine`, and a deleted one: alias on 2, stages moved about."""
     folder = tmp_path_factory.mktemp("aliases")
     uri = fill_registry(folder, {})
     with tracking(uri):
@@ -40,6 +40,8 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
         client.create_registered_model("only-stages")
         for name in ("wine", "wine", "only-stages", "only-stages"):
             client.create_model_version(name, first.source, first.run_id)
+        client.create_model_version("wine", first.source, first.run_id)
+        client.delete_model_version("wine", "4")
     client = MlflowClient(uri)
     client.set_registered_model_alias("wine", "production", "2")
     client.register_prompt("greeting", "hello {{name}}")
@@ -133,6 +135,7 @@ def test_looking_up_without_mlflow_finds_what_mlflow_finds(uri: str, chosen: dic
         {"model_name": "greeting"},
         {"model_name": "nobody"},
         {"model_version": 99},
+        {"model_version": 4},
         {"model_alias": "blue"},
         {"model_stage": "Archived"},
     ],
@@ -235,6 +238,20 @@ def test_a_tracking_server_is_asked_for_stages_without_mlflow_too(uri: str, logg
         expected = resolve(settings(logged_in, **chosen))
         assert look_up(settings(logged_in, **chosen)) == expected
         assert expected.champion.version == resolve(settings(uri, **chosen)).champion.version
+
+
+def test_a_model_is_read_without_mlflow_as_mlflow_describes_it(uri: str, logged_in: str) -> None:
+    for name in ("wine", "only-stages"):
+        model = MlflowClient(uri).get_registered_model(name)
+        expected = [one._replace(version=str(one.version)) for one in all_versions(MlflowClient(uri), name)]
+        for where in (uri, logged_in):
+            found = read_model(settings(where), name)
+            assert found is not None
+            assert found.aliases == {alias: str(version) for alias, version in model.aliases.items()}
+            assert sorted(found.versions) == sorted(expected)
+    for name in ("nobody", "greeting"):
+        assert read_model(settings(uri), name) is None
+        assert read_model(settings(logged_in), name) is None
 
 
 def test_a_log_in_that_is_refused_is_told_in_one_line(

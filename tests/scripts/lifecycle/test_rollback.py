@@ -2,6 +2,8 @@
 
 import datetime as dt
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from scripts import history, rollback
 from scripts.lifecycle.moves import Move, Selector, encode, previous_version, read_moves
 from scripts.training.registration import _promote
 from tests.support.doubles import Double, StrictHost
-from tests.support.environment import free_port, tracking
+from tests.support.environment import ROOT, clean_environment, free_port, tracking
 from tests.support.fake_service import FakeService, Run
 from tests.support.promotions import NAME, Registry
 
@@ -178,3 +180,25 @@ def test_it_waits_for_the_services_and_names_those_that_do_not_follow(
     )
     assert code == 1
     assert json.loads(out)["late"] == {dead: "no answer (URLError)"}
+
+
+@pytest.mark.parametrize("command", [("history",), ("rollback", "--dry-run"), ("promote", "2", "--dry-run")])
+def test_a_look_needs_no_mlflow_whose_import_takes_seconds(registry: Registry, command: tuple[str, ...]):
+    script, *arguments = command
+    code = (
+        f"import sys; from scripts import {script}\n"
+        f"assert {script}.main({arguments!r}) == 0\n"
+        "print(sorted({'mlflow', 'pandas', 'sklearn', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    environment = clean_environment() | {"MLFLOW_TRACKING_URI": registry.uri, "SERVING_MODEL_NAME": NAME}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
+
+
+def test_a_mistyped_path_makes_no_registry(run: Run, tmp_path: Path):
+    code, out, err = run(history, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mistyped.db")
+    assert (code, out) == (2, "")
+    assert f"there is no registry at sqlite:///{tmp_path}/mistyped.db" in err
+    assert not (tmp_path / "mistyped.db").exists()
