@@ -1,6 +1,6 @@
 """Shows promotions on the terminal: a service under load, a good version, a bad one, and the way back.
 
-Everything is in a folder of its own, and gone afterwards. Exit code 0 when no request failed.
+Takes about two minutes. Everything is in a folder of its own, and gone afterwards. Exit code 0 when no request failed.
 """
 
 import argparse
@@ -87,6 +87,7 @@ class Load:
 def main() -> int:
     """Shows it; returns the exit code."""
     argparse.ArgumentParser(description=__doc__).parse_args()
+    say("promotions, a refusal and a rollback under load: takes about two minutes, and leaves nothing behind")
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
         environment = os.environ | {
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",

@@ -39,6 +39,7 @@ def test_the_demonstration_ends_without_a_failed_request(
     code = demo_promotion.main()
     out = capfd.readouterr().out
     assert code == 0, out
+    assert "takes about two minutes" in out.splitlines()[0]
     assert re.search(r"requests: [\d,]{4,} answered, 0 failed", out)
     assert "version 3 is refused" in out
     assert "are not finite numbers" in out
