@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
-from scripts.lifecycle.semantic_versions import add_semantic_option, check_wish  # noqa: E402  # the same
+from scripts.lifecycle.semantic_versions import add_semantic_option, ask_versions, check_wish  # noqa: E402  # the same
 from scripts.training import TrainingError  # noqa: E402  # needs the line above
 from scripts.training.column_options import add_column_options  # noqa: E402  # the same
 from scripts.training.registration import (  # noqa: E402  # the same
@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         client = connect(settings)
         if options.promote:
             check_aliases(client, options.name, options.alias)
-        check_wish(client, options.name, options.semantic_version)
+        if options.semantic_version:
+            check_wish(options.name, options.semantic_version, ask_versions(client, options.name))
         trained = learn(decided, options, say)
         is_promoted = options.promote and (options.force or not trained.why_no_better)
         wishes = Wishes(options.alias, is_promoted, options.semantic_version, settings.trusted_type_names)

@@ -41,7 +41,9 @@ class RegisteredModel:
         self.current = followed(selector, found.aliases, found.versions)
         """The version that services take."""
         self._seen = place(selector, found.aliases, found.versions)
-        self._stages = {str(version.version): version.current_stage for version in found.versions}
+        self.aliases = {alias: str(version) for alias, version in found.aliases.items()}
+        self.tags = found.tags
+        self.versions = {str(version.version): version for version in found.versions}
         self.semantic_versions = read_versions(found.versions)
         """Of those that have one, by number."""
         self.moves = read_moves(version.tags for version in found.versions)
@@ -86,18 +88,17 @@ class RegisteredModel:
         Raises:
             LifecycleError: names those that are.
         """
-        if version not in self._stages:
-            there = ", ".join(sorted(self._stages, key=int)) or "none"
+        if version not in self.versions:
+            there = ", ".join(sorted(self.versions, key=int)) or "none"
             raise LifecycleError(f"model {self.name!r} has no version {version} (there are: {there})")
 
     def check_wish(self, version: str, wish: SemanticVersion | Level | None) -> None:
         """Makes sure that no other version is called what one is to be called.
 
         Raises:
-            LifecycleError: one is, or the registry does not answer.
+            LifecycleError: one is.
         """
-        with self.asking("the registry does not say what versions are called") as client:
-            check_wish(client, self.name, wish, version)
+        check_wish(self.name, wish, self.semantic_versions, version)
 
     def call(self, version: str, wish: SemanticVersion | Level | None) -> str:
         """Gives a version its semantic version, unless it has one and nothing else is wished.
@@ -243,7 +244,7 @@ class RegisteredModel:
             if undo.left.current is not None:
                 self._transition(undo.left.current, self.selector.name, archive_others=False)
             if undo.target not in undo.left.versions:
-                self._transition(undo.target, self._stages[undo.target], archive_others=False)
+                self._transition(undo.target, self.versions[undo.target].current_stage, archive_others=False)
 
     def _set_alias(self, client: "MlflowClient", version: str) -> None:
         from mlflow.exceptions import MlflowException

@@ -145,6 +145,17 @@ def read_versions(versions: "Collection[Version]") -> dict[str, SemanticVersion]
     return {number: one for number, one in found.items() if one is not None}
 
 
+def ask_versions(client: "MlflowClient", name: str) -> dict[str, SemanticVersion]:
+    """The same, of the registry.
+
+    Raises:
+        MlflowException: it does not answer.
+    """
+    from serving.prepare.registry.client import all_versions
+
+    return read_versions(all_versions(client, name))
+
+
 def base_of(version: str, production: str | None, known: Mapping[str, SemanticVersion]) -> str | None:
     """Returns the version that another one is compared with: production, else the newest before it."""
     if production in known and production != version:
@@ -178,14 +189,12 @@ def assign(
     """
     from mlflow.exceptions import MlflowException
 
-    from serving.prepare.registry.client import all_versions
-
-    known = read_versions(all_versions(client, name))
+    known = ask_versions(client, name)
     if wish is None and version in known:
         return ""
     others = {number: one for number, one in known.items() if number != version}
     if isinstance(wish, SemanticVersion):
-        _check_free(wish, name, others)
+        check_wish(name, wish, others)
         given, why = wish, "as asked"
     else:
         base = base_of(version, production, others)
@@ -208,23 +217,24 @@ def assign(
 
 
 def check_wish(
-    client: "MlflowClient", name: str, wish: SemanticVersion | Level | None, version: str | None = None
+    name: str,
+    wish: SemanticVersion | Level | None,
+    known: Mapping[str, SemanticVersion],
+    version: str | None = None,
 ) -> None:
     """Makes sure, before anything is done, that a version can be called what is wished.
+
+    Args:
+        name: of the registered model.
+        wish: for the version.
+        known: of the model's versions, by number.
+        version: its number; None of one that is not registered yet.
 
     Raises:
         LifecycleError: another version is called that.
     """
-    from serving.prepare.registry.client import all_versions
-
-    if isinstance(wish, SemanticVersion):
-        known = read_versions(all_versions(client, name))
-        _check_free(wish, name, {number: one for number, one in known.items() if number != version})
-
-
-def _check_free(wish: SemanticVersion, name: str, others: Mapping[str, SemanticVersion]) -> None:
-    for number, one in others.items():
-        if one == wish:
+    for number, one in known.items():
+        if one == wish and number != version:
             raise LifecycleError(f"{wish} is version {number} of {name!r} already; choose another")
 
 

@@ -71,10 +71,10 @@ def prepare(resolved: Resolved, settings: Settings, champion: str | None = None)
                 )
                 found = found or _prepare(resolved, folder, settings, champion)
     except ModelRefused as error:
-        raise ModelRefused(f"{resolved.name!r} version {resolved.version} is refused: {error}") from error
+        raise ModelRefused(f"{resolved.title} is refused: {error}") from error
     except MemoryError as error:
         raise OutOfMemory(
-            f"{resolved.name!r} version {resolved.version} is refused: it takes more memory than there is "
+            f"{resolved.title} is refused: it takes more memory than there is "
             "(SERVING_PREPARE_MEMORY_MB); give it more, or log a smaller model or example"
         ) from error
     except OSError as error:

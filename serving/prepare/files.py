@@ -58,7 +58,7 @@ def read_mlmodel(folder: Path, resolved: Resolved) -> dict[str, Any]:
             raise TypeError
     except (OSError, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError):
         raise ModelNotFound(
-            f"the artifacts of {resolved.name!r} version {resolved.version} cannot be fetched: "
+            f"the artifacts of {resolved.title} cannot be fetched: "
             "there is no MLmodel file that can be read among them; register the model again"
         ) from None
     else:

@@ -98,7 +98,7 @@ def _fetch(resolved: Resolved, complete: Path, partial: Path, settings: Settings
         target.parent.mkdir(parents=True, exist_ok=True)
         fetched.replace(target)
 
-    with _progress(f"{resolved.name} version {resolved.version}", complete.parent, total):
+    with _progress(resolved.title, complete.parent, total):
         pool = ThreadPoolExecutor(N_AT_ONCE, thread_name_prefix="fetch")
         try:
             list(pool.map(fetch_one, missing))
@@ -114,10 +114,9 @@ def open_repository(resolved: Resolved, settings: Settings) -> Any:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
-    if settings.registry.startswith("databricks"):
+    if settings.registry.startswith("databricks") and resolved.unregistered_uri is None:
         # It hands out a log-in or a signed URL for each version.
-        uri = f"models:/{resolved.name}/{resolved.version}"
-        return ModelsArtifactRepository(uri, settings.tracking_uri, settings.registry)
+        return ModelsArtifactRepository(resolved.uri, settings.tracking_uri, settings.registry)
     # Not by `models:/`, for which MLflow asks the registry of its own variables, whatever it is told here.
     return get_artifact_repository(locate(resolved, settings), settings.tracking_uri, settings.registry)
 
@@ -165,7 +164,7 @@ def _explain(error: Exception, resolved: Resolved, settings: Settings) -> Prepar
         )
     where = f" from {store.title}" if store else ""
     return ModelNotFound(
-        f"the artifacts of {resolved.name!r} version {resolved.version} cannot be fetched{where}: "
+        f"the artifacts of {resolved.title} cannot be fetched{where}: "
         f"{explain_mlflow(error, settings.tracking_uri) or describe(error)}; "
         "check that its artifact store is reachable from here, with the credentials of this service"
     )
@@ -185,6 +184,8 @@ def locate(resolved: Resolved, settings: Settings) -> str:
     """
     from mlflow import MlflowClient
 
+    if resolved.unregistered_uri is not None:
+        return resolved.unregistered_uri
     client = MlflowClient(settings.tracking_uri, settings.registry)
     uri = client.get_model_version_download_uri(resolved.name, resolved.version)
     if uri.startswith("models:/"):  # since MLflow 3, of a model that a run has logged

@@ -39,6 +39,18 @@ class Resolved(msgspec.Struct, frozen=True):
     """When the registry's entry was last changed, in milliseconds since 1970."""
     tags: dict[str, str] = {}
     """Those of the version's tags that mean something to the service."""
+    unregistered_uri: str | None = None
+    """MLflow's URI, or the path, of a model that is no version of a registered one."""
+
+    @property
+    def uri(self) -> str:
+        """Where MLflow finds its files."""
+        return self.unregistered_uri or f"models:/{self.name}/{self.version}"
+
+    @property
+    def title(self) -> str:
+        """What people know it by."""
+        return self.unregistered_uri or f"{self.name!r} version {self.version}"
 
     @property
     def fingerprint(self) -> str:

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import IO
 
 import msgspec
 
@@ -43,6 +45,9 @@ def attempt(
     settings: Settings,
     stop: threading.Event,
     is_superseded: Callable[[], bool] | None = None,
+    *,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    log: IO[bytes] | None = None,
 ) -> Outcome:
     """Runs one attempt; however that ends, an outcome comes back.
 
@@ -52,6 +57,8 @@ def attempt(
         settings: of the service.
         stop: ends the attempt.
         is_superseded: asked all the time; ends it, too.
+        environment: more variables of the process.
+        log: what it prints, if that is not to be seen where this process prints.
     """
     file.unlink(missing_ok=True)
     arguments = [] if request is None else [msgspec.json.encode(request).decode()]
@@ -59,24 +66,27 @@ def attempt(
         process = subprocess.Popen(  # noqa: S603  # our own module
             [sys.executable, "-m", "serving.prepare", str(file), *arguments],
             stdin=subprocess.DEVNULL,
-            env=os.environ | {PARENT_VARIABLE: str(os.getpid())},
+            stdout=log,
+            stderr=log,
+            env=os.environ | environment | {PARENT_VARIABLE: str(os.getpid())},
         )
     except OSError as error:
         return Outcome(code="internal_error", message=f"no process can be started: {error.strerror}")
     give_up = time.monotonic() + settings.prepare_timeout_seconds
-    while process.poll() is None:
-        if is_superseded is not None and is_superseded():
+    try:
+        while process.poll() is None:
+            if is_superseded is not None and is_superseded():
+                return Outcome(code=SUPERSEDED, message="the registry names another version by now")
+            if stop.wait(0.05) or time.monotonic() > give_up:
+                return Outcome(
+                    code="prepare_failed",
+                    message=f"preparing took longer than {settings.prepare_timeout_seconds:g} s "
+                    "(SERVING_PREPARE_TIMEOUT_SECONDS); give it more time or processors, or log a smaller model",
+                )
+    finally:
+        if process.poll() is None:
             process.kill()
             process.wait()
-            return Outcome(code=SUPERSEDED, message="the registry names another version by now")
-        if stop.wait(0.05) or time.monotonic() > give_up:
-            process.kill()
-            process.wait()
-            return Outcome(
-                code="prepare_failed",
-                message=f"preparing took longer than {settings.prepare_timeout_seconds:g} s "
-                "(SERVING_PREPARE_TIMEOUT_SECONDS); give it more time or processors, or log a smaller model",
-            )
     return read_outcome(file) or _without_outcome(process.returncode)
 
 

@@ -1,0 +1,86 @@
+"""Which model is meant: a version in the registry, a logged model, one of a run, or a folder."""
+
+import argparse
+import hashlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.cli import choose_selector
+from scripts.lifecycle.registry import RegisteredModel
+from serving.prepare.registry.resolution import Resolved, Version, in_stage, latest_moved, resolved
+from serving.settings import Settings
+
+FORMS = "models:/NAME/VERSION, models:/NAME@ALIAS, models:/m-ID, runs:/RUN_ID/NAME, or a folder with an MLmodel file"
+
+_NAMED = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[^/@]+)|@(?P<alias>[^/@]+))")
+_UNREGISTERED = re.compile(r"models:/m-[\w-]+|runs:/\w+/.+")
+
+
+class Source(NamedTuple):
+    """What is checked, and what it is compared with."""
+
+    model: Resolved
+    production: Resolved | None
+    """None where there is nothing to compare with."""
+    not_compared: str = ""
+    """Why there is not."""
+
+
+def find_source(options: argparse.Namespace, settings: Settings) -> Source:
+    """Returns what the command line names.
+
+    Raises:
+        LifecycleError: nothing that could be checked.
+    """
+    text: str = options.model
+    if text.isdecimal() and not Path(text).exists():
+        text = f"models:/{options.name or settings.model_name}/{text}"
+    named = _NAMED.fullmatch(text)
+    if named is not None:
+        name = named["name"]
+        if options.name not in {None, name}:
+            raise LifecycleError(f"{text} is a version of {name!r}, not of {options.name!r} (--name)")
+        model = RegisteredModel(settings, name, choose_selector(options, settings))
+        version = _version(model, named["version"], named["alias"])
+        return _with_production(resolved(version, text), model)
+    if _UNREGISTERED.fullmatch(text):
+        uri = text
+    elif Path(text.removeprefix("file://"), "MLmodel").is_file():
+        uri = str(Path(text.removeprefix("file://")).resolve())
+    else:
+        raise LifecycleError(f"{text!r} is no model; expected {FORMS}")
+    key = hashlib.sha256(uri.encode()).hexdigest()
+    found = Resolved(options.name or "model", "0", None, key, "to be checked", unregistered_uri=uri)
+    if options.name is None:
+        return Source(found, None, "--name names no registered model that it is to become a version of")
+    return _with_production(
+        found, RegisteredModel(settings, options.name, choose_selector(options, settings))
+    )
+
+
+def _version(model: RegisteredModel, version: str | None, alias: str | None) -> Version:
+    if alias is not None:
+        if alias not in model.aliases:
+            there = ", ".join(sorted(model.aliases)) or "none"
+            raise LifecycleError(
+                f"no version of {model.name!r} has the alias {alias!r} (aliases set: {there})"
+            )
+        return model.versions[model.aliases[alias]]
+    assert version is not None
+    if version == "latest" and model.versions:
+        return model.versions[max(model.versions, key=int)]
+    staged = in_stage(model.versions.values(), version)
+    if staged:
+        return latest_moved(staged, version)[0]
+    model.check_version(version)
+    return model.versions[version]
+
+
+def _with_production(found: Resolved, model: RegisteredModel) -> Source:
+    if model.current is None:
+        return Source(found, None, f"{model.where} is not set")
+    if found.unregistered_uri is None and found.version == model.current:
+        return Source(found, None, f"version {model.current} is in production itself")
+    return Source(found, resolved(model.versions[model.current], model.where))
