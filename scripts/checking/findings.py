@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.model.prepared import Manifest
-from serving.model.schema import Column, Schema
+from serving.model.schema import Column, Form, Schema
 
 MAX_NAMES = 5
 """Columns that are named in a sentence."""
@@ -26,18 +26,18 @@ def find_warnings(mlmodel: dict[str, Any], manifest: Manifest, schema: Schema, f
             "shows that row; log it with input_example=X.head(50)"
         )
     never_missing = [column for column in schema.columns if not column.may_be_missing]
-    if never_missing and len(schema.columns) > 1:
+    if schema.form is Form.RECORD and never_missing:
         yield (
             f"null is refused in {_names(never_missing)}: whole numbers and booleans cannot be missing; if they may be, "
-            'fit it on X.astype({"column": "float64"}), and log it with the signature of these'
+            f'fit it on X.astype({{"{never_missing[0].name}": "float64"}})'
         )
     if manifest.writers_code is not None:
         what = manifest.writers_code.partition(";")[0]
         yield f"it {what}: loading it runs code that its writer chose, which SERVING_ALLOW_PICKLE=true allows here"
     elif is_pickle(mlmodel):
         yield (
-            "it is a pickle: this service reads it as data, and whoever else loads it runs what is in it; "
-            'serialization_format="skops" has no code'
+            "it is a pickle, as autolog() writes it: this service reads it as data, but whoever loads it otherwise runs "
+            "what is in it; log_model() writes skops, which holds no code"
         )
 
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.cli import choose_selector
 from scripts.lifecycle.registry import RegisteredModel
+from serving.errors import PrepareError
+from serving.prepare.registry.lookup import refuse_missing_database
 from serving.prepare.registry.resolution import Resolved, Version, in_stage, latest_moved, resolved
 from serving.settings import Settings
 
@@ -46,6 +48,7 @@ def find_source(options: argparse.Namespace, settings: Settings) -> Source:
         version = _version(model, named["version"], named["alias"])
         return _with_production(resolved(version, text), model)
     if _UNREGISTERED.fullmatch(text):
+        _refuse_missing_registry(settings)
         uri = text
     elif Path(text.removeprefix("file://"), "MLmodel").is_file():
         uri = str(Path(text.removeprefix("file://")).resolve())
@@ -58,6 +61,13 @@ def find_source(options: argparse.Namespace, settings: Settings) -> Source:
     return _with_production(
         found, RegisteredModel(settings, options.name, choose_selector(options, settings))
     )
+
+
+def _refuse_missing_registry(settings: Settings) -> None:
+    try:
+        refuse_missing_database(settings.tracking_uri)
+    except PrepareError as error:
+        raise LifecycleError(str(error)) from None
 
 
 def _version(model: RegisteredModel, version: str | None, alias: str | None) -> Version:

@@ -1,0 +1,93 @@
+"""`scripts/check.py`: what it says of models that would be refused, and of what is no model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+
+from scripts import check
+from scripts.checking.findings import find_warnings, is_pickle
+from serving.model.prepared import Manifest
+from serving.model.schema import parse_schema
+from tests.support.fake_service import Run
+from tests.support.models import REQUIREMENTS
+from tests.support.promotions import NAME, Registry
+
+INPUTS = '[{"type": "double", "name": "a"}, {"type": "long", "name": "n", "required": true}]'
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """Nothing is changed in it."""
+    return Registry(tmp_path_factory.mktemp("versions"), 1.0, 0.1, 0.01)
+
+
+def test_a_folder_without_a_signature_is_refused_in_the_words_of_the_service(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    X, y = load_wine(return_X_y=True)
+    mlflow.sklearn.save_model(LogisticRegression(max_iter=2000).fit(X, y), tmp_path / "model", **REQUIREMENTS)
+    code, out, err = run(check, str(tmp_path / "model"), "--json")
+    told = json.loads(out)
+    assert (code, err) == (1, "")
+    assert told["served"] is False
+    assert told["reason"].startswith("it was logged without a signature; log it with signature=")
+    assert told["not_compared"].startswith("--name names no registered model")
+    assert not (tmp_path / "bentoml").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"model:/{NAME}/1", "is no model; expected models:/NAME/VERSION, models:/NAME@ALIAS"),
+        (f"models:/{NAME}", "is no model; expected"),
+        (".", "is no model; expected"),
+        (f"models:/{NAME}/9", "has no version 9 (there are: 1, 2, 3)"),
+        (f"models:/{NAME}/Staging", "has no version Staging (there are: 1, 2, 3)"),
+        ("9", "has no version 9 (there are: 1, 2, 3)"),
+        (f"models:/{NAME}@blue", "has the alias 'blue' (aliases set: production)"),
+        ("models:/vine/1", "the registry has no model 'vine'"),
+    ],
+)
+def test_what_is_no_model_is_told_in_a_line(run: Run, text: str, words: str):
+    code, out, err = run(check, text)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_a_version_of_another_model_than_name_says_is_told(run: Run):
+    code, _, err = run(check, f"models:/{NAME}/1", "--name", "beer")
+    assert code == 2
+    assert f"models:/{NAME}/1 is a version of '{NAME}', not of 'beer' (--name)" in err
+
+
+def manifest(**more: Any) -> Manifest:
+    known: dict[str, Any] = dict.fromkeys(Manifest.__struct_fields__)
+    return Manifest(**(known | {"writers_code": None} | more))
+
+
+def test_what_its_writer_should_know_is_said(tmp_path: Path):
+    mlmodel: dict[str, Any] = {
+        "flavors": {"sklearn": {"serialization_format": "cloudpickle"}, "python_function": {}}
+    }
+    schema = parse_schema(INPUTS, None)
+    found = list(find_warnings(mlmodel, manifest(), schema, tmp_path))
+    assert [text.partition(":")[0] for text in found] == [
+        "it has no input example",
+        "null is refused in 'n' (long)",
+        "it is a pickle, as autolog() writes it",
+    ]
+    (tmp_path / "reference.json").touch()
+    mlmodel["flavors"]["sklearn"]["serialization_format"] = "skops"
+    assert not is_pickle(mlmodel)
+    floats = parse_schema(INPUTS.replace("long", "float"), None)
+    assert list(find_warnings(mlmodel, manifest(), floats, tmp_path)) == []
+    code = manifest(writers_code="is a pyfunc model of its own; log it otherwise")
+    (text,) = find_warnings(mlmodel, code, floats, tmp_path)
+    assert text.startswith("it is a pyfunc model of its own: loading it runs code")
