@@ -3,7 +3,8 @@
     python scripts/validate.py 7 --data recent.csv --target churn --min accuracy=0.8 --max-drop roc_auc=0.01
     python scripts/validate.py 7 --data recent.csv --target churn --min f1=0.7 --by region --json
 
-Metrics: accuracy, f1, log_loss, roc_auc; r2, rmse, mae. Exit code 0 when all thresholds are met, 1 when one is not,
+Metrics: accuracy, f1, log_loss, roc_auc; r2, rmse, mae. Rows that a version was trained on are warned about, if the rows
+that were logged with it tell. Exit code 0 when all thresholds are met, 1 when one is not,
 2 with one line on stderr when nothing could be compared.
 """
 
@@ -89,6 +90,11 @@ def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
     check_rules(rules, scores[WHOLE], before.get(WHOLE), before_name)
     checks = judge(scores, before, rules)
     results = Results(options.data.name, len(rows), old.version if old else None, checks)
+    warnings = [
+        answers.overlap.describe(answers.version, options.data.name)
+        for answers in (new, old)
+        if answers is not None and answers.overlap is not None
+    ]
     is_met = all(check.is_met for check in checks)
     facts = {
         "model": model.name,
@@ -97,11 +103,12 @@ def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
         "scores": scores,
         "before": before,
         "is_met": is_met,
+        "warnings": warnings,
         **msgspec.to_builtins(results),
     }
     head = f"{model.name} version {options.version} on {results.summary}"
     unchecked = [f"{before_name}: --max-drop was not checked"] if rules.max_drop and old is None else []
-    return DONE if is_met else FAILED, facts, [head, *to_table(checks), *unchecked]
+    return DONE if is_met else FAILED, facts, [head, *to_table(checks), *warnings, *unchecked]
 
 
 def read_rows(file: Path, target: str) -> "tuple[pd.DataFrame, pd.Series]":

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.training_rows import Overlap, find_overlap
 from scripts.training.registration import reason
 from serving.errors import InvalidInput, PrepareError
 from serving.runtime import Output
@@ -19,6 +20,8 @@ class Answers(NamedTuple):
     version: str
     output: Output
     classes: list[Any] | None
+    overlap: Overlap | None
+    """Rows that it is known by, and that were asked."""
 
 
 def answer_rows(settings: Settings, name: str, version: str, rows: pd.DataFrame) -> Answers:
@@ -72,4 +75,5 @@ def _answer(folder: Path, settings: Settings, version: str, rows: pd.DataFrame) 
     body = msgspec.json.encode({"instances": records}, enc_hook=encode_hook)
     inputs, params = JsonDecoder(schema, len(rows)).predict(body)
     runtime, _ = load(folder, schema, files, settings)
-    return Answers(version, runtime.predict(inputs, params), runtime.description.classes)
+    overlap = find_overlap(folder, mlmodel, schema, inputs)
+    return Answers(version, runtime.predict(inputs, params), runtime.description.classes, overlap)

@@ -169,6 +169,21 @@ def test_what_cannot_be_compared_is_told_in_one_line(validate: Validate, argumen
     assert err.count("\n") == 1
 
 
+def test_rows_that_the_versions_were_trained_on_are_warned_about(validate: Validate, data: Path):
+    code, out, _ = validate("3", "--min", "f1=0.1")
+    assert code == 0
+    for version in "31":
+        assert (
+            f"warning: 3 of the 3 example rows that were logged with version {version} are in wine.csv: if it was "
+            "trained on this file, scores say little about new rows"
+        ) in out
+    rows = pd.read_csv(data)
+    rows["alcohol"] += 0.001
+    rows.to_csv(data, index=False)
+    code, out, _ = validate("3", "--min", "f1=0.1", "--json")
+    assert (code, json.loads(out)["warnings"]) == (0, [])
+
+
 def test_a_pickle_is_not_loaded_here_either(versions: Registry, validate: Validate):
     version = versions.add(trapped("none"))
     code, _, err = validate(version, "--min", "f1=0.5")
