@@ -49,7 +49,7 @@ class Move(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"
     """ISO 8601, UTC."""
     who: str
     kind: str
-    """`promote` or `rollback`."""
+    """`promote`, `rollback` or `shadow`."""
     model: str
     alias: str | None
     """None where it is a stage that was moved."""

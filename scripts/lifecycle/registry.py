@@ -196,6 +196,25 @@ class RegisteredModel:
         self.current, self._seen = target, Placement((target,))
         self._record(move, audit_log)
 
+    def remove(self, kind: str, why: str, audit_log: Path) -> None:
+        """Takes the alias away from its version, if it is set, and records it.
+
+        Raises:
+            NotRecorded: it was taken away.
+            Overtaken: somebody else has moved it.
+            LifecycleError: the registry does not answer, or refuses.
+        """
+        check_appendable(audit_log)
+        now = self.read()
+        self._check_seen(now)
+        if now.current is None:
+            return
+        move = new_move(kind, self.name, self.selector, source=now.current, target=None, why=why)
+        with self.asking(f"{self.where} could not be removed") as client:
+            client.delete_registered_model_alias(self.name, self.selector.name)
+        self.current, self._seen = None, Placement()
+        self._record(move, audit_log)
+
     def take_back(self, why: str, audit_log: Path) -> bool:
         """Undoes the last move: lets the alias point where it did, or nowhere; brings versions back to their stages.
 

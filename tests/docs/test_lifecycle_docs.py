@@ -19,7 +19,7 @@ from tests.support.services import running_service
 
 PAGE = (ROOT / "docs" / "lifecycle.md").read_text()
 
-IN_PROCESS = {"train", "promote", "history", "rollback"}
+IN_PROCESS = {"train", "promote", "history", "rollback", "shadow"}
 """Scripts that `make demo-promotion` runs as processes; the others are run so here."""
 
 
@@ -66,18 +66,21 @@ def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(
         return said.out
 
     paste(".venv/bin/python scripts/train.py --promote")  # version 1, which is there before the page begins
-    training, validation, promotion, history, back = commands()
+    training, validation, shadow, no_shadow, promotion, history, back = commands()
     assert "registered: churn version 2" in paste(training)
     validated = paste(validation)
     assert "checks met" in validated
     assert "warning" not in validated
     prepare_all(uri)
-    with running_service(tmp_path / "service", **environment) as service:
+    with running_service(tmp_path / "service", **environment, SERVING_SHADOW_ALIAS="shadow") as service:
         service.wait_ready()
 
         def champion() -> str:
             return str(httpx.get(f"{service.url}/v1/models").json()["models"][0]["version"])
 
+        assert champion() == "1"
+        assert "all 1 service(s) ask version 2" in paste(shadow, service.url)
+        assert "all 1 service(s) have no shadow" in paste(no_shadow, service.url)
         assert champion() == "1"
         assert f"{service.url} answers with version 2; " in paste(promotion, service.url)
         assert champion() == "2"
@@ -86,6 +89,8 @@ def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(
         assert champion() == "1"
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     assert [(line["kind"], line["from"], line["to"]) for line in lines] == [
+        ("shadow", None, "2"),
+        ("shadow", "2", None),
         ("promote", "1", "2"),
         ("rollback", "2", "1"),
     ]

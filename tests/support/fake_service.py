@@ -38,7 +38,11 @@ class FakeService(Double):
         self.is_dead = False
         self.percent = 100.0
         self.model = NAME
-        self.aliases: dict[str, str | None] = {"champion": "production", "challenger": "challenger"}
+        self.aliases: dict[str, str | None] = {
+            "champion": "production",
+            "challenger": "challenger",
+            "shadow": "shadow",
+        }
         self.on_look: Callable[[], Any] = lambda: None
         self.hosts: list[str] = []
         """The `Host` headers of the requests."""
@@ -52,6 +56,8 @@ class FakeService(Double):
         ]
         if "challenger" in aliases:
             models.append({"role": "challenger", "version": aliases["challenger"], "percent": self.percent})
+        if "shadow" in aliases and self.aliases["shadow"] == "shadow":
+            models.append({"role": "shadow", "version": aliases["shadow"], "percent": self.percent})
         return {"aliases": self.aliases, "models": models, "refused": self.refused, "stale": None}
 
 
