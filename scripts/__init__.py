@@ -1,1 +1,1 @@
-"""Commands, to be run from the project's folder: `python scripts/train.py --help`."""
+"""Commands, to be run from the project's folder: `.venv/bin/python scripts/train.py --help`."""

@@ -1,9 +1,9 @@
 """Builds the container image: `bentoml build` and `bentoml containerize`, with the labels, and prints its size.
 
-    python scripts/build_image.py                              # live: pulls its model from the registry
-    python scripts/build_image.py --model-version 3            # sealed: version 3 of SERVING_MODEL_NAME is inside
-    python scripts/build_image.py --stores gcs,azure           # with the clients of these artifact stores, beside S3's
-    python scripts/build_image.py --tag registry/churn:1.2 --dry-run
+    .venv/bin/python scripts/build_image.py                              # live: pulls its model from the registry
+    .venv/bin/python scripts/build_image.py --model-version 3            # sealed: version 3 of SERVING_MODEL_NAME is inside
+    .venv/bin/python scripts/build_image.py --stores gcs,azure           # with the clients of these artifact stores, beside S3's
+    .venv/bin/python scripts/build_image.py --tag registry/churn:1.2 --dry-run
 
 A sealed image asks no registry and starts without a network. Of a compiled model it holds neither mlflow nor
 scikit-learn nor pandas. Exit code 0 when the image is there, 1 when a command failed, 2 with one line on stderr when

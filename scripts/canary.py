@@ -1,9 +1,9 @@
 """Takes a canary from step to step, and puts it back where it does worse than what is there.
 
-    python scripts/canary.py rollout model-server --namespace production --prometheus http://prometheus:9090
-    python scripts/canary.py httproute model-server-gateway --namespace production --prometheus http://prometheus:9090
-    python scripts/canary.py deployment model-server --namespace production --prometheus http://prometheus:9090
-    python scripts/canary.py httproute model-server-gateway --namespace production --restore
+    .venv/bin/python scripts/canary.py rollout model-server --namespace production --prometheus http://prometheus:9090
+    .venv/bin/python scripts/canary.py httproute model-server-gateway --namespace production --prometheus http://prometheus:9090
+    .venv/bin/python scripts/canary.py deployment model-server --namespace production --prometheus http://prometheus:9090
+    .venv/bin/python scripts/canary.py httproute model-server-gateway --namespace production --restore
 
 At each step both sides are compared by what the Prometheus has scraped of them: failed requests, latency (the slowest
 of 95 %), and shares of predicted classes. It waits where there are too few requests to tell. Where the canary does

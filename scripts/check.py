@@ -1,9 +1,9 @@
 """Says before a promotion whether a service would serve a model, how fast, and what its writer should know of it.
 
-    python scripts/check.py 7                            # version 7 of SERVING_MODEL_NAME
-    python scripts/check.py models:/churn@challenger
-    python scripts/check.py runs:/0f1e2d…/model          # not registered yet; so are models:/m-ID and a folder
-    python scripts/check.py models:/m-0f1e… --name churn # as the next version of churn
+    .venv/bin/python scripts/check.py 7                            # version 7 of SERVING_MODEL_NAME
+    .venv/bin/python scripts/check.py models:/churn@challenger
+    .venv/bin/python scripts/check.py runs:/0f1e2d…/model          # not registered yet; so are models:/m-ID and a folder
+    .venv/bin/python scripts/check.py models:/m-0f1e… --name churn # as the next version of churn
 
 It needs no running service, and leaves nothing behind: the model is prepared as a service does it, with the settings in
 the environment and the libraries that are installed here, and compared with the version in production.

@@ -1,9 +1,9 @@
 """Applies an overlay of k8s/ with another image, and waits until its pods are ready.
 
-    python scripts/deploy_image.py staging --image registry.example/model-server:1.2.0
-    python scripts/deploy_image.py production --image registry.example/model-server@sha256:… --no-wait
-    python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --dry-run
-    python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --write
+    .venv/bin/python scripts/deploy_image.py staging --image registry.example/model-server:1.2.0
+    .venv/bin/python scripts/deploy_image.py production --image registry.example/model-server@sha256:… --no-wait
+    .venv/bin/python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --dry-run
+    .venv/bin/python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --write
 
 With --write the image goes into the manifests, to be committed, and nothing is applied: for Argo CD and Flux, and so
 that the next `kubectl apply -k` brings it, too. Else the files stay as they are; what is applied is a copy, which the

@@ -1,7 +1,7 @@
 """Prints who moved the alias or the legacy stage when, from which version to which, and why.
 
-    python scripts/history.py
-    python scripts/history.py --json
+    .venv/bin/python scripts/history.py
+    .venv/bin/python scripts/history.py --json
 
 Exit code 0; 2 with one line on stderr when the registry cannot be asked.
 """

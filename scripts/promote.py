@@ -1,9 +1,9 @@
 """Promotes a version: validates it, moves the alias, waits until services answer with it, and watches them.
 
-    python scripts/promote.py 7 --url http://localhost:3000 --watch 60
-    python scripts/promote.py 7 --data recent.csv --target churn --min accuracy=0.8 --url http://localhost:3000
-    python scripts/promote.py 7 --percent 5,25,50,100 --interval 300 --url http://localhost:3000
-    python scripts/promote.py 7 --watch 600 --url http://model.example --prometheus http://prometheus.example:9090
+    .venv/bin/python scripts/promote.py 7 --url http://localhost:3000 --watch 60
+    .venv/bin/python scripts/promote.py 7 --data recent.csv --target churn --min accuracy=0.8 --url http://localhost:3000
+    .venv/bin/python scripts/promote.py 7 --percent 5,25,50,100 --interval 300 --url http://localhost:3000
+    .venv/bin/python scripts/promote.py 7 --watch 600 --url http://model.example --prometheus http://prometheus.example:9090
 
 Where services do not answer with it in time or any more, or requests fail more often or take longer than before, the
 alias is put back. With --percent the version is the challenger first, and gets that much of the requests, step by

@@ -1,9 +1,9 @@
 """Lets the alias point at the version before, or at another one, and records it.
 
-    python scripts/rollback.py --why "wrong prices"      # what the current version replaced
-    python scripts/rollback.py --to 3
-    python scripts/rollback.py --to 3 --only-from 4      # nothing where somebody else has moved it already
-    python scripts/rollback.py --stage Production
+    .venv/bin/python scripts/rollback.py --why "wrong prices"      # what the current version replaced
+    .venv/bin/python scripts/rollback.py --to 3
+    .venv/bin/python scripts/rollback.py --to 3 --only-from 4      # nothing where somebody else has moved it already
+    .venv/bin/python scripts/rollback.py --stage Production
 
 It talks to the registry only: it works while no service does. Services follow by themselves.
 Exit code 0 when it is done, 1 when the services that --url names do not follow in time, when the move could not be

@@ -1,8 +1,8 @@
 """Lets a version be asked what production is asked, once the answer is out; or ends that.
 
-    python scripts/shadow.py 7 --url http://localhost:3000
-    python scripts/shadow.py 7 --percent 20 --why "new features"
-    python scripts/shadow.py --off
+    .venv/bin/python scripts/shadow.py 7 --url http://localhost:3000
+    .venv/bin/python scripts/shadow.py 7 --percent 20 --why "new features"
+    .venv/bin/python scripts/shadow.py --off
 
 Callers never wait for the shadow. How often it says something else is in model_shadow_disagreements_total. Services take
 it from an alias, if they were started with SERVING_SHADOW_ALIAS. Without --percent they go by the tag

@@ -1,8 +1,8 @@
 """Asks a service that was just deployed whether it does what is documented; stops at the first claim that fails.
 
-    python scripts/smoke_test.py http://localhost:3000
-    python scripts/smoke_test.py http://localhost:3000 --name churn --version 7 --max-latency-ms 50
-    SMOKE_TEST_HEADER='Authorization: Bearer …' python scripts/smoke_test.py https://model.example --v1-only --example rows.json
+    .venv/bin/python scripts/smoke_test.py http://localhost:3000
+    .venv/bin/python scripts/smoke_test.py http://localhost:3000 --name churn --version 7 --max-latency-ms 50
+    SMOKE_TEST_HEADER='Authorization: Bearer …' .venv/bin/python scripts/smoke_test.py https://model.example --v1-only --example rows.json
 
 It asks for some 40 predictions, of the model's own example. In --version, in `ready` and where nothing answers yet it
 waits for --timeout-seconds in all. Redirects are not followed; headers are never printed. A certificate authority of

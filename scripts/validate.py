@@ -1,7 +1,7 @@
 """Compares a version's answers with a file of right ones, and with those of the version in production.
 
-    python scripts/validate.py 7 --data recent.csv --target churn --min accuracy=0.8 --max-drop roc_auc=0.01
-    python scripts/validate.py 7 --data recent.csv --target churn --min f1=0.7 --by region --json
+    .venv/bin/python scripts/validate.py 7 --data recent.csv --target churn --min accuracy=0.8 --max-drop roc_auc=0.01
+    .venv/bin/python scripts/validate.py 7 --data recent.csv --target churn --min f1=0.7 --by region --json
 
 Metrics: accuracy, f1, log_loss, roc_auc; r2, rmse, mae. Rows that a version was trained on are warned about, if the rows
 that were logged with it tell. Exit code 0 when all thresholds are met, 1 when one is not,

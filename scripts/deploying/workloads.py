@@ -222,7 +222,8 @@ def _outcome_of(document: Document) -> Outcome | None:
         follows = (
             "it goes on by itself"
             if (pause or {}).get("duration") is not None
-            else f"`scripts/canary.py rollout {name}` is next"
+            else f"next: .venv/bin/python scripts/canary.py rollout {name} --namespace {document['metadata']['namespace']} "
+            "--prometheus URL"
         )
         said = f"the Rollout {name} stands at step {at + 1} of {len(steps)} with the new image; {follows}"
         return Outcome(False, True, said)

@@ -1,7 +1,9 @@
 """A Kubernetes cluster, as far as a canary needs it: objects are read, and changed where nobody else has."""
 
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import urllib3.exceptions
@@ -12,6 +14,8 @@ from scripts.training.registration import reason
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiException
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 REQUEST_SECONDS = 10
 
@@ -63,7 +67,8 @@ class Cluster:
             from kubernetes import client, config
         except ImportError:
             raise LifecycleError(
-                "the Kubernetes client is missing: pip install --require-hashes -r requirements/deploy.txt"
+                f"the Kubernetes client is missing: {sys.executable} -m pip install --require-hashes -r "
+                f"{ROOT}/requirements/deploy.txt"
             ) from None
         self.namespace = namespace
         settings = client.Configuration()

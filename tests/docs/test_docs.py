@@ -76,6 +76,20 @@ def test_no_file_names_a_package_registrys_host() -> None:
         assert not re.search(r"https?://|--index-url|--find-links", file.read_text()), file
 
 
+HELP = {
+    file.name: re.findall(
+        r"^ {4}(?:[A-Z_]+='.*' )?(\S*python \S+)", file.read_text().split('"""')[1], re.MULTILINE
+    )
+    for file in sorted((ROOT / "scripts").glob("[a-z]*.py"))
+    if file.name not in {"demo_promotion.py", "train.py"}
+}
+
+
+@pytest.mark.parametrize("script", HELP)
+def test_the_commands_that_help_shows_work_in_a_fresh_shell(script: str) -> None:
+    assert set(HELP[script]) == {f".venv/bin/python scripts/{script}"}
+
+
 def test_first_screen_has_the_two_commands() -> None:
     first = "\n".join(README.splitlines()[:15])
     assert "make serve" in first

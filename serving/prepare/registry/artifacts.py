@@ -155,7 +155,7 @@ def _explain(error: Exception, resolved: Resolved, settings: Settings) -> Prepar
     store = STORES.get(find_scheme(resolved, settings))
     if store is not None and any(isinstance(one, ImportError) for one in causes(error)):
         cure = (
-            f"pip install -r requirements/{store.requirements}.txt, or build the image with STORES={store.requirements}"
+            f".venv/bin/pip install -r requirements/{store.requirements}.txt, or build the image with STORES={store.requirements}"
             if store.requirements
             else "install libhdfs and Java, or let the tracking server serve the artifacts (mlflow server --serve-artifacts)"
         )

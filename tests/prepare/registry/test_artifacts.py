@@ -207,8 +207,8 @@ def test_the_log_says_how_far_a_download_is(
     monkeypatch.setattr(artifacts, "PROGRESS_SECONDS", 0.02)
     with caplog.at_level(logging.INFO, "serving.prepare"), downloading(slowly):
         registered.pull()
-    assert "fetching linear version 1: 0 of 0 MB" in caplog.text
-    assert "fetched linear version 1: 0.0 MB in " in caplog.text
+    assert "fetching 'linear' version 1: 0 of 0 MB" in caplog.text
+    assert "fetched 'linear' version 1: 0.0 MB in " in caplog.text
 
 
 @pytest.mark.parametrize("serves_artifacts", [True, False])

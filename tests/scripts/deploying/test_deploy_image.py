@@ -339,7 +339,7 @@ class Argo:
         known = {"stableRS": "old", "currentPodHash": "old", "observedGeneration": "3"}
         known |= {"workloadObservedGeneration": "4", "phase": "Healthy"}
         document = {
-            "metadata": {"name": "model-server", "generation": 3},
+            "metadata": {"name": "model-server", "namespace": "model-server", "generation": 3},
             "spec": {"strategy": {"canary": {"steps": steps}}},
             "status": known | status,
         }
@@ -374,7 +374,7 @@ NEW_PODS = {"currentPodHash": "new", "phase": "Paused", "currentStepIndex": 1}
             NEW_PODS,
             0,
             False,
-            "stands at step 2 of 4 with the new image; `scripts/canary.py rollout model-server`",
+            "stands at step 2 of 4 with the new image; next: .venv/bin/python scripts/canary.py rollout model-server --namespace model-server",
         ),
         (
             NEW_PODS | {"currentStepIndex": 3},
