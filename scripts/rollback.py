@@ -23,7 +23,7 @@ from scripts.lifecycle import LifecycleError, NotRecorded  # noqa: E402  # needs
 from scripts.lifecycle.cli import DONE, FAILED, add_move_options, make_parser, open_model, run, teller  # noqa: E402
 from scripts.lifecycle.moves import previous_version  # noqa: E402  # the same
 from scripts.lifecycle.polling import known_refusals, wait_for_version  # noqa: E402  # the same
-from scripts.lifecycle.services import add_url_options, count_answering, tell_answering  # noqa: E402  # the same
+from scripts.lifecycle.services import add_url_options, answering_with, count_answering, tell_answering  # noqa: E402  # the same
 from scripts.lifecycle.signals import undisturbed  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
@@ -80,7 +80,7 @@ def roll_back(options: argparse.Namespace, settings: Settings) -> tuple[int, dic
     sentences = [trouble] if trouble else []
     sentences += [f"{url} does not answer with version {target}: {why}" for url, why in late.items()]
     answering = {} if late else count_answering(options.url, target)
-    sentences += tell_answering(answering, target)
+    sentences += tell_answering(answering, answering_with(target))
     facts |= {"done": True, "late": late} | ({"why": trouble} if trouble else {})
     facts["answering"] = {url: one._asdict() for url, one in answering.items()}
     return FAILED if late or trouble else DONE, facts, sentences

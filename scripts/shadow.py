@@ -26,7 +26,7 @@ from scripts.lifecycle.moves import Selector, check_appendable  # noqa: E402  # 
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.polling import known_refusals, wait_for  # noqa: E402  # the same
 from scripts.lifecycle.registry import RegisteredModel  # noqa: E402  # the same
-from scripts.lifecycle.services import add_url_options, check_services  # noqa: E402  # the same
+from scripts.lifecycle.services import add_url_options, check_services, count_answering, tell_answering  # noqa: E402  # the same
 from scripts.lifecycle.shadow import check_shadows, lacks_shadow  # noqa: E402  # the same
 from scripts.lifecycle.signals import undisturbed  # noqa: E402  # the same
 from serving.prepare.registry.resolution import SHADOW_PERCENT_TAG  # noqa: E402  # the same
@@ -109,13 +109,17 @@ def set_shadow(options: argparse.Namespace, settings: Settings) -> tuple[int, di
         trouble = str(error)
     now = f"version {target}" if target else "not set"
     share = f", asked {options.percent:g} % of the requests" if options.percent is not None else ""
-    say(f"{model.where} is {now}{' already' if target == before else ''}{share}")
+    say(f"{model.where} is {now}{' already' if target and target == before else ''}{share}")
     late = wait_for(options.url, lacks_shadow(target, options.percent), options.timeout, target or "", known)
     sentences = [trouble] if trouble else []
     sentences += [f"{url} has not followed: {why}" for url, why in late.items()]
     if options.url and not late:
-        has = f"ask version {target}" if target else "have no shadow"
-        sentences.append(f"all {len(options.url)} service(s) {has}")
+        what = (
+            (f"asks version {target}", f"ask version {target}")
+            if target
+            else ("has no shadow", "have no shadow")
+        )
+        sentences += tell_answering(count_answering(options.url, target, "shadow"), what)
     facts |= {"done": True, "late": late} | ({"why": trouble} if trouble else {})
     return FAILED if late or trouble else DONE, facts, sentences
 

@@ -1,8 +1,8 @@
 """Trains a model on a CSV file, registers it in MLflow with all that serving needs, and promotes it.
 
-    python scripts/train.py --data customers.csv --target churn --name churn --promote
-    python scripts/train.py --data customers.csv --target churn --date signup=%d/%m/%Y --category shop --drop notes
-    python scripts/train.py --promote            # a generated sample, to look around
+    .venv/bin/python scripts/train.py --data customers.csv --target churn --name churn --promote
+    .venv/bin/python scripts/train.py --data c.csv --target churn --date signup=%d/%m/%Y --category shop --drop notes
+    .venv/bin/python scripts/train.py --promote            # a generated sample, to look around
 
 What each column is, is found out from all rows and told in a table; --number, --category, --text, --date and --drop
 overrule it. Estimators are compared by cross-validation. A model that is no better than the baseline is registered

@@ -65,7 +65,7 @@ def find_source(options: argparse.Namespace, settings: Settings) -> Source:
 
 def _refuse_missing_registry(settings: Settings) -> None:
     try:
-        refuse_missing_database(settings.tracking_uri)
+        refuse_missing_database(settings)
     except PrepareError as error:
         raise LifecycleError(str(error)) from None
 

@@ -12,7 +12,7 @@ from scripts.lifecycle.placement import name_of
 from scripts.lifecycle.polling import known_refusals, lacks_challenger, lacks_champion, wait_for
 from scripts.lifecycle.registry import RegisteredModel
 from scripts.lifecycle.retry import retry_put_back
-from scripts.lifecycle.services import Answering, Seen, count_answering, tell_answering
+from scripts.lifecycle.services import Answering, Seen, answering_with, count_answering, tell_answering
 from scripts.lifecycle.signals import undisturbed
 from scripts.lifecycle.validation_record import Results
 from scripts.lifecycle.watch import RolledBack, Watch, Watched
@@ -92,7 +92,7 @@ class Promotion:
             raise
         self.outcome = f"{model.where} is version {self._version}"
         self.answering = count_answering(options.url, self._version)
-        for sentence in tell_answering(self.answering, self._version):
+        for sentence in tell_answering(self.answering, answering_with(self._version)):
             self._say(sentence)
 
     def _step(self, challenger: Challenger, past: Counts, percent: float) -> None:
@@ -144,7 +144,7 @@ class Promotion:
         name, selector = self._model.name, self._model.selector
         if self._before is None:
             return f"take version {self._version} out of the {selector.kind} {selector.name}"
-        return f"run scripts/rollback.py --name {name} --{selector.kind} {selector.name} --to {self._before}"
+        return f"run .venv/bin/python scripts/rollback.py --name {name} --{selector.kind} {selector.name} --to {self._before}"
 
     def _end(self, challenger: Challenger, why: str = "") -> bool:
         """Gives the challenger's alias and share back; returns False where they were not changed.

@@ -179,22 +179,33 @@ class Answering(NamedTuple):
     n_addresses: int
 
 
-def count_answering(urls: Sequence[str], version: str) -> dict[str, Answering]:
-    """Asks every address of each service once; returns how many answer with a version as the champion, by URL."""
+def count_answering(urls: Sequence[str], version: str | None, role: str = "champion") -> dict[str, Answering]:
+    """Asks every address of each service once; returns how many have a version in a role, by URL."""
     found = {}
     for url in urls:
         endpoints = endpoints_of(url)
         with ThreadPoolExecutor(len(endpoints)) as pool:
             seen = list(pool.map(lambda one: look(*one), endpoints))
-        found[url] = Answering(sum(one.versions.get("champion") == version for one in seen), len(endpoints))
+        found[url] = Answering(sum(one.versions.get(role) == version for one in seen), len(endpoints))
     return found
 
 
-def tell_answering(found: Mapping[str, Answering], version: str) -> list[str]:
-    """Returns what was seen, and no more than that, in a sentence for each service that has answered with the version."""
+def answering_with(version: str) -> tuple[str, str]:
+    """Returns what one address does that has a version as its champion, and what several do."""
+    return f"answers with version {version}", f"answer with version {version}"
+
+
+def tell_answering(found: Mapping[str, Answering], what: tuple[str, str]) -> list[str]:
+    """Returns what was seen, and no more than that, in a sentence for each service.
+
+    Args:
+        found: see `count_answering`.
+        what: one address does, and several do, as of `answering_with`.
+    """
+    does, do = what
     return [
-        f"{url} answers with version {version}; how many stand behind it is not seen"
+        f"{url} {does}; how many stand behind it is not seen"
         if one.n_addresses == 1
-        else f"{one.n} of the {one.n_addresses} addresses of {url} answer with version {version}"
+        else f"{one.n} of the {one.n_addresses} addresses of {url} {do}"
         for url, one in found.items()
     ]

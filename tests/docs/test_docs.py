@@ -81,7 +81,7 @@ HELP = {
         r"^ {4}(?:[A-Z_]+='.*' )?(\S*python \S+)", file.read_text().split('"""')[1], re.MULTILINE
     )
     for file in sorted((ROOT / "scripts").glob("[a-z]*.py"))
-    if file.name not in {"demo_promotion.py", "train.py"}
+    if file.name != "demo_promotion.py"
 }
 
 

@@ -152,7 +152,7 @@ def test_a_registry_that_refuses_its_name_is_told_what_to_set(run: Run):
         code, _, err = run(rollback, MLFLOW_TRACKING_URI=f"http://me:hunter2@{host}")
     assert (code, err) == (
         2,
-        f"rollback.py: the registry {server.url} does not answer: MLflow says 403 Invalid Host header: start its "
+        f"rollback.py: the registry {server.url} does not answer as one (MLFLOW_TRACKING_URI): MLflow says 403 Invalid Host header: start its "
         f"server with MLFLOW_SERVER_ALLOWED_HOSTS={host}, or --allowed-hosts\n",
     )
 

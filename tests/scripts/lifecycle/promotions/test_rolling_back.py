@@ -174,7 +174,7 @@ def test_a_registry_that_does_not_put_it_back_is_told_with_what_to_do(
         f"{NAME}@production could not be put back: the registry is down; trying again for 1 s",
     ]
     assert (
-        "ALIAS STILL AT 2 (wine@production): run scripts/rollback.py --name wine --alias production --to 1"
+        "ALIAS STILL AT 2 (wine@production): run .venv/bin/python scripts/rollback.py --name wine --alias production --to 1"
         in err
     )
     assert err.count("\n") == 1
