@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
 from scripts.lifecycle.semantic_versions import add_semantic_option, ask_versions, check_wish  # noqa: E402  # the same
 from scripts.training import TrainingError  # noqa: E402  # needs the line above
-from scripts.training.column_options import add_column_options  # noqa: E402  # the same
+from scripts.training.column_options import add_column_options, add_format_options  # noqa: E402  # the same
 from scripts.training.registration import (  # noqa: E402  # the same
     SQLITE_PREFIX,
     Wishes,
@@ -59,8 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
         help="auto takes the best in cross-validation, of equals the quickest to serve (%(default)s)",
     )
     add_column_options(parser)
-    parser.add_argument("--sep", help="what separates the file's columns, such as ';' or tab; else found")
-    parser.add_argument("--decimal", choices=(".", ","), help="the mark before decimals; else found")
+    add_format_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the sample, the folds and the estimator (0)")
     parser.add_argument("--promote", action="store_true", help="let the alias point at the new version")
     parser.add_argument(
@@ -74,10 +73,6 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
         parser.error("--data needs --target, the column to predict")
     if options.data is None and options.target is not None:
         parser.error("--target needs --data, the file that has this column")
-    if options.sep is not None:
-        options.sep = {"tab": "\t", "\\t": "\t"}.get(options.sep, options.sep)
-        if len(options.sep) != 1:
-            parser.error(f"--sep {options.sep!r} is not one character, or the word tab")
     return options
 
 

@@ -23,6 +23,7 @@ from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line abo
 from scripts.lifecycle.cli import DONE, FAILED, align, make_parser, open_model, run  # noqa: E402  # the same
 from scripts.lifecycle.validation_record import Results  # noqa: E402  # the same
 from scripts.training import TrainingError  # noqa: E402  # the same
+from scripts.training.column_options import add_format_options  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from scripts.lifecycle.predictions import Answers
     from scripts.lifecycle.validation_record import Check
+    from scripts.training.table import CsvFile
 
 
 def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
@@ -44,6 +46,7 @@ def add_check_options(parser: argparse.ArgumentParser, *, required: bool) -> Non
     """Adds the options that say what is compared."""
     parser.add_argument("--data", type=Path, required=required, help="a CSV file with the right answers")
     parser.add_argument("--target", required=required, help="the column that holds them")
+    add_format_options(parser)
     for option, what in (
         ("--min", "what must be reached"),
         ("--max", "what must not be passed"),
@@ -69,14 +72,15 @@ def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
     rules = Rules(*(parse_thresholds(texts) for texts in (options.min, options.max, options.max_drop)))
     if not any(rules):
         raise LifecycleError("there is nothing to check; give --min, --max or --max-drop")
-    rows, target = read_rows(options.data, options.target)
+    csv, target = read_rows(options)
+    rows = csv.rows
     slices = slices_of(rows, options.by)
     model = open_model(options, settings)
     model.check_version(options.version)
-    new = answer_rows(settings, model.name, options.version, rows)
+    new = answer_rows(settings, model.name, options.version, csv)
     old = None
     if model.current is not None and model.current != options.version:
-        old = answer_rows(settings, model.name, model.current, rows)
+        old = answer_rows(settings, model.name, model.current, csv)
     scores = score_slices(new, target, slices)
     before = score_slices(old, target, slices) if old else {}
     if old is not None:
@@ -111,8 +115,8 @@ def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
     return DONE if is_met else FAILED, facts, [head, *to_table(checks), *warnings, *unchecked]
 
 
-def read_rows(file: Path, target: str) -> "tuple[pd.DataFrame, pd.Series]":
-    """Returns the rows and their right answers.
+def read_rows(options: argparse.Namespace) -> "tuple[CsvFile, pd.Series]":
+    """Returns the rows that have a right answer, and the answers.
 
     Raises:
         LifecycleError: the file cannot be used.
@@ -120,10 +124,12 @@ def read_rows(file: Path, target: str) -> "tuple[pd.DataFrame, pd.Series]":
     from scripts.training.table import read_csv, split_target
 
     try:
-        table = split_target(read_csv(file).rows, target)
+        csv = read_csv(options.data, options.sep, options.decimal)
+        table = split_target(csv.rows, options.target)
     except TrainingError as error:
         raise LifecycleError(str(error)) from None
-    return table.inputs, table.target
+    as_written = csv.as_written[csv.rows[options.target].notna()].reset_index(drop=True)
+    return csv._replace(rows=table.inputs, as_written=as_written), table.target
 
 
 def slices_of(rows: "pd.DataFrame", column: str | None) -> "dict[str, pd.Series]":

@@ -1,5 +1,6 @@
 """What a registered version says of rows, by the way that its requests go."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,8 +9,11 @@ import pandas as pd
 
 from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.training_rows import Overlap, find_overlap
+from scripts.training.dates import NoDates, find_dates
 from scripts.training.registration import reason
+from scripts.training.table import CsvFile
 from serving.errors import InvalidInput, PrepareError
+from serving.model.schema import Column, Kind
 from serving.runtime import Output
 from serving.settings import Settings
 
@@ -24,14 +28,14 @@ class Answers(NamedTuple):
     """Rows that it is known by, and that were asked."""
 
 
-def answer_rows(settings: Settings, name: str, version: str, rows: pd.DataFrame) -> Answers:
+def answer_rows(settings: Settings, name: str, version: str, csv: CsvFile) -> Answers:
     """Pulls a version, lets it pass the checks of its files, and asks it.
 
     Args:
         settings: of the service; what it would refuse to load is refused here.
         name: the registered model.
         version: its number.
-        rows: columns that the signature does not have are left out.
+        csv: its rows; columns that the signature does not have are left out.
 
     Raises:
         LifecycleError: it cannot be pulled, must not be loaded, or refuses the rows.
@@ -48,7 +52,7 @@ def answer_rows(settings: Settings, name: str, version: str, rows: pd.DataFrame)
         except (MlflowException, OSError) as error:
             raise LifecycleError(f"{who} cannot be fetched: {type(error).__name__}") from None
         try:
-            return _answer(Path(path), settings, version, rows)
+            return _answer(Path(path), settings, version, csv)
         except PrepareError as error:
             raise LifecycleError(f"{who} is refused: {error}") from None
         except InvalidInput as error:
@@ -59,7 +63,7 @@ def answer_rows(settings: Settings, name: str, version: str, rows: pd.DataFrame)
             ) from None
 
 
-def _answer(folder: Path, settings: Settings, version: str, rows: pd.DataFrame) -> Answers:
+def _answer(folder: Path, settings: Settings, version: str, csv: CsvFile) -> Answers:
     import msgspec
     import yaml
 
@@ -70,10 +74,23 @@ def _answer(folder: Path, settings: Settings, version: str, rows: pd.DataFrame) 
     mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
     schema = schema_of(mlmodel)
     files = check_files(folder, mlmodel, settings)
-    columns = [column for column in schema.names if column in rows]
-    records = rows[columns].astype(object).where(rows[columns].notna(), None).to_dict("records")
+    cells = {column.name: cells_of(csv, column) for column in schema.columns if column.name in csv.rows}
+    rows = pd.DataFrame(cells, index=csv.rows.index)
+    records = rows.astype(object).where(rows.notna(), None).to_dict("records")
     body = msgspec.json.encode({"instances": records}, enc_hook=encode_hook)
     inputs, params = JsonDecoder(schema, len(rows)).predict(body)
     runtime, _ = load(folder, schema, files, settings)
     overlap = find_overlap(folder, mlmodel, schema, inputs)
     return Answers(version, runtime.predict(inputs, params), runtime.description.classes, overlap)
+
+
+def cells_of(csv: CsvFile, column: Column) -> pd.Series:
+    """Returns a column of a file as its type in a signature: texts are as they are written, and dates are read."""
+    name = str(column.name)
+    if column.type.kind is Kind.STRING:
+        return csv.as_written[name]
+    if column.type.kind is Kind.DATETIME:
+        with contextlib.suppress(NoDates):  # the service says what is wrong with them
+            return find_dates(csv.as_written[name])[0]
+        return csv.as_written[name]
+    return csv.rows[name]

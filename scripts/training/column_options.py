@@ -32,6 +32,28 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{kind}", nargs="+", action="extend", default=[], metavar="COLUMN", help=what)
 
 
+def add_format_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say how a CSV file is written."""
+    parser.add_argument(
+        "--sep",
+        type=parse_separator,
+        help="what separates the file's columns, such as ';' or tab; else found",
+    )
+    parser.add_argument("--decimal", choices=(".", ","), help="the mark before decimals; else found")
+
+
+def parse_separator(text: str) -> str:
+    """Returns the character that an option names.
+
+    Raises:
+        argparse.ArgumentTypeError: it names none.
+    """
+    text = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(text) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character, or the word tab")
+    return text
+
+
 def said_kinds(options: argparse.Namespace) -> Said:
     """Returns what the options say of columns.
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
@@ -103,8 +104,15 @@ def test_its_other_commands_take_these_options() -> None:
         assert [word for word in words if word.startswith("--") and word not in help_of(words[1])] == []
 
 
-def test_the_readme_shows_the_same_call_and_leads_here() -> None:
+@pytest.mark.filterwarnings("ignore")
+def test_the_cell_of_the_readme_sets_the_alias_and_leads_here(notebook: dict[str, Any]) -> None:
     readme = (ROOT / "README.md").read_text()
-    (cell,) = re.findall(r"^```python\n(mlflow.*?)^```", readme, re.DOTALL | re.MULTILINE)
-    assert "input_example=X.head(50)" in cell
+    (cell,) = re.findall(r"^```python\n(info = mlflow.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    model = LogisticRegression(max_iter=50).fit(X[["age", "visits"]], Y)
+    exec(
+        compile(cell, "README.md", "exec"),
+        notebook | {"mlflow": mlflow, "model": model, "X": X[["age", "visits"]]},
+    )
+    settings = Settings(MLFLOW_TRACKING_URI=notebook["uri"], model_name="telco")
+    assert resolve(settings).champion.version == "1"
     assert "(docs/models.md)" in readme

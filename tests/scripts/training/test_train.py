@@ -36,6 +36,7 @@ from scripts.training.pipeline import build_pipeline, choose_task, output_column
 from scripts.training.reference import example_rows, reference_instances
 from scripts.training.registration import Wishes, check_names, connect, register
 from scripts.training.table import read_csv, split_target, to_numpy_dtypes
+from scripts.validate import main as validate
 from serving.settings import Settings, load_settings
 from tests.support.environment import ROOT, TELCO, clean_environment, free_port
 from tests.support.models import fill_registry
@@ -432,6 +433,19 @@ def test_file_as_a_spreadsheet_saves_it_becomes_a_model_of_typed_columns(own_mlf
     assert {row["zip"] for row in reference} == {"01067", "10115", "80331"}
     assert all(pd.Timestamp(row["visited"]).year == 2024 for row in reference)
 
+    # Without the code that begins with a zero, the column looks like numbers; the signature says what it is.
+    recent = rows[(rows["zip"] != "01067") & rows["bad"].notna()]
+    recent.to_csv(tmp_path / "recent.csv", index=False, sep=";")
+    check = ["1", "--name", "visits", "--data", str(tmp_path / "recent.csv"), "--target", "bad", "--json"]
+    assert validate([*check, "--min", "accuracy=0.5"]) == 0
+    typed = recent.assign(
+        visited=pd.to_datetime(recent["visited"], format="%d.%m.%Y"),
+        paid=recent["paid"].str.replace(",", ".").astype(float),
+    )
+    accuracy = (pipeline.predict(typed.drop(columns="bad")) == typed["bad"]).mean()
+    scores = json.loads(capsys.readouterr().out)["scores"]["all rows"]
+    assert scores["accuracy"] == pytest.approx(accuracy)
+
 
 def test_text_columns_and_boosting_are_refused_before_anything_is_fitted(
     folder, own_mlflow, tmp_path, capsys
@@ -490,7 +504,11 @@ MISTAKES = {
         ["--target", "y", "--sep", ","],
         "no column 'y'; the columns are: a;y",
     ),
-    "long separator": (b"a;y\n1;2\n", ["--target", "y", "--sep", ";;"], "--sep ';;' is not one character"),
+    "long separator": (
+        b"a;y\n1;2\n",
+        ["--target", "y", "--sep", ";;"],
+        "argument --sep: ';;' is not one character",
+    ),
     "two kinds": (
         TABLE.encode(),
         ["--target", "y", "--drop", "a", "--text", "a"],
