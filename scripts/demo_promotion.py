@@ -123,7 +123,7 @@ def show(folder: Path, environment: dict[str, str]) -> int:
 
     (folder / "preprocessing.py").write_bytes((ROOT / "preprocessing.py").read_bytes())
     step("two versions are trained and registered, and version 1 is promoted")
-    call(str(ROOT / "scripts/train.py"), "--promote")
+    call(str(ROOT / "scripts/train.py"), "--promote", "--estimator", "forest")
     call(str(ROOT / "scripts/train.py"), "--seed", "1", "--estimator", "linear")
     call("-c", BREAK, NAME)
     with serving(folder, environment) as port:

@@ -58,9 +58,11 @@ def find_source(options: argparse.Namespace, settings: Settings) -> Source:
     found = Resolved(options.name or "model", "0", None, key, "to be checked", unregistered_uri=uri)
     if options.name is None:
         return Source(found, None, "--name names no registered model that it is to become a version of")
-    return _with_production(
-        found, RegisteredModel(settings, options.name, choose_selector(options, settings))
-    )
+    selector = choose_selector(options, settings)
+    try:
+        return _with_production(found, RegisteredModel(settings, options.name, selector))
+    except LifecycleError as error:
+        return Source(found, None, str(error))
 
 
 def _refuse_missing_registry(settings: Settings) -> None:

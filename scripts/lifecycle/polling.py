@@ -24,7 +24,11 @@ def lacks_champion(version: str) -> Callable[[Seen], str]:
 
     def lacks(seen: Seen) -> str:
         champion = seen.versions.get("champion")
-        return "" if champion == version else seen.trouble or f"it answers with version {champion}"
+        if champion == version:
+            return ""
+        return seen.trouble or f"it answers with version {champion}" + (
+            f": {seen.stale}" if seen.stale else ""
+        )
 
     return lacks
 

@@ -192,6 +192,10 @@ def assign(
     known = ask_versions(client, name)
     if wish is None and version in known:
         return ""
+    first = ""
+    if not known and production is not None and production != version:
+        first = f"{assign(client, name, production, None)}; "
+        known = ask_versions(client, name)
     others = {number: one for number, one in known.items() if number != version}
     if isinstance(wish, SemanticVersion):
         check_wish(name, wish, others)
@@ -213,7 +217,7 @@ def assign(
         client.set_registered_model_alias(name, given.alias, version)
     except MlflowException:  # servers before 2.3 have none; the tag is what services read
         why += f"; the registry takes no alias {given.alias}"
-    return f"{name} version {version} is {given} ({why})"
+    return f"{first}{name} version {version} is {given} ({why})"
 
 
 def check_wish(

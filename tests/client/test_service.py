@@ -85,7 +85,7 @@ def test_threads_and_tasks_share_a_client(service: Service, holes: pd.DataFrame,
 def blocks() -> list[str]:
     """What README.md shows in Python about clients."""
     shown = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return [block for block in shown if "lient(" in block]
+    return [block for block in shown if "localhost:3000" in block]
 
 
 def test_what_the_readme_shows_runs(

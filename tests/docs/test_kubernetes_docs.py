@@ -25,6 +25,7 @@ PATCHES = [
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, ...]:
     """Production with callers in other namespaces and everything that the page adds for a store."""
+    build("production")  # without a builder it is skipped, or fails, there
     copy = tmp_path_factory.mktemp("pages") / "k8s"
     with pytest.MonkeyPatch.context() as patch:
         building.shutil.copytree(K8S, copy)
@@ -33,7 +34,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, ...]:
         content["patches"] += PATCHES
         file.write_text(yaml.safe_dump(content))
         patch.setattr(building, "K8S", copy)
-        build("production")  # without a builder it is skipped, or fails, there
         text = building.build_text("production", "callers cloud-identity", next(iter(building.builders())))
     return tuple(yaml.safe_load_all(text))
 

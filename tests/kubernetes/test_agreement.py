@@ -198,6 +198,8 @@ def allows(rules: list[dict[str, Any]], address: str, port: int) -> bool:
     for rule in rules:
         ports = [one["port"] for one in rule["ports"]]
         for peer in rule.get("to", [{"ipBlock": {"cidr": "0.0.0.0/0"}}]):
+            if "ipBlock" not in peer:
+                continue  # pods, by their labels
             block = peer["ipBlock"]
             inside = [
                 ip_address(address) in ip_network(cidr) for cidr in (block["cidr"], *block.get("except", []))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from serving.errors import ModelNotFound, ModelRefused, PrepareError
 from serving.prepare.registry.access import causes, explain_mlflow
 from serving.prepare.registry.resolution import Resolved
+from serving.redaction import redact
 from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")
@@ -47,6 +48,10 @@ STORES = {
     **dict.fromkeys(("hdfs", "viewfs"), HDFS),
 }
 """By the scheme of an artifact URI. Source: mlflow.store.artifact.artifact_repository_registry."""
+
+
+S3_ENDPOINT = "MLFLOW_S3_ENDPOINT_URL"
+"""Of MinIO, R2 and the like. Source: MLflow's environment variables."""
 
 
 def fetch(resolved: Resolved, folder: Path, settings: Settings) -> Path:
@@ -163,10 +168,13 @@ def _explain(error: Exception, resolved: Resolved, settings: Settings) -> Prepar
             f"its files lie in {store.title}, and the client for that is not installed; {cure}"
         )
     where = f" from {store.title}" if store else ""
+    if store is S3:
+        endpoint = os.environ.get(S3_ENDPOINT)
+        where += f" at {redact(endpoint)} ({S3_ENDPOINT})" if endpoint else f" ({S3_ENDPOINT} is not set)"
     return ModelNotFound(
         f"the artifacts of {resolved.title} cannot be fetched{where}: "
         f"{explain_mlflow(error, settings.tracking_uri) or describe(error)}; "
-        "check that its artifact store is reachable from here, with the credentials of this service"
+        "check that its artifact store is reachable from here, with the credentials of this service (docs/stores.md)"
     )
 
 
@@ -200,6 +208,7 @@ def describe(error: Exception) -> str:
     # MLflow wraps some of them.
     raised = next((one for one in causes(error) if not isinstance(one, MlflowException)), error)
     response = getattr(raised, "response", None)
+    name = type(raised).__name__
     code = (
         response.get("Error", {}).get("Code")  # of botocore
         if isinstance(response, dict)
@@ -207,4 +216,4 @@ def describe(error: Exception) -> str:
         or getattr(response, "status_code", None)  # of requests
         or getattr(raised, "code", None)  # of Google
     )
-    return f"{type(raised).__name__} {code}" if isinstance(code, int | str) else type(raised).__name__
+    return f"{name} {code}" if isinstance(code, int | str) and code != name else name

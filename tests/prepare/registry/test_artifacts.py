@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -138,7 +139,7 @@ def test_what_the_store_says_is_said(registered: Registered, monkeypatch: pytest
     assert any(
         said in str(error.value)
         for said in (
-            "from Amazon S3: NoSuchBucket NoSuchBucket;",
+            f"from Amazon S3 at {os.environ.get('MLFLOW_S3_ENDPOINT_URL')} (MLFLOW_S3_ENDPOINT_URL): NoSuchBucket;",
             "from Google Cloud Storage: NotFound 404;",
             "from Azure Storage: ResourceNotFoundError ContainerNotFound;",
         )

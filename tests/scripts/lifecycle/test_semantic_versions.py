@@ -119,18 +119,23 @@ def called(registry: Registry) -> dict[str, str]:
 def test_promote_calls_versions_that_were_registered_by_hand(registry: Registry, run: Run):
     code, out, _ = run(promote, "2")
     assert code == 0
-    assert out.splitlines()[-1] == f"{NAME} version 2 is 1.0.0 (the first)"
-    assert run(promote, "3")[1].splitlines()[-1].startswith(f"{NAME} version 3 is 1.1.0 (minor after 1.0.0: ")
+    unknown = "what it was trained on is not known"
+    assert out.splitlines()[-1] == (
+        f"{NAME} version 1 is 1.0.0 (the first); {NAME} version 2 is 1.1.0 (minor after 1.0.0: {unknown})"
+    )
+    assert (
+        run(promote, "3")[1].splitlines()[-1] == f"{NAME} version 3 is 1.2.0 (minor after 1.1.0: {unknown})"
+    )
     wide = add(registry, lambda n: np.arange(n) % 3, more=1.0)
-    assert f"{wide} is 2.0.0 (major after 1.1.0: it requires the column 'more')" in run(promote, wide)[1]
-    assert called(registry) == {"2": "1.0.0", "3": "1.1.0", wide: "2.0.0"}
+    assert f"{wide} is 2.0.0 (major after 1.2.0: it requires the column 'more')" in run(promote, wide)[1]
+    assert called(registry) == {"1": "1.0.0", "2": "1.1.0", "3": "1.2.0", wide: "2.0.0"}
     with tracking(registry.uri):
         assert str(registry.client.get_model_version_by_alias(NAME, "v2-0-0").version) == wide
 
     assert f"version {wide} " not in run(promote, wide)[1].partition("already")[2], "it keeps its name"
     table = run(history)[1]
     assert f"{wide} (2.0.0)" in table
-    assert "3 (1.1.0)" in table
+    assert "3 (1.2.0)" in table
 
 
 def test_what_is_said_goes_before_what_is_worked_out(registry: Registry, run: Run):
@@ -144,6 +149,6 @@ def test_what_is_said_goes_before_what_is_worked_out(registry: Registry, run: Ru
     assert registry.aliases["production"] == "3"
     assert "neither a version such as 2.1.0" in run(promote, "1", "--semantic-version", "2.1")[2]
     assert run(promote, "3", "--semantic-version", "5.0.0")[0] == 0
-    assert called(registry) == {"2": "3.4.5", "3": "5.0.0"}
+    assert called(registry) == {"1": "1.0.0", "2": "3.4.5", "3": "5.0.0"}
     aliases = registry.client.get_registered_model(NAME).aliases
-    assert {name for name in aliases if name.startswith("v")} == {"v3-4-5", "v5-0-0"}
+    assert {name for name in aliases if name.startswith("v")} == {"v1-0-0", "v3-4-5", "v5-0-0"}

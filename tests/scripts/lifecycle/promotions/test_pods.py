@@ -137,7 +137,7 @@ def test_pods_that_come_and_go_are_no_fault_of_the_version(
             addresses.remove("127.0.0.1")
 
     pods[1].on_look = change
-    code, out, _ = run(promote, "2", "--url", url, "--watch", "1", "--json")
+    code, out, _ = run(promote, "2", "--url", url, "--watch", "3", "--json")
     assert looks > 14
     assert code == 0, out
     assert json.loads(out)["answering"] == {url: {"n": 2, "n_addresses": 2}}
