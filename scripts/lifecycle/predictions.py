@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from pandas.api import types
 
 from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.training_rows import Overlap, find_overlap
+from scripts.training.csv_format import MOSTLY, to_numbers
 from scripts.training.dates import NoDates, find_dates
 from scripts.training.registration import reason
 from scripts.training.table import CsvFile
@@ -93,4 +95,9 @@ def cells_of(csv: CsvFile, column: Column) -> pd.Series:
         with contextlib.suppress(NoDates):  # the service says what is wrong with them
             return find_dates(csv.as_written[name])[0]
         return csv.as_written[name]
+    if column.type.kind in {Kind.DOUBLE, Kind.FLOAT} and types.is_string_dtype(csv.rows[name]):
+        numbers = to_numbers(
+            csv.as_written[name], csv.decimal
+        )  # as `train.py` reads a column with an odd cell
+        return numbers if numbers.notna().mean() > MOSTLY else csv.rows[name]
     return csv.rows[name]

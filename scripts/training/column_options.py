@@ -72,14 +72,20 @@ def said_kinds(options: argparse.Namespace) -> Said:
     return Said(kinds, formats)
 
 
-def check_said(said: Said, columns: Sequence[str], target: str) -> None:
+def check_said(said: Said, columns: Sequence[str], made: Sequence[str], target: str) -> None:
     """Makes sure that options name columns that are there.
+
+    Args:
+        said: by the options.
+        columns: of the file.
+        made: by preprocessing.
+        target: that is learned.
 
     Raises:
         TrainingError: one does not, or names the target.
     """
     for name, kind in said.kinds.items():
-        if name not in columns:
+        if name not in columns and name not in made:
             raise TrainingError(f"--{kind}: no column {name!r}; the columns are: {', '.join(columns)}")
         if name == target and kind not in {"number", "text"}:
             raise TrainingError(f"--{kind} {name}: that is the target; --task says what it is")

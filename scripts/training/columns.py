@@ -23,6 +23,9 @@ MIN_IDENTIFIERS = 50
 MAX_CATEGORIES = 100
 """Of a column with more distinct values, the rarest are one category together."""
 
+MAX_SHOWN_CODES = 20
+"""Whole numbers that are so few may be codes; the table says what to do then."""
+
 MIN_WORDS = 2.5
 """Texts have at least as many words on average; names of people and places have two."""
 
@@ -202,8 +205,12 @@ def mean_words(column: pd.Series) -> float:
 
 def describe_numbers(column: pd.Series) -> str:
     """Returns in a few words which numbers a column has."""
-    whole = "whole numbers" if types.is_integer_dtype(column.dtype) else "numbers"
-    return f"{whole} from {column.min():g} to {column.max():g}"
+    span = f"from {column.min():g} to {column.max():g}"
+    if not types.is_integer_dtype(column.dtype):
+        return f"numbers {span}"
+    if 2 < column.nunique() <= MAX_SHOWN_CODES:
+        return f"whole numbers {span}, {column.nunique()} of them (else --category)"
+    return f"whole numbers {span}"
 
 
 def describe_categories(column: pd.Series) -> str:

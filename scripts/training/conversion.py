@@ -8,9 +8,15 @@ from pandas.api import types
 from scripts.training import TrainingError
 from scripts.training.column_options import Said
 from scripts.training.columns import ColumnKinds, is_boolean
-from scripts.training.csv_format import parse_numbers
-from scripts.training.dates import MOSTLY, NoDates, find_dates, line_of, parse_dates
+from scripts.training.csv_format import MOSTLY, to_numbers
+from scripts.training.dates import NoDates, find_dates, line_of, parse_dates
 from scripts.training.table import CsvFile, has_leading_zeros
+
+MAX_PLACEHOLDERS = 3
+"""Different texts that stand for a missing number."""
+
+MAX_CODES = 20
+"""Numbers that are few may be codes, with letters for some."""
 
 
 class Converted(NamedTuple):
@@ -20,6 +26,8 @@ class Converted(NamedTuple):
     dates: dict[str, str]
     """The format by column."""
     notes: dict[str, str]
+    almost_numbers: dict[str, pd.Series]
+    """What columns of text would be as numbers, of which nearly all their cells are."""
 
 
 def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
@@ -36,6 +44,7 @@ def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
     changed: dict[str, pd.Series] = {}
     dates: dict[str, str] = {}
     notes: dict[str, str] = {}
+    almost: dict[str, pd.Series] = {}
     for label, column in csv.rows.items():
         name = str(label)
         cells = csv.as_written[name]
@@ -47,12 +56,33 @@ def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
             changed[name] = cells
         elif kind == "number" and is_text:
             changed[name], notes[name] = read_numbers(cells, csv)
+        elif kind == "number" and name != target:
+            changed[name] = column.astype("float64")  # which may be missing
         elif kind is None and is_text and name != target:
             try:
                 changed[name], dates[name] = find_dates(cells)
             except NoDates as error:
-                notes[name] = str(error) or describe_text(cells)
-    return Converted(csv.rows.assign(**changed), dates, {name: note for name, note in notes.items() if note})
+                notes[name] = str(error)
+                if not notes[name]:
+                    notes[name], numbers = describe_text(cells, csv)
+                    if numbers is not None:
+                        almost[name] = numbers
+    told = {name: note for name, note in notes.items() if note}
+    return Converted(csv.rows.assign(**changed), dates, told, almost)
+
+
+def take_almost_numbers(converted: Converted, features: pd.DataFrame) -> Converted:
+    """Returns the rows with columns as numbers that are nearly so, if preprocessing has left them as text."""
+    taken = {
+        name: numbers
+        for name, numbers in converted.almost_numbers.items()
+        if name in features and types.is_string_dtype(features[name])
+    }
+    notes = {
+        name: converted.notes[name].replace("(else --number)", "and count as missing (else --category)")
+        for name in taken
+    }
+    return converted._replace(rows=converted.rows.assign(**taken), notes=converted.notes | notes)
 
 
 def read_numbers(cells: pd.Series, csv: CsvFile) -> tuple[pd.Series, str]:
@@ -61,27 +91,31 @@ def read_numbers(cells: pd.Series, csv: CsvFile) -> tuple[pd.Series, str]:
     Raises:
         TrainingError: none of them is a number.
     """
-    grouped = parse_numbers(cells, csv.decimal)
-    numbers = pd.to_numeric(cells, errors="coerce") if grouped is None else grouped
+    numbers = to_numbers(cells, csv.decimal)
     n_there, n_numbers = int(cells.notna().sum()), int(numbers.notna().sum())
     if not n_numbers:
         raise TrainingError(f"column {cells.name!r} is to be a number, and none of its cells is one")
     lost = (
         f"{n_there - n_numbers:,} cells that are no numbers count as missing" if n_there > n_numbers else ""
     )
-    return numbers.astype("float64") if lost else numbers, lost
+    return numbers, lost
 
 
-def describe_text(cells: pd.Series) -> str:
-    """Returns what is strange about a column of text; empty where nothing is."""
+def describe_text(cells: pd.Series, csv: CsvFile) -> tuple[str, pd.Series | None]:
+    """Returns what is strange about a column of text, empty where nothing is; and its numbers, if it should be some.
+
+    It should if the rest is one to three texts, such as `?` or `n/a`, beside more numbers than codes have.
+    """
     there = cells.dropna()
     if has_leading_zeros(there):
-        return "text, as some begin with a zero"
-    are_numbers = pd.to_numeric(there, errors="coerce").notna()
-    if MOSTLY < are_numbers.mean() < 1:
-        n_other = int((~are_numbers).sum())
-        return f"{n_other:,} of its cells are no numbers, the first in line {line_of(cells, ~are_numbers)} (else --number)"
-    return ""
+        return "text, as some begin with a zero", None
+    numbers = to_numbers(cells, csv.decimal)
+    others = cells[numbers.isna() & cells.notna()]
+    if others.empty or len(others) >= (1 - MOSTLY) * len(there):
+        return "", None
+    note = f"{len(others):,} cells are no numbers, the first in line {line_of(cells, numbers.isna() & cells.notna())} (else --number)"
+    is_number = others.nunique() <= MAX_PLACEHOLDERS and numbers.nunique() > MAX_CODES
+    return note, numbers if is_number else None
 
 
 def column_rows(converted: Converted, kinds: ColumnKinds, target: str) -> list[tuple[str, str, str]]:
@@ -94,7 +128,7 @@ def column_rows(converted: Converted, kinds: ColumnKinds, target: str) -> list[t
             continue
         if name in kinds.why:
             if name in kinds.numbers and note and types.is_string_dtype(converted.rows[name]):
-                note = "text in the file, read by preprocessing.py"
+                note = "text in the file and in requests, read by preprocessing.py (else --number)"
             lines.append((name, kinds.kind_of(name), "; ".join(filter(None, (kinds.why[name], note)))))
         elif name in converted.dates:
             parts = [part for part in kinds.used if part.startswith(f"{name}_")]

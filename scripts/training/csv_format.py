@@ -17,6 +17,9 @@ SEPARATORS = ",;\t|"
 SNIFFED_CHARACTERS = 100_000
 SNIFFED_RECORDS = 50
 
+MOSTLY = 0.9
+"""A column of text in which more than this share are numbers, or dates, has mistakes in the rest, rather than texts."""
+
 _GROUPED = {
     ".": re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?"),
     ",": re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?"),
@@ -71,7 +74,7 @@ def find_decimal(texts: pd.DataFrame, numbers: list[str], separator: str) -> Dec
             if separator == "," or not _all_match(cells, ","):
                 continue  # 1,234.5, or a comma in quotes: it groups the thousands
             ambiguous = ambiguous or str(name)
-        elif _all_match(cells, ","):
+        elif _all_match(cells, ",") or (separator != "," and to_numbers(cells, ",").notna().mean() > MOSTLY):
             return ","
     if ambiguous and not any(texts[name].str.contains(r"\.", regex=True).any() for name in numbers):
         cell = next(cell for cell in texts[ambiguous].dropna() if "," in cell)
@@ -96,12 +99,23 @@ def parse_numbers(cells: pd.Series, decimal: Decimal) -> pd.Series | None:
     marks = r"[,]" if decimal == "." else r"[.,]"
     if there.empty or not there.str.contains(marks, regex=True).any() or not _all_match(there, decimal):
         return None
-    plain = there.str.replace("." if decimal == "," else ",", "", regex=False).str.replace(
-        ",", ".", regex=False
-    )
-    numbers = plain.astype("float64").reindex(cells.index)
-    is_whole = len(there) == len(cells) and not plain.str.contains(".", regex=False).any()
+    numbers = to_numbers(cells, decimal)
+    is_whole = len(there) == len(cells) and not there.str.contains(decimal, regex=False).any()
     return numbers.astype("int64") if is_whole and numbers.abs().max() < 2**53 else numbers
+
+
+def to_numbers(cells: pd.Series, decimal: Decimal) -> pd.Series:
+    """Returns the numbers of a column as float64; NaN for cells that are none, or missing."""
+    there = cells.dropna()
+    grouped = there[there.str.fullmatch(_GROUPED[decimal])]
+    plain = grouped.str.replace("." if decimal == "," else ",", "", regex=False)
+    numbers = plain.str.replace(",", ".", regex=False).astype("float64").reindex(cells.index)
+    # Such as 1e-3, in whichever file.
+    return (
+        numbers.fillna(pd.to_numeric(cells.where(numbers.isna()), errors="coerce"))
+        if decimal == "."
+        else numbers
+    )
 
 
 def _all_match(cells: pd.Series, decimal: Decimal) -> bool:

@@ -5,6 +5,7 @@ import re
 import pandas as pd
 
 from scripts.training import TrainingError
+from scripts.training.csv_format import MOSTLY
 
 ISO = "ISO8601"
 
@@ -20,8 +21,8 @@ FORMATS = (
 )
 """What dates look like, and how that may be read."""
 
-MOSTLY = 0.9
-"""A column of text in which more than this share are dates has mistakes in the rest, rather than texts."""
+EARLIEST, LATEST = pd.Timestamp.min, pd.Timestamp.max
+"""Of nanoseconds."""
 
 N_FIRST = 1_000
 """Cells that are looked at before all are."""
@@ -54,9 +55,14 @@ def find_dates(cells: pd.Series) -> tuple[pd.Series, str]:
             continue
         if not looks.all():
             raise NoDates(_stray(cells, looks))
-        read = [(one, moments) for one in formats if (moments := _read(there, one)) is not None]
+        tried = [(one, _read(there, one)) for one in formats]
+        read = [(one, moments) for one, moments in tried if moments.notna().all()]
         if not read:
-            raise NoDates("its dates are not all written in one way, or are in no calendar")
+            wrong = min((moments.isna() for _, moments in tried), key=sum)
+            raise NoDates(
+                f"{int(wrong.sum()):,} of its dates are in no calendar, or not written as the others, the first in line "
+                f"{line_of(cells, wrong)}"
+            )
         if len(read) > 1 and not read[0][1].equals(read[1][1]):
             raise NoDates(
                 f"--date {cells.name}=%d/%m/%Y or =%m/%d/%Y says whether the day or the month comes first"
@@ -102,16 +108,14 @@ def describe_format(form: str) -> str:
     return form
 
 
-def _read(cells: pd.Series, form: str) -> pd.Series | None:
-    """Returns the moments; None where one of the texts is none."""
+def _read(cells: pd.Series, form: str) -> pd.Series:
+    """Returns the moments; NaT for a text that is none."""
     if form != ISO and cells.str.contains(":", regex=False).any():
         form += " %H:%M:%S" if cells.str.count(":").max() == 2 else " %H:%M"
         cells = cells.str.replace("T", " ", regex=False)
-    try:
-        moments = pd.to_datetime(cells, format=form, utc=True)
-        return _nanoseconds(moments.dt.tz_localize(None))
-    except ValueError:  # also OutOfBoundsDatetime
-        return None
+    moments = pd.to_datetime(cells, format=form, utc=True, errors="coerce").dt.tz_localize(None)
+    in_range = (moments > EARLIEST) & (moments < LATEST)
+    return _nanoseconds(moments.where(in_range))
 
 
 def _nanoseconds(moments: pd.Series) -> pd.Series:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from preprocessing import preprocess
@@ -14,7 +15,7 @@ from scripts.training import TrainingError
 from scripts.training.churn_sample import TARGET, make_churn_sample
 from scripts.training.column_options import check_said, said_kinds
 from scripts.training.columns import ColumnKinds, column_kinds, ignored_columns, make_signature
-from scripts.training.conversion import Converted, column_rows, convert_columns
+from scripts.training.conversion import Converted, column_rows, convert_columns, take_almost_numbers
 from scripts.training.digests import digest_of_code, digest_of_rows
 from scripts.training.evaluation import (
     MAX_EVALUATED_ROWS,
@@ -59,6 +60,14 @@ def decide(options: argparse.Namespace, say: Tell) -> Decided:
         TrainingError: there is nothing to learn from, or it is not what the options say.
     """
     converted, target_name, data = read_rows(options, say)
+    said = said_kinds(options)
+    split_target(converted.rows, target_name)  # before anything else is looked at
+    try:
+        converted, features = preprocess_all(converted, target_name)
+        check_said(said, [*map(str, converted.rows)], [*map(str, features)], target_name)
+        kinds = column_kinds(features, said.kinds)
+    except (ValueError, TypeError, KeyError) as error:
+        raise TrainingError(f"preprocessing.py: {error}") from error
     table = split_target(converted.rows, target_name)
     if table.n_without_target:
         say(f"left out: {table.n_without_target:,} rows without a value in {target_name!r}")
@@ -68,13 +77,6 @@ def decide(options: argparse.Namespace, say: Tell) -> Decided:
     target = target_for_task(table.target, task)
     say(f"task: {task} of {target_name!r} ({why})")
 
-    said = said_kinds(options)
-    try:
-        features = preprocess(converted.rows.drop(columns=target_name))
-        check_said(said, list(dict.fromkeys([*converted.rows, *features])), target_name)
-        kinds = column_kinds(features, said.kinds)
-    except (ValueError, TypeError, KeyError) as error:
-        raise TrainingError(f"preprocessing.py: {error}") from error
     say("columns:")
     for line in align(column_rows(converted, kinds, target_name)):
         say(f"  {line}")
@@ -86,12 +88,21 @@ def decide(options: argparse.Namespace, say: Tell) -> Decided:
     return Decided(data, Labelled(task, table.inputs, target), kinds)
 
 
+def preprocess_all(converted: Converted, target: str) -> tuple[Converted, pd.DataFrame]:
+    """Returns the rows, with nearly numeric columns as numbers, and what preprocessing makes of them."""
+    features = preprocess(converted.rows.drop(columns=target))
+    taken = take_almost_numbers(converted, features)
+    if taken.rows.dtypes.equals(converted.rows.dtypes):
+        return taken, features
+    return taken, preprocess(taken.rows.drop(columns=target))
+
+
 def read_rows(options: argparse.Namespace, say: Tell) -> tuple[Converted, str, str]:
     """Returns the rows to train on, the target's name, and what they are in a few words."""
     if options.data is None:
         rows = make_churn_sample(seed=options.seed)
         say(f"data: {len(rows):,} generated rows (seed {options.seed}), not real customers")
-        return Converted(rows, {}, {}), TARGET, f"generated (seed {options.seed})"
+        return Converted(rows, {}, {}, {}), TARGET, f"generated (seed {options.seed})"
     csv = read_csv(options.data, options.sep, options.decimal)
     say(f"data: {options.data.name}, {len(csv.rows):,} rows, {len(csv.rows.columns)} columns{csv.form}")
     return convert_columns(csv, said_kinds(options), options.target), options.target, options.data.name

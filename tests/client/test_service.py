@@ -98,7 +98,7 @@ def test_what_the_readme_shows_runs(
 ) -> None:
     n_rows = 1000  # TotalCharges is text in the file for a few blanks only, the first of them in row 488
     rows = holes.head(n_rows)
-    rows.to_csv(tmp_path / "customers.csv", index=False)
+    rows.assign(Churn="No").to_csv(tmp_path / "customers.csv", index=False)
     monkeypatch.chdir(tmp_path)
     ours, bentomls = blocks()
     assert "serving.client" in ours

@@ -76,6 +76,12 @@ def test_days_that_are_in_no_calendar_or_beyond_nanoseconds_are_no_dates(cells):
         find_dates(column(*cells))
 
 
+def test_impossible_date_is_counted_and_placed():
+    cells = [f"{day:02}.05.2024" for day in range(1, 31)] + ["32.12.2024"]
+    with pytest.raises(NoDates, match=r"^1 of its dates are in no calendar, or .*, the first in line 32$"):
+        find_dates(column(*cells))
+
+
 def test_format_that_is_said_is_used():
     moments, form = parse_dates(column("20240501", None), "%Y%m%d")
     assert moments[0] == pd.Timestamp("2024-05-01")

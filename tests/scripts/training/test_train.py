@@ -217,7 +217,7 @@ class TestTelco:
         assert len(columns) == 1 + 20 + 1  # the head, the columns, the score
         assert columns["customerID"].startswith("left out identifier: 7,043 distinct values in 7,043 rows")
         assert columns["TotalCharges"] == (
-            "number numbers from 18.8 to 8684.8; text in the file, read by preprocessing.py"
+            "number numbers from 18.8 to 8684.8; text in the file and in requests, read by preprocessing.py (else --number)"
         )
         assert columns["Contract"] == "category 3 distinct values"
         assert columns["linear"].startswith("accuracy 0.80")
@@ -445,6 +445,52 @@ def test_file_as_a_spreadsheet_saves_it_becomes_a_model_of_typed_columns(own_mlf
     accuracy = (pipeline.predict(typed.drop(columns="bad")) == typed["bad"]).mean()
     scores = json.loads(capsys.readouterr().out)["scores"]["all rows"]
     assert scores["accuracy"] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize(("mark", "separator"), [(".", ","), (",", ";")])
+def test_odd_cells_in_a_column_of_numbers_count_as_missing_and_are_told(
+    mark, separator, own_mlflow, tmp_path, capsys
+):
+    paid = np.random.default_rng(0).uniform(5, 99, 200).round(2)
+    cells = [f"{number}".replace(".", mark) for number in paid]
+    cells[20] = cells[50] = "k.A."
+    rows = pd.DataFrame({"paid": cells, "code": [*["1", "2", "3"] * 65, *"ABCDE"], "y": paid > 50})
+    rows.to_csv(tmp_path / "t.csv", index=False, sep=separator)
+    name = f"odd-{ord(mark)}"
+    arguments = ["--data", str(tmp_path / "t.csv"), "--target", "y", "--name", name, "--estimator", "linear"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "2 cells are no numbers, the first in line 22 and count as missing (else --category)" in said
+    assert "code    category  8 distinct values; 5 cells are no numbers" in said
+    signature = mlflow.models.get_model_info(f"models:/{name}/1").signature
+    assert [(column.name, column.type.name) for column in signature.inputs] == [
+        ("paid", "double"),
+        ("code", "string"),
+    ]
+    assert main([*arguments, "--number", "paid"]) == 0
+    assert main([*arguments, "--category", "paid"]) == 0
+    assert mlflow.models.get_model_info(f"models:/{name}/3").signature.inputs.inputs[0].type.name == "string"
+
+
+def test_whole_numbers_may_be_missing_where_it_is_said_that_they_are_numbers(own_mlflow, tmp_path):
+    pd.DataFrame({"n": range(0, 300, 3), "y": [0, 1] * 50}).to_csv(tmp_path / "t.csv", index=False)
+    arguments = [
+        "--data",
+        str(tmp_path / "t.csv"),
+        "--target",
+        "y",
+        "--name",
+        "whole",
+        "--estimator",
+        "linear",
+    ]
+    for more, kind in (([], "long"), (["--number", "n"], "double")):
+        main([*arguments, *more])
+        version = 1 + bool(more)
+        assert (
+            mlflow.models.get_model_info(f"models:/whole/{version}").signature.inputs.inputs[0].type.name
+            == kind
+        )
 
 
 def test_text_columns_and_boosting_are_refused_before_anything_is_fitted(
