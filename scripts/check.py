@@ -122,7 +122,7 @@ def describe_runtime(prepared: "Prepared") -> str:
     compared = ""
     if manifest.parity is not None:
         parity = manifest.parity
-        compared = f"; it says what its library says of {parity.rows:,} rows, but for {parity.max_abs_difference:.1g}"
+        compared = f"; its answers to {parity.rows:,} rows differ from its library's by {parity.max_abs_difference:.1g} at most"
     if manifest.runtime == "compiled":
         return f"compiled{compared}"
     if manifest.runtime == "mixed":
