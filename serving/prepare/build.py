@@ -35,7 +35,7 @@ from serving.prepare.checks.mlflow_path import check_mlflow_agrees
 from serving.prepare.compiling import Compiled, compile_model, is_rowwise
 from serving.prepare.files import check_files, load, pull, read_mlmodel, schema_of
 from serving.prepare.nulls import learn_nulls
-from serving.prepare.registry.resolution import SEMANTIC_VERSION_TAG, Resolved
+from serving.prepare.registry.resolution import Resolved
 from serving.process.clock import unhindered_seconds
 from serving.runtime import count_output, load_runtime
 from serving.runtime.compiled.data import NotCompiled
@@ -157,7 +157,7 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         preprocessing_sha256=files.hook_digest,
         libraries=library_versions(),
         prepared_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        semantic_version=resolved.tags.get(SEMANTIC_VERSION_TAG),
+        semantic_version=resolved.semantic_version,
     )
     if answering is not None:
         _compare_costs(folder, manifest, examples, answering, settings)

@@ -38,7 +38,9 @@ class Resolved(msgspec.Struct, frozen=True):
     updated: int | None = None
     """When the registry's entry was last changed, in milliseconds since 1970."""
     tags: dict[str, str] = {}
-    """Those of the version's tags that mean something to the service."""
+    """The version's tags that the gate looks at."""
+    semantic_version: str | None = None
+    """Another name for it, no part of what it is: a version that gets one is prepared no second time."""
     unregistered_uri: str | None = None
     """MLflow's URI, or the path, of a model that is no version of a registered one."""
 
@@ -90,9 +92,9 @@ def resolved(version: Version, because: str) -> Resolved:
     )
     key = hashlib.sha256(identity.encode()).hexdigest()
     updated = version.last_updated_timestamp
-    looked_at = (DIGEST_TAG, FORCE_TAG, SEMANTIC_VERSION_TAG)
-    ours = {name: version.tags[name] for name in looked_at if name in version.tags}
-    return Resolved(version.name, str(version.version), version.run_id, key, because, updated, ours)
+    ours = {name: version.tags[name] for name in (DIGEST_TAG, FORCE_TAG) if name in version.tags}
+    called = version.tags.get(SEMANTIC_VERSION_TAG)
+    return Resolved(version.name, str(version.version), version.run_id, key, because, updated, ours, called)
 
 
 def wanted(

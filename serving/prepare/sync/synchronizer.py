@@ -22,7 +22,7 @@ from serving.model.prepared import Prepared, find_prepared, is_prepared, open_pr
 from serving.model.state import Refused, State, read_state, state_path, write_state
 from serving.prepare.checks.gate import check_digest, check_libraries, check_signature, check_slowdown
 from serving.prepare.checks.trust import check_admission
-from serving.prepare.registry.resolution import SEMANTIC_VERSION_TAG, Resolved, Wanted
+from serving.prepare.registry.resolution import Resolved, Wanted
 from serving.prepare.request import Outcome, PrepareRequest
 from serving.prepare.sync.attempts import SUPERSEDED, attempt
 from serving.prepare.sync.failures import Failures
@@ -125,7 +125,7 @@ class Synchronizer:
             PrepareError: it must not, or cannot be served.
         """
         tag = self._find_or_prepare(resolved)
-        self._semantic_versions[tag] = resolved.tags.get(SEMANTIC_VERSION_TAG, "")
+        self._semantic_versions[tag] = resolved.semantic_version or ""
         return tag
 
     def _find_or_prepare(self, resolved: Resolved) -> str:

@@ -15,10 +15,11 @@ import pytest
 from mlflow import MlflowClient
 
 from serving.errors import ModelNotFound, RegistryUnreachable
+from serving.model.digests import DIGEST_TAG
 from serving.prepare.__main__ import carry_out
 from serving.prepare.registry.client import all_versions, resolve
 from serving.prepare.registry.lookup import look_up, read_model
-from serving.prepare.registry.resolution import Version, latest_moved
+from serving.prepare.registry.resolution import SEMANTIC_VERSION_TAG, Version, latest_moved, resolved
 from serving.settings import Settings
 from tests.support.doubles import Double, StrictHost
 from tests.support.environment import clean_environment, free_port, tracking, wait_until
@@ -104,6 +105,15 @@ def test_same_number_of_another_registry_is_another_model(uri: str, registry_uri
     there = resolve(settings(registry_uri, model_version=1)).champion
     assert (here.name, here.version) == (there.name, there.version)
     assert here.source_key != there.source_key
+
+
+def test_another_name_makes_no_other_version_of_one_that_is_being_prepared() -> None:
+    """`promote.py` gives it once the alias has moved: what is under way then must not be begun again."""
+    version = Version("wine", "7", "s3://a", "run", 1, 2, "None", {DIGEST_TAG: "d"})
+    named = version._replace(tags={DIGEST_TAG: "d", SEMANTIC_VERSION_TAG: "2.1.0"})
+    before, after = resolved(version, "alias"), resolved(named, "alias")
+    assert (before.semantic_version, after.semantic_version) == (None, "2.1.0")
+    assert before.fingerprint == after.fingerprint
 
 
 def test_latest_moved_breaks_ties_by_the_higher_number() -> None:
