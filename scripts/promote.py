@@ -47,7 +47,7 @@ from scripts.lifecycle.registry import RegisteredModel  # noqa: E402  # the same
 from scripts.lifecycle.semantic_versions import add_semantic_option  # noqa: E402  # the same
 from scripts.lifecycle.services import (  # noqa: E402  # the same
     add_url_options,
-    check_challengers,
+    check_followed,
     check_services,
     http_url,
 )
@@ -167,7 +167,7 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         called = [] if options.dry_run else call_version(model, options)
         return DONE, facts | {"done": False}, [f"{where} is version {options.version} already", *called]
     if options.percent:
-        check_challengers(options.url, options.challenger_alias)
+        check_followed(options.url, "challenger", options.challenger_alias)
     if options.dry_run:
         plan = f"{where} would go from {name_of(before)} to {options.version}"
         return DONE, facts | {"done": False}, [plan]

@@ -24,10 +24,15 @@ from scripts.lifecycle import LifecycleError, NotRecorded  # noqa: E402  # needs
 from scripts.lifecycle.cli import DONE, FAILED, add_move_options, make_parser, open_model, run, teller  # noqa: E402
 from scripts.lifecycle.moves import Selector, check_appendable  # noqa: E402  # the same
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
-from scripts.lifecycle.polling import known_refusals, wait_for  # noqa: E402  # the same
+from scripts.lifecycle.polling import known_refusals, lacks_shadow, wait_for  # noqa: E402  # the same
 from scripts.lifecycle.registry import RegisteredModel  # noqa: E402  # the same
-from scripts.lifecycle.services import add_url_options, check_services, count_answering, tell_answering  # noqa: E402  # the same
-from scripts.lifecycle.shadow import check_shadows, lacks_shadow  # noqa: E402  # the same
+from scripts.lifecycle.services import (  # noqa: E402  # the same
+    add_url_options,
+    check_followed,
+    check_services,
+    count_answering,
+    tell_answering,
+)
 from scripts.lifecycle.signals import undisturbed  # noqa: E402  # the same
 from serving.prepare.registry.resolution import SHADOW_PERCENT_TAG  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
@@ -85,7 +90,7 @@ def set_shadow(options: argparse.Namespace, settings: Settings) -> tuple[int, di
                 f"version {target} is in production ({production.where}); the shadow is another one"
             )
     check_services(options.url, model.name)
-    check_shadows(options.url, options.shadow_alias)
+    check_followed(options.url, "shadow", options.shadow_alias)
     facts = {"model": model.name, "alias": options.shadow_alias, "from": before, "to": target}
     facts["percent"] = options.percent
     if options.dry_run:

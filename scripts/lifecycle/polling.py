@@ -46,6 +46,26 @@ def lacks_challenger(version: str, percent: float) -> Callable[[Seen], str]:
     return lacks
 
 
+def lacks_shadow(version: str | None, percent: float | None) -> Callable[[Seen], str]:
+    """Returns what says why a service has not this shadow; nothing if it has.
+
+    Args:
+        version: that is to be asked; None if there is to be no shadow.
+        percent: of the requests; None if any will do.
+    """
+
+    def lacks(seen: Seen) -> str:
+        now = seen.versions.get("shadow")
+        if now != version:
+            return seen.trouble or (f"version {now} is its shadow" if now else "it has no shadow yet")
+        if seen.trouble:
+            return seen.trouble
+        is_share = percent is None or version is None or seen.percents["shadow"] == percent
+        return "" if is_share else "the share is another"
+
+    return lacks
+
+
 def wait_for(
     urls: Sequence[str],
     lacks: Callable[[Seen], str],

@@ -140,18 +140,23 @@ def check_services(urls: Sequence[str], model: str) -> None:
             raise LifecycleError(f"{url} (--url) serves the model {seen.model!r}, not {model!r}")
 
 
-def check_challengers(urls: Sequence[str], alias: str) -> None:
-    """Makes sure, before anything is moved, that services take a challenger from the alias.
+def check_followed(urls: Sequence[str], role: str, alias: str) -> None:
+    """Makes sure, before anything is moved, that services take the version of a role from the alias.
+
+    Args:
+        urls: of the services.
+        role: `challenger` or `shadow`.
+        alias: that they are to follow for it.
 
     Raises:
         LifecycleError: one takes none, or from another alias.
     """
     for url, seen in look_at_all(urls).items():
-        followed = seen.aliases.get("challenger", alias)
+        followed = seen.aliases.get(role, alias)
         if followed != alias:
             raise LifecycleError(
-                f"{url} (--url) follows {f'the alias {followed!r}' if followed else 'no alias'} for its challenger; start "
-                f"it with SERVING_CHALLENGER_ALIAS={alias}, or say its alias with --challenger-alias"
+                f"{url} (--url) follows {f'the alias {followed!r}' if followed else 'no alias'} for its {role}; start it "
+                f"with SERVING_{role.upper()}_ALIAS={alias}, or say its alias with --{role}-alias"
             )
 
 

@@ -23,8 +23,8 @@ MIN_IDENTIFIERS = 50
 MAX_CATEGORIES = 100
 """Of a column with more distinct values, the rarest are one category together."""
 
-MAX_SHOWN_CODES = 20
-"""Whole numbers that are so few may be codes; the table says what to do then."""
+MAX_CODES = 20
+"""Distinct numbers that are so few may be codes, of which some have letters."""
 
 MIN_WORDS = 2.5
 """Texts have at least as many words on average; names of people and places have two."""
@@ -208,7 +208,7 @@ def describe_numbers(column: pd.Series) -> str:
     span = f"from {column.min():g} to {column.max():g}"
     if not types.is_integer_dtype(column.dtype):
         return f"numbers {span}"
-    if 2 < column.nunique() <= MAX_SHOWN_CODES:
+    if 2 < column.nunique() <= MAX_CODES:
         return f"whole numbers {span}, {column.nunique()} of them (else --category)"
     return f"whole numbers {span}"
 

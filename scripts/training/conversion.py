@@ -7,7 +7,7 @@ from pandas.api import types
 
 from scripts.training import TrainingError
 from scripts.training.column_options import Said
-from scripts.training.columns import ColumnKinds, is_boolean
+from scripts.training.columns import MAX_CODES, ColumnKinds, is_boolean
 from scripts.training.csv_format import MOSTLY, to_numbers
 from scripts.training.dates import NoDates, find_dates, line_of, parse_dates
 from scripts.training.table import CsvFile, has_leading_zeros
@@ -15,8 +15,13 @@ from scripts.training.table import CsvFile, has_leading_zeros
 MAX_PLACEHOLDERS = 3
 """Different texts that stand for a missing number."""
 
-MAX_CODES = 20
-"""Numbers that are few may be codes, with letters for some."""
+
+class AlmostNumbers(NamedTuple):
+    """What a column of text would be as numbers, of which nearly all its cells are."""
+
+    numbers: pd.Series
+    note: str
+    """To tell if it is taken so."""
 
 
 class Converted(NamedTuple):
@@ -26,8 +31,7 @@ class Converted(NamedTuple):
     dates: dict[str, str]
     """The format by column."""
     notes: dict[str, str]
-    almost_numbers: dict[str, pd.Series]
-    """What columns of text would be as numbers, of which nearly all their cells are."""
+    almost_numbers: "dict[str, AlmostNumbers]"
 
 
 def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
@@ -44,7 +48,7 @@ def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
     changed: dict[str, pd.Series] = {}
     dates: dict[str, str] = {}
     notes: dict[str, str] = {}
-    almost: dict[str, pd.Series] = {}
+    almost: dict[str, AlmostNumbers] = {}
     for label, column in csv.rows.items():
         name = str(label)
         cells = csv.as_written[name]
@@ -64,9 +68,9 @@ def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
             except NoDates as error:
                 notes[name] = str(error)
                 if not notes[name]:
-                    notes[name], numbers = describe_text(cells, csv)
-                    if numbers is not None:
-                        almost[name] = numbers
+                    notes[name], as_numbers = describe_text(cells, csv)
+                    if as_numbers is not None:
+                        almost[name] = as_numbers
     told = {name: note for name, note in notes.items() if note}
     return Converted(csv.rows.assign(**changed), dates, told, almost)
 
@@ -74,15 +78,14 @@ def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
 def take_almost_numbers(converted: Converted, features: pd.DataFrame) -> Converted:
     """Returns the rows with columns as numbers that are nearly so, if preprocessing has left them as text."""
     taken = {
-        name: numbers
-        for name, numbers in converted.almost_numbers.items()
+        name: almost
+        for name, almost in converted.almost_numbers.items()
         if name in features and types.is_string_dtype(features[name])
     }
-    notes = {
-        name: converted.notes[name].replace("(else --number)", "and count as missing (else --category)")
-        for name in taken
-    }
-    return converted._replace(rows=converted.rows.assign(**taken), notes=converted.notes | notes)
+    rows = converted.rows.assign(**{name: almost.numbers for name, almost in taken.items()})
+    return converted._replace(
+        rows=rows, notes=converted.notes | {name: almost.note for name, almost in taken.items()}
+    )
 
 
 def read_numbers(cells: pd.Series, csv: CsvFile) -> tuple[pd.Series, str]:
@@ -101,8 +104,8 @@ def read_numbers(cells: pd.Series, csv: CsvFile) -> tuple[pd.Series, str]:
     return numbers, lost
 
 
-def describe_text(cells: pd.Series, csv: CsvFile) -> tuple[str, pd.Series | None]:
-    """Returns what is strange about a column of text, empty where nothing is; and its numbers, if it should be some.
+def describe_text(cells: pd.Series, csv: CsvFile) -> tuple[str, AlmostNumbers | None]:
+    """Returns what is strange about a column of text, empty if nothing is; and its numbers, if it should be some.
 
     It should if the rest is one to three texts, such as `?` or `n/a`, beside more numbers than codes have.
     """
@@ -110,12 +113,14 @@ def describe_text(cells: pd.Series, csv: CsvFile) -> tuple[str, pd.Series | None
     if has_leading_zeros(there):
         return "text, as some begin with a zero", None
     numbers = to_numbers(cells, csv.decimal)
-    others = cells[numbers.isna() & cells.notna()]
+    is_other = numbers.isna() & cells.notna()
+    others = cells[is_other]
     if others.empty or len(others) >= (1 - MOSTLY) * len(there):
         return "", None
-    note = f"{len(others):,} cells are no numbers, the first in line {line_of(cells, numbers.isna() & cells.notna())} (else --number)"
+    found = f"{len(others):,} cells are no numbers, the first in line {line_of(cells, is_other)}"
     is_number = others.nunique() <= MAX_PLACEHOLDERS and numbers.nunique() > MAX_CODES
-    return note, numbers if is_number else None
+    almost = AlmostNumbers(numbers, f"{found} and count as missing (else --category)") if is_number else None
+    return f"{found} (else --number)", almost
 
 
 def column_rows(converted: Converted, kinds: ColumnKinds, target: str) -> list[tuple[str, str, str]]:

@@ -13,7 +13,7 @@ from scripts.lifecycle.cli import align
 from scripts.lifecycle.semantic_versions import CODE_TAG, DATA_TAG
 from scripts.training import TrainingError
 from scripts.training.churn_sample import TARGET, make_churn_sample
-from scripts.training.column_options import check_said, said_kinds
+from scripts.training.column_options import Said, check_said, said_kinds
 from scripts.training.columns import ColumnKinds, column_kinds, ignored_columns, make_signature
 from scripts.training.conversion import Converted, column_rows, convert_columns, take_almost_numbers
 from scripts.training.digests import digest_of_code, digest_of_rows
@@ -39,7 +39,7 @@ from scripts.training.pipeline import (
 )
 from scripts.training.reference import example_rows, reference_instances
 from scripts.training.registration import Trained
-from scripts.training.table import read_csv, split_target
+from scripts.training.table import check_target, read_csv, split_target
 
 Tell = Callable[[str], None]
 
@@ -59,9 +59,9 @@ def decide(options: argparse.Namespace, say: Tell) -> Decided:
     Raises:
         TrainingError: there is nothing to learn from, or it is not what the options say.
     """
-    converted, target_name, data = read_rows(options, say)
     said = said_kinds(options)
-    split_target(converted.rows, target_name)  # before anything else is looked at
+    converted, target_name, data = read_rows(options, said, say)
+    check_target(converted.rows, target_name)
     try:
         converted, features = preprocess_all(converted, target_name)
         check_said(said, [*map(str, converted.rows)], [*map(str, features)], target_name)
@@ -97,7 +97,7 @@ def preprocess_all(converted: Converted, target: str) -> tuple[Converted, pd.Dat
     return taken, preprocess(taken.rows.drop(columns=target))
 
 
-def read_rows(options: argparse.Namespace, say: Tell) -> tuple[Converted, str, str]:
+def read_rows(options: argparse.Namespace, said: Said, say: Tell) -> tuple[Converted, str, str]:
     """Returns the rows to train on, the target's name, and what they are in a few words."""
     if options.data is None:
         rows = make_churn_sample(seed=options.seed)
@@ -105,7 +105,7 @@ def read_rows(options: argparse.Namespace, say: Tell) -> tuple[Converted, str, s
         return Converted(rows, {}, {}, {}), TARGET, f"generated (seed {options.seed})"
     csv = read_csv(options.data, options.sep, options.decimal)
     say(f"data: {options.data.name}, {len(csv.rows):,} rows, {len(csv.rows.columns)} columns{csv.form}")
-    return convert_columns(csv, said_kinds(options), options.target), options.target, options.data.name
+    return convert_columns(csv, said, options.target), options.target, options.data.name
 
 
 def learn(decided: Decided, options: argparse.Namespace, say: Tell) -> Trained:

@@ -114,20 +114,30 @@ def to_numpy_dtypes(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**changed)
 
 
+def check_target(rows: pd.DataFrame, target: str) -> None:
+    """Makes sure that there is something to learn, and to learn it from.
+
+    Raises:
+        TrainingError: no such column, no other column, or too few rows that have a value in it.
+    """
+    if target not in rows:
+        raise TrainingError(f"no column {target!r}; the columns are: {', '.join(map(str, rows.columns))}")
+    if len(rows.columns) < 2:
+        raise TrainingError(f"{target!r} is the only column; there is nothing to predict it from")
+    n_rows = int(rows[target].notna().sum())
+    if n_rows < MIN_ROWS:
+        raise TrainingError(f"{n_rows} rows with a value in {target!r}; at least {MIN_ROWS} are needed")
+
+
 def split_target(rows: pd.DataFrame, target: str) -> Table:
     """Takes the target out of the rows, and leaves out the rows that have none.
 
     Raises:
         TrainingError: no such column, no other column, too few rows, or an infinite number.
     """
-    if target not in rows:
-        raise TrainingError(f"no column {target!r}; the columns are: {', '.join(map(str, rows.columns))}")
-    if len(rows.columns) < 2:
-        raise TrainingError(f"{target!r} is the only column; there is nothing to predict it from")
+    check_target(rows, target)
     known = rows[target].notna()
     rows, n_without = rows[known].reset_index(drop=True), int((~known).sum())
-    if len(rows) < MIN_ROWS:
-        raise TrainingError(f"{len(rows)} rows with a value in {target!r}; at least {MIN_ROWS} are needed")
     for name, column in rows.items():
         if types.is_float_dtype(column.dtype) and np.isinf(column).any():
             raise TrainingError(f"column {name!r} has infinite numbers; leave them empty or correct them")

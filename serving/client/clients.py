@@ -105,7 +105,7 @@ class Client(Exchange):
         model_version: str | int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Array:
-        """Returns what `predict` does as one array, several times as fast: as Arrow, if pyarrow is there, or as `.npy`.
+        """Returns what `predict` does as one array; of many rows sooner. They go as Arrow, if pyarrow is there, or as `.npy`.
 
         Args:
             rows: as for `predict`; also a plain array of shape `(n_rows, n_columns)` in the order of the signature.

@@ -1,5 +1,6 @@
 """`scripts/check.py`: what it says of models that would be refused, and of what is no model."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from sklearn.linear_model import LogisticRegression
 
 from scripts import check
 from scripts.checking.findings import find_warnings, is_pickle
+from scripts.checking.source import find_source
 from serving.model.prepared import Manifest
 from serving.model.schema import parse_schema
+from serving.settings import Settings
 from tests.support.fake_service import Run
 from tests.support.models import REQUIREMENTS
 from tests.support.promotions import NAME, Registry
@@ -65,6 +68,14 @@ def test_a_version_of_another_model_than_name_says_is_told(run: Run):
     code, _, err = run(check, f"models:/{NAME}/1", "--name", "beer")
     assert code == 2
     assert f"models:/{NAME}/1 is a version of '{NAME}', not of 'beer' (--name)" in err
+
+
+def test_the_first_version_of_a_model_is_checked_without_a_comparison(registry: Registry, tmp_path: Path):
+    (tmp_path / "MLmodel").touch()
+    options = argparse.Namespace(model=str(tmp_path), name="vine", alias=None, stage=None)
+    found = find_source(options, Settings(MLFLOW_TRACKING_URI=registry.uri))
+    assert found.production is None
+    assert "the registry has no model 'vine'" in found.not_compared
 
 
 def manifest(**more: Any) -> Manifest:
