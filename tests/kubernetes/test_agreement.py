@@ -193,6 +193,23 @@ def test_the_registrys_port_is_open(overlay):
     assert urlsplit(uri).port in {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
 
 
+def test_a_registry_in_the_cluster_is_open_to_plugins_that_tell_pods_by_labels_only():
+    (policy,) = of_kind(build("production"), "NetworkPolicy")
+    ports = [
+        rule["ports"] for rule in policy["spec"]["egress"] if {"namespaceSelector": {}} in rule.get("to", [])
+    ]
+    assert [{port["port"] for port in one} for one in ports] == [{443, 5000}]
+
+
+def test_the_gateway_sends_nothing_to_pods_that_may_not_be_there_yet():
+    (route,) = of_kind(build("production", "gateway"), "HTTPRoute")
+    (rule,) = route["spec"]["rules"]
+    assert {one["name"]: one["weight"] for one in rule["backendRefs"]} == {
+        "model-server": 100,
+        "model-server-next": 0,
+    }
+
+
 def allows(rules: list[dict[str, Any]], address: str, port: int) -> bool:
     """Whether one of a policy's rules lets packets to an address and port through."""
     for rule in rules:
