@@ -69,9 +69,9 @@ def _make(size: Size, work: Path) -> None:
     from sklearn.datasets import make_classification
 
     from preprocessing import preprocess
+    from scripts.lifecycle.connection import connect
     from scripts.training.columns import column_kinds, make_signature
     from scripts.training.pipeline import build_pipeline
-    from scripts.training.registration import connect
     from serving.settings import load_settings
 
     # Two columns repeat others and the rest, most of a wide table, is noise. Source: make_classification's

@@ -94,9 +94,9 @@ def _register_native(inputs: "pd.DataFrame", labels: "pd.Series") -> None:
     from mlflow.types import ColSpec
 
     from preprocessing import preprocess
+    from scripts.lifecycle.connection import connect
     from scripts.training.columns import column_kinds, column_type, ignored_columns, make_signature
     from scripts.training.pipeline import build_pipeline
-    from scripts.training.registration import connect
     from serving.settings import load_settings
 
     print("training native: the forest, with a transformer of its own in the middle", flush=True)

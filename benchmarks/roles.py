@@ -77,7 +77,7 @@ def main() -> int:
 
 def add_aliases(name: str) -> None:
     """Registers the champion's files under two more numbers, for the challenger and the shadow."""
-    from scripts.training.registration import connect
+    from scripts.lifecycle.connection import connect
     from serving.settings import load_settings
 
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(WORK)

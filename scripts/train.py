@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
+from scripts.lifecycle.connection import connect  # noqa: E402  # the same
 from scripts.lifecycle.semantic_versions import add_semantic_option, ask_versions, check_wish  # noqa: E402  # the same
 from scripts.training import TrainingError  # noqa: E402  # needs the line above
 from scripts.training.column_options import add_column_options, add_format_options  # noqa: E402  # the same
@@ -30,7 +31,6 @@ from scripts.training.registration import (  # noqa: E402  # the same
     Wishes,
     check_aliases,
     check_names,
-    connect,
     has_version,
     register,
 )

@@ -163,8 +163,8 @@ def score_slices(
     Raises:
         LifecycleError: the right answers are of another kind than the version's.
     """
+    from scripts.lifecycle.connection import reason
     from scripts.lifecycle.scoring import score_output
-    from scripts.training.registration import reason
     from serving.runtime import Output
 
     def part(array: Any, mask: Any) -> Any:

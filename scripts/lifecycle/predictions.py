@@ -9,10 +9,10 @@ import pandas as pd
 from pandas.api import types
 
 from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.connection import reason
 from scripts.lifecycle.training_rows import Overlap, find_overlap
 from scripts.training.csv_format import MOSTLY, to_numbers
 from scripts.training.dates import NoDates, find_dates
-from scripts.training.registration import reason
 from scripts.training.table import CsvFile
 from serving.errors import InvalidInput, PrepareError
 from serving.model.schema import Column, Kind

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.connection import reason
 from scripts.lifecycle.counters import ANSWERED, FAILED, SECONDS, add_up, counts_of
 from scripts.lifecycle.guard import Counts
-from scripts.training.registration import reason
 from serving.prepare.registry.bounded_http import Redirects
 from serving.redaction import redact
 

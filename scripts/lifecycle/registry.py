@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.lifecycle import LifecycleError, NotRecorded, Overtaken
+from scripts.lifecycle.connection import NO_ALIASES, connect, one_line, reason, short_requests
 from scripts.lifecycle.moves import Move, Selector, append, check_appendable, encode_tag, new_move, read_moves
 from scripts.lifecycle.placement import Placement, followed, name_of, place
 from scripts.lifecycle.semantic_versions import Level, SemanticVersion, assign, check_wish, read_versions
 from scripts.lifecycle.validation_record import Results
-from scripts.training import TrainingError
-from scripts.training.registration import NO_ALIASES, connect, reason, short_requests
 from serving.errors import PrepareError
 from serving.prepare.registry.access import is_older
 from serving.prepare.registry.lookup import Model, read_model, refuse_missing_database
@@ -67,10 +66,7 @@ class RegisteredModel:
 
     @functools.cached_property
     def _client(self) -> "MlflowClient":
-        try:
-            return connect(self._settings)
-        except TrainingError as error:
-            raise LifecycleError(str(error)) from None
+        return connect(self._settings)
 
     @property
     def where(self) -> str:
@@ -123,16 +119,11 @@ class RegisteredModel:
             LifecycleError: the registry does not answer, or refuses.
         """
         client = self._client
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
-            with short_requests(self._settings):
+            with short_requests(self._settings), one_line(trouble, self._settings.registry):
                 yield client
         except PrepareError as error:
             raise LifecycleError(f"{trouble}: {error}") from None
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            raise LifecycleError(f"{trouble}: {reason(error, self._settings.registry)}") from None
 
     def read(self) -> Placement:
         """Returns what the alias or the stage holds now.

@@ -10,7 +10,7 @@ import urllib3.exceptions
 import yaml
 
 from scripts.lifecycle import LifecycleError
-from scripts.training.registration import reason
+from scripts.lifecycle.connection import reason
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiException

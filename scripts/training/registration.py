@@ -1,26 +1,23 @@
-"""Everything that talks to the MLflow registry: is a model there, and put this one in."""
+"""Puts a trained model into the registry, or says that one is there."""
 
 import json
-import logging
 import os
 import re
 import sqlite3
 import tempfile
-import warnings
-from collections.abc import Iterator, Set
-from contextlib import closing, contextmanager
+from collections.abc import Set
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from scripts.lifecycle.connection import NO_ALIASES, connect, one_line
 from scripts.lifecycle.moves import Selector, encode, new_move
 from scripts.lifecycle.semantic_versions import Level, SemanticVersion, assign
 from scripts.training import TrainingError
-from serving.errors import PrepareError
 from serving.model.digests import DIGEST_TAG, digest_of
 from serving.model.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
-from serving.prepare.registry.access import bounds, causes, explain_mlflow, is_older, log_in
-from serving.redaction import redact
+from serving.prepare.registry.access import is_older
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,8 +32,6 @@ REFERENCE_FILE = "reference.json"
 MODEL_PACKAGES = ("mlflow-skinny", "numpy", "pandas", "scikit-learn", "skops")
 """What loading the model takes. Left to itself MLflow loads the model in a new process to find out, for
 seconds, and adds what that happens to import."""
-
-NO_ALIASES = "the registry is older than MLflow 2.3, and has no aliases"
 
 SQLITE_PREFIX = "sqlite:///"
 
@@ -62,7 +57,7 @@ def has_version(settings: Settings, name: str) -> bool:
     """True where the registry holds a model of that name with at least one version.
 
     Raises:
-        TrainingError: the registry does not answer.
+        LifecycleError: the registry does not answer.
     """
     return sqlite_has_version(settings.registry, name) or _client_has_version(settings, name)
 
@@ -103,32 +98,6 @@ def check_names(name: str, alias: str | None) -> None:
         raise TrainingError(f"{alias!r} cannot be an alias: letters, digits, _ and - only")
     if re.fullmatch(r"latest|v[0-9]+", alias, re.IGNORECASE):
         raise TrainingError(f"{alias!r} cannot be an alias: MLflow keeps it for versions")
-
-
-def connect(settings: Settings) -> "MlflowClient":
-    """Returns a client of a registry that has answered once, within seconds.
-
-    Raises:
-        TrainingError: it has not answered, or refused; names the URI without what logs in.
-    """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read as mlflow is imported
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    quiet_mlflow()
-    mlflow.set_tracking_uri(settings.tracking_uri)
-    try:
-        with short_requests(settings):
-            client = mlflow.MlflowClient(registry_uri=settings.registry)
-            client.search_registered_models(max_results=1)
-    except PrepareError as error:
-        raise TrainingError(str(error)) from None
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrainingError(
-            f"the registry {redact(settings.registry)} does not answer: {reason(error, settings.registry)}"
-        ) from None
-    return client
 
 
 def check_aliases(client: "MlflowClient", name: str, alias: str) -> None:
@@ -182,13 +151,11 @@ def register(client: "MlflowClient", name: str, trained: Trained, wishes: Wishes
         wishes: what else is to be done.
 
     Raises:
-        TrainingError: the registry does not take the model.
+        LifecycleError: the registry does not take the model.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
-    try:
+    with one_line("the registry did not take the model"):
         if not os.environ.get("MLFLOW_EXPERIMENT_NAME") and not os.environ.get("MLFLOW_EXPERIMENT_ID"):
             mlflow.set_experiment(name)
         with mlflow.start_run(tags=trained.tags) as run:
@@ -203,8 +170,6 @@ def register(client: "MlflowClient", name: str, trained: Trained, wishes: Wishes
         if wishes.is_promoted:
             _promote(client, name, Selector("alias", wishes.alias), production, str(number))
         return Registered(number, said)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrainingError(f"the registry did not take the model: {reason(error)}") from None
 
 
 def _promote(
@@ -303,44 +268,3 @@ def create_version(
         name, logged.uri, run_id=run_id, tags=tags, model_id=logged.model_id
     )
     return int(created.version)
-
-
-@contextmanager
-def short_requests(settings: Settings) -> Iterator[None]:
-    """Logs MLflow's client in, with the token of the moment, and bounds its HTTP requests to seconds meanwhile.
-
-    Raises:
-        RegistryUnreachable: there is no token where it should be.
-    """
-    os.environ.update(log_in(settings))
-    ours = bounds(settings)
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for variable in ours:
-            del os.environ[variable]
-
-
-def quiet_mlflow() -> None:
-    """Keeps MLflow, alembic and their warnings off the terminal; errors still come as exceptions."""
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    for logger in ("mlflow", "alembic"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"mlflow|skops|sklearn")
-
-
-def reason(error: BaseException, uri: str = "") -> str:
-    """Returns why a request failed, in one line: the socket's own words if it was the network.
-
-    Args:
-        error: that was raised.
-        uri: of the registry, if it was asked.
-    """
-    explained = explain_mlflow(error, uri)
-    if explained is not None:
-        return explained
-    for cause in causes(error):
-        if isinstance(cause, OSError) and type(cause).__module__ in ("builtins", "socket"):
-            return cause.strerror or str(cause) or type(cause).__name__
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

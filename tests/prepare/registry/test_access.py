@@ -13,8 +13,8 @@ from mlflow.tracking.request_auth.abstract_request_auth_provider import RequestA
 from mlflow.tracking.request_auth.registry import _request_auth_provider_registry
 
 from scripts import train
-from scripts.training import TrainingError
-from scripts.training.registration import connect
+from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.connection import connect
 from serving.errors import RegistryUnreachable
 from serving.model.digests import DIGEST_TAG, digest_of
 from serving.prepare.registry.access import log_in
@@ -168,7 +168,7 @@ def refusals(uri: str, **more: object) -> list[str]:
     there = settings(uri, **more)
     said = []
     for ask in (look_up, resolve, connect):
-        with pytest.raises((RegistryUnreachable, TrainingError)) as error:
+        with pytest.raises((RegistryUnreachable, LifecycleError)) as error:
             ask(there)
         said.append(str(error.value))
     assert not any("\n" in line or "<" in line for line in said)

@@ -28,13 +28,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from preprocessing import preprocess
+from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.connection import connect
 from scripts.train import main
 from scripts.training import TrainingError
 from scripts.training.churn_sample import make_churn_sample
 from scripts.training.columns import column_kinds, ignored_columns, make_signature
 from scripts.training.pipeline import build_pipeline, choose_task, output_column, target_for_task
 from scripts.training.reference import example_rows, reference_instances
-from scripts.training.registration import Wishes, check_names, connect, register
+from scripts.training.registration import Wishes, check_names, register
 from scripts.training.table import read_csv, split_target, to_numpy_dtypes
 from scripts.validate import main as validate
 from serving.settings import Settings, load_settings
@@ -533,7 +535,7 @@ def test_registry_that_accepts_and_never_answers_is_given_up_within_seconds(own_
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         start = time.monotonic()
-        with pytest.raises(TrainingError, match=f"^the registry {uri} does not answer: timed out$"):
+        with pytest.raises(LifecycleError, match=f"^the registry {uri} does not answer: timed out$"):
             connect(Settings(MLFLOW_TRACKING_URI=uri, registry_timeout_seconds=1))
         assert time.monotonic() - start < 10
 
