@@ -151,6 +151,8 @@ def bentofile(prepared: Prepared | None) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
     if prepared is not None:
         content["models"] = [prepared.tag]
+        # They ask a registry.
+        content["include"] = [one for one in content["include"] if not one.startswith("/scripts/")]
         if prepared.manifest.runtime == "compiled":
             content["python"]["requirements_txt"] = SEALED_REQUIREMENTS
     return content

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 
 from tests.container.strangers import Strangers
+from tests.kubernetes.building import build, of_kind
 from tests.support.environment import ROOT, clean_environment, free_port, tracking, wait_until
 from tests.support.promotions import NAME, ROWS, Clients, Registry, tracking_server
 
@@ -231,8 +232,8 @@ def test_a_live_image_follows_a_promotion_and_ends_without_a_lost_request(
         wait_until(container.is_ready, 180, "it is ready")
         print(f"live: ready {time.monotonic() - began:.1f} s after docker run (pull, gate, compile)")
         with Clients(container, registry, ("1", "2"), n=2) as clients:  # type: ignore[arg-type]  # as far as they look
-            registry.promote("2")
-            wait_until(lambda: container.versions_answering() == {"2"}, 180, "version 2 answers")
+            promote_from_the_image(container, settings["MLFLOW_TRACKING_URI"], volume)
+            assert container.versions_answering() == {"2"}
         assert clients.wrong == []
         assert set(clients.answered) == {"1", "2"}
         lost, answered = stop_under_load(container)
@@ -241,6 +242,38 @@ def test_a_live_image_follows_a_promotion_and_ends_without_a_lost_request(
         for line in container.log.splitlines():
             json.loads(line)
         assert "Landlock" not in container.log, "workers may read every file"
+
+
+def promote_from_the_image(container: Container, registry: str, *options: str) -> None:
+    """As the Job of k8s/components/scripts does it, in its memory."""
+    (cronjob,) = of_kind(build("production", "scripts"), "CronJob")
+    (job,) = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    memory = job["resources"]["limits"]["memory"].removesuffix("i")
+    script = job["args"][0].replace("history", "promote")
+    variables = {
+        "HOME": "/tmp",
+        "MLFLOW_TRACKING_URI": registry,
+        "SERVING_MODEL_NAME": NAME,
+    }  # in the container
+    said = docker(
+        *(
+            "run",
+            "--rm",
+            "--network",
+            "host",
+            *HARDENED,
+            *options,
+            "--memory",
+            memory,
+            "--memory-swap",
+            memory,
+        ),
+        *(f"--env={name}={value}" for name, value in variables.items()),
+        *("--workdir", job["workingDir"], "--entrypoint", *job["command"], LIVE, script),
+        *("2", "--url", container.url, "--why", "a trial"),
+    )
+    assert f"{NAME}@production went from version 1 to 2" in said
+    assert f"{container.url} answers with version 2" in said
 
 
 def test_a_container_of_1_gib_outlives_whatever_it_is_sent(

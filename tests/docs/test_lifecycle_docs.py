@@ -24,10 +24,13 @@ IN_PROCESS = {"train", "promote", "history", "rollback", "shadow"}
 
 
 def commands() -> list[str]:
-    """The lines that are to be pasted."""
+    """The lines that are to be pasted; tests/scripts/deploying has what runs in a cluster."""
     blocks = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
     return [
-        line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")
+        line.removeprefix("$ ")
+        for block in blocks
+        for line in block.splitlines()
+        if line.startswith("$ .venv/bin/python ")
     ]
 
 

@@ -93,6 +93,9 @@ def pods_of(document: Document) -> list[tuple[dict[str, str], Document]]:
     match document["kind"]:
         case "Deployment":
             return [(spec["template"]["metadata"]["labels"], spec["template"]["spec"])]
+        case "CronJob":
+            template = spec["jobTemplate"]["spec"]["template"]
+            return [(template["metadata"]["labels"], template["spec"])]
         case "SeldonDeployment":
             parts = [part for predictor in spec["predictors"] for part in predictor["componentSpecs"]]
             return [(part["metadata"]["labels"], part["spec"]) for part in parts]
@@ -104,6 +107,11 @@ def pods_of(document: Document) -> list[tuple[dict[str, str], Document]]:
 def all_pods(documents: tuple[Document, ...]) -> list[tuple[dict[str, str], Document]]:
     """Returns labels and spec of all pods."""
     return [pod for document in documents for pod in pods_of(document)]
+
+
+def server_pods(documents: tuple[Document, ...]) -> list[tuple[dict[str, str], Document]]:
+    """Returns labels and spec of the pods that serve."""
+    return [pod for one in documents if one["kind"] != "CronJob" for pod in pods_of(one)]
 
 
 def named(document: Document) -> str:

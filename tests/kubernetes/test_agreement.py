@@ -15,7 +15,7 @@ from serving.http import gateway
 from serving.monitoring import metrics
 from serving.settings import Settings, load_settings, unknown_variables
 from tests.docs.test_docs import all_subclasses
-from tests.kubernetes.building import BUILDS, OVERLAYS, all_pods, build, of_kind
+from tests.kubernetes.building import BUILDS, OVERLAYS, build, of_kind, server_pods
 from tests.kubernetes.queries import ADAPTER, all_queries, keda_queries, labels_in, metrics_in, rules
 from tests.support.environment import ROOT
 
@@ -28,7 +28,7 @@ OTHERS = {"BENTOML_HOME", "MLFLOW_TRACKING_URI"}
 
 
 def containers(documents):
-    return [container for _, pod in all_pods(documents) for container in pod["containers"]]
+    return [container for _, pod in server_pods(documents) for container in pod["containers"]]
 
 
 def environment_of(container, documents):
@@ -254,7 +254,7 @@ def test_callers_of_labelled_namespaces_are_let_in():
 def test_what_is_kept_fits_on_the_volume_beside_what_is_prepared(overlay, components):
     documents = build(overlay, components)
     claims = of_kind(documents, "PersistentVolumeClaim")
-    for _, pod in all_pods(documents):
+    for _, pod in server_pods(documents):
         kept = float(environment_of(pod["containers"][0], documents)["SERVING_KEEP_MB"])
         sizes = [volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if "emptyDir" in volume]
         (models,) = (volume for volume in pod["volumes"] if volume["name"] == "models")
@@ -309,7 +309,7 @@ def test_pods_that_start_side_by_side_have_time(overlay, components):
 
 @EVERY_BUILD
 def test_the_pause_before_the_end_leaves_time_for_the_end(overlay, components):
-    for _, pod in all_pods(build(overlay, components)):
+    for _, pod in server_pods(build(overlay, components)):
         (container,) = pod["containers"]
         stop = container["lifecycle"]["preStop"]
         pause = (

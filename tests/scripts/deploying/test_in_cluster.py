@@ -1,0 +1,247 @@
+"""`scripts/in_cluster.sh`: a real kubectl, and a double of the API that runs the Job's command on this machine."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.kubernetes.building import build, of_kind
+from tests.kubernetes.validating import VERSIONS, problems
+from tests.scripts.rollout.kube_api import write_kubeconfig
+from tests.support.doubles import Double, Quiet
+from tests.support.environment import ROOT, clean_environment, wait_until
+from tests.support.fake_service import FakeService
+from tests.support.promotions import NAME, Registry
+
+SOURCES = "/home/bentoml/bento/src"
+"""Of a Bento, in the image."""
+
+RESOURCES = {
+    "/api/v1": [("pods", "Pod"), ("pods/log", "Pod")],
+    "/apis/batch/v1": [("cronjobs", "CronJob"), ("jobs", "Job")],
+}
+
+
+class Cluster(Double):
+    """Has the component's CronJob, and runs Jobs."""
+
+    def __init__(self, registry: str) -> None:
+        super().__init__(_Handler)
+        (self.cronjob,) = of_kind(build("production", "scripts"), "CronJob")
+        self.job: dict[str, Any] | None = None
+        self.process: subprocess.Popen[str] | None = None
+        self.is_pulling = False
+        self._registry = registry
+
+    def start(self, job: dict[str, Any]) -> dict[str, Any]:
+        assert problems(job, VERSIONS[-1]) == []
+        job["metadata"]["name"] = f"{job['metadata']['generateName']}x7k2p"
+        self.job = job
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert container["command"] == ["python"]
+        script, *options = container["args"]
+        variables = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+        if not self.is_pulling:
+            self.process = subprocess.Popen(
+                [sys.executable, script.replace(SOURCES, str(ROOT)), *options],
+                cwd=Path(os.environ["PYTEST_TMP"]),
+                env=clean_environment()
+                | variables
+                | {"MLFLOW_TRACKING_URI": self._registry, "SERVING_MODEL_NAME": NAME},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        return job
+
+    def pods(self) -> list[dict[str, Any]]:
+        if self.job is None:
+            return []
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "the-pod", "namespace": "model-server"},
+        }
+        if self.is_pulling:
+            waiting = {"reason": "ImagePullBackOff", "message": "not found"}
+            return [
+                pod | {"status": {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}}
+            ]
+        assert self.process is not None
+        code = self.process.poll()
+        state = {"running": {}} if code is None else {"terminated": {"exitCode": code}}
+        phase = "Running" if code is None else "Succeeded" if code == 0 else "Failed"
+        return [
+            pod
+            | {"spec": {"containers": [{"name": "scripts"}]}}
+            | {"status": {"phase": phase, "containerStatuses": [{"name": "scripts", "state": state}]}}
+        ]
+
+
+class _Handler(Quiet):
+    server: Cluster
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        path = parts.path
+        if path == "/api":
+            self._say({"kind": "APIVersions", "versions": ["v1"]})
+        elif path == "/apis":
+            version = {"groupVersion": "batch/v1", "version": "v1"}
+            group = {"name": "batch", "versions": [version], "preferredVersion": version}
+            self._say({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]})
+        elif path in RESOURCES:
+            resources = [
+                {
+                    "name": name,
+                    "singularName": kind.lower(),
+                    "namespaced": True,
+                    "kind": kind,
+                    "verbs": ["get"],
+                }
+                for name, kind in RESOURCES[path]
+            ]
+            self._say(
+                {"kind": "APIResourceList", "groupVersion": path.split("/", 2)[2], "resources": resources}
+            )
+        elif path == "/apis/batch/v1/namespaces/model-server/cronjobs/model-server-scripts":
+            self._say(self.server.cronjob)
+        elif path == "/api/v1/namespaces/model-server/pods":
+            assert self.server.job is not None
+            name = self.server.job["metadata"]["name"]
+            assert parse_qs(parts.query)["labelSelector"] == [f"batch.kubernetes.io/job-name={name}"]
+            self._say({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self.server.pods()})
+        elif path.endswith("/pods/the-pod"):
+            self._say(self.server.pods()[0])
+        elif path.endswith("/pods/the-pod/log"):
+            assert self.server.process is not None
+            self.close_connection = True
+            self.send_response(200)
+            self.end_headers()
+            for line in self.server.process.stdout or ():
+                self.wfile.write(line.encode())
+                self.wfile.flush()
+        else:
+            self._refuse(f"{path.rpartition('/')[2]} not found")
+
+    def do_POST(self) -> None:
+        self._say(self.server.start(json.loads(self.rfile.read(int(self.headers["Content-Length"])))), 201)
+
+    def do_DELETE(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.process is not None:
+            self.server.process.terminate()
+        self._say({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+
+    def _say(self, document: dict[str, Any], status: int = 200) -> None:
+        self.answer(json.dumps(document).encode(), status)
+
+    def _refuse(self, message: str) -> None:
+        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound"}
+        self._say(status | {"message": message, "code": 404}, 404)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "registry", 1.0, 0.1, 0.01)
+
+
+@pytest.fixture
+def cluster(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    monkeypatch.setenv("PYTEST_TMP", str(tmp_path))
+    with Cluster(registry.uri).running() as running:
+        write_kubeconfig(tmp_path / "kubeconfig", running.url)
+        yield running
+        if running.process is not None:
+            running.process.kill()
+            running.process.communicate()
+
+
+def command(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        ["scripts/in_cluster.sh", *arguments],
+        cwd=ROOT,
+        env=clean_environment()
+        | {"KUBECONFIG": str(tmp_path / "kubeconfig"), "HOME": str(tmp_path), "GITHUB_ACTOR": "anna"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_promotion_runs_in_the_cluster(cluster: Cluster, registry: Registry, tmp_path: Path):
+    with FakeService(lambda: registry.aliases).running() as service:
+        options = ["promote.py", "2", "--url", service.url, "--why", "trained on June; it's better"]
+        out, err = (running := command(tmp_path, "model-server", *options)).communicate(timeout=120)
+    assert running.returncode == 0, err
+    assert "went from version 1 to 2" in out
+    assert err == "in_cluster.sh: job promote-x7k2p in the namespace model-server\n"
+    assert registry.aliases["production"] == "2"
+    (record,) = (tmp_path / "audit.jsonl").read_text().splitlines()
+    assert json.loads(record)["why"] == "trained on June; it's better"
+    assert json.loads(record)["who"].startswith("anna@")
+
+
+def test_its_exit_code_is_the_scripts_own(cluster: Cluster, tmp_path: Path):
+    out, _ = (running := command(tmp_path, "model-server", "promote.py", "9")).communicate(timeout=120)
+    assert (running.returncode, out) == (
+        2,
+        f"promote.py: model '{NAME}' has no version 9 (there are: 1, 2, 3)\n",
+    )
+
+
+def test_a_signal_puts_everything_back(cluster: Cluster, registry: Registry, tmp_path: Path):
+    """Services that go on answering with version 1 keep the promotion waiting."""
+    with FakeService(lambda: {"production": "1"}).running() as service:
+        running = command(tmp_path, "model-server", "promote.py", "2", "--url", service.url)
+        wait_until(lambda: registry.aliases["production"] == "2", 60, "the alias has moved")
+        running.send_signal(signal.SIGTERM)
+        out, err = running.communicate(timeout=120)
+    assert (running.returncode, registry.aliases["production"]) == (143, "1"), err
+    assert f"{NAME}@production was put back to version 1" in out
+
+
+def test_mistakes_are_told_in_one_line(cluster: Cluster, tmp_path: Path):
+    def told(*arguments: str) -> str:
+        _, err = (running := command(tmp_path, *arguments)).communicate(timeout=60)
+        assert running.returncode == 2
+        return err
+
+    assert told() == "in_cluster.sh: expected a namespace and a script, such as: model-server history.py\n"
+    assert "unknown script train.py: expected promote.py" in told("model-server", "train.py")
+    assert re.search(
+        r"NotFound.*\nin_cluster.sh: no template for Jobs in the namespace elsewhere; add k8s/components/scripts",
+        told("elsewhere", "history.py"),
+    )
+
+
+def test_a_job_that_does_not_start_says_why(cluster: Cluster, tmp_path: Path):
+    cluster.is_pulling = True
+    running = command(tmp_path, "model-server", "history.py")
+    wait_until(lambda: cluster.job is not None, 60, "the Job is there")
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 2
+    assert "the pod of history-x7k2p does not start: ImagePullBackOff: not found" in err
+
+
+def test_the_job_has_the_servers_image_and_settings_and_none_of_their_requests():
+    documents = build("production", "scripts")
+    (cronjob,) = of_kind(documents, "CronJob")
+    (deployment,) = of_kind(documents, "Deployment")
+    job, servers = cronjob["spec"]["jobTemplate"]["spec"]["template"], deployment["spec"]["template"]
+    ours, theirs = job["spec"]["containers"][0], servers["spec"]["containers"][0]
+    assert ours["image"] == theirs["image"]
+    assert ours["envFrom"] == theirs["envFrom"]
+    assert job["spec"]["serviceAccountName"] == servers["spec"]["serviceAccountName"]
+    for service in of_kind(documents, "Service"):
+        assert not service["spec"]["selector"].items() <= job["metadata"]["labels"].items()
+    assert cronjob["spec"]["suspend"] is True
