@@ -70,7 +70,7 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
         parser.add_argument(
             f"--{side}-metrics",
             metavar="MATCHERS",
-            help=f"labels of the {side} pods' time series, where they are not as the README's manifests give them",
+            help=f"labels of the {side} pods' time series, if they differ from those in k8s/",
         )
     parser.add_argument(
         "--steps",

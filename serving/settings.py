@@ -24,233 +24,210 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
+    # Registry
     tracking_uri: str = Field(
         "sqlite:///mlflow.db",
         validation_alias="MLFLOW_TRACKING_URI",
-        description="The MLflow registry; `MLFLOW_TRACKING_USERNAME`, `_PASSWORD` and `_TOKEN` log in.",
+        description="MLflow tracking server. Log in with `MLFLOW_TRACKING_USERNAME` and `_PASSWORD`, or `_TOKEN`.",
     )
     registry_uri: str | None = Field(
         None,
         validation_alias="MLFLOW_REGISTRY_URI",
-        description="The registry of models, if it is not at `MLFLOW_TRACKING_URI`.",
+        description="Model registry, if it is separate from the tracking server.",
     )
     registry_token_file: Path | None = Field(
         None,
-        description="A file with the token that logs in to the registry, read anew for each question: for tokens that "
-        "expire. It overrides `MLFLOW_TRACKING_TOKEN`.",
+        description="File with the registry token, read before each request: for tokens that expire. Overrides "
+        "`MLFLOW_TRACKING_TOKEN`.",
     )
-    model_name: str = Field("churn", min_length=1, description="The registered model.")
+    registry_timeout_seconds: int = Field(
+        5, ge=1, le=600, description="Timeout of a request to the tracking server."
+    )
+    sync_seconds: float = Field(
+        10, gt=0, le=86_400, description="Registry polling interval. `POST /v1/sync` polls at once."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Secret of MLflow's webhook. Required for `POST /v1/sync`."
+    )
+    # Which version
+    model_name: str = Field("churn", min_length=1, description="Name of the registered model.")
     model_alias: str = Field(
         "production",
         min_length=1,
-        description="The alias that is served; where it is not set, the legacy stage of the same name.",
+        description="Alias to serve. If no version has it, the legacy stage of the same name is served.",
     )
     model_stage: str | None = Field(
-        None, description="A legacy stage (`Production`) to serve instead of the alias."
+        None, description="Legacy stage (`Production`) to serve instead of the alias."
     )
-    model_version: int | None = Field(
-        None, ge=1, description="Pins one version; alias and stage are not asked."
-    )
+    model_version: int | None = Field(None, ge=1, description="Pins a version. Alias and stage are ignored.")
     challenger_alias: str | None = Field(
-        None, min_length=1, description="The alias of a second version, which answers a part of the requests."
+        None, min_length=1, description="Alias of a second version that answers a share of the requests."
     )
     challenger_percent: float = Field(
         0,
         ge=0,
         le=100,
-        description="Percent of the requests that the challenger answers; the tag `serving.challenger_percent` of the "
-        "registered model goes before it.",
+        description="Share of requests that the challenger answers. The registered model's tag "
+        "`serving.challenger_percent` overrides it.",
     )
     shadow_alias: str | None = Field(
         None,
         min_length=1,
-        description="The alias of a version that is asked what was asked of the champion, after the answer is out.",
+        description="Alias of a version that gets a copy of the champion's requests after the answer is sent.",
     )
     shadow_percent: float = Field(
         100,
         ge=0,
         le=100,
-        description="Percent of the requests that the shadow is asked; the tag `serving.shadow_percent` goes before it.",
+        description="Share of requests copied to the shadow. The tag `serving.shadow_percent` overrides it.",
     )
     allow_version_choice: bool = Field(
-        False, description="Whether a request may choose one of the loaded versions: `X-Model-Version`."
+        False, description="Let requests choose a loaded version with `X-Model-Version`."
     )
-    sync_seconds: float = Field(
-        10,
-        gt=0,
-        le=86_400,
-        description="Seconds between two questions to the registry; `POST /v1/sync` asks at once.",
-    )
-    registry_timeout_seconds: int = Field(
-        5, ge=1, le=600, description="Seconds that one request to the tracking server may take."
-    )
+    # Preparing a version
     prepare_timeout_seconds: float = Field(
-        900, gt=0, le=86_400, description="Seconds that pulling, checking and preparing one version may take."
-    )
-    publish_examples: bool = Field(
-        True,
-        description="Whether everybody who reads `/docs.json` or the log of the start sees the model's logged example rows; "
-        "else they see one that is made up from the signature.",
-    )
-    log_format: Literal["text", "json"] = Field(
-        "text",
-        description="`text` on standard error for people, or `json` on standard output for collectors.",
-    )
-    log_traces: bool = Field(
-        False,
-        description="Whether the log has whole traces of what requests made a model raise. Their texts may hold callers' "
-        "values: to find a mistake, not for production.",
-    )
-    drain_seconds: float = Field(
-        5,
-        ge=0,
-        le=3600,
-        description="Seconds after SIGTERM in which requests are still answered while `/readyz` says 503: what load "
-        "balancers need to notice.",
-    )
-    shutdown_seconds: float = Field(
-        30,
-        gt=0,
-        le=3600,
-        description="Seconds that requests in flight may take after that; then they are cut off.",
-    )
-    request_timeout_seconds: float = Field(
-        60,
-        ge=0.1,
-        le=86_400,
-        description="Seconds that a request may take; then it is 504, or 503 if its call has not begun. "
-        "`X-Request-Timeout` makes it less for one request. A worker whose model works at one call for 10 seconds longer "
-        "is replaced.",
-    )
-    webhook_secret: SecretStr | None = Field(
-        None,
-        description="The secret of MLflow's webhook, which may then call `POST /v1/sync` to have the registry "
-        "asked at once.",
+        900, gt=0, le=86_400, description="Time limit for pulling, checking and compiling a version."
     )
     prepare_memory_mb: float | None = Field(
         None,
         gt=0,
-        description="Megabytes (10^6 bytes) that preparing may take; where it is not set, nine tenths of what is left "
-        "in the container, or on the machine.",
+        description="Memory limit for preparing a version. Default: 90 % of the memory that is free in the container "
+        "or on the machine.",
     )
     max_model_mb: float = Field(
-        5000,
-        gt=0,
-        description="Megabytes (10^6 bytes) that the files of a version may take in the artifact store.",
+        5000, gt=0, description="Size limit of a version's files in the artifact store."
     )
     keep_versions: int = Field(
-        5,
-        ge=2,
-        description="Prepared versions of a model that stay on disk; those used longest ago go first.",
+        5, ge=2, description="Prepared versions to keep on disk. The least recently used are deleted first."
     )
     keep_mb: float = Field(
         5000,
         gt=0,
-        description="Megabytes (10^6 bytes) that they may take; the version that answers and the one before it "
-        "stay in any case.",
+        description="Disk space for prepared versions. The current version and the previous one are always kept.",
     )
-    preprocessing_mismatch: Literal["refuse", "warn"] = Field(
-        "refuse",
-        description="What to do with a model that was trained with another `preprocessing.py`.",
-    )
+    # What may be promoted
     allow_pickle: bool = Field(
         False,
-        description="Whether models may be loaded whose loading runs code that their writer chose: pickles of other "
-        "types than are trusted, pyfunc models of their own code.",
+        description="Load models that can run arbitrary code: pickles with untrusted types, and pyfunc models with code "
+        "of their own.",
     )
     trusted_types: str = Field(
         "",
-        description="Types and functions of your own that a model may be made of, `module.Class` with commas between.",
+        description="Your own types and functions that a model may contain, as `module.Class`, separated by commas.",
     )
     readable_paths: str = Field(
         "",
-        description="Absolute paths, with commas between, of what code of your own (`preprocessing.py`, trusted types) "
-        "reads while it answers; of a file that is replaced now and then, its folder. On Linux workers may read "
-        "these, the prepared models, Python's libraries and little else, unless `SERVING_ALLOW_PICKLE` is set.",
+        description="Absolute paths that your own code (`preprocessing.py`, trusted types) reads while it answers, "
+        "separated by commas. Name the folder if a file is replaced now and then. On Linux, workers can read only these, "
+        "the prepared models and Python's libraries, unless `SERVING_ALLOW_PICKLE` is set.",
     )
-    answer_rows: Literal["same", "any"] = Field(
-        "same",
-        description="How many results a model may answer: one for each row of the request, or `any` number, as "
-        "forecasts do.",
+    preprocessing_mismatch: Literal["refuse", "warn"] = Field(
+        "refuse", description="What to do with a model trained with a different `preprocessing.py`."
     )
     library_versions: Literal["strict", "minor", "off"] = Field(
         "minor",
-        description="How near the libraries that are installed must be to those that a model was logged with: the "
-        "same version, the same but for its last part, or any.",
+        description="How closely installed libraries must match those of the training: `strict` the same version, "
+        "`minor` the same up to the patch number, `off` any.",
     )
     max_slowdown: float = Field(
-        10,
-        gt=0,
-        description="A version that takes so many times as long for a row as the one that answers stays out.",
+        10, gt=0, description="Reject versions more than this many times slower per row than the current one."
     )
-    workers: int = Field(1, ge=1, le=256, description="Worker processes; each holds the model.")
-    runtime: Literal["auto", "native"] = Field(
-        "auto",
-        description="`native` serves a model in the library that trained it, even where it is compiled.",
+    answer_rows: Literal["same", "any"] = Field(
+        "same",
+        description="Results per request: `same` requires one for each row, `any` allows any number, as forecasts need.",
     )
-    batching: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description="Whether requests that wait share a call of the model: `auto` where that pays and a row's "
-        "answer does not depend on other rows, `on` always, `off` never.",
-    )
-    max_batch_rows: int = Field(
-        1024,
-        ge=1,
-        le=1_000_000,
-        description="Rows of one shared call; a compiled model's larger requests leave the event loop, too.",
-    )
-    max_queued_requests: int = Field(
-        1000,
-        ge=1,
-        le=1_000_000,
-        description="Requests of a worker that may wait for the model's thread; one more is 503. Small requests to "
-        "compiled models are answered without one.",
-    )
-    metrics: bool = Field(
-        True, description="Whether requests are counted; without, their metrics stay 0 in `/metrics`."
-    )
-    threads: int | None = Field(
-        None,
-        ge=1,
-        le=256,
-        description="Threads of a worker that may work at one large call of a compiled model; "
-        "where it is not set, the processors that there are, shared among the workers.",
-    )
-    max_body_mb: float = Field(
-        100, gt=0, le=2000, description="Megabytes (10^6 bytes) that a request body may have; larger is 413."
-    )
-    request_memory_mb: float | None = Field(
-        None,
-        ge=1,
-        description="Megabytes (10^6 bytes) that a request may take in a worker's memory once it is read, else it is 413; "
-        "and all that are being answered together, else a large one is 503. Where it is not set, a fifth of the "
-        "memory of the container, or of the machine, shared among the workers; 1000 at most.",
-    )
-    max_rows: int = Field(100_000, ge=1, description="Rows that one request may have; more is 413.")
-    max_connections: int = Field(
-        1000,
-        ge=1,
-        le=1_000_000,
-        description="Open connections of a worker; for one more the one that is idle longest is closed, or it is 503.",
+    # Requests
+    request_timeout_seconds: float = Field(
+        60,
+        ge=0.1,
+        le=86_400,
+        description="Time limit of a request: 504 after it, or 503 if the model was not called yet. `X-Request-Timeout` "
+        "shortens it for one request. A worker whose call overruns by 10 seconds is replaced.",
     )
     header_seconds: float = Field(
-        10,
-        gt=0,
-        le=3600,
-        description="Seconds that the headers of a request may take to arrive; then it is 408.",
+        10, gt=0, le=3600, description="Time limit for receiving the headers of a request; 408 after it."
     )
     body_seconds: float = Field(
         60,
         gt=0,
         le=86_400,
-        description="Seconds that the body of a request may take to arrive; then it is 408. An answer may take as "
-        "long to be fetched.",
+        description="Time limit for receiving a body (408 after it), and for sending an answer.",
+    )
+    max_body_mb: float = Field(100, gt=0, le=2000, description="Size limit of a request body; 413 above it.")
+    max_rows: int = Field(100_000, ge=1, description="Row limit of a request; 413 above it.")
+    request_memory_mb: float | None = Field(
+        None,
+        ge=1,
+        description="Memory limit of a decoded request in a worker (413 above it), and of all requests together (503 for "
+        "large ones). Default: a fifth of the container's or machine's memory, shared among the workers, at most 1000.",
+    )
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Open connections per worker. One more closes the longest idle connection; if none is idle, it gets "
+        "503.",
     )
     cors_origins: str = Field(
         "",
-        description="Origins whose web pages may call the service, such as `https://app.example`, with commas between; "
-        "`*` is any.",
+        description="Origins whose web pages may call the service, such as `https://app.example`, separated by commas; "
+        "`*` allows any.",
     )
+    publish_examples: bool = Field(
+        True,
+        description="Show the model's logged example rows in `/docs.json` and in the start log. If off, an example is "
+        "generated from the signature.",
+    )
+    # Workers and batching
+    workers: int = Field(1, ge=1, le=256, description="Worker processes. Each holds the model.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Threads per worker for a large call of a compiled model. Default: the available processors, shared "
+        "among the workers.",
+    )
+    runtime: Literal["auto", "native"] = Field(
+        "auto", description="`auto` compiles models, `native` serves them with the library that trained them."
+    )
+    batching: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether waiting requests share a call: `auto` if it is faster and rows are independent, `on` always, "
+        "`off` never.",
+    )
+    max_batch_rows: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Row limit of a shared call. Larger requests to compiled models run outside the event loop.",
+    )
+    max_queued_requests: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Requests per worker that may wait for the model's thread; 503 above it. Small requests to compiled "
+        "models bypass the queue.",
+    )
+    # Stopping
+    drain_seconds: float = Field(
+        5,
+        ge=0,
+        le=3600,
+        description="After SIGTERM, time to keep answering while `/readyz` is 503, until load balancers have noticed.",
+    )
+    shutdown_seconds: float = Field(
+        30, gt=0, le=3600, description="After draining, time for requests in flight to finish."
+    )
+    # Logs and metrics
+    log_format: Literal["text", "json"] = Field(
+        "text", description="`text` to standard error for people, `json` to standard output for collectors."
+    )
+    log_traces: bool = Field(
+        False,
+        description="Log full tracebacks of models that fail. They may contain callers' values: for debugging, not for "
+        "production.",
+    )
+    metrics: bool = Field(True, description="Count requests. If off, their metrics stay 0 in `/metrics`.")
 
     @field_validator("readable_paths")
     @classmethod

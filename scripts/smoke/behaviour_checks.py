@@ -18,7 +18,7 @@ WRONG = (
     ("no rows", b'{"instances": "%b"}' % PRIVATE.encode(), JSON, 422, "invalid_input"),
     ("another media type", PRIVATE.encode(), "text/x-smoke-test", 415, "unsupported_media_type"),
 )
-"""What is wrong with a request, the request, and what the README promises for it."""
+"""What is wrong with a request, the request, and what docs/api.md promises for it."""
 
 N_TIMED = 20
 """Requests whose median is held against --max-latency-ms."""

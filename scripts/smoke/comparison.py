@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 TOLERANCE = 1e-6
-"""Of a number, and at least of 1: what a compiled model may differ by from the original. Source: the README."""
+"""Of a number, and at least of 1: what a compiled model may differ by from the original. Source: docs/performance.md."""
 
 
 def flatten(value: Any) -> list[Any]:

@@ -44,7 +44,7 @@ class ClientError(Exception):
         self.status = status
         """Of HTTP; None where nothing was answered."""
         self.code = code
-        """The service's word for it, as in its README; None where somebody else answered."""
+        """The service's error code, as in its API documentation; None if something else answered."""
         self.request_id = request_id
         """What the service's log calls the request."""
         self.details = tuple(details)

@@ -1,4 +1,4 @@
-"""The client and a real service over sockets: the Telco file, small limits, threads, and what README.md shows."""
+"""The client and a real service over sockets: the Telco file, small limits, threads, and what the pages show."""
 
 import asyncio
 import json
@@ -83,12 +83,13 @@ def test_threads_and_tasks_share_a_client(service: Service, holes: pd.DataFrame,
 
 
 def blocks() -> list[str]:
-    """What README.md shows in Python about clients."""
-    shown = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """What the pages show in Python about clients."""
+    pages = (ROOT / "README.md").read_text() + (ROOT / "docs" / "api.md").read_text()
+    shown = re.findall(r"```python\n(.*?)```", pages, re.DOTALL)
     return [block for block in shown if "localhost:3000" in block]
 
 
-def test_what_the_readme_shows_runs(
+def test_what_the_pages_show_runs(
     service: Service,
     holes: pd.DataFrame,
     expected: Any,
@@ -100,10 +101,14 @@ def test_what_the_readme_shows_runs(
     rows = holes.head(n_rows)
     rows.assign(Churn="No").to_csv(tmp_path / "customers.csv", index=False)
     monkeypatch.chdir(tmp_path)
-    ours, bentomls = blocks()
+    short, ours, bentomls = blocks()
     assert "serving.client" in ours
     assert "bentoml" in bentomls
     names: dict[str, Any] = {}
+    exec(short.replace("http://localhost:3000", service.url), names)
+    np.testing.assert_allclose(
+        names["answer"]["probability_Yes"], expected[1][:n_rows, 1], rtol=0, atol=TOLERANCE
+    )
     exec(ours.replace("http://localhost:3000", service.url), names)
     np.testing.assert_allclose(
         names["answer"]["probability_Yes"], expected[1][:n_rows, 1], rtol=0, atol=TOLERANCE

@@ -177,7 +177,7 @@ def test_the_log_is_json_and_holds_no_query(nginx: Balancer) -> None:
 def test_the_smoke_test_passes_through_it(nginx: Balancer, capsys: pytest.CaptureFixture[str]) -> None:
     assert smoke_test.main([nginx.url, "--v1-only"]) == 0, capsys.readouterr()
     line = "$ .venv/bin/python scripts/smoke_test.py http://127.0.0.1:3000 --v1-only"
-    assert line in (ROOT / "README.md").read_text()
+    assert line in (ROOT / "docs" / "compose.md").read_text()
 
 
 def test_bentomls_page_is_there(nginx: Balancer) -> None:

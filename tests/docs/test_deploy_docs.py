@@ -12,7 +12,8 @@ from tests.support.scripts import help_of
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 
-COMMANDS = [line.removeprefix("$ ") for line in re.findall(r"^\$ .*$", PAGE, re.MULTILINE)]
+COMMANDS = [line.replace("\\\n", "") for line in re.findall(r"^\$ ((?:.*\\\n)*.*)$", PAGE, re.MULTILINE)]
+"""Without the ends of lines that go on."""
 IN_TEXT = re.findall(r"`([^`\n]+)`", PAGE.replace("\n", " ").replace("```", ""))
 
 TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))

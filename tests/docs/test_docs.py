@@ -1,6 +1,7 @@
-"""The README has every setting, endpoint, error code and metric; what it shows is what the code does."""
+"""The pages have every setting, endpoint, error code and metric, as the code has them."""
 
 import re
+from pathlib import Path
 
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
@@ -13,37 +14,47 @@ from serving.settings import Settings, environment_name, unknown_variables
 from tests.support.environment import ROOT
 
 README = (ROOT / "README.md").read_text()
+API, METRICS, SETTINGS = (
+    (ROOT / "docs" / f"{name}.md").read_text() for name in ("api", "metrics", "settings")
+)
+
+UNITS = {"_seconds": " s", "_mb": " MB", "_percent": " %"}
 
 
 def setting_row(field: str) -> str:
-    """The line of the settings table for a field, as it must stand in the README."""
+    """The line of the settings table for a field."""
     info = Settings.model_fields[field]
-    default = "–" if info.default is None else f"`{info.default}`"
+    unit = next((unit for end, unit in UNITS.items() if field.endswith(end)), "")
+    value = str(info.default).lower() if isinstance(info.default, bool) else info.default
+    default = "–" if value in (None, "") else f"`{value}`{unit}"
     return f"| `{environment_name(field)}` | {default} | {info.description} |"
 
 
 @pytest.mark.parametrize("field", Settings.model_fields)
-def test_every_setting_is_in_the_readme_as_the_code_has_it(field: str) -> None:
-    assert setting_row(field) in README.splitlines()
+def test_every_setting_is_documented_as_the_code_has_it(field: str) -> None:
+    assert setting_row(field) in SETTINGS.splitlines()
 
 
-def test_readme_has_no_setting_that_the_code_does_not_have() -> None:
-    named = dict.fromkeys(re.findall(r"`(SERVING_\w+)", README), "")
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.stem
+)
+def test_no_page_has_a_setting_that_the_code_does_not_have(page: Path) -> None:
+    named = dict.fromkeys(re.findall(r"\b(SERVING_[A-Z_]+[A-Z])\b", page.read_text()), "")
     assert unknown_variables(named) == {}
 
 
-def test_every_endpoint_is_in_the_readme() -> None:
+def test_every_endpoint_is_documented() -> None:
     served = gateway.Gateway(None, None, None, 1)  # type: ignore[arg-type]
     for path in {*served._predictions, *served._pages}:
-        assert f"`{path}`" in README or f" {path}`" in README, path
+        assert f"`{path}`" in API or f" {path}`" in API, path
 
 
 def all_subclasses(of: type) -> set[type]:
     return {of}.union(*(all_subclasses(child) for child in of.__subclasses__()))
 
 
-def test_every_http_error_is_in_the_readme() -> None:
-    rows = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", README, re.MULTILINE))
+def test_every_http_error_is_documented() -> None:
+    rows = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", API, re.MULTILINE))
     raised = {
         (str(kind.status), kind.code)
         for kind in all_subclasses(ServingError)
@@ -61,14 +72,14 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
     }
 
 
-def test_every_metric_is_in_the_readme() -> None:
+def test_every_metric_is_documented() -> None:
     ours = set()
     for value in vars(metrics).values():
         if isinstance(value, MetricWrapperBase):
             (family,) = value.describe()
             ours.add(family.name + ("_total" if family.type == "counter" else ""))
     assert ours
-    assert set(re.findall(r"^\| `(model_\w+)`", README, re.MULTILINE)) == ours
+    assert set(re.findall(r"^\| `(model_\w+)`", METRICS, re.MULTILINE)) == ours
 
 
 def test_no_file_names_a_package_registrys_host() -> None:
@@ -94,3 +105,17 @@ def test_first_screen_has_the_two_commands() -> None:
     first = "\n".join(README.splitlines()[:15])
     assert "make serve" in first
     assert "make test" in first
+
+
+def test_the_first_page_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_index_has_every_page_and_each_page_says_what_to_read_next() -> None:
+    pages = {file.name for file in (ROOT / "docs").glob("*.md")}
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert set(re.findall(r"^\| \[(\w+\.md)\]\(\1\) \|", index, re.MULTILINE)) == pages - {"index.md"}
+    for name in pages:
+        text = (ROOT / "docs" / name).read_text()
+        assert re.search(r"^# .+\n\nFor ", text), f"{name} does not say whom it is for"
+        assert re.search(r"^Next: ", text, re.MULTILINE), f"{name} does not say what to read next"

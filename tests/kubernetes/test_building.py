@@ -16,6 +16,8 @@ from tests.kubernetes.building import (
 )
 from tests.support.environment import ROOT
 
+PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
+
 FILES = sorted([*K8S.rglob("*.yaml"), *(ROOT / "monitoring").rglob("*.yaml")])
 
 
@@ -58,12 +60,10 @@ def test_every_component_and_example_says_how_to_undo_it(folder):
     assert "\n# Undo: " in (K8S / folder / "kustomization.yaml").read_text()
 
 
-def test_the_readme_names_every_component():
-    readme = (ROOT / "README.md").read_text()
-    assert [name for name in COMPONENTS if f"`{name}`" not in readme] == []
+def test_every_component_is_documented():
+    assert [name for name in COMPONENTS if f"`{name}`" not in PAGE] == []
 
 
-def test_the_readme_has_the_commands():
-    readme = (ROOT / "README.md").read_text()
-    assert "kubectl apply -k k8s/overlays/production" in readme
-    assert [name for name in EXAMPLES if f"kubectl apply -k k8s/examples/{name}" not in readme] == []
+def test_the_page_has_the_commands():
+    assert "kubectl apply -k k8s/overlays/production" in PAGE
+    assert [name for name in EXAMPLES if f"kubectl apply -k k8s/examples/{name}" not in PAGE] == []

@@ -13,9 +13,10 @@ LIBRARIES = ("mlflow", "scikit-learn", "xgboost-cpu", "lightgbm", "pandas", "num
 
 HEAD = """# Compatibility
 
-What becomes of {n} models as they are registered. `make zoo` logs each, prepares it as the service does, asks it over
-every protocol (JSON `predict` and `predict_batch`, `.npy`, Arrow) and compares the answers with those of the model that
-MLflow loads, on the rows of the fit, rows alone, nulls and unseen texts. It writes this file; do not edit it.
+For data scientists: how each kind of model is served, and how close its answers are. `make zoo` logs {n} models, prepares
+each as the service does, sends rows in every media type (JSON `predict` and `predict_batch`, `.npy`, Arrow) and compares the
+answers with those of the model that MLflow loads: rows of the fit, single rows, nulls and unseen texts. It writes this file;
+do not edit it.
 
 With {versions}:
 {counts}.
@@ -24,7 +25,9 @@ With {versions}:
 - **answers**: `equal` is bit for bit; a number is the largest difference, of numbers above 1 relative to their size.
 - **faster**: how many times longer the library itself takes for a call of one row.
 
-All with the default settings, but pyfuncs, which are code of their own: `SERVING_ALLOW_PICKLE=true`.
+All with the default settings, except pyfunc models, which contain code: `SERVING_ALLOW_PICKLE=true`.
+
+Next: [performance.md](performance.md#what-is-compiled) for what is compiled, [models.md](models.md) for your own.
 """
 
 
