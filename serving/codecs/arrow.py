@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.codecs.arrow_messages import count_rows
-from serving.codecs.casting import expected_name, short
-from serving.codecs.json import check_row_count, refuse
+from serving.codecs.casting import expected_name
+from serving.codecs.faults import Faults, refuse
+from serving.codecs.json import check_row_count
 from serving.codecs.limits import check_rows
 from serving.codecs.media_types import Body
 from serving.codecs.npy import cast_tensor, named_to_inputs
-from serving.errors import MAX_DETAILS, Detail, MalformedBody
+from serving.errors import Detail, MalformedBody
 from serving.model.schema import Inputs, Kind, Schema
 
 
@@ -71,26 +72,21 @@ def _check_fields(fields: Any, schema: Schema) -> bool:
                 refuse([Detail("columns of numbers without missing values", "other columns")])
             return True
     columns = {column.name: column for column in schema.columns}
-    details = []
+    known, faults = set(names), Faults()
     for name, kind in zip(names, fields.types, strict=True):
         column = columns.get(name)
         if column is None:
-            details.append(Detail("no such column", "a column", None, short(name)))
+            faults.add_unknown(name, "a column", None)
         elif is_hollow(kind):
             got = "a type that can stand for more than it holds"
-            details.append(Detail("column of a plain type", got, None, column.name))
+            faults.add(name, Detail("column of a plain type", got, None, name))
         elif is_nested(kind) and not may_hold(kind, column.type):
-            details.append(Detail(expected_name(column), type_name(kind), None, column.name))
-        if len(details) == MAX_DETAILS:
-            break
-    known = set(names)
-    details += [
-        Detail(expected_name(column), "nothing", None, column.name)
-        for column in schema.columns
-        if column.required and column.name not in known
-    ]
-    if details:
-        refuse(details)
+            faults.add(name, Detail(expected_name(column), type_name(kind), None, name))
+    for column in schema.columns:
+        if column.required and column.name not in known:
+            faults.add(column.name, Detail(expected_name(column), "nothing", None, column.name))
+    if faults:
+        refuse(faults.told())
     return False
 
 
@@ -103,7 +99,7 @@ def _table_to_inputs(table: Any, schema: Schema, *, is_matrix: bool) -> Inputs:
         columns = [column_to_values(values, tensor, load) for values in table.columns]
         return Inputs((cast_tensor(_columns_to_matrix(columns), tensor),), table.num_rows)
     values: dict[str, Any] = {}
-    details = []
+    faults = Faults()
     sent = dict(zip(table.column_names, table.columns, strict=True))
     for column in schema.columns:
         given = sent.get(column.name)
@@ -114,10 +110,8 @@ def _table_to_inputs(table: Any, schema: Schema, *, is_matrix: bool) -> Inputs:
         elif given.null_count == table.num_rows:
             values[column.name] = [None] * table.num_rows
         else:
-            details.append(Detail(expected_name(column), type_name(given.type), None, column.name))
-    if details:
-        refuse(details)
-    inputs = named_to_inputs(values, table.num_rows, schema)
+            faults.add(column.name, Detail(expected_name(column), type_name(given.type), None, column.name))
+    inputs = named_to_inputs(values, table.num_rows, schema, faults=faults)
     return Inputs(inputs.columns, inputs.n_rows, load.n_bytes)
 
 

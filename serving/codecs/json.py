@@ -27,6 +27,7 @@ from serving.codecs.casting import (
     short,
 )
 from serving.codecs.fast_json import FastRows
+from serving.codecs.faults import Faults, refuse
 from serving.codecs.json_outline import LARGE_BYTES, Span, text_bytes, weigh
 from serving.codecs.limits import OBJECT_BYTES, SMALL_BYTES, holds_nested
 from serving.codecs.media_types import Body
@@ -195,7 +196,15 @@ def _parse_float(text: str) -> float | NotFinite:
     return number if abs(number) != float("inf") else NotFinite("number too large")
 
 
-def read_rows(rows: Sequence[Any], schema: Schema, form: Form, max_rows: int, first_row: int = 0) -> Inputs:
+def read_rows(
+    rows: Sequence[Any],
+    schema: Schema,
+    form: Form,
+    max_rows: int,
+    first_row: int = 0,
+    *,
+    faults: Faults | None = None,
+) -> Inputs:
     """The thorough way: casts every cell of decoded rows.
 
     Args:
@@ -204,19 +213,24 @@ def read_rows(rows: Sequence[Any], schema: Schema, form: Form, max_rows: int, fi
         form: of each.
         max_rows: that there may be.
         first_row: the number of the first of them in the request.
+        faults: of the rows before them; those of these are added.
 
     Raises:
-        InvalidInput: with up to `MAX_DETAILS` of the cells that do not fit.
+        InvalidInput: there are faults.
         PayloadTooLarge: too many rows.
     """
     check_row_count(len(rows), max_rows)
-    details: list[Detail] = []
+    faults = Faults() if faults is None else faults
     cells: list[list[Any]] = [[] for _ in schema.columns]
+    names = frozenset(schema.names)
+    unread = [one for one in enumerate(schema.columns) if not faults.has_enough(one[1].name)]
     for index, row in enumerate(rows, first_row):
-        values = _row_to_values(row, index, schema, form, details)
+        values = _row_to_values(row, index, schema, form, faults)
         if values is None:
             continue
-        for position, column in enumerate(schema.columns):
+        if values.keys() != names:
+            _check_keys(values, index, schema, faults)
+        for position, column in unread:
             if column.name not in values:
                 cells[position].append(None)
                 continue
@@ -224,11 +238,13 @@ def read_rows(rows: Sequence[Any], schema: Schema, form: Form, max_rows: int, fi
                 cells[position].append(cast_cell(values[column.name], column))
             except Mismatch as mismatch:
                 name = f"{column.name}{mismatch.path}"
-                details.append(Detail(mismatch.expected, mismatch.got, index, name))
-        if len(details) >= MAX_DETAILS:
+                faults.add(column.name, Detail(mismatch.expected, mismatch.got, index, name))
+                if faults.has_enough(column.name):
+                    unread = [one for one in unread if one[1] is not column]
+        if faults.is_full or not unread:
             break
-    if details:
-        refuse(details)
+    if faults:
+        refuse(faults.told())
     columns = []
     for column, column_cells in zip(schema.columns, cells, strict=True):
         try:
@@ -238,62 +254,34 @@ def read_rows(rows: Sequence[Any], schema: Schema, form: Form, max_rows: int, fi
     return Inputs(tuple(columns), len(rows))
 
 
-def refuse(details: list[Detail]) -> None:
-    """Raises `InvalidInput` with the details, the first of them in the message.
-
-    Raises:
-        InvalidInput: always.
-    """
-    details = details[:MAX_DETAILS]
-    first = details[0]
-    where = " ".join(
-        part
-        for part in (
-            f"row {first.row}" if first.row is not None else "",
-            f"column {first.column!r}" if first.column is not None else "",
-        )
-        if part
-    )
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    raise InvalidInput(
-        f"the input does not fit the model's signature: {where}{': ' if where else ''}"
-        f"expected {first.expected}, got {first.got}{more}",
-        details,
-    )
-
-
-def _row_to_values(
-    row: Any, index: int, schema: Schema, form: Form, details: list[Detail]
-) -> dict[str, Any] | None:
-    """The row's cells by column name; None (and details) where the row itself is of the wrong shape."""
+def _row_to_values(row: Any, index: int, schema: Schema, form: Form, faults: Faults) -> dict[str, Any] | None:
+    """The row's cells by column name; None (and a fault) where the row itself is of the wrong shape."""
     if form is Form.BARE:
         return {schema.columns[0].name: row}
     if form is Form.ARRAY:
         n_columns = len(schema.columns)
         if not isinstance(row, list):
-            details.append(Detail(f"array of {n_columns} values", json_type_name(row), index))
+            faults.add(None, Detail(f"array of {n_columns} values", json_type_name(row), index))
         elif len(row) != n_columns:
-            details.append(Detail(f"array of {n_columns} values", f"array of {len(row)}", index))
+            faults.add(None, Detail(f"array of {n_columns} values", f"array of {len(row)}", index))
         else:
             return dict(zip(schema.names, row, strict=True))
         return None
     if not isinstance(row, dict):
-        details.append(Detail("object with the columns as keys", json_type_name(row), index))
+        faults.add(None, Detail("object with the columns as keys", json_type_name(row), index))
         return None
-    known = set(schema.names)
-    unknown = (
-        Detail("no such column", json_type_name(value), index, short(key))
-        for key, value in row.items()
-        if key not in known
-    )
-    wrong = list(itertools.islice(unknown, MAX_DETAILS))
-    wrong += [
-        Detail(expected_name(column), "nothing", index, column.name)
-        for column in schema.columns
-        if column.required and column.name not in row
-    ]
-    details.extend(wrong)
     return row
+
+
+def _check_keys(row: dict[str, Any], index: int, schema: Schema, faults: Faults) -> None:
+    """Tells the keys that are no columns, and the columns that are missing."""
+    known = set(schema.names)
+    unknown = ((key, value) for key, value in row.items() if key not in known)
+    for key, value in itertools.islice(unknown, MAX_DETAILS):
+        faults.add_unknown(key, json_type_name(value), index)
+    for column in schema.columns:
+        if column.required and column.name not in row and not faults.has_enough(column.name):
+            faults.add(column.name, Detail(expected_name(column), "nothing", index, column.name))
 
 
 def check_params(params: Any, schema: Schema) -> dict[str, Any]:

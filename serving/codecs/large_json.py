@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from serving.codecs.casting import cells_to_column
 from serving.codecs.fast_json import FastRows
-from serving.codecs.json import parse_json, read_rows, refuse
+from serving.codecs.faults import Faults, refuse
+from serving.codecs.json import parse_json, read_rows
 from serving.codecs.json_outline import (
     LARGE_BYTES,
     WEIGHTS,
@@ -25,7 +26,7 @@ from serving.codecs.json_outline import (
 )
 from serving.codecs.limits import ROW_PART, check_weight, holds_nested, row_bytes
 from serving.codecs.media_types import Body
-from serving.errors import MAX_DETAILS, Detail, InvalidInput, MalformedBody, PayloadTooLarge
+from serving.errors import Detail, InvalidInput, MalformedBody, PayloadTooLarge
 from serving.model.schema import Column, Form, Inputs, Schema
 
 
@@ -87,7 +88,7 @@ def read_long_rows(body: Body, span: Span, schema: Schema, fast: FastRows, max_r
         PayloadTooLarge: too many rows, or too many values.
     """
     parts: list[list[npt.NDArray[Any]]] = [[] for _ in schema.columns]
-    details: list[Detail] = []
+    faults, others = Faults(), list[Detail]()
     load = _Load(schema, fast.form)
     n_rows = 0
     for start, stop in span.pieces:
@@ -103,21 +104,22 @@ def read_long_rows(body: Body, span: Span, schema: Schema, fast: FastRows, max_r
                 rows = parse_json(text, start - 1)
                 if not rows and span.cuts:
                     raise MalformedBody(f"the body is not JSON: a row is missing at byte {start}")
-                inputs = read_rows(rows, schema, fast.form, max_rows, n_rows)
+                inputs = read_rows(rows, schema, fast.form, max_rows, n_rows, faults=faults)
         except InvalidInput as error:
-            details += error.details
-            if len(details) >= MAX_DETAILS:
+            others = others or error.details
+            if faults.is_full:
                 break
         else:
-            load.keep(text, weight, inputs.n_rows)
-            for part, values in zip(parts, inputs.columns, strict=True):
-                part.append(values)
+            if not faults:
+                load.keep(text, weight, inputs.n_rows)
+                for part, values in zip(parts, inputs.columns, strict=True):
+                    part.append(values)
         n_rows += len(rows)
         if n_rows > max_rows:
             raise PayloadTooLarge(f"more rows than the limit of {max_rows} (SERVING_MAX_ROWS)")
-    if details:
-        # That shapes differ is said once, and only where nothing else is wrong.
-        refuse([detail for detail in details if detail.row is not None] or details[:1])
+    # That shapes differ is said once, and only where nothing else is wrong.
+    if faults or others:
+        refuse(faults.told() or others[:1])
     columns = []
     for part, column in zip(parts, schema.columns, strict=True):
         columns.append(join_column(part, column))

@@ -17,9 +17,9 @@ from serving.codecs.casting import (
     expected_name,
     is_changed,
     is_unicode,
-    short,
 )
-from serving.codecs.json import check_row_count, refuse
+from serving.codecs.faults import Faults, refuse
+from serving.codecs.json import check_row_count
 from serving.codecs.limits import OBJECT_BYTES, check_rows, check_weight
 from serving.codecs.media_types import Body
 from serving.codecs.npy_header import read_header
@@ -158,7 +158,12 @@ def _tensor_type_mismatch(array: npt.NDArray[Any], expected: str) -> InvalidInpu
 
 
 def named_to_inputs(
-    values: dict[str, Any], n_rows: int, schema: Schema, *, has_one_dtype: bool = False
+    values: dict[str, Any],
+    n_rows: int,
+    schema: Schema,
+    *,
+    has_one_dtype: bool = False,
+    faults: Faults | None = None,
 ) -> Inputs:
     """Columns by name, each an array or a list of Python values, to `Inputs`.
 
@@ -167,17 +172,23 @@ def named_to_inputs(
         n_rows: of each.
         schema: what they are for.
         has_one_dtype: whether they are of one array, so that booleans came as numbers.
+        faults: of the columns that are left out of them, and need not be read.
 
     Raises:
         InvalidInput: columns are missing, unknown, or hold what the signature does not take.
     """
     known = set(schema.names)
-    details = [Detail("no such column", "a column", None, short(n)) for n in values if n not in known]
+    faults = Faults() if faults is None else faults
+    for name in values:
+        if name not in known:
+            faults.add_unknown(name, "a column", None)
     columns: list[npt.NDArray[Any]] = []
     for column in schema.columns:
+        if column.name in faults:
+            continue
         if column.name not in values:
             if column.required:
-                details.append(Detail(expected_name(column), "nothing", None, column.name))
+                faults.add(column.name, Detail(expected_name(column), "nothing", None, column.name))
             else:
                 columns.append(cells_to_column([None] * n_rows, column))
             continue
@@ -188,9 +199,10 @@ def named_to_inputs(
             else:
                 columns.append(_cast_column(given, column))
         except ArrayMismatch as mismatch:
-            details.extend(mismatch.details)
-    if details:
-        refuse(details)
+            for detail in mismatch.details:
+                faults.add(column.name, detail)
+    if faults:
+        refuse(faults.told())
     return Inputs(tuple(columns), n_rows)
 
 

@@ -1,0 +1,78 @@
+"""What is wrong with the rows of a request, told so that every wrong column is among it."""
+
+import itertools
+
+from serving.codecs.casting import short
+from serving.errors import MAX_DETAILS, Detail, InvalidInput
+
+
+class Faults:
+    """Up to `MAX_DETAILS` of each column, and of each name that is no column."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str | None, list[Detail]] = {}
+        self._unknown: dict[str | None, list[Detail]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._columns or self._unknown)
+
+    def __contains__(self, column: str) -> bool:
+        return column in self._columns
+
+    @property
+    def is_full(self) -> bool:
+        """Whether further rows change nothing of what is told."""
+        return len(self._columns) >= MAX_DETAILS
+
+    def has_enough(self, column: str) -> bool:
+        """Whether further rows change nothing of what is told of a column."""
+        return len(self._columns.get(column, ())) >= MAX_DETAILS
+
+    def add(self, column: str | None, detail: Detail) -> None:
+        """Keeps a detail; `column` is the signature's name, None if the row itself is wrong."""
+        _keep(self._columns, column, detail)
+
+    def add_unknown(self, name: str, got: str, row: int | None) -> None:
+        """Keeps that a name is no column; `got` is the type of what it has."""
+        key = name[:80]  # as long as it is shown
+        if len(self._unknown.get(key, ())) < MAX_DETAILS:
+            _keep(self._unknown, key, Detail("no such column", got, row, short(name)))
+
+    def told(self) -> list[Detail]:
+        """Returns up to `MAX_DETAILS` of them: the first of each name, then the second of each, and so on."""
+        n_unknown = max(1, MAX_DETAILS - len(self._columns))
+        names = [*itertools.islice(self._unknown.values(), n_unknown), *self._columns.values()]
+        rounds = itertools.zip_longest(*names)
+        told = (detail for details in rounds for detail in details if detail is not None)
+        return list(itertools.islice(told, MAX_DETAILS))
+
+
+def _keep(names: dict[str | None, list[Detail]], name: str | None, detail: Detail) -> None:
+    if name in names or len(names) < MAX_DETAILS:
+        details = names.setdefault(name, [])
+        if len(details) < MAX_DETAILS:
+            details.append(detail)
+
+
+def refuse(details: list[Detail]) -> None:
+    """Raises `InvalidInput` with the details, the first of them in the message.
+
+    Raises:
+        InvalidInput: always.
+    """
+    details = details[:MAX_DETAILS]
+    first = details[0]
+    where = " ".join(
+        part
+        for part in (
+            f"row {first.row}" if first.row is not None else "",
+            f"column {first.column!r}" if first.column is not None else "",
+        )
+        if part
+    )
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    raise InvalidInput(
+        f"the input does not fit the model's signature: {where}{': ' if where else ''}"
+        f"expected {first.expected}, got {first.got}{more}",
+        details,
+    )
