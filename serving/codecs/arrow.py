@@ -76,7 +76,7 @@ def _check_fields(fields: Any, schema: Schema) -> bool:
     for name, kind in zip(names, fields.types, strict=True):
         column = columns.get(name)
         if column is None:
-            faults.add_unknown(name, "a column", None)
+            faults.add_unknown(name, "a column", None, schema.names, known)
         elif is_hollow(kind):
             got = "a type that can stand for more than it holds"
             faults.add(name, Detail("column of a plain type", got, None, name))

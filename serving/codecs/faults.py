@@ -1,9 +1,18 @@
 """What is wrong with the rows of a request, told so that every wrong column is among it."""
 
+import difflib
 import itertools
+from collections.abc import Container, Sequence
 
 from serving.codecs.casting import short
 from serving.errors import MAX_DETAILS, Detail, InvalidInput
+
+MAX_HINTS, MAX_HINT_LETTERS, MAX_HINT_NAMES = 5, 40, 30
+"""Names of a request that get a hint, letters that each may have, and names each is compared with: a comparison takes
+up to 0.1 ms, and whoever sends the names should not decide how many there are."""
+
+HINT_RATIO = 0.7
+"""How alike two names have to be. Source: `difflib.SequenceMatcher.ratio`."""
 
 
 class Faults:
@@ -32,11 +41,28 @@ class Faults:
         """Keeps a detail; `column` is the signature's name, None if the row itself is wrong."""
         _keep(self._columns, column, detail)
 
-    def add_unknown(self, name: str, got: str, row: int | None) -> None:
-        """Keeps that a name is no column; `got` is the type of what it has."""
+    def add_unknown(
+        self, name: str, got: str, row: int | None, columns: Sequence[str], sent: Container[str]
+    ) -> None:
+        """Keeps that a name is no column.
+
+        Args:
+            name: as it came.
+            got: the type of what it has.
+            row: that has it, if it is one row.
+            columns: of the signature.
+            sent: the names that came with it, which cannot be meant.
+        """
         key = name[:80]  # as long as it is shown
-        if len(self._unknown.get(key, ())) < MAX_DETAILS:
-            _keep(self._unknown, key, Detail("no such column", got, row, short(name)))
+        if key in self._unknown:
+            if len(self._unknown[key]) >= MAX_DETAILS:
+                return
+            expected = self._unknown[key][0].expected
+        elif len(self._unknown) < MAX_HINTS:
+            expected = "no such column" + did_you_mean(name, [one for one in columns if one not in sent])
+        else:
+            expected = "no such column"
+        _keep(self._unknown, key, Detail(expected, got, row, short(name)))
 
     def told(self) -> list[Detail]:
         """Returns up to `MAX_DETAILS` of them: the first of each name, then the second of each, and so on."""
@@ -52,6 +78,15 @@ def _keep(names: dict[str | None, list[Detail]], name: str | None, detail: Detai
         details = names.setdefault(name, [])
         if len(details) < MAX_DETAILS:
             details.append(detail)
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """Returns ` (did you mean 'tenure'?)`; nothing if no name is close, or to compare them takes too long."""
+    if len(name) > MAX_HINT_LETTERS or len(names) > MAX_HINT_NAMES:
+        return ""
+    known = {one.casefold(): one for one in names if len(one) <= MAX_HINT_LETTERS}
+    near = difflib.get_close_matches(name.casefold(), known, 1, HINT_RATIO)
+    return f" (did you mean {known[near[0]]!r}?)" if near else ""
 
 
 def refuse(details: list[Detail]) -> None:

@@ -27,7 +27,7 @@ from serving.codecs.casting import (
     short,
 )
 from serving.codecs.fast_json import FastRows
-from serving.codecs.faults import Faults, refuse
+from serving.codecs.faults import MAX_HINTS, Faults, did_you_mean, refuse
 from serving.codecs.json_outline import LARGE_BYTES, Span, text_bytes, weigh
 from serving.codecs.limits import OBJECT_BYTES, SMALL_BYTES, holds_nested
 from serving.codecs.media_types import Body
@@ -275,10 +275,11 @@ def _row_to_values(row: Any, index: int, schema: Schema, form: Form, faults: Fau
 
 def _check_keys(row: dict[str, Any], index: int, schema: Schema, faults: Faults) -> None:
     """Tells the keys that are no columns, and the columns that are missing."""
-    known = set(schema.names)
+    names = schema.names
+    known = set(names)
     unknown = ((key, value) for key, value in row.items() if key not in known)
     for key, value in itertools.islice(unknown, MAX_DETAILS):
-        faults.add_unknown(key, json_type_name(value), index)
+        faults.add_unknown(key, json_type_name(value), index, names, row)
     for column in schema.columns:
         if column.required and column.name not in row and not faults.has_enough(column.name):
             faults.add(column.name, Detail(expected_name(column), "nothing", index, column.name))
@@ -298,11 +299,14 @@ def check_params(params: Any, schema: Schema) -> dict[str, Any]:
         )
     known = {param.name: param for param in schema.params}
     out: dict[str, Any] = {}
-    details = []
+    details: list[Detail] = []
     for name, value in params.items():
         param = known.get(name)
         if param is None:
-            details.append(Detail("no such parameter", json_type_name(value), column=f"params.{short(name)}"))
+            expected = "no such parameter"
+            if len(details) < MAX_HINTS:
+                expected += did_you_mean(name, [one for one in known if one not in params])
+            details.append(Detail(expected, json_type_name(value), column=f"params.{short(name)}"))
             if len(details) == MAX_DETAILS:
                 break
             continue

@@ -181,7 +181,7 @@ def named_to_inputs(
     faults = Faults() if faults is None else faults
     for name in values:
         if name not in known:
-            faults.add_unknown(name, "a column", None)
+            faults.add_unknown(name, "a column", None, schema.names, values)
     columns: list[npt.NDArray[Any]] = []
     for column in schema.columns:
         if column.name in faults:

@@ -1,17 +1,19 @@
-"""What is told of a request with many faults."""
+"""What is told of a request with many faults, and what it takes to find out."""
 
+import itertools
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from serving.codecs import json as json_codec
 from serving.codecs import json_outline
 from serving.codecs.arrow import arrow_to_inputs
-from serving.codecs.json import JsonDecoder
+from serving.codecs.json import JsonDecoder, check_params
 from serving.codecs.npy import npy_to_inputs
 from serving.errors import InvalidInput
-from serving.model.schema import Column, Form, Kind, Schema, Type
+from serving.model.schema import Column, Form, Kind, Param, Schema, Type
 from tests.codecs.test_npy_arrow import arrow, npy
 
 LONG = Type(Kind.LONG)
@@ -90,3 +92,51 @@ def test_twenty_wrong_columns_are_all_told():
     details = details_of(JsonDecoder(schema, 100).batch, json.dumps(rows).encode())
 
     assert {detail.column for detail in details} == set(schema.names)
+
+
+HINTS = {
+    "a letter is missing": ({"tenur": 1, "charges": 1}, "no such column (did you mean 'tenure'?)"),
+    "capitals": ({"TENURE": 1, "charges": 1}, "no such column (did you mean 'tenure'?)"),
+    "an optional column": ({"tenure": 1, "charges": 1, "agee": 1}, "no such column (did you mean 'age'?)"),
+    "it is there already": ({"tenure": 1, "charges": 1, "tenur": 1}, "no such column"),
+    "nothing is close": ({"tenure": 1, "charges": 1, "shoe": 1}, "no such column"),
+}
+
+
+@pytest.mark.parametrize("case", HINTS)
+def test_a_name_gets_a_hint_where_one_of_the_missing_columns_is_close(case):
+    row, expected = HINTS[case]
+
+    assert details_of(from_json, [row])[0].expected == expected
+
+
+def test_fields_of_arrays_and_parameters_get_hints_too():
+    expected = "no such column (did you mean 'tenure'?)"
+    fields = np.array([(1, 2)], dtype=[("Tenure", "i8"), ("charges", "i8")])
+    schema = Schema((Column("tenure", LONG),), Form.RECORD, (Param("threshold", LONG),))
+
+    assert details_of(npy_to_inputs, npy(fields), SCHEMA, 10)[0].expected == expected
+    batch = pa.record_batch({"Tenure": [1], "charges": [2]})
+    assert details_of(arrow_to_inputs, arrow([batch]), SCHEMA, 10)[0].expected == expected
+    (detail,) = details_of(check_params, {"treshold": 1}, schema)
+    assert detail.expected == "no such parameter (did you mean 'threshold'?)"
+
+
+def test_hostile_names_are_compared_with_few(monkeypatch):
+    compared = []
+
+    def count(word, possibilities, *arguments):
+        compared.extend((word, one) for one in possibilities)
+        return []
+
+    monkeypatch.setattr("serving.codecs.faults.difflib.get_close_matches", count)
+    names = ["".join(letters) for letters in itertools.product("abcdef", repeat=2)]
+    few = Schema(tuple(Column(name, LONG) for name in names[:30]), Form.RECORD)
+    many = Schema(tuple(Column(name, LONG) for name in names), Form.RECORD)
+    row = {f"{'x' * 1_000}{n}" if n % 2 else f"x{n}": 1 for n in range(1_000)}
+
+    for schema in (few, many):
+        details_of(JsonDecoder(schema, 10).predict, json.dumps({"instances": [row] * 10}).encode())
+
+    assert len(compared) == 4 * 30
+    assert {word for word, _ in compared} == {"x0", "x2", "x4", "x6"}
