@@ -141,14 +141,13 @@ def slices_of(rows: "pd.DataFrame", column: str | None) -> "dict[str, pd.Series]
     import pandas as pd
 
     from scripts.lifecycle.scoring import MIN_SLICE_ROWS, WHOLE
+    from scripts.training.column_options import no_column
 
     slices = {WHOLE: pd.Series(True, index=rows.index)}
     if column is None:
         return slices
     if column not in rows:
-        raise LifecycleError(
-            f"no column {column!r} (--by); the columns are: {', '.join(map(str, rows.columns))}"
-        )
+        raise LifecycleError(f"--by: {no_column(column, rows.columns)}")
     for value, labels in rows.groupby(column, dropna=False).groups.items():
         if len(labels) >= MIN_SLICE_ROWS:
             slices[f"{column} = {value}"] = pd.Series(rows.index.isin(labels), index=rows.index)

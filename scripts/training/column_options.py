@@ -1,7 +1,8 @@
 """What the command line says of columns."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from scripts.training import TrainingError
@@ -16,6 +17,10 @@ COLUMN_OPTIONS: "dict[Kind, str]" = {
     "date": "columns that are dates; COLUMN=FORMAT says how they are written, such as day=%%d/%%m/%%Y",
     "drop": "columns to leave out",
 }
+
+
+MAX_NAMES = 30
+"""Columns that a message lists."""
 
 
 class Said(NamedTuple):
@@ -72,6 +77,16 @@ def said_kinds(options: argparse.Namespace) -> Said:
     return Said(kinds, formats)
 
 
+def no_column(name: str, labels: Iterable[object]) -> str:
+    """Returns what there is to say of a name that no column has: the column that may be meant, and which there are."""
+    columns = list(map(str, labels))
+    folded = {column.casefold(): column for column in columns}
+    near = difflib.get_close_matches(name.casefold(), folded, 1)
+    hint = f" (did you mean {folded[near[0]]!r}?)" if near else ""
+    more = f", and {len(columns) - MAX_NAMES} more" if len(columns) > MAX_NAMES else ""
+    return f"no column {name!r}{hint}; the columns are: {', '.join(columns[:MAX_NAMES])}{more}"
+
+
 def check_said(said: Said, columns: Sequence[str], made: Sequence[str], target: str) -> None:
     """Makes sure that options name columns that are there.
 
@@ -86,6 +101,6 @@ def check_said(said: Said, columns: Sequence[str], made: Sequence[str], target: 
     """
     for name, kind in said.kinds.items():
         if name not in columns and name not in made:
-            raise TrainingError(f"--{kind}: no column {name!r}; the columns are: {', '.join(columns)}")
+            raise TrainingError(f"--{kind}: {no_column(name, columns)}")
         if name == target and kind not in {"number", "text"}:
             raise TrainingError(f"--{kind} {name}: that is the target; --task says what it is")

@@ -8,6 +8,7 @@ import pandas as pd
 from pandas.api import types
 
 from scripts.training import TrainingError
+from scripts.training.column_options import no_column
 from scripts.training.csv_format import Decimal, find_decimal, find_separator, parse_numbers
 
 TAB = "\t"
@@ -121,7 +122,7 @@ def check_target(rows: pd.DataFrame, target: str) -> None:
         TrainingError: no such column, no other column, or too few rows that have a value in it.
     """
     if target not in rows:
-        raise TrainingError(f"no column {target!r}; the columns are: {', '.join(map(str, rows.columns))}")
+        raise TrainingError(no_column(target, rows.columns))
     if len(rows.columns) < 2:
         raise TrainingError(f"{target!r} is the only column; there is nothing to predict it from")
     n_rows = int(rows[target].notna().sum())

@@ -546,7 +546,11 @@ MISTAKES = {
     "no such file": (None, ["--target", "y"], "t.csv: No such file or directory"),
     "not text": (b"\x80\x81,\xff\n1,2\n", ["--target", "y"], "t.csv: not a CSV file in UTF-8"),
     "empty file": (b"", ["--target", "y"], "t.csv: not a CSV file in UTF-8"),
-    "no such column": (TABLE.encode(), ["--target", "Y"], "no column 'Y'; the columns are: a, b, y"),
+    "no such column": (
+        TABLE.encode(),
+        ["--target", "Y"],
+        "no column 'Y' (did you mean 'y'?); the columns are: a, b, y",
+    ),
     "another separator": (
         b"a;y\n1;2\n",
         ["--target", "y", "--sep", ","],
@@ -566,6 +570,18 @@ MISTAKES = {
         TABLE.encode(),
         ["--target", "y", "--drop", "c"],
         "--drop: no column 'c'; the columns are: a, b, y",
+    ),
+    "many columns": (
+        b"charges," + b",".join(b"c%d" % n for n in range(40)) + b"\n",
+        ["--target", "Chargs"],
+        "no column 'Chargs' (did you mean 'charges'?); the columns are: charges, "
+        + ", ".join(f"c{n}" for n in range(29))
+        + ", and 11 more",
+    ),
+    "kind of a misspelt one": (
+        TABLE.replace("a,b,y", "tenure,b,y").encode(),
+        ["--target", "y", "--number", "tenur"],
+        "--number: no column 'tenur' (did you mean 'tenure'?); the columns are: tenure, b, y",
     ),
     "kind of the target": (TABLE.encode(), ["--target", "y", "--drop", "y"], "--drop y: that is the target"),
     "no numbers": (TABLE.encode(), ["--target", "y", "--number", "b"], "column 'b' is to be a number"),
