@@ -43,6 +43,7 @@ from serving.model.prepared import STORE_VARIABLE, model_store  # noqa: E402
 from serving.model.sealed import find_sealed  # noqa: E402
 from serving.model.state import State, make_wake_pipe, write_state  # noqa: E402
 from serving.prepare.sync.supervisor import start_sync  # noqa: E402
+from serving.process.address import wanted_address, why_not_listen  # noqa: E402
 from serving.process.bentoml_options import ignored_options  # noqa: E402
 from serving.process.control_sockets import remove_unix_sockets, use_unix_sockets  # noqa: E402
 from serving.process.garbage_collector import give_back_blocks  # noqa: E402
@@ -194,6 +195,10 @@ class ModelServer:
     @bentoml.on_deployment
     def start_syncing() -> None:  # BentoML calls it on the class, once, in the parent
         """Starts the sync process; the workers find its outcome through the environment."""
+        address = wanted_address()
+        trouble = why_not_listen(*address) if address else None
+        if trouble is not None:
+            sys.exit(f"error: {trouble}")
         try:
             folder = new_run_directory()
         except OSError as error:
