@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.deploying.kubectl import Document, Kubectl, call, last_line  # noqa: E402  # needs the line above
+from scripts.deploying.kustomizations import set_images  # noqa: E402  # the same
 from scripts.deploying.workloads import find_workload  # noqa: E402  # the same
 from scripts.lifecycle import LifecycleError  # noqa: E402  # the same
 from scripts.lifecycle.cli import DONE, FAILED, OneLineParser, run, teller  # noqa: E402  # the same
@@ -118,7 +119,7 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
     if options.write:
         files = [
             str(file.relative_to(MANIFESTS.parent))
-            for file in set_images(MANIFESTS, options.overlay, options.name, image)
+            for file in set_images(MANIFESTS / "overlays" / options.overlay, options.name, image)
         ]
         return DONE, facts | {"done": True, "files": files}, [f"{reference} is in {', '.join(files)}"]
     kubectl = Kubectl(namespace, options.context)
@@ -194,8 +195,10 @@ def build(overlay: str, name: str) -> list[Document]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "k8s")
         shutil.copytree(MANIFESTS, copy)
-        if not set_images(copy, overlay, name, PLACEHOLDER):
-            raise LifecycleError(f"no kustomization.yaml has an image of the name {name!r} (--name)")
+        if not set_images(copy / "overlays" / overlay, name, PLACEHOLDER):
+            raise LifecycleError(
+                f"k8s/overlays/{overlay}, with what it includes, has no image of the name {name!r} (--name)"
+            )
         built = call(["kubectl", "kustomize", str(copy / "overlays" / overlay)])
     if built.returncode:
         raise LifecycleError(f"k8s/overlays/{overlay} cannot be built: {last_line(built.stderr)}")
@@ -263,42 +266,6 @@ def containers_of(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
                 yield (*path, name), entry
             else:
                 yield from containers_of(entry, (*path, name))
-
-
-def set_images(manifests: Path, overlay: str, name: str, image: dict[str, str]) -> list[Path]:
-    """Writes an image into each kustomization.yaml that has one of that name; returns these files.
-
-    Args:
-        manifests: `k8s/`, or a copy of it.
-        overlay: whose files are changed, and those that all overlays share.
-        name: the image's, in `images` of a kustomization.yaml.
-        image: as `parse_image` returns it.
-
-    Raises:
-        LifecycleError: a file cannot be changed in place.
-    """
-    changed = []
-    section = re.compile(r"^images:\n(?:[ -].*\n)+", re.MULTILINE)
-    entry = re.compile(
-        rf"^(?P<indent> *)- name: {re.escape(name)}\n(?:(?P=indent)  \w+: .*\n)*", re.MULTILINE
-    )
-    for file in sorted(manifests.rglob("kustomization.yaml")):
-        if manifests / "overlays" in file.parents and manifests / "overlays" / overlay not in file.parents:
-            continue
-        text = file.read_text()
-        if not any(one["name"] == name for one in yaml.safe_load(text).get("images") or []):
-            continue
-        found = section.search(text)
-        old = found[0] if found else ""
-        fields = "".join(f'\\g<indent>  {key}: "{value}"\n' for key, value in image.items())
-        new = entry.sub(rf"\g<indent>- name: {name}\n{fields}", old)
-        # Comments stay, which a YAML library would lose.
-        text = text.replace(old, new)
-        if {"name": name, **image} not in yaml.safe_load(text)["images"]:
-            raise LifecycleError(f"{file}: `images` is not written as kustomize writes it, `- name: …` first")
-        file.write_text(text)
-        changed.append(file)
-    return changed
 
 
 def to_reference(image: dict[str, str]) -> str:

@@ -293,6 +293,24 @@ def test_an_image_is_written_for_git_and_nothing_else_changes(
     assert build("production", "model-server") == built
 
 
+def test_an_image_is_written_only_into_what_the_overlay_includes(own_manifests: Path, run: "Run"):
+    change_production(own_manifests, components=["../../components/canary-pods"])
+
+    assert run("production", "--image", NEW, "--name", "model-server-canary", "--write")[:2] == (
+        0,
+        f"{NEW} is in k8s/components/canary-pods/kustomization.yaml\n",
+    )
+
+
+def test_an_image_that_nothing_runs_is_not_written(own_manifests: Path, run: "Run"):
+    change_production(own_manifests, images=[{"name": "other", "newTag": "1"}])
+
+    code, _, error = run("production", "--image", NEW, "--name", "other", "--write")
+
+    assert code == 2
+    assert "k8s/overlays/production has nothing in it that runs the image 'other'" in error
+
+
 NEW = "registry.example/model-server:2.0.0"
 
 Run = Callable[..., tuple[int, str, str]]
@@ -503,8 +521,12 @@ def test_the_image_before_is_told_where_applying_is_broken_off(cluster: dict[str
         (["staging", "--image", "m"], {}, "not an image with a tag or a digest"),
         (["staging", "--image", "m:1@sha256:12"], {}, "not an image"),
         (["elsewhere", "--image", "m:1"], {}, "invalid choice: 'elsewhere'"),
-        (["staging", "--image", "m:1", "--name", "other"], {}, "no kustomization.yaml has an image"),
-        (["staging", "--image", "m:1", "--name", "model-server-canary"], {}, "nothing in it that runs"),
+        (["staging", "--image", "m:1", "--name", "other"], {}, "has no image of the name 'other'"),
+        (
+            ["staging", "--image", "m:1", "--name", "model-server-canary", "--write"],
+            {},
+            "k8s/overlays/staging, with what it includes, has no image of the name 'model-server-canary'",
+        ),
         (["staging", "--image", "m:1"], {"GET_CODE": "1"}, "the cluster cannot be asked"),
         (
             ["staging", "--image", "m:1"],
