@@ -4,11 +4,16 @@
 #   scripts/push_image.sh registry.example/model-server:1.0.0
 #
 # A tag that has the same image already is fine, too: what comes after a push can be tried again. Exit code 2 when it has
-# another one, or nobody can tell. Who pushes the same tag at the same moment is not seen: a registry that can keep tags
-# from being moved should. Needs docker and python3.
+# another one, nobody can tell, or no tag is named. Who pushes the same tag at the same moment is not seen: a registry that
+# can keep tags from being moved should. Needs docker and python3.
 set -euo pipefail
 
-image=${1:?push_image.sh: name the image, with its tag}
+# A colon before the last slash is that of a port, and what has a digest was pushed already.
+if [[ $# != 1 || $1 == *@* || ! $1 =~ ^[a-z0-9][^:]*(:[0-9]+/[^:]+)?:[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]]; then
+  echo "push_image.sh: name the image, with its tag: scripts/push_image.sh registry.example/model-server:1.0.0" >&2
+  exit 2
+fi
+image=$1
 # Docker's own store names an image by the digest of its configuration, containerd's by that of its manifest.
 read_digests='
 import json, sys

@@ -97,9 +97,3 @@ def test_where_nobody_can_tell_nothing_is_pushed(tmp_path: Path) -> None:
         assert done.stderr.startswith(f"push_image.sh: nobody can tell whether {image} is there already: ")
     finally:
         docker("image", "rm", "--force", image)
-
-
-def test_an_image_without_a_name_is_told() -> None:
-    done = subprocess.run([ROOT / "scripts/push_image.sh"], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "name the image, with its tag" in done.stderr
