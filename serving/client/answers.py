@@ -121,6 +121,10 @@ def to_error(answer: Answer, rows: Rows, start: int, stop: int) -> ClientError:
         message = re.sub(r"\brow \d+", f"row {details[0].row}", message, count=1)
     elif stop - start < rows.n_rows:
         message += f" (rows {start} to {stop - 1})"
+    if kind is InvalidInput and rows.is_series and details and details[0].column is None:
+        message += (
+            "; a Series has one value per row: pass a row as frame.iloc[[n]], and a column as frame[[name]]"
+        )
     return kind(f"{status} {code}: {message} (request {request_id})", status, code, request_id, details)
 
 

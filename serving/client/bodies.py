@@ -110,7 +110,8 @@ def to_batch(rows: Rows, start: int, stop: int) -> tuple[str, str, bytes]:
         np.save(out, part)
         return PREDICT_BATCH, NPY, out.getvalue()
     body = to_body(rows, start, stop)
-    if is_array or (len(part) and isinstance(part[0], list | tuple | np.ndarray)):
+    first = part[0] if len(part) else None
+    if isinstance(first, list | tuple | np.ndarray) or (is_array and not isinstance(first, Mapping)):
         return PREDICT_BATCH, JSON, body.removeprefix(b'{"instances":').removesuffix(b"}")
     return PREDICT, JSON, body
 

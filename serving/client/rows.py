@@ -20,6 +20,11 @@ class Rows(NamedTuple):
     index: Any = None
     """The frame's."""
 
+    @property
+    def is_series(self) -> bool:
+        """Whether they were one of pandas."""
+        return self.columns is None and self.index is not None
+
     def label(self, row: int | None) -> Any:
         """What the frame's index calls a row."""
         return None if row is None or self.index is None else self.index[row]

@@ -18,6 +18,7 @@ FORMS: dict[str, tuple[Any, str, str]] = {
     "objects": (np.array([["a", 1], ["b", None]], dtype=object), "v1/predict_batch", JSON),
     "lists": ([[1, 2], [3, 4]], "v1/predict_batch", JSON),
     "records": ([{"a": 1}, {"a": 2}], "v1/predict", JSON),
+    "a series of records": (pd.Series([{"a": 1}, {"a": 2}]), "v1/predict", JSON),
     "texts": (pd.Series(["one text", "another"]), "v1/predict", JSON),
 }
 

@@ -257,6 +257,22 @@ def test_rows_are_counted_through_all_requests(predict: Any) -> None:
         predict(refused, frame)
 
 
+def test_a_series_in_the_place_of_a_frame_is_told(predict: Any) -> None:
+    def refusal(column: str | None) -> Script:
+        detail = {"expected": "object with the columns as keys", "got": "integer", "row": 0, "column": column}
+        body = {"code": "invalid_input", "message": "row 0: expected object", "details": [detail]}
+        return Script(httpx.Response(422, json={"error": body, "request_id": "id"}))
+
+    frame = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
+    for series in (frame.iloc[0], frame["a"], pd.Series(["one", "two"])):
+        with pytest.raises(InvalidInput, match=r"a Series has one value per row: .* frame\.iloc\[\[n\]\]"):
+            predict(refusal(None), series)
+    for script, rows in ((refusal("text"), frame["a"]), (refusal(None), frame)):
+        with pytest.raises(InvalidInput) as caught:
+            predict(script, rows)
+        assert "Series" not in str(caught.value)
+
+
 def test_two_versions_do_not_answer_one_call(predict: Any) -> None:
     script = Script(predictions(10_000, "3"), predictions(1, "4"))
     with pytest.raises(
