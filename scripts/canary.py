@@ -125,7 +125,11 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
         help="the same, of rows with a predicted class (%(default)s)",
     )
     parser.add_argument("--restore", action="store_true", help="put back what an earlier run has moved")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="read the cluster and Prometheus, say what would be done, and change nothing",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
     options = parser.parse_args(arguments)
     if options.prometheus is None and not options.restore:
@@ -201,7 +205,7 @@ def drive(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any]
     Raises:
         LifecycleError: nothing was done.
     """
-    target = KINDS[options.kind](Cluster(options.namespace, options.context), options.name, options.canary)
+    target = KINDS[options.kind](connect(options), options.name, options.canary)
     facts = {"kind": options.kind, "namespace": options.namespace, "name": options.name}
     say = teller(options)
     if options.restore:
@@ -243,6 +247,22 @@ def drive(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any]
     canary = Canary(target, measure, limits, pace, say)
     facts["looks"] = canary.steps
     return settle("canary.py", lambda: canary.carry_out(percents), facts, lambda: canary.outcome)
+
+
+def connect(options: argparse.Namespace) -> Cluster:
+    """Returns the cluster, which a dry run needs, too: steps, weights and pods are there.
+
+    Raises:
+        LifecycleError: none is known.
+    """
+    try:
+        return Cluster(options.namespace, options.context)
+    except LifecycleError as error:
+        if not options.dry_run:
+            raise
+        raise LifecycleError(
+            f"{str(error).rstrip('.')}; --dry-run changes nothing, but reads its plan from the cluster"
+        ) from None
 
 
 def restore(

@@ -165,6 +165,14 @@ def test_a_context_that_is_not_there(run: Run, capsys):
 
 
 @of(ROUTE)
+def test_a_dry_run_without_a_cluster_says_what_it_needs_one_for(run: Run, tmp_path, capsys):
+    (tmp_path / "kubeconfig").unlink()
+    line = told(capsys, *run.arguments, "--dry-run")
+    assert "no cluster is known: " in line
+    assert line.endswith("; --dry-run changes nothing, but reads its plan from the cluster")
+
+
+@of(ROUTE)
 def test_weights_that_a_canary_had_before_are_where_it_goes_back_to(run: Run, capsys):
     backends = run.document["spec"]["rules"][0]["backendRefs"]
     run.cluster.change(run.document, lambda _: (backends[0].update(weight=9), backends[1].update(weight=1)))
