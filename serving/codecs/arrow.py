@@ -72,11 +72,11 @@ def _check_fields(fields: Any, schema: Schema) -> bool:
                 refuse([Detail("columns of numbers without missing values", "other columns")])
             return True
     columns = {column.name: column for column in schema.columns}
-    known, faults = set(names), Faults()
+    known, faults = set(names), Faults(schema.names)
     for name, kind in zip(names, fields.types, strict=True):
         column = columns.get(name)
         if column is None:
-            faults.add_unknown(name, "a column", None, schema.names, known)
+            faults.add_unknown(name, "a column", None, known)
         elif is_hollow(kind):
             got = "a type that can stand for more than it holds"
             faults.add(name, Detail("column of a plain type", got, None, name))
@@ -99,7 +99,7 @@ def _table_to_inputs(table: Any, schema: Schema, *, is_matrix: bool) -> Inputs:
         columns = [column_to_values(values, tensor, load) for values in table.columns]
         return Inputs((cast_tensor(_columns_to_matrix(columns), tensor),), table.num_rows)
     values: dict[str, Any] = {}
-    faults = Faults()
+    faults = Faults(schema.names)
     sent = dict(zip(table.column_names, table.columns, strict=True))
     for column in schema.columns:
         given = sent.get(column.name)

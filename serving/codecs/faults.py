@@ -16,9 +16,17 @@ HINT_RATIO = 0.7
 
 
 class Faults:
-    """Up to `MAX_DETAILS` of each column, and of each name that is no column."""
+    """Up to `MAX_DETAILS` of each column, and of each name that is no column.
 
-    def __init__(self) -> None:
+    Args:
+        names: the signature's.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._n_enough = 0
+        self.is_full = False
+        """Whether further rows need not be read: as many are no rows, or columns wrong, as are told, or all columns."""
         self._columns: dict[str | None, list[Detail]] = {}
         self._unknown: dict[str | None, list[Detail]] = {}
 
@@ -28,29 +36,27 @@ class Faults:
     def __contains__(self, column: str) -> bool:
         return column in self._columns
 
-    @property
-    def is_full(self) -> bool:
-        """Whether further rows change nothing of what is told."""
-        return len(self._columns) >= MAX_DETAILS
-
-    def has_enough(self, column: str) -> bool:
+    def has_enough(self, column: str | None) -> bool:
         """Whether further rows change nothing of what is told of a column."""
         return len(self._columns.get(column, ())) >= MAX_DETAILS
 
     def add(self, column: str | None, detail: Detail) -> None:
         """Keeps a detail; `column` is the signature's name, None if the row itself is wrong."""
-        _keep(self._columns, column, detail)
+        if not _keep(self._columns, column, detail):
+            return
+        if self.has_enough(column):
+            self._n_enough += 1
+        self.is_full = (
+            self.has_enough(None) or len(self._columns) >= MAX_DETAILS or self._n_enough == len(self._names)
+        )
 
-    def add_unknown(
-        self, name: str, got: str, row: int | None, columns: Sequence[str], sent: Container[str]
-    ) -> None:
+    def add_unknown(self, name: str, got: str, row: int | None, sent: Container[str]) -> None:
         """Keeps that a name is no column.
 
         Args:
             name: as it came.
             got: the type of what it has.
             row: that has it, if it is one row.
-            columns: of the signature.
             sent: the names that came with it, which cannot be meant.
         """
         key = name[:80]  # as long as it is shown
@@ -59,7 +65,7 @@ class Faults:
                 return
             expected = self._unknown[key][0].expected
         elif len(self._unknown) < MAX_HINTS:
-            expected = "no such column" + did_you_mean(name, [one for one in columns if one not in sent])
+            expected = "no such column" + did_you_mean(name, [one for one in self._names if one not in sent])
         else:
             expected = "no such column"
         _keep(self._unknown, key, Detail(expected, got, row, short(name)))
@@ -73,11 +79,15 @@ class Faults:
         return list(itertools.islice(told, MAX_DETAILS))
 
 
-def _keep(names: dict[str | None, list[Detail]], name: str | None, detail: Detail) -> None:
-    if name in names or len(names) < MAX_DETAILS:
-        details = names.setdefault(name, [])
-        if len(details) < MAX_DETAILS:
-            details.append(detail)
+def _keep(names: dict[str | None, list[Detail]], name: str | None, detail: Detail) -> bool:
+    """Returns whether there was room for it."""
+    if name not in names and len(names) >= MAX_DETAILS:
+        return False
+    details = names.setdefault(name, [])
+    if len(details) >= MAX_DETAILS:
+        return False
+    details.append(detail)
+    return True
 
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:

@@ -220,11 +220,13 @@ def read_rows(
         PayloadTooLarge: too many rows.
     """
     check_row_count(len(rows), max_rows)
-    faults = Faults() if faults is None else faults
+    faults = Faults(schema.names) if faults is None else faults
     cells: list[list[Any]] = [[] for _ in schema.columns]
     names = frozenset(schema.names)
     unread = [one for one in enumerate(schema.columns) if not faults.has_enough(one[1].name)]
     for index, row in enumerate(rows, first_row):
+        if faults.is_full:
+            break
         values = _row_to_values(row, index, schema, form, faults)
         if values is None:
             continue
@@ -241,8 +243,6 @@ def read_rows(
                 faults.add(column.name, Detail(mismatch.expected, mismatch.got, index, name))
                 if faults.has_enough(column.name):
                     unread = [one for one in unread if one[1] is not column]
-        if faults.is_full or not unread:
-            break
     if faults:
         refuse(faults.told())
     columns = []
@@ -275,11 +275,10 @@ def _row_to_values(row: Any, index: int, schema: Schema, form: Form, faults: Fau
 
 def _check_keys(row: dict[str, Any], index: int, schema: Schema, faults: Faults) -> None:
     """Tells the keys that are no columns, and the columns that are missing."""
-    names = schema.names
-    known = set(names)
+    known = set(schema.names)
     unknown = ((key, value) for key, value in row.items() if key not in known)
     for key, value in itertools.islice(unknown, MAX_DETAILS):
-        faults.add_unknown(key, json_type_name(value), index, names, row)
+        faults.add_unknown(key, json_type_name(value), index, row)
     for column in schema.columns:
         if column.required and column.name not in row and not faults.has_enough(column.name):
             faults.add(column.name, Detail(expected_name(column), "nothing", index, column.name))

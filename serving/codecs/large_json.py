@@ -88,7 +88,7 @@ def read_long_rows(body: Body, span: Span, schema: Schema, fast: FastRows, max_r
         PayloadTooLarge: too many rows, or too many values.
     """
     parts: list[list[npt.NDArray[Any]]] = [[] for _ in schema.columns]
-    faults, others = Faults(), list[Detail]()
+    faults, others = Faults(schema.names), list[Detail]()
     load = _Load(schema, fast.form)
     n_rows = 0
     for start, stop in span.pieces:

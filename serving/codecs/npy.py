@@ -178,10 +178,10 @@ def named_to_inputs(
         InvalidInput: columns are missing, unknown, or hold what the signature does not take.
     """
     known = set(schema.names)
-    faults = Faults() if faults is None else faults
+    faults = Faults(schema.names) if faults is None else faults
     for name in values:
         if name not in known:
-            faults.add_unknown(name, "a column", None, schema.names, values)
+            faults.add_unknown(name, "a column", None, values)
     columns: list[npt.NDArray[Any]] = []
     for column in schema.columns:
         if column.name in faults:
