@@ -124,7 +124,7 @@ def test_staging_has_its_alias_before_it_is_deployed():
 def test_the_ports_that_pods_get_out_to_are_told():
     (policy,) = of_kind(build("production"), "NetworkPolicy")
     ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]} - {53}
-    told = re.findall(r"Pods get out to the ports (\d+) and (\d+) only", PAGE)
+    told = re.findall(r"Pods can reach the ports (\d+) and (\d+) only", PAGE)
     assert {int(port) for pair in told for port in pair} == ports
 
 
