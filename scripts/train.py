@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         is_promoted = options.promote and (options.force or not trained.why_no_better)
         wishes = Wishes(options.alias, is_promoted, options.semantic_version, settings.trusted_type_names)
         version, said = register(client, options.name, trained, wishes)
-    except (TrainingError, LifecycleError, SettingsError) as error:
+    except (LifecycleError, SettingsError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     say(f"registered: {options.name} version {version}")

@@ -22,7 +22,6 @@ sys.path.insert(0, str(ROOT))
 from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line above
 from scripts.lifecycle.cli import DONE, FAILED, align, make_parser, open_model, run  # noqa: E402  # the same
 from scripts.lifecycle.validation_record import Results  # noqa: E402  # the same
-from scripts.training import TrainingError  # noqa: E402  # the same
 from scripts.training.column_options import add_format_options  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
@@ -123,11 +122,8 @@ def read_rows(options: argparse.Namespace) -> "tuple[CsvFile, pd.Series]":
     """
     from scripts.training.table import read_csv, split_target
 
-    try:
-        csv = read_csv(options.data, options.sep, options.decimal)
-        table = split_target(csv.rows, options.target)
-    except TrainingError as error:
-        raise LifecycleError(str(error)) from None
+    csv = read_csv(options.data, options.sep, options.decimal)
+    table = split_target(csv.rows, options.target)
     as_written = csv.as_written[csv.rows[options.target].notna()].reset_index(drop=True)
     return csv._replace(rows=table.inputs, as_written=as_written), table.target
 

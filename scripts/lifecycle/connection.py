@@ -42,21 +42,20 @@ def connect(settings: Settings) -> "MlflowClient":
 
 @contextmanager
 def one_line(trouble: str, uri: str = "") -> Iterator[None]:
-    """Turns what MLflow's client raises into one line.
+    """Turns what MLflow's client, a database or the artifact store's client raises into one line.
 
     Args:
         trouble: what failed; it stands before the reason.
         uri: of the registry, if it is asked.
 
     Raises:
-        LifecycleError: the client has raised something.
+        LifecycleError: one of them has raised something.
     """
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (LifecycleError, PrepareError):
+        raise
+    except Exception as error:  # noqa: BLE001  # each store's client has errors of its own
         raise LifecycleError(f"{trouble}: {reason(error, uri)}") from None
 
 

@@ -1,10 +1,7 @@
 """What `scripts/train.py` is made of: the table, its columns, the pipeline and its registration."""
 
-from serving.redaction import redact
+from scripts.lifecycle import LifecycleError
 
 
-class TrainingError(Exception):
-    """Nothing can be trained or registered; the message is the one line that the user gets to see."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(redact(message))
+class TrainingError(LifecycleError):
+    """Nothing can be trained from this file."""

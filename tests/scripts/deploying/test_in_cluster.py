@@ -39,6 +39,9 @@ class Cluster(Double):
         self.job: dict[str, Any] | None = None
         self.process: subprocess.Popen[str] | None = None
         self.is_pulling = False
+        self.is_rejected = False
+        self.n_outages = 0
+        """Questions for pods that get no answer."""
         self._registry = registry
 
     def start(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +52,8 @@ class Cluster(Double):
         assert container["command"] == ["python"]
         script, *options = container["args"]
         variables = {one["name"]: one["value"] for one in container["env"] if "value" in one}
-        if not self.is_pulling:
+        options = [expand(option, variables) for option in options]
+        if not (self.is_pulling or self.is_rejected):
             self.process = subprocess.Popen(
                 [sys.executable, script.replace(SOURCES, str(ROOT)), *options],
                 cwd=Path(os.environ["PYTEST_TMP"]),
@@ -73,17 +77,46 @@ class Cluster(Double):
         if self.is_pulling:
             waiting = {"reason": "ImagePullBackOff", "message": "not found"}
             return [
-                pod | {"status": {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}}
+                pod
+                | {
+                    "status": {
+                        "phase": "Pending",
+                        "containerStatuses": [{"name": "scripts", "state": {"waiting": waiting}}],
+                    }
+                }
+            ]
+        if self.is_rejected:
+            return [
+                pod
+                | {"status": {"phase": "Failed", "reason": "OutOfcpu", "message": "Node didn't have enough"}}
             ]
         assert self.process is not None
         code = self.process.poll()
         state = {"running": {}} if code is None else {"terminated": {"exitCode": code}}
+        sidecar = {"name": "istio-proxy", "state": {"running": {}}}
         phase = "Running" if code is None else "Succeeded" if code == 0 else "Failed"
         return [
             pod
             | {"spec": {"containers": [{"name": "scripts"}]}}
-            | {"status": {"phase": phase, "containerStatuses": [{"name": "scripts", "state": state}]}}
+            | {
+                "status": {
+                    "phase": phase,
+                    "containerStatuses": [sidecar, {"name": "scripts", "state": state}],
+                }
+            }
         ]
+
+
+def expand(argument: str, variables: dict[str, str]) -> str:
+    """What the kubelet makes of an argument.
+
+    Source: https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
+    """
+
+    def replace(found: re.Match[str]) -> str:
+        return "$" if found[0] == "$$" else variables.get(found[1], found[0])
+
+    return re.sub(r"\$\$|\$\((\w+)\)", replace, argument)
 
 
 class _Handler(Quiet):
@@ -118,6 +151,10 @@ class _Handler(Quiet):
         elif path == "/api/v1/namespaces/model-server/pods":
             assert self.server.job is not None
             name = self.server.job["metadata"]["name"]
+            if self.server.n_outages:
+                self.server.n_outages -= 1
+                self.close_connection = True
+                return
             assert parse_qs(parts.query)["labelSelector"] == [f"batch.kubernetes.io/job-name={name}"]
             self._say({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self.server.pods()})
         elif path.endswith("/pods/the-pod"):
@@ -178,16 +215,20 @@ def command(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
+WHY = "trained on June; it's $(LOGNAME)'s, and $$5 cheaper"
+"""With what Kubernetes would expand: a variable of the pod, which may be a password."""
+
+
 def test_a_promotion_runs_in_the_cluster(cluster: Cluster, registry: Registry, tmp_path: Path):
     with FakeService(lambda: registry.aliases).running() as service:
-        options = ["promote.py", "2", "--url", service.url, "--why", "trained on June; it's better"]
+        options = ["promote.py", "2", "--url", service.url, "--why", WHY]
         out, err = (running := command(tmp_path, "model-server", *options)).communicate(timeout=120)
     assert running.returncode == 0, err
     assert "went from version 1 to 2" in out
     assert err == "in_cluster.sh: job promote-x7k2p in the namespace model-server\n"
     assert registry.aliases["production"] == "2"
     (record,) = (tmp_path / "audit.jsonl").read_text().splitlines()
-    assert json.loads(record)["why"] == "trained on June; it's better"
+    assert json.loads(record)["why"] == WHY
     assert json.loads(record)["who"].startswith("anna@")
 
 
@@ -219,7 +260,7 @@ def test_mistakes_are_told_in_one_line(cluster: Cluster, tmp_path: Path):
     assert told() == "in_cluster.sh: expected a namespace and a script, such as: model-server history.py\n"
     assert "unknown script train.py: expected promote.py" in told("model-server", "train.py")
     assert re.search(
-        r"NotFound.*\nin_cluster.sh: no template for Jobs in the namespace elsewhere; add k8s/components/scripts",
+        r"NotFound.*\nin_cluster.sh: cannot read the cronjob model-server-scripts in the namespace elsewhere; if",
         told("elsewhere", "history.py"),
     )
 
@@ -231,6 +272,20 @@ def test_a_job_that_does_not_start_says_why(cluster: Cluster, tmp_path: Path):
     _, err = running.communicate(timeout=60)
     assert running.returncode == 2
     assert "the pod of history-x7k2p does not start: ImagePullBackOff: not found" in err
+
+
+def test_a_pod_that_the_node_rejects_ends_it(cluster: Cluster, tmp_path: Path):
+    cluster.is_rejected = True
+    _, err = (running := command(tmp_path, "model-server", "history.py")).communicate(timeout=60)
+    assert running.returncode == 2
+    assert "the node rejected the pod of history-x7k2p: OutOfcpu: Node didn't have enough" in err
+
+
+def test_a_cluster_that_does_not_answer_for_a_moment_is_asked_again(cluster: Cluster, tmp_path: Path):
+    cluster.n_outages = 2
+    running = command(tmp_path, "model-server", "promote.py", "9")
+    out, _ = running.communicate(timeout=60)
+    assert (running.returncode, "has no version 9" in out) == (2, True)
 
 
 def test_the_job_has_the_servers_image_and_settings_and_none_of_their_requests():
