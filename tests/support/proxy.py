@@ -140,6 +140,8 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def _pass_on(self) -> None:
         with socket.create_connection(self.server.target) as there:
+            for side in (self.request, there):  # pieces go on as they come
+                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             back = threading.Thread(target=_copy, args=(there, self.request), daemon=True)
             back.start()
             _copy(self.request, there)
