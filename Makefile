@@ -86,7 +86,7 @@ rules:  ## write monitoring/prometheus/rules.yaml into the PrometheusRule of k8s
 	@{ sed '/^spec:$$/q' $(PROMETHEUS_RULE); sed -n '/^groups:/,$$p' monitoring/prometheus/rules.yaml | sed 's/^./  &/'; } \
 		> $(PROMETHEUS_RULE).new && mv $(PROMETHEUS_RULE).new $(PROMETHEUS_RULE)
 
-demo-promotion: $(SERVING)  ## promote, refuse and roll back under load, on the terminal (two minutes)
+demo-promotion: $(SERVING)  ## promote, refuse and roll back under load, on the terminal (a minute)
 	@.venv/bin/python scripts/demo_promotion.py
 
 bench: $(SERVING)  ## measure this against other servers, for half an hour (ARGS=--quick: short, and not to be believed)
