@@ -55,6 +55,21 @@ def registry(registry_uri: str) -> Iterator[str]:
         yield registry_uri
 
 
+@pytest.fixture
+def given_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that are logged without requirements get those of our own tests.
+
+    MLflow would find them out in another process, in four seconds for each.
+    """
+    import mlflow
+
+    from tests.support.models import REQUIREMENTS
+
+    monkeypatch.setattr(
+        mlflow.models, "infer_pip_requirements", lambda *_, **__: REQUIREMENTS["pip_requirements"]
+    )
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for the BentoML model store of the session's services."""

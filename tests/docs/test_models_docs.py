@@ -36,7 +36,7 @@ Y = np.where((X["age"] > 18) ^ (X["city"] == "Chur"), "yes", "no")
 
 
 @pytest.fixture
-def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_requirements: None) -> Any:
     """A registry of its own, and the names that the page begins with."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     front = make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough")

@@ -46,6 +46,7 @@ def check_answers(models: tuple[LoadedModel, LoadedModel], fitted: Any, rows: pd
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("given_requirements")
 def test_a_forest_that_autolog_logged_is_served(serve: Any) -> None:
     forest = RandomForestClassifier(10, random_state=0)
 
@@ -68,25 +69,29 @@ def columns(*, is_boosted: bool) -> Any:
         (StandardScaler(), make_column_selector(dtype_include=np.number)),
         (OneHotEncoder(sparse_output=False), make_column_selector(dtype_exclude=np.number)),
     )
-    last = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1) if is_boosted else LogisticRegression()
+    last = lightgbm.LGBMClassifier(n_estimators=3, n_jobs=1, verbose=-1) if is_boosted else LogisticRegression()
     return make_pipeline(front, last)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("serialization_format", ["pickle", "cloudpickle"])
 @pytest.mark.parametrize(
-    ("model", "rows"),
+    ("model", "rows", "serialization_format"),
     [
-        (columns(is_boosted=True), MIXED),
-        (columns(is_boosted=False), MIXED),
+        (columns(is_boosted=True), MIXED, "cloudpickle"),
+        (columns(is_boosted=False), MIXED, "cloudpickle"),
+        (columns(is_boosted=False), MIXED, "pickle"),
         (
             HistGradientBoostingClassifier(max_iter=3, categorical_features=[3]),
             MIXED.drop(columns="colour").assign(m=1.0)[["alcohol", "ash", "m", "n"]],
+            "cloudpickle",
         ),
-        (BisectingKMeans(3, random_state=0), X),
-        (lightgbm.LGBMClassifier(n_estimators=3, verbose=-1), X),
+        (BisectingKMeans(3, random_state=0), X, "cloudpickle"),
+        (lightgbm.LGBMClassifier(n_estimators=3, n_jobs=1, verbose=-1), X, "cloudpickle"),
+        (lightgbm.LGBMClassifier(n_estimators=3, n_jobs=1, verbose=-1), X, "pickle"),
     ],
-    ids=lambda value: type(value[-1] if hasattr(value, "steps") else value).__name__,
+    ids=lambda value: (
+        value if isinstance(value, str) else type(value[-1] if hasattr(value, "steps") else value).__name__
+    ),
 )
 def test_pickles_of_the_libraries_are_served(
     serve: Any, model: Any, rows: pd.DataFrame, serialization_format: str
@@ -106,7 +111,7 @@ def test_pickles_of_the_libraries_are_served(
 
 
 def test_an_estimator_of_lightgbm_is_served_as_mlflow_logs_it(serve: Any) -> None:
-    fitted = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1).fit(X, Y)
+    fitted = lightgbm.LGBMClassifier(n_estimators=3, n_jobs=1, verbose=-1).fit(X, Y)
     models = serve(
         log_with(
             mlflow.lightgbm,
