@@ -226,7 +226,7 @@ def signed(secret: str, body: bytes) -> dict[str, str]:
     }
 
 
-PAUSE_SECONDS = 0 if IS_SOAK else 0.005
+PAUSE_SECONDS = 0 if IS_SOAK else 0.02
 """Between two requests of a client: under load, but not such that preparing beside it takes minutes."""
 
 
@@ -352,7 +352,7 @@ class Trap(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
             if (self.kind == "hang" and not is_prepared) or (self.kind == "stuck" and is_prepared):
                 time.sleep(3600)
             if self.kind == "tardy":
-                time.sleep(0.02)
+                time.sleep(0.005)
             if self.kind == "patient" and not is_prepared:
                 self._wait(X)
             if self.kind == "crash":
