@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import random
+from collections import ChainMap
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,6 @@ from tests.scripts.rollout.conftest import running_cluster
 from tests.scripts.rollout.kinds import KINDS, NAMESPACE, Kind
 from tests.scripts.rollout.kube_api import KubeApi
 from tests.support.beside import Beside
-from tests.support.environment import wait_until
 from tests.support.models import strict_categories
 from tests.support.prepared import prepare_all
 from tests.support.prometheus import Prometheus, running_prometheus
@@ -95,24 +95,51 @@ class Gateway(Beside):
             connection.close()
 
 
-@contextlib.contextmanager
-def scraping(folder: Path, kind: Kind, stable: Service, new: Service) -> Iterator[Prometheus]:
-    """Runs a Prometheus that scrapes both, with the labels that a cluster's would give them."""
-    labels = {
-        service.url.removeprefix("http://"): {"namespace": NAMESPACE, **more}
-        for service, more in zip((stable, new), kind.labels, strict=True)
-    }
-    with running_prometheus(folder, *labels, labels=labels, scrape_seconds=SCRAPE_SECONDS) as prometheus:
-        wait_until(lambda: prometheus.value("count(model_info)") == 2, 30, "both are scraped")
-        yield prometheus
+@pytest.fixture(scope="module")
+def scrape(
+    serve: Callable[..., Service], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Prometheus]]:
+    """Starts a Prometheus that scrapes version 1 and a canary, labelled as each kind of cluster would; each once.
+
+    It is five seconds until it begins.
+    """
+    # A pod of a Deployment has another name than one of Seldon's; the other labels stand beside each other.
+    labelled = (ROUTE, SELDON, ROLLOUT), (DEPLOYMENT,)
+    with contextlib.ExitStack() as stack:
+        running: dict[str, Prometheus] = {}
+
+        def start(version: str) -> Prometheus:
+            if version not in running:
+                targets = [
+                    {
+                        "targets": [service.url.removeprefix("http://")],
+                        "labels": {
+                            "namespace": NAMESPACE,
+                            **ChainMap(*(kind.labels[side] for kind in kinds)),
+                        },
+                    }
+                    for side, service in enumerate((serve("stable", "1"), serve("canary", version)))
+                    for kinds in labelled
+                ]
+                interval = f"{round(SCRAPE_SECONDS * 1000)}ms"
+                settings = {
+                    "global": {"scrape_interval": interval, "scrape_timeout": interval},
+                    "scrape_configs": [{"job_name": "serving", "static_configs": targets}],
+                }
+                folder = tmp_path_factory.mktemp("prometheus")
+                running[version] = stack.enter_context(running_prometheus(folder, settings=settings))
+                running[version].wait_value("count(model_info)", len(targets))
+            return running[version]
+
+        yield start
 
 
 def drive(
     kind: Kind,
     version: str,
     serve: Callable[..., Service],
+    scrape: Callable[[str], Prometheus],
     cluster: KubeApi,
-    tmp_path: Path,
 ) -> tuple[int, float]:
     """Runs the script from version 1 to a canary with another; returns its exit code and the canary's last part."""
     stable, new = serve("stable", "1"), serve("canary", version)
@@ -125,32 +152,30 @@ def drive(
     arguments = [kind.name, *kind.arguments, "--namespace", NAMESPACE, *STEPS]
     if kind is not ROLLOUT:
         arguments += ["--steps", "50,100"]
-    with (
-        scraping(tmp_path / "prometheus", kind, stable, new) as prometheus,
-        Gateway(stable, new, percent),
-    ):
+    prometheus = scrape(version)
+    with Gateway(stable, new, percent):
         code = canary.main([*arguments, "--prometheus", prometheus.url])
     return code, percent()
 
 
 @pytest.mark.parametrize("one", KINDS, ids=lambda kind: kind.name)
-def test_the_same_version_gets_all_traffic(one, serve, cluster, tmp_path, capsys):
-    code, percent = drive(one, "1", serve, cluster, tmp_path)
+def test_the_same_version_gets_all_traffic(one, serve, scrape, cluster, capsys):
+    code, percent = drive(one, "1", serve, scrape, cluster)
     said = capsys.readouterr()
     assert (code, percent) == (0, 100), said
     assert said.err == ""
     assert ", 0.0% failed, 95 % within" in said.out
 
 
-def test_a_version_that_sees_other_classes_is_put_back(serve, cluster, tmp_path, capsys):
-    code, percent = drive(ROUTE, "2", serve, cluster, tmp_path)
+def test_a_version_that_sees_other_classes_is_put_back(serve, scrape, cluster, capsys):
+    code, percent = drive(ROUTE, "2", serve, scrape, cluster)
     last = capsys.readouterr().out.splitlines()[-1]
     assert (code, percent) == (1, 0), last
     assert "weights are as before: model-server 1, model-server-next 0, because the canary predicts" in last
 
 
-def test_a_version_that_refuses_what_the_other_takes_is_put_back(serve, cluster, tmp_path, capsys):
-    code, percent = drive(ROLLOUT, "3", serve, cluster, tmp_path)
+def test_a_version_that_refuses_what_the_other_takes_is_put_back(serve, scrape, cluster, capsys):
+    code, percent = drive(ROLLOUT, "3", serve, scrape, cluster)
     last = capsys.readouterr().out.splitlines()[-1]
     assert (code, percent) == (1, 0), last
     assert "requests of the canary fail, stable: 0.0% of" in last
