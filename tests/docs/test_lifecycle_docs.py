@@ -68,7 +68,9 @@ def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(
         assert code == 0, f"{line}\n{said.out}{said.err}"
         return said.out
 
-    paste(".venv/bin/python scripts/train.py --promote")  # version 1, which is there before the page begins
+    paste(
+        ".venv/bin/python scripts/train.py --promote --estimator linear"
+    )  # version 1, which is there before the page begins
     training, validation, shadow, no_shadow, promotion, history, back = commands()
     assert "registered: churn version 2" in paste(training)
     validated = paste(validation)
