@@ -34,10 +34,10 @@ serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); withou
 	@exec .venv/bin/python -m serving.process.start serve -p "$${PORT:-3000}"
 
 test: $(DEV)  ## run the tests (ARGS="-k name" for some of them, ARGS="-n 0" in one process)
-	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --durations 20 $(ARGS)
+	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 soak: $(DEV)  ## run what takes long: promotions under load, simulated canaries, generated rows (ARGS="-k name")
-	SOAK=1 .venv/bin/python -m pytest -m soak -rP -n $(JOBS) --dist loadfile --durations 20 $(ARGS)
+	SOAK=1 .venv/bin/python -m pytest -m soak -rP -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 zoo: $(DEV)  ## compare models of every kind with what MLflow says of them, and write docs/compatibility.md (ARGS="name" for some)
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false \

@@ -32,8 +32,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: remove_shared_folder(folder))
 
 
+LONGEST = (
+    "tests/prepare/sync",
+    "tests/scripts/test_demo_promotion.py",
+    "tests/scripts/test_demo.py",
+    "tests/scripts/rollout/test_services.py",
+    "tests/scripts/smoke",
+    "tests/docs/test_lifecycle_docs.py",
+    "tests/process/test_hanging.py",
+)
+"""Files of half a minute and more each. They begin first, so that none is left alone at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of properties: more examples are their long form."""
+    """Puts the longest files first; marks the tests of properties, whose long form is more examples."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
     for item in items:
         if getattr(getattr(item, "function", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.soak)

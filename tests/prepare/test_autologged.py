@@ -69,7 +69,9 @@ def columns(*, is_boosted: bool) -> Any:
         (StandardScaler(), make_column_selector(dtype_include=np.number)),
         (OneHotEncoder(sparse_output=False), make_column_selector(dtype_exclude=np.number)),
     )
-    last = lightgbm.LGBMClassifier(n_estimators=3, n_jobs=1, verbose=-1) if is_boosted else LogisticRegression()
+    last = (
+        lightgbm.LGBMClassifier(n_estimators=3, n_jobs=1, verbose=-1) if is_boosted else LogisticRegression()
+    )
     return make_pipeline(front, last)
 
 
