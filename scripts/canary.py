@@ -1,17 +1,16 @@
-"""Takes a canary from step to step, and puts it back where it does worse than what is there.
+"""Shifts traffic to a canary step by step, and rolls back if it does worse than the stable side.
 
     .venv/bin/python scripts/canary.py rollout model-server --namespace production --prometheus http://prometheus:9090
     .venv/bin/python scripts/canary.py httproute model-server-gateway --namespace production --prometheus http://prometheus:9090
     .venv/bin/python scripts/canary.py deployment model-server --namespace production --prometheus http://prometheus:9090
     .venv/bin/python scripts/canary.py httproute model-server-gateway --namespace production --restore
 
-At each step both sides are compared by what the Prometheus has scraped of them: failed requests, latency (the slowest
-of 95 %), and shares of predicted classes. It waits where there are too few requests to tell. Where the canary does
-worse, Prometheus or the cluster cannot be asked any more, or the run is broken off (Ctrl-C), all traffic goes back to
-where it was. A run that was killed is gone on with by the next one.
-Exit code 0 when the canary has all traffic, 1 when it does not, 2 with one line on stderr when nothing was done, 130
-after Ctrl-C and 143 after SIGTERM, with everything put back. Where it cannot be put back, or somebody else has moved
-the same thing meanwhile, that is told on stderr, and the exit code is 1.
+Each step compares both sides as Prometheus scraped them: failed requests, 95th-percentile latency, and shares of
+predicted classes. With too few requests it waits. It rolls back if the canary does worse, if Prometheus or the cluster
+stops answering, and on Ctrl-C. The next run resumes a killed one.
+Exit code 0 if the canary has all traffic, 1 if not, 2 if nothing was done, 130 after Ctrl-C and 143 after SIGTERM,
+rolled back. If the rollback fails, or somebody else has moved the same object meanwhile, stderr says so and the exit
+code is 1.
 """
 
 import argparse
@@ -54,86 +53,86 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
     parser = OneLineParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("kind", choices=KINDS, help="what shares the traffic")
-    parser.add_argument("name", help="its name; of Deployments that of the stable one")
-    parser.add_argument("--namespace", required=True, help="of the cluster")
-    parser.add_argument("--context", help="of the kubeconfig (its current one)")
+    parser.add_argument("kind", choices=KINDS, help="kind of the object that splits the traffic")
+    parser.add_argument("name", help="its name; for Deployments, the name of the stable one")
+    parser.add_argument("--namespace", required=True, help="namespace of the object")
+    parser.add_argument("--context", help="context of the kubeconfig (default: current)")
     parser.add_argument(
         "--canary",
         metavar="NAME",
-        help="the backend, predictor or Deployment that is the canary (the second of two; NAME-canary)",
+        help="backend, predictor or Deployment that is the canary (default: the second of two; NAME-canary)",
     )
     parser.add_argument(
-        "--prometheus", type=http_url, metavar="URL", help="a Prometheus that scrapes both sides"
+        "--prometheus", type=http_url, metavar="URL", help="Prometheus that scrapes both sides"
     )
     for side in Sides._fields:
         parser.add_argument(
             f"--{side}-metrics",
             metavar="MATCHERS",
-            help=f"labels of the {side} pods' time series, if they differ from those in k8s/",
+            help=f"label matchers of the {side} pods (default: those of k8s/)",
         )
     parser.add_argument(
         "--steps",
         type=parse_steps,
         metavar="PERCENTS",
-        help=f"of the traffic, step by step ({','.join(map(str, STEPS))}; a Rollout has its own)",
+        help=f"traffic shares in percent (default: {','.join(map(str, STEPS))}; a Rollout has its own)",
     )
     parser.add_argument(
-        "--step-seconds", type=positive, default=300, metavar="SECONDS", help="of each step (%(default)g)"
+        "--step-seconds", type=positive, default=300, metavar="SECONDS", help="length of a step (%(default)g)"
     )
     parser.add_argument(
         "--max-step-seconds",
         type=positive,
         default=3600,
         metavar="SECONDS",
-        help="where there are too few requests by then, it is broken off (%(default)g)",
+        help="roll back after this time without enough requests (%(default)g)",
     )
     limits = Limits()
     parser.add_argument(
         "--max-error-increase",
         type=part,
         default=limits.error_increase,
-        metavar="PART",
-        help="of all requests (%(default)g)",
+        metavar="FRACTION",
+        help="maximum rise in error rate (%(default)g)",
     )
     parser.add_argument(
         "--max-latency-ratio",
         type=ratio,
         default=limits.latency_ratio,
-        metavar="TIMES",
-        help="of the stable side's (%(default)g)",
+        metavar="FACTOR",
+        help="maximum latency relative to the stable side (%(default)g)",
     )
     parser.add_argument(
         "--max-class-difference",
         type=part,
         default=limits.class_difference,
-        metavar="PART",
-        help="between the shares of a predicted class (%(default)g)",
+        metavar="FRACTION",
+        help="maximum difference in the share of a predicted class (%(default)g)",
     )
     parser.add_argument(
         "--min-requests",
         type=int,
         default=limits.requests,
         metavar="N",
-        help="of each side and step, or it waits (%(default)s)",
+        help="requests that each side needs per step (%(default)s)",
     )
     parser.add_argument(
         "--min-rows",
         type=int,
         default=limits.rows,
         metavar="N",
-        help="the same, of rows with a predicted class (%(default)s)",
+        help="rows with a predicted class that each side needs per step (%(default)s)",
     )
-    parser.add_argument("--restore", action="store_true", help="put back what an earlier run has moved")
+    parser.add_argument("--restore", action="store_true", help="roll back what an earlier run moved")
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="read the cluster and Prometheus, say what would be done, and change nothing",
+        help="read the cluster and Prometheus, print the plan, change nothing",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     options = parser.parse_args(arguments)
     if options.prometheus is None and not options.restore:
-        parser.error("--prometheus is needed: by what it has scraped the canary is judged")
+        parser.error("--prometheus is needed to judge the canary")
     if options.max_step_seconds < options.step_seconds:
         parser.error("--max-step-seconds is less than --step-seconds")
     if options.min_requests < 1 or options.min_rows < 1:
@@ -181,7 +180,7 @@ def part(text: str) -> float:
     """
     number = positive(text)
     if number > 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a part of a whole, such as 0.05")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction between 0 and 1, such as 0.05")
     return number
 
 
@@ -194,7 +193,7 @@ def ratio(text: str) -> float:
     number = positive(text)
     if number < 1:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is less than 1, as which the canary would have to be faster"
+            f"{text!r} is less than 1: the canary would have to be faster than the stable side"
         )
     return number
 
@@ -224,7 +223,7 @@ def drive(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any]
         if not target.is_begun:
             raise
         raise LifecycleError(
-            f"{error}; an earlier run has left the canary with traffic, which --restore takes back"
+            f"{error}; an earlier run left traffic on the canary; --restore rolls it back"
         ) from None
     plan = [
         f"{', '.join(f'{percent} %' for percent in percents) or 'what is left'}, {options.step_seconds:g} s each or more",

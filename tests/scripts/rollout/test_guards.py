@@ -148,7 +148,7 @@ def test_a_run_that_cannot_go_on_says_that_the_canary_has_traffic(run: Run, monk
     capsys.readouterr()
     run.prometheus.is_dead = True
     said = told(capsys, *run.arguments)
-    assert "an earlier run has left the canary with traffic, which --restore takes back" in said
+    assert "an earlier run left traffic on the canary; --restore rolls it back" in said
 
 
 # Other hands
