@@ -11,8 +11,10 @@ from pandas.api import types
 from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.connection import reason
 from scripts.lifecycle.training_rows import Overlap, find_overlap
-from scripts.training.csv_format import MOSTLY, to_numbers
-from scripts.training.dates import NoDates, find_dates
+from scripts.training import TrainingError
+from scripts.training.csv_format import to_numbers
+from scripts.training.dates import parse_dates
+from scripts.training.odd_cells import are_few
 from scripts.training.table import CsvFile
 from serving.errors import InvalidInput, PrepareError
 from serving.model.schema import Column, Kind
@@ -89,15 +91,16 @@ def _answer(folder: Path, settings: Settings, version: str, csv: CsvFile) -> Ans
 def cells_of(csv: CsvFile, column: Column) -> pd.Series:
     """Returns a column of a file as its type in a signature: texts are as they are written, and dates are read."""
     name = str(column.name)
+    cells = csv.as_written[name]
     if column.type.kind is Kind.STRING:
-        return csv.as_written[name]
+        return cells
+    # The last two as `train.py` reads columns with an odd cell; what is more, the service says what is wrong with it.
     if column.type.kind is Kind.DATETIME:
-        with contextlib.suppress(NoDates):  # the service says what is wrong with them
-            return find_dates(csv.as_written[name])[0]
-        return csv.as_written[name]
+        with contextlib.suppress(TrainingError):
+            dates = parse_dates(cells, None)
+            return dates.moments if are_few(dates.is_odd, cells) else cells
+        return cells
     if column.type.kind in {Kind.DOUBLE, Kind.FLOAT} and types.is_string_dtype(csv.rows[name]):
-        numbers = to_numbers(
-            csv.as_written[name], csv.decimal
-        )  # as `train.py` reads a column with an odd cell
-        return numbers if numbers.notna().mean() > MOSTLY else csv.rows[name]
+        numbers = to_numbers(cells, csv.decimal)
+        return numbers if are_few(numbers.isna() & cells.notna(), cells) else csv.rows[name]
     return csv.rows[name]

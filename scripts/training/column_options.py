@@ -14,7 +14,8 @@ COLUMN_OPTIONS: "dict[Kind, str]" = {
     "number": "columns that are numbers; cells that are none count as missing",
     "category": "columns that are categories, also of numbers",
     "text": "columns that are texts, learned from by their words",
-    "date": "columns that are dates; COLUMN=FORMAT says how they are written, such as day=%%d/%%m/%%Y",
+    "date": "columns that are dates; COLUMN=FORMAT says how they are written, such as day=%%d/%%m/%%Y; cells that are none "
+    "count as missing",
     "drop": "columns to leave out",
 }
 

@@ -8,12 +8,10 @@ from pandas.api import types
 from scripts.training import TrainingError
 from scripts.training.column_options import Said
 from scripts.training.columns import MAX_CODES, ColumnKinds, is_boolean
-from scripts.training.csv_format import MOSTLY, to_numbers
-from scripts.training.dates import NoDates, find_dates, line_of, parse_dates
+from scripts.training.csv_format import to_numbers
+from scripts.training.dates import Dates, NoDates, find_dates, parse_dates
+from scripts.training.odd_cells import are_few, are_placeholders, describe, describe_missing
 from scripts.training.table import CsvFile, has_leading_zeros
-
-MAX_PLACEHOLDERS = 3
-"""Different texts that stand for a missing number."""
 
 
 class AlmostNumbers(NamedTuple):
@@ -28,8 +26,7 @@ class Converted(NamedTuple):
     """The rows, and what there is to tell about columns."""
 
     rows: pd.DataFrame
-    dates: dict[str, str]
-    """The format by column."""
+    dates: dict[str, Dates]
     notes: dict[str, str]
     almost_numbers: "dict[str, AlmostNumbers]"
 
@@ -46,7 +43,7 @@ def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
         TrainingError: a column is not what it is said to be.
     """
     changed: dict[str, pd.Series] = {}
-    dates: dict[str, str] = {}
+    dates: dict[str, Dates] = {}
     notes: dict[str, str] = {}
     almost: dict[str, AlmostNumbers] = {}
     for label, column in csv.rows.items():
@@ -55,7 +52,7 @@ def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
         is_text = types.is_string_dtype(column.dtype) and not is_boolean(column)
         kind = said.kinds.get(name)
         if kind == "date":
-            changed[name], dates[name] = parse_dates(cells, said.date_formats.get(name))
+            dates[name] = parse_dates(cells, said.date_formats.get(name))
         elif kind == "text":
             changed[name] = cells
         elif kind == "number" and is_text:
@@ -64,7 +61,7 @@ def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
             changed[name] = column.astype("float64")  # which may be missing
         elif kind is None and is_text and name != target:
             try:
-                changed[name], dates[name] = find_dates(cells)
+                dates[name] = find_dates(cells)
             except NoDates as error:
                 notes[name] = str(error)
                 if not notes[name]:
@@ -72,6 +69,7 @@ def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
                     if as_numbers is not None:
                         almost[name] = as_numbers
     told = {name: note for name, note in notes.items() if note}
+    changed |= {name: found.moments for name, found in dates.items()}
     return Converted(csv.rows.assign(**changed), dates, told, almost)
 
 
@@ -95,32 +93,25 @@ def read_numbers(cells: pd.Series, csv: CsvFile) -> tuple[pd.Series, str]:
         TrainingError: none of them is a number.
     """
     numbers = to_numbers(cells, csv.decimal)
-    n_there, n_numbers = int(cells.notna().sum()), int(numbers.notna().sum())
-    if not n_numbers:
+    if numbers.isna().all():
         raise TrainingError(f"column {cells.name!r} is to be a number, and none of its cells is one")
-    lost = (
-        f"{n_there - n_numbers:,} cells that are no numbers count as missing" if n_there > n_numbers else ""
-    )
-    return numbers, lost
+    return numbers, describe_missing(numbers.isna() & cells.notna(), "numbers")
 
 
 def describe_text(cells: pd.Series, csv: CsvFile) -> tuple[str, AlmostNumbers | None]:
     """Returns what is strange about a column of text, empty if nothing is; and its numbers, if it should be some.
 
-    It should if the rest is one to three texts, such as `?` or `n/a`, beside more numbers than codes have.
+    It should if the rest is a few placeholders, such as `?` or `n/a`, beside more numbers than codes have.
     """
-    there = cells.dropna()
-    if has_leading_zeros(there):
+    if has_leading_zeros(cells.dropna()):
         return "text, as some begin with a zero", None
     numbers = to_numbers(cells, csv.decimal)
-    is_other = numbers.isna() & cells.notna()
-    others = cells[is_other]
-    if others.empty or len(others) >= (1 - MOSTLY) * len(there):
+    is_odd = numbers.isna() & cells.notna()
+    if not is_odd.any() or not are_few(is_odd, cells):
         return "", None
-    found = f"{len(others):,} cells are no numbers, the first in line {line_of(cells, is_other)}"
-    is_number = others.nunique() <= MAX_PLACEHOLDERS and numbers.nunique() > MAX_CODES
-    almost = AlmostNumbers(numbers, f"{found} and count as missing (else --category)") if is_number else None
-    return f"{found} (else --number)", almost
+    is_number = are_placeholders(is_odd, cells) and numbers.nunique() > MAX_CODES
+    almost = AlmostNumbers(numbers, describe_missing(is_odd, "numbers")) if is_number else None
+    return f"{describe(is_odd, 'numbers')} (else --number)", almost
 
 
 def column_rows(converted: Converted, kinds: ColumnKinds, target: str) -> list[tuple[str, str, str]]:
@@ -138,7 +129,7 @@ def column_rows(converted: Converted, kinds: ColumnKinds, target: str) -> list[t
         elif name in converted.dates:
             parts = [part for part in kinds.used if part.startswith(f"{name}_")]
             made = f"preprocessing.py makes {len(parts)} numbers of it"
-            lines.append((name, "date", f"{converted.dates[name]}; {made}"))
+            lines.append((name, "date", f"{converted.dates[name].describe()}; {made}"))
         else:
             lines.append((name, "read by preprocessing.py", note))
     of_dates = tuple(f"{name}_" for name in converted.dates)

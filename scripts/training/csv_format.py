@@ -10,15 +10,13 @@ from typing import Literal
 import pandas as pd
 
 from scripts.training import TrainingError
+from scripts.training.odd_cells import MOSTLY
 
 Decimal = Literal[".", ","]
 
 SEPARATORS = ",;\t|"
 SNIFFED_CHARACTERS = 100_000
 SNIFFED_RECORDS = 50
-
-MOSTLY = 0.9
-"""A column of text in which more than this share are numbers, or dates, has mistakes in the rest, rather than texts."""
 
 _GROUPED = {
     ".": re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?"),

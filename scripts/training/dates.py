@@ -1,11 +1,13 @@
 """Dates that a CSV file has as text."""
 
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
 from scripts.training import TrainingError
-from scripts.training.csv_format import MOSTLY
+from scripts.training.odd_cells import MOSTLY, are_few, are_placeholders, describe, describe_missing, line_of
 
 ISO = "ISO8601"
 
@@ -27,92 +29,127 @@ EARLIEST, LATEST = pd.Timestamp.min, pd.Timestamp.max
 N_FIRST = 1_000
 """Cells that are looked at before all are."""
 
-READABLE = {ISO: "YYYY-MM-DD", "%d": "DD", "%m": "MM", "%Y": "YYYY"}
+READABLE = {ISO: "YYYY-MM-DD", "%d": "DD", "%m": "MM", "%Y": "YYYY", "%H": "hh", "%M": "mm", "%S": "ss"}
+
+
+class Dates(NamedTuple):
+    """What a column of dates holds."""
+
+    moments: pd.Series
+    """datetime64[ns] in UTC without a zone; NaT where a cell is missing, or no date."""
+    form: str
+    """For `pandas.to_datetime`, such as `%d.%m.%Y`."""
+    is_odd: pd.Series
+    """Marks cells that are no dates: placeholders such as `n/a`, days that are in no calendar, and other forms."""
+
+    def describe(self) -> str:
+        """Returns the form, as people write it, and which cells are no dates."""
+        form = self.form
+        for code, readable in READABLE.items():
+            form = form.replace(code, readable)
+        odd = describe_missing(self.is_odd, "dates")
+        return f"{form}; {odd}" if odd else form
 
 
 class NoDates(Exception):
     """A column is not one of dates; the message says what keeps it, and is empty where nothing looks like one."""
 
 
-def find_dates(cells: pd.Series) -> tuple[pd.Series, str]:
-    """Returns the moments that a column of text holds, and their format for people.
+def find_dates(cells: pd.Series) -> Dates:
+    """Returns the dates that a column of text holds; a few odd cells count as missing, as among numbers.
 
     Args:
         cells: text; a missing cell is NaN.
 
-    Returns:
-        datetime64[ns] in UTC without a zone, and such as `DD.MM.YYYY`.
-
     Raises:
-        NoDates: the texts are no dates, not all of them, or may be read in two ways.
+        NoDates: the texts are no dates, not nearly all of them, or may be read in two ways.
     """
     there = cells.dropna()
     for pattern, formats in FORMATS:
         if not _looks(there.head(N_FIRST), pattern).mean() > MOSTLY / 2:  # most columns are no dates
             continue
         looks = _looks(there, pattern)
-        if not looks.mean() > MOSTLY:
-            continue
-        if not looks.all():
-            raise NoDates(_stray(cells, looks))
-        tried = [(one, _read(there, one)) for one in formats]
-        read = [(one, moments) for one, moments in tried if moments.notna().all()]
-        if not read:
-            wrong = min((moments.isna() for _, moments in tried), key=sum)
-            raise NoDates(
-                f"{int(wrong.sum()):,} of its dates are in no calendar, or not written as the others, the first in line "
-                f"{line_of(cells, wrong)}"
-            )
-        if len(read) > 1 and not read[0][1].equals(read[1][1]):
-            raise NoDates(
-                f"--date {cells.name}=%d/%m/%Y or =%m/%d/%Y says whether the day or the month comes first"
-            )
-        one, moments = read[0]
-        return moments.reindex(cells.index), describe_format(one)
+        if looks.mean() > MOSTLY:
+            dates = _read_as(cells, there[looks], formats)
+            if not are_placeholders(dates.is_odd, cells):
+                raise NoDates(f"{describe(dates.is_odd, 'dates')} (else --date)")
+            return dates
     raise NoDates("")
 
 
-def parse_dates(cells: pd.Series, form: str | None) -> tuple[pd.Series, str]:
-    """Returns the moments of a column that somebody says is one of dates, and their format.
+def parse_dates(cells: pd.Series, form: str | None) -> Dates:
+    """Returns the dates of a column that somebody says is one of dates; whatever else is in it counts as missing.
 
     Args:
         cells: text; a missing cell is NaN.
         form: of `strptime`, such as `%d/%m/%Y`; None finds it.
 
     Raises:
-        TrainingError: a cell is no date; names its row.
+        TrainingError: none of them is a date, or many are dates of another form.
     """
+    there = cells.dropna()
     if form is None:
-        try:
-            return find_dates(cells)
-        except NoDates as error:
-            why = (
-                str(error)
-                or "its texts look like no dates; say how they are written, such as --date day=%d/%m/%Y"
+        pattern, formats = max(FORMATS, key=lambda one: _looks(there, one[0]).sum())
+        looks = _looks(there, pattern)
+        if not looks.any():
+            raise TrainingError(
+                f"column {cells.name!r} is to be a date: its texts look like no dates; say how they are written, "
+                "such as --date day=%d/%m/%Y"
             )
-            raise TrainingError(f"column {cells.name!r} is to be a date: {why}") from None
-    moments = pd.to_datetime(cells, format=form, errors="coerce", utc=True).dt.tz_localize(None)
-    wrong = moments.isna() & cells.notna()
-    if wrong.any():
+        try:
+            dates = _read_as(cells, there[looks], formats)
+        except NoDates as error:
+            raise TrainingError(f"column {cells.name!r} is to be a date: {error}") from None
+    else:
+        dates = _to_dates(cells, _read(cells, form), form)
+    is_other = dates.is_odd & _looks_like_some_date(cells)
+    is_none = len(there) > 0 and bool(dates.moments.isna().all())
+    if is_none or (is_other.any() and not are_few(is_other, cells[~dates.is_odd | is_other])):
+        wrong = dates.is_odd if is_none else is_other
         raise TrainingError(
-            f"column {cells.name!r}: {int(wrong.sum()):,} cells are no dates of the form {form}, the first "
-            f"in line {line_of(cells, wrong)}: {cells[wrong].iloc[0]!r}"
+            f"column {cells.name!r}: {int(wrong.sum()):,} cells are no dates of the form {dates.form}, the first "
+            f"in line {line_of(wrong)}: {cells[wrong].iloc[0]!r}"
         )
-    return _nanoseconds(moments), form
+    return dates
 
 
-def describe_format(form: str) -> str:
-    """Returns a format in the way people write it."""
-    for code, readable in READABLE.items():
-        form = form.replace(code, readable)
-    return form
+def _read_as(cells: pd.Series, looking: pd.Series, formats: Sequence[str]) -> Dates:
+    """Returns the dates of a column in that of some formats which reads all that look so, or else nearly all.
+
+    Raises:
+        NoDates: none of them does, or two do and differ.
+    """
+    time = "" if formats == (ISO,) else _time_of(looking)
+    read = [(form + time, _read(looking, form + time)) for form in formats]
+    whole = [one for one in read if one[1].notna().all()]
+    fitting = whole or [one for one in read if are_few(one[1].isna(), looking)]
+    if not fitting:
+        wrong = min((moments.isna() for _, moments in read), key=sum).reindex(cells.index, fill_value=False)
+        raise NoDates(
+            f"{int(wrong.sum()):,} of its dates are in no calendar, or not written as the others, the first in line "
+            f"{line_of(wrong)}"
+        )
+    form, moments = fitting[0]
+    if len(fitting) > 1 and not moments.equals(fitting[1][1]):
+        raise NoDates(
+            f"--date {cells.name}=%d/%m/%Y or =%m/%d/%Y says whether the day or the month comes first"
+        )
+    return _to_dates(cells, moments, form)
+
+
+def _to_dates(cells: pd.Series, moments: pd.Series, form: str) -> Dates:
+    moments = moments.reindex(cells.index)
+    return Dates(moments, form, moments.isna() & cells.notna())
+
+
+def _time_of(cells: pd.Series) -> str:
+    """Returns how the time is written that follows the day."""
+    mark = "T" if "T" in cells.iloc[0] else " "
+    return ("", f"{mark}%H:%M", f"{mark}%H:%M:%S")[int(cells.str.count(":").max())]
 
 
 def _read(cells: pd.Series, form: str) -> pd.Series:
     """Returns the moments; NaT for a text that is none."""
-    if form != ISO and cells.str.contains(":", regex=False).any():
-        form += " %H:%M:%S" if cells.str.count(":").max() == 2 else " %H:%M"
-        cells = cells.str.replace("T", " ", regex=False)
     moments = pd.to_datetime(cells, format=form, utc=True, errors="coerce").dt.tz_localize(None)
     in_range = (moments > EARLIEST) & (moments < LATEST)
     return _nanoseconds(moments.where(in_range))
@@ -123,14 +160,10 @@ def _nanoseconds(moments: pd.Series) -> pd.Series:
     return moments.astype("datetime64[ns]")
 
 
+def _looks_like_some_date(cells: pd.Series) -> pd.Series:
+    looks = [cells.str.fullmatch(pattern, na=False).astype("bool") for pattern, _ in FORMATS]
+    return pd.concat(looks, axis="columns").any(axis="columns")
+
+
 def _looks(cells: pd.Series, pattern: re.Pattern[str]) -> pd.Series:
     return cells.str.fullmatch(pattern).astype("bool")
-
-
-def line_of(cells: pd.Series, mask: pd.Series) -> int:
-    """Returns the line of the file that the first marked cell is in, where no cell before it has several lines."""
-    return int(mask.reindex(cells.index, fill_value=False).to_numpy().argmax()) + 2  # 1 is the header
-
-
-def _stray(cells: pd.Series, looks: pd.Series) -> str:
-    return f"{int((~looks).sum()):,} of its cells are no dates, the first in line {line_of(cells, ~looks)}"
