@@ -244,22 +244,33 @@ def ignored_columns(
 
 
 def make_signature(inputs: pd.DataFrame, ignored: list[str], output: ColSpec) -> ModelSignature:
-    """Returns the contract of the raw rows: what a request must hold, and what it may leave out."""
+    """Returns the contract of the raw rows: what a request must hold, and what it may leave out.
+
+    Every column that the model learns from is required, so that nobody leaves out what it needs without a word.
+    """
     columns: list[ColSpec | TensorSpec] = [
         ColSpec(
             column_type(column),
             str(name),
-            required=str(name) not in ignored and not may_be_missing(column),
+            required=str(name) not in ignored and not is_optional(column),
         )
         for name, column in inputs.items()
     ]
     return ModelSignature(inputs=Schema(columns), outputs=Schema([output]))
 
 
-def may_be_missing(column: pd.Series) -> bool:
-    """True where values are missing and the column's type has no value that says so, as NaN and NaT do."""
-    has_own = types.is_float_dtype(column.dtype) or types.is_datetime64_dtype(column.dtype)
-    return bool(column.isna().any()) and not has_own
+def is_optional(column: pd.Series) -> bool:
+    """True where true or false is missing here and there, which only `required: false` allows; other types have null."""
+    return is_boolean(column) and bool(column.isna().any())
+
+
+def describe_missing_cells(column: pd.Series) -> str:
+    """Returns what requests may or must do about a column whose type has no missing value; empty where it has one."""
+    if is_optional(column):
+        return "requests may leave it out"
+    if is_boolean(column):
+        return "never missing in requests"
+    return "never missing in requests (else --number)" if types.is_integer_dtype(column.dtype) else ""
 
 
 def column_type(column: pd.Series) -> DataType:

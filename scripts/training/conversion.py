@@ -7,7 +7,7 @@ from pandas.api import types
 
 from scripts.training import TrainingError
 from scripts.training.column_options import Said
-from scripts.training.columns import MAX_CODES, ColumnKinds, is_boolean
+from scripts.training.columns import MAX_CODES, ColumnKinds, describe_missing_cells, is_boolean
 from scripts.training.csv_format import to_numbers
 from scripts.training.dates import Dates, NoDates, find_dates, parse_dates
 from scripts.training.odd_cells import are_few, are_placeholders, describe, describe_missing
@@ -114,18 +114,25 @@ def describe_text(cells: pd.Series, csv: CsvFile) -> tuple[str, AlmostNumbers | 
     return f"{describe(is_odd, 'numbers')} (else --number)", almost
 
 
-def column_rows(converted: Converted, kinds: ColumnKinds, target: str) -> list[tuple[str, str, str]]:
-    """Returns the lines of a table of what each column is, and why; first its head."""
+def column_rows(converted: Converted, kinds: ColumnKinds, inputs: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Returns the lines of a table of what each column is, and why; first its head.
+
+    Args:
+        converted: the file.
+        kinds: of the columns after preprocessing.
+        inputs: the rows that are learned from, without the target.
+    """
     lines = [("column", "is", "why")]
-    for label in converted.rows:
+    for label, column in inputs.items():
         name = str(label)
         note = converted.notes.get(name, "")
-        if name == target:
-            continue
         if name in kinds.why:
-            if name in kinds.numbers and note and types.is_string_dtype(converted.rows[name]):
+            if name in kinds.numbers and note and types.is_string_dtype(column):
                 note = "text in the file and in requests, read by preprocessing.py (else --number)"
-            lines.append((name, kinds.kind_of(name), "; ".join(filter(None, (kinds.why[name], note)))))
+            missing = describe_missing_cells(column) if name in kinds.used else ""
+            lines.append(
+                (name, kinds.kind_of(name), "; ".join(filter(None, (kinds.why[name], note, missing))))
+            )
         elif name in converted.dates:
             parts = [part for part in kinds.used if part.startswith(f"{name}_")]
             made = f"preprocessing.py makes {len(parts)} numbers of it"
@@ -134,6 +141,6 @@ def column_rows(converted: Converted, kinds: ColumnKinds, target: str) -> list[t
             lines.append((name, "read by preprocessing.py", note))
     of_dates = tuple(f"{name}_" for name in converted.dates)
     for name, why in kinds.why.items():
-        if name not in converted.rows and not name.startswith(of_dates):
+        if name not in inputs and not name.startswith(of_dates):
             lines.append((name, kinds.kind_of(name), f"by preprocessing.py; {why}"))
     return lines

@@ -78,7 +78,7 @@ def decide(options: argparse.Namespace, say: Tell) -> Decided:
     say(f"task: {task} of {target_name!r} ({why})")
 
     say("columns:")
-    for line in align(column_rows(converted, kinds, target_name)):
+    for line in align(column_rows(converted, kinds, table.inputs)):
         say(f"  {line}")
     if kinds.texts and options.estimator == "boosting":  # in full, the words would be thousands of columns
         raise TrainingError(

@@ -319,7 +319,8 @@ class TestMixedColumns:
         assert table["Unnamed: 0"][:2] == ["left", "out"]
         assert table["empty"] == ["left", "out", "empty"]
         assert table["constant"] == ["left", "out", "one value throughout"]
-        assert table["maybe"] == ["number", "true", "or false"]
+        assert table["maybe"] == ["number", "true", "or false; requests may leave it out"]
+        assert table["flag"] == ["number", "true", "or false; never missing in requests"]
         version = mlflow.MlflowClient().get_model_version_by_alias("prices", "production")
         metrics = mlflow.get_run(version.run_id).data.metrics
         spreads = {"r2_std", "rmse_std", "mae_std"}
@@ -331,7 +332,7 @@ class TestMixedColumns:
             ("flag", "boolean", True),
             ("maybe", "boolean", False),
             ("count", "double", True),
-            ("plan", "string", False),
+            ("plan", "string", True),
             ("empty", "string", False),
             ("constant", "string", False),
         ]
@@ -475,7 +476,7 @@ def test_odd_cells_in_a_column_of_numbers_count_as_missing_and_are_told(
     assert mlflow.models.get_model_info(f"models:/{name}/3").signature.inputs.inputs[0].type.name == "string"
 
 
-def test_whole_numbers_may_be_missing_where_it_is_said_that_they_are_numbers(own_mlflow, tmp_path):
+def test_whole_numbers_may_be_missing_where_it_is_said_that_they_are_numbers(own_mlflow, tmp_path, capsys):
     pd.DataFrame({"n": range(0, 300, 3), "y": [0, 1] * 50}).to_csv(tmp_path / "t.csv", index=False)
     arguments = [
         "--data",
@@ -489,6 +490,7 @@ def test_whole_numbers_may_be_missing_where_it_is_said_that_they_are_numbers(own
     ]
     for more, kind in (([], "long"), (["--number", "n"], "double")):
         main([*arguments, *more])
+        assert ("never missing in requests (else --number)" in capsys.readouterr().out) == (kind == "long")
         version = 1 + bool(more)
         assert (
             mlflow.models.get_model_info(f"models:/whole/{version}").signature.inputs.inputs[0].type.name
@@ -771,7 +773,7 @@ def test_nullable_dtypes_become_numpys_so_that_mlflow_keeps_the_signature():
     assert [column["type"] for column in columns.inputs.to_dict()] == [
         *("long", "double", "double", "double", "boolean", "boolean", "string")
     ]
-    assert [column["required"] for column in columns.inputs.to_dict()] == [True] * 5 + [False] * 2
+    assert [column["required"] for column in columns.inputs.to_dict()] == [True] * 5 + [False, True]
 
 
 def test_reference_has_json_types_and_null_for_missing():
