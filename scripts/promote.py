@@ -3,6 +3,7 @@
     .venv/bin/python scripts/promote.py 7 --url http://localhost:3000 --watch 60
     .venv/bin/python scripts/promote.py 7 --data recent.csv --target churn --min accuracy=0.8 --url http://localhost:3000
     .venv/bin/python scripts/promote.py 7 --percent 5,25,50,100 --interval 300 --url http://localhost:3000
+    .venv/bin/python scripts/promote.py 7 --force          # callers know that some of their requests will be refused
     .venv/bin/python scripts/promote.py 7 --watch 600 --url http://model.example --prometheus http://prometheus.example:9090
 
 Where services do not answer with it in time or any more, or requests fail more often or take longer than before, the
@@ -38,6 +39,7 @@ from scripts.lifecycle.cli import (  # noqa: E402  # the same
     settle,
     teller,
 )
+from scripts.lifecycle.compatibility import check_requests, force  # noqa: E402  # the same
 from scripts.lifecycle.counters import ServiceCounts  # noqa: E402  # the same
 from scripts.lifecycle.guard import MIN_REQUESTS, Limits  # noqa: E402  # the same
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
@@ -63,6 +65,11 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     add_check_options(parser, required=False)
     add_move_options(parser)
     add_semantic_option(parser)
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="promote a version that does not take the requests that services answer now; sets its tag serving.force=true",
+    )
     add_url_options(parser)
     parser.add_argument(
         "--watch", type=float, default=0, metavar="SECONDS", help="look at the services for so long"
@@ -143,6 +150,8 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
     """
     model = open_model(options, settings)
     model.check_version(options.version)
+    if not options.force:
+        check_requests(model, options.version)
     check_services(options.url, model.name)
     where = model.where
     before = model.current
@@ -163,6 +172,9 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         if code != DONE:
             return FAILED, facts | {"done": False}, [f"{where} stays at {name_of(before)}"]
     model.check_wish(options.version, options.semantic_version)
+    if options.force and not options.dry_run:
+        with model.asking(f"version {options.version} could not be tagged") as client:
+            force(client, model.name, options.version)
     if before == options.version:
         called = [] if options.dry_run else call_version(model, options)
         return DONE, facts | {"done": False}, [f"{where} is version {options.version} already", *called]

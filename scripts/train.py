@@ -5,9 +5,9 @@
     .venv/bin/python scripts/train.py --promote            # a generated sample, to look around
 
 What each column is, is found out from all rows and told in a table; --number, --category, --text, --date and --drop
-overrule it. Estimators are compared by cross-validation. A model that is no better than the baseline is registered
-and not promoted, unless with --force.
-Exit code 0 when it is done, 1 when the model was registered and not promoted for that reason, 2 with one line on
+overrule it. Estimators are compared by cross-validation. A model that is no better than the baseline, or refuses
+requests that services answer now, is registered and not promoted, unless with --force.
+Exit code 0 when it is done, 1 when the model was registered and not promoted for such a reason, 2 with one line on
 stderr when it cannot be done.
 """
 
@@ -63,7 +63,9 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     parser.add_argument("--seed", type=int, default=0, help="of the sample, the folds and the estimator (0)")
     parser.add_argument("--promote", action="store_true", help="let the alias point at the new version")
     parser.add_argument(
-        "--force", action="store_true", help="promote it even if it is no better than the baseline"
+        "--force",
+        action="store_true",
+        help="promote it even if it is no better than the baseline, or refuses requests that services answer now",
     )
     parser.add_argument("--alias", default=settings.model_alias, help="the alias to set (%(default)s)")
     add_semantic_option(parser)
@@ -94,41 +96,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.semantic_version:
             check_wish(options.name, options.semantic_version, ask_versions(client, options.name))
         trained = learn(decided, options, say)
-        is_promoted = options.promote and (options.force or not trained.why_no_better)
-        wishes = Wishes(options.alias, is_promoted, options.semantic_version, settings.trusted_type_names)
-        version, said = register(client, options.name, trained, wishes)
+        is_wanted = options.promote and (options.force or not trained.why_no_better)
+        wishes = Wishes(
+            options.alias, is_wanted, options.force, options.semantic_version, settings.trusted_type_names
+        )
+        version, said, broken = register(client, options.name, trained, wishes)
     except (LifecycleError, SettingsError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
+    is_promoted = is_wanted and not broken
     say(f"registered: {options.name} version {version}")
     say(f"called: {said}")
     if is_promoted:
         say(f"promoted: {options.name}@{options.alias} is version {version} now")
-    say(f"next: {next_command(settings, options.name, version, options.alias if is_promoted else None)}")
+    say(f"next: {serve_command(settings, options.name, version, options.alias if is_promoted else None)}")
     if options.promote and not is_promoted:
-        print(
-            f"train.py: not promoted: {trained.why_no_better}; --force promotes it all the same",
-            file=sys.stderr,
+        why = (
+            f"{broken}; once the callers know"
+            if broken
+            else f"{trained.why_no_better}; to promote it all the same"
         )
+        command = promote_command(settings, options, version, is_forced=bool(broken))
+        print(f"train.py: not promoted: {why}: {command}", file=sys.stderr)
         return 1
     return 0
 
 
-def next_command(settings: Settings, name: str, version: int, alias: str | None) -> str:
-    """Returns the command that serves the new version, to be pasted where this one was typed."""
+def serve_command(settings: Settings, name: str, version: int, alias: str | None) -> str:
+    """Returns the command that serves the new version."""
     variables = [] if name == settings.model_name else [f"SERVING_MODEL_NAME={shlex.quote(name)}"]
     if alias is None:
         variables.append(f"SERVING_MODEL_VERSION={version}")
     elif alias != settings.model_alias:
         variables.append(f"SERVING_MODEL_ALIAS={alias}")
-    bentoml = Path(sys.executable).with_name("bentoml")  # it need not be on the PATH
+    arguments = ["serve"] if is_at_home() else ["serve", str(ROOT)]
+    return command_line(settings, variables, "bentoml", arguments)
+
+
+def promote_command(settings: Settings, options: argparse.Namespace, version: int, *, is_forced: bool) -> str:
+    """Returns the command that promotes the new version."""
+    script = Path("scripts/promote.py") if is_at_home() else ROOT / "scripts/promote.py"
+    arguments = [str(script), str(version)]
+    arguments += [] if options.name == settings.model_name else ["--name", options.name]
+    is_default = options.alias == settings.model_alias and settings.model_stage is None
+    arguments += [] if is_default else ["--alias", options.alias]
+    arguments += ["--force"] if is_forced else []
+    return command_line(settings, [], "python", arguments)
+
+
+def is_at_home() -> bool:
+    """Whether this was typed in the checkout, so that paths may be short."""
+    return Path.cwd() == ROOT and Path(sys.executable).is_relative_to(ROOT)
+
+
+def command_line(settings: Settings, variables: list[str], program: str, arguments: list[str]) -> str:
+    """Returns a command to be pasted where this one was typed.
+
+    Args:
+        settings: say where the registry is.
+        variables: to set for it, as a shell has them.
+        program: beside the Python that runs this, as it need not be on the PATH.
+        arguments: of the program.
+    """
+    path = Path(sys.executable).with_name(program)
     here = Path.cwd()
-    if here == ROOT and bentoml.is_relative_to(here):
-        return " ".join([*variables, str(bentoml.relative_to(here)), "serve"])
+    if is_at_home():
+        return " ".join([*variables, str(path.relative_to(here)), *map(shlex.quote, arguments)])
     database = settings.tracking_uri.removeprefix(SQLITE_PREFIX)
     if database != settings.tracking_uri and not database.startswith("/"):  # it is in this folder
-        variables.append(f"MLFLOW_TRACKING_URI={shlex.quote(f'{SQLITE_PREFIX}{here}/{database}')}")
-    return " ".join([*variables, shlex.quote(str(bentoml)), "serve", shlex.quote(str(ROOT))])
+        variables = [*variables, f"MLFLOW_TRACKING_URI={shlex.quote(f'{SQLITE_PREFIX}{here}/{database}')}"]
+    return " ".join([*variables, *map(shlex.quote, [str(path), *arguments])])
 
 
 def say(line: str) -> None:

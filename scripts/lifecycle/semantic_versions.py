@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from scripts.lifecycle import LifecycleError
+from scripts.lifecycle.compatibility import schema_of, why_refused
 from serving.prepare.registry.resolution import SEMANTIC_VERSION_TAG
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ LEVELS: tuple[Level, ...] = ("major", "minor", "patch")
 DATA_TAG = "data_sha256"
 CODE_TAG = "code_sha256"
 """Tags of a run, by `train.py`: what it learned from, and what with."""
-
-MAX_REASONS = 3
 
 COMMIT_TAG = "mlflow.source.git.commit"
 """Of a run, by MLflow."""
@@ -72,13 +71,9 @@ class Lineage(NamedTuple):
 
 def find_level(old: Lineage, new: Lineage) -> tuple[Level, str]:
     """Returns which part of the version rises, and why."""
-    from serving.prepare.checks.compatibility import find_incompatibilities  # not where a command only looks
-
-    if old.schema is not None and new.schema is not None:
-        refused = find_incompatibilities(old.schema, new.schema)
-        if refused:
-            more = f"; and {len(refused) - MAX_REASONS} more" if len(refused) > MAX_REASONS else ""
-            return "major", "; ".join(refused[:MAX_REASONS]) + more
+    refused = why_refused(old.schema, new.schema) if old.schema and new.schema else ""
+    if refused:
+        return "major", refused
     if old.outputs and new.outputs and old.outputs != new.outputs:
         return "major", f"its answers were {', '.join(old.outputs)} and are {', '.join(new.outputs)}"
     if old.data is None or new.data is None or old.data != new.data:
@@ -250,23 +245,15 @@ def read_lineage(client: "MlflowClient", name: str, version: str) -> Lineage:
     """
     from mlflow.models import get_model_info
 
-    from serving.model.schema import parse_schema
-
     signature = get_model_info(f"models:/{name}/{version}").signature
     found = client.get_model_version(name, version)
     run = client.get_run(found.run_id) if found.run_id else None
     tags = run.data.tags if run else {}
     digests = sorted(one.dataset.digest for one in run.inputs.dataset_inputs) if run and run.inputs else []
-    schema: Schema | None = None
-    outputs: tuple[str, ...] = ()
-    if signature is not None:
-        columns = signature.to_dict()
-        schema = parse_schema(columns["inputs"], columns.get("params")) if columns.get("inputs") else None
-        outputs = (
-            tuple(_type_of(one) for one in json.loads(columns["outputs"])) if columns.get("outputs") else ()
-        )
+    written = signature.to_dict().get("outputs") if signature is not None else None
+    outputs = tuple(_type_of(one) for one in json.loads(written)) if written else ()
     return Lineage(
-        schema,
+        schema_of(signature),
         outputs,
         tags.get(DATA_TAG) or (",".join(digests) or None),
         tags.get(CODE_TAG) or tags.get(COMMIT_TAG),

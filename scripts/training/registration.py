@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from scripts.lifecycle.compatibility import force, why_versions_differ
 from scripts.lifecycle.connection import NO_ALIASES, connect, one_line
 from scripts.lifecycle.moves import Selector, encode, new_move
 from scripts.lifecycle.semantic_versions import Level, SemanticVersion, assign
@@ -125,6 +126,8 @@ class Wishes(NamedTuple):
     """That services follow."""
     is_promoted: bool = False
     """Whether the alias is to point at the new version."""
+    is_forced: bool = False
+    """Also where it refuses requests that are answered now."""
     semantic_version: "SemanticVersion | Level | None" = None
     """None works it out."""
     own_types: Set[str] = frozenset()
@@ -137,12 +140,15 @@ class Registered(NamedTuple):
     version: int
     said: str
     """What it is called beside its number, and why."""
+    why_not_promoted: str
+    """Empty where it is, or was not to be."""
 
 
 def register(client: "MlflowClient", name: str, trained: Trained, wishes: Wishes) -> Registered:
     """Logs the model with all that belongs to it, registers it, and sets the alias if there is one.
 
-    The version appears, and the alias moves, only once every file is in its place.
+    The version appears, and the alias moves, only once every file is in its place; and it does not move to a version
+    that services would refuse for its signature.
 
     Args:
         client: of the registry.
@@ -167,9 +173,16 @@ def register(client: "MlflowClient", name: str, trained: Trained, wishes: Wishes
         before = client.get_registered_model(name).aliases.get(wishes.alias)
         production = str(before) if before is not None else None
         said = assign(client, name, str(number), production, wishes.semantic_version)
-        if wishes.is_promoted:
-            _promote(client, name, Selector("alias", wishes.alias), production, str(number))
-        return Registered(number, said)
+        if not wishes.is_promoted:
+            return Registered(number, said, "")
+        broken = why_versions_differ(name, production, str(number)) if production else ""
+        if broken and not wishes.is_forced:
+            why = f"it cannot take the requests of version {production}, which answers now: {broken}"
+            return Registered(number, said, why)
+        if broken:
+            force(client, name, str(number))
+        _promote(client, name, Selector("alias", wishes.alias), production, str(number))
+        return Registered(number, said, "")
 
 
 def _promote(

@@ -18,7 +18,7 @@ from serving.model.digests import DIGEST_TAG
 from serving.model.prepared import Manifest
 from serving.model.schema import Schema
 from serving.prepare.checks.compatibility import find_incompatibilities
-from serving.prepare.registry.resolution import FORCE_TAG
+from serving.prepare.registry.resolution import FORCE_TAG, is_forced
 from serving.runtime import Description, Output, count_output
 from serving.settings import Settings
 
@@ -104,7 +104,7 @@ def check_signature(old: Schema | None, new: Schema, tags: dict[str, str]) -> No
     found = find_incompatibilities(old, new) if old is not None else []
     if not found:
         return
-    if tags.get(FORCE_TAG, "").lower() == "true":
+    if is_forced(tags):
         log.warning(
             "requests of the version that answers now would be refused: %s (forced)", "; ".join(found)
         )

@@ -60,6 +60,11 @@ class Resolved(msgspec.Struct, frozen=True):
         return f"{self.source_key}:{self.updated}:{sorted(self.tags.items())}"
 
 
+def is_forced(tags: Mapping[str, str]) -> bool:
+    """Whether a version's tags say that callers know of the requests which it refuses."""
+    return tags.get(FORCE_TAG, "").lower() == "true"
+
+
 class Wanted(msgspec.Struct, frozen=True):
     """What the registry says is to be served."""
 

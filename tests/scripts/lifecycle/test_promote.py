@@ -12,12 +12,12 @@ from tests.support.fake_service import Run
 from tests.support.models import strict_categories
 from tests.support.prepared import prepare_all
 from tests.support.prometheus import Prometheus, running_prometheus
-from tests.support.promotions import NAME, Clients, Registry, another_signature, two_workers, wait_answering
+from tests.support.promotions import NAME, Clients, Registry, two_workers, version_of_strength, wait_answering
 from tests.support.services import Service
 
 FAILS, REFUSED = "4", "5"
-"""The version that takes none of the rows that callers send, and one that wants a column more, so that the gate keeps
-it out."""
+"""The version that takes none of the rows that callers send, and one whose files are not those that were registered, so
+that the gate keeps it out."""
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,9 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     made = Registry(tmp_path_factory.mktemp("versions"), 1.0, 0.1, 0.01)
     assert made.add(strict_categories) == FAILS
     made.client.set_model_version_tag(NAME, FAILS, "serving.force", "true")
-    assert made.add(another_signature) == REFUSED
+    assert made.add(version_of_strength(10.0)) == REFUSED
     prepare_all(made.uri)
+    made.client.set_model_version_tag(NAME, REFUSED, "serving.digest", "another")
     return made
 
 
@@ -98,7 +99,7 @@ def test_a_version_that_the_service_refuses_is_taken_back(service: Service, regi
     with clients(service, registry, "1") as asking:
         code, out, _ = run(promote, REFUSED, "--url", service.url)
     assert code == 1
-    assert "requires the column 'region'" in out
+    assert "the files are not those that were registered" in out
     assert "was put back to version 1" in out
     assert registry.aliases == {"production": "1"}
     assert asking.wrong == []

@@ -127,7 +127,10 @@ def test_promote_calls_versions_that_were_registered_by_hand(registry: Registry,
         run(promote, "3")[1].splitlines()[-1] == f"{NAME} version 3 is 1.2.0 (minor after 1.1.0: {unknown})"
     )
     wide = add(registry, lambda n: np.arange(n) % 3, more=1.0)
-    assert f"{wide} is 2.0.0 (major after 1.2.0: it requires the column 'more')" in run(promote, wide)[1]
+    assert (
+        f"{wide} is 2.0.0 (major after 1.2.0: it requires the column 'more')"
+        in run(promote, wide, "--force")[1]
+    )
     assert called(registry) == {"1": "1.0.0", "2": "1.1.0", "3": "1.2.0", wide: "2.0.0"}
     with tracking(registry.uri):
         assert str(registry.client.get_model_version_by_alias(NAME, "v2-0-0").version) == wide

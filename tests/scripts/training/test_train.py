@@ -30,6 +30,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from preprocessing import preprocess
 from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.connection import connect
+from scripts.promote import main as promote
 from scripts.train import main
 from scripts.training import TrainingError
 from scripts.training.churn_sample import make_churn_sample
@@ -368,7 +369,9 @@ def test_model_that_is_no_better_than_the_baseline_is_registered_and_not_promote
 
     out, err = capsys.readouterr()
     assert err.startswith("train.py: not promoted: " + ("r2" if task else "roc_auc"))
-    assert err.endswith("--force promotes it all the same\n")
+    assert err.endswith(
+        f"promote it all the same: {sys.executable} {ROOT}/scripts/promote.py 1 --name {name}\n"
+    )
     assert err.count("\n") == 1
     assert f"registered: {name} version 1" in out
     assert "SERVING_MODEL_VERSION=1" in out.splitlines()[-1]
@@ -376,6 +379,38 @@ def test_model_that_is_no_better_than_the_baseline_is_registered_and_not_promote
 
     assert main([*arguments, "--force"]) == 0
     assert mlflow.MlflowClient().get_model_version_by_alias(name, "production").version == 2
+
+
+def test_model_that_refuses_requests_of_the_one_before_is_not_promoted_until_callers_know(
+    own_mlflow, tmp_path, capsys
+):
+    rows = pd.DataFrame({"n": np.arange(200) * 37 % 101})
+    rows.assign(y=rows["n"] > 50).to_csv(tmp_path / "t.csv", index=False)
+    arguments = ["--data", str(tmp_path / "t.csv"), "--target", "y", "--name", "whole-only", "--promote"]
+    arguments += ["--estimator", "linear"]
+    assert main([*arguments, "--number", "n"]) == 0
+    client = mlflow.MlflowClient()
+
+    def promoted() -> tuple[int, str | None]:
+        version = client.get_model_version_by_alias("whole-only", "production")
+        return version.version, version.tags.get("serving.force")
+
+    assert main(arguments) == 1
+
+    assert promoted() == (1, None)
+    said, _, command = capsys.readouterr().err.partition("; once the callers know: ")
+    assert said == (
+        "train.py: not promoted: it cannot take the requests of version 1, which answers now: column 'n' was double and "
+        "is long"
+    )
+    program, script, *rest = shlex.split(command)
+    assert (program, script) == (sys.executable, str(ROOT / "scripts/promote.py"))
+    assert promote([*rest, "--audit-log", str(tmp_path / "audit.jsonl")]) == 0
+    assert promoted() == (2, "true")
+
+    assert main([*arguments, "--number", "n"]) == 0, "double takes whole numbers"
+    assert main([*arguments, "--force"]) == 0
+    assert promoted() == (4, "true")
 
 
 def test_model_whose_labels_are_all_the_same_is_promoted_for_its_probabilities(own_mlflow, tmp_path, capsys):
