@@ -109,6 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(f"called: {said}")
     if is_promoted:
         say(f"promoted: {options.name}@{options.alias} is version {version} now")
+    if options.data is not None:
+        say(f"callers read such a file with: {decided.reading}")
+    if options.data is not None and settings.publish_examples:
+        say(
+            "published as an example: its first complete rows; to keep them private, serve with SERVING_PUBLISH_EXAMPLES=false"
+        )
     say(f"next: {serve_command(settings, options.name, version, options.alias if is_promoted else None)}")
     if options.promote and not is_promoted:
         why = (

@@ -45,7 +45,12 @@ def add_format_options(parser: argparse.ArgumentParser) -> None:
         type=parse_separator,
         help="what separates the file's columns, such as ';' or tab; else found",
     )
-    parser.add_argument("--decimal", choices=(".", ","), help="the mark before decimals; else found")
+    parser.add_argument(
+        "--decimal",
+        choices=(".", ","),
+        metavar="MARK",
+        help="the mark before decimals, '.' or ','; else found",
+    )
 
 
 def parse_separator(text: str) -> str:

@@ -37,9 +37,10 @@ from scripts.training.pipeline import (
     output_column,
     target_for_task,
 )
+from scripts.training.reading import describe_reading
 from scripts.training.reference import example_rows, reference_instances
 from scripts.training.registration import Trained
-from scripts.training.table import check_target, read_csv, split_target
+from scripts.training.table import CsvFile, check_target, read_csv, split_target
 
 Tell = Callable[[str], None]
 
@@ -51,6 +52,8 @@ class Decided(NamedTuple):
     """In a few words."""
     rows: Labelled
     kinds: ColumnKinds
+    reading: str
+    """How callers read such a file; empty of generated rows."""
 
 
 def decide(options: argparse.Namespace, say: Tell) -> Decided:
@@ -60,7 +63,7 @@ def decide(options: argparse.Namespace, say: Tell) -> Decided:
         TrainingError: there is nothing to learn from, or it is not what the options say.
     """
     said = said_kinds(options)
-    converted, target_name, data = read_rows(options, said, say)
+    csv, converted, target_name, data = read_rows(options, said, say)
     check_target(converted.rows, target_name)
     try:
         converted, features = preprocess_all(converted, target_name)
@@ -85,7 +88,8 @@ def decide(options: argparse.Namespace, say: Tell) -> Decided:
             f"--estimator boosting does not learn from texts ({', '.join(kinds.texts)}); "
             "--drop them, or take linear or forest"
         )
-    return Decided(data, Labelled(task, table.inputs, target), kinds)
+    reading = describe_reading(options.data, csv, converted, target_name) if csv else ""
+    return Decided(data, Labelled(task, table.inputs, target), kinds, reading)
 
 
 def preprocess_all(converted: Converted, target: str) -> tuple[Converted, pd.DataFrame]:
@@ -97,15 +101,17 @@ def preprocess_all(converted: Converted, target: str) -> tuple[Converted, pd.Dat
     return taken, preprocess(taken.rows.drop(columns=target))
 
 
-def read_rows(options: argparse.Namespace, said: Said, say: Tell) -> tuple[Converted, str, str]:
-    """Returns the rows to train on, the target's name, and what they are in a few words."""
+def read_rows(
+    options: argparse.Namespace, said: Said, say: Tell
+) -> tuple[CsvFile | None, Converted, str, str]:
+    """Returns the file, if there is one, the rows to train on, the target's name, and what they are in a few words."""
     if options.data is None:
         rows = make_churn_sample(seed=options.seed)
         say(f"data: {len(rows):,} generated rows (seed {options.seed}), not real customers")
-        return Converted(rows, {}, {}, {}), TARGET, f"generated (seed {options.seed})"
+        return None, Converted(rows, {}, {}, {}), TARGET, f"generated (seed {options.seed})"
     csv = read_csv(options.data, options.sep, options.decimal)
     say(f"data: {options.data.name}, {len(csv.rows):,} rows, {len(csv.rows.columns)} columns{csv.form}")
-    return convert_columns(csv, said, options.target), options.target, options.data.name
+    return csv, convert_columns(csv, said, options.target), options.target, options.data.name
 
 
 def learn(decided: Decided, options: argparse.Namespace, say: Tell) -> Trained:
@@ -114,7 +120,7 @@ def learn(decided: Decided, options: argparse.Namespace, say: Tell) -> Trained:
     Raises:
         TrainingError: none can be fitted.
     """
-    data, rows, kinds = decided
+    data, rows, kinds, _ = decided
     task, inputs, target = rows
     make_pipeline = partial(build_pipeline, preprocess, kinds, task, seed=options.seed)
     estimator, scores = choose_estimator(make_pipeline, decided, options, say)

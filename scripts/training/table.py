@@ -1,5 +1,6 @@
 """From a CSV file to the rows and the target that a model is fitted on."""
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,8 +70,10 @@ def read_csv(file: Path, separator: str | None = None, decimal: Decimal | None =
     except OSError as error:
         raise TrainingError(f"{file}: {error.strerror or error}") from None
     except ValueError as error:
+        is_encoding = isinstance(error, UnicodeDecodeError)
+        convert = f", or iconv -f cp1252 -t utf-8 {shlex.quote(str(file))} > utf-8.csv" if is_encoding else ""
         raise TrainingError(
-            f"{file}: not a CSV file in UTF-8 ({' '.join(str(error).split())}); spreadsheets save it as “CSV UTF-8”"
+            f"{file}: not a CSV file in UTF-8 ({' '.join(str(error).split())}); spreadsheets save it as “CSV UTF-8”{convert}"
         ) from None
     texts = [
         str(name)

@@ -1,5 +1,6 @@
 """docs/training.md: its commands run, and its table has what `train.py` does with columns."""
 
+import ast
 import os
 import re
 import shlex
@@ -10,11 +11,14 @@ import pytest
 
 from scripts.train import main
 from scripts.training.churn_sample import make_churn_sample
-from scripts.training.column_options import COLUMN_OPTIONS
+from scripts.training.column_options import COLUMN_OPTIONS, Said
 from scripts.training.columns import MAX_CATEGORIES
+from scripts.training.conversion import convert_columns
 from scripts.training.evaluation import N_FOLDS
 from scripts.training.pipeline import ESTIMATORS, MAX_INTEGER_CLASSES, MAX_WORDS
+from scripts.training.reading import describe_reading
 from scripts.training.reference import MAX_REFERENCE_ROWS, N_EXAMPLE_ROWS
+from scripts.training.table import read_csv
 from tests.support.environment import ROOT, clean_environment
 from tests.support.models import fill_registry
 
@@ -53,3 +57,13 @@ def test_numbers_of_the_page_are_those_of_the_code():
     assert f"up to {MAX_INTEGER_CLASSES} distinct integers" in PAGE
     assert f"sample of\n{MAX_REFERENCE_ROWS:,} rows" in PAGE
     assert (N_FOLDS, N_EXAMPLE_ROWS) == (5, 5)  # "five" in the page
+
+
+def test_line_for_callers_is_the_one_of_such_a_file(tmp_path):
+    (call,) = re.findall(r"```python\n(pd\.read_csv\(.*?)```", PAGE, re.DOTALL)
+    rows = "".join(f"01067;{n},5;{1 + n % 28}.05.2024;1\n" for n in range(50))
+    (tmp_path / "customers.csv").write_text(f"zip;paid;visited;bad\n{rows}10115;k.A.;31.05.2024;0\n")
+    csv = read_csv(tmp_path / "customers.csv")
+    converted = convert_columns(csv, Said({"paid": "number"}, {}), "bad")
+    printed = describe_reading(tmp_path / "customers.csv", csv, converted, "bad")
+    assert ast.dump(ast.parse(printed)) == ast.dump(ast.parse(call))

@@ -225,6 +225,10 @@ class TestTelco:
         assert columns["Contract"] == "category 3 distinct values"
         assert columns["linear"].startswith("accuracy 0.80")
         assert "telco@production is version 1" in text
+        assert terminal[-3] == (
+            f"callers read such a file with: pd.read_csv('{TELCO.name}', dtype={{'TotalCharges': 'str'}})"
+        )
+        assert "SERVING_PUBLISH_EXAMPLES=false" in terminal[-2]
 
     def test_next_command_works_where_the_last_one_was_typed(self, terminal, folder):
         """It is parsed as a shell would, and names a program that is there, and the database that was written."""
@@ -259,6 +263,7 @@ class TestDemo:
         assert (first.returncode, first.stderr) == (0, "")
         assert "2,000 generated rows" in first.stdout
         assert "generated" in read_tags(folder, "churn")["data"]
+        assert "SERVING_PUBLISH_EXAMPLES" not in first.stdout, "they are nobody's"
 
     def test_next_command_names_the_registry_of_this_folder(self, first, folder):
         *variables, _, _, _ = shlex.split(first.stdout.splitlines()[-1].removeprefix("next: "))
@@ -582,7 +587,7 @@ TABLE = "a,b,y\n" + "".join(f"{i % 7},{'pq'[i % 2]},{'xz'[i % 3 == 0]}\n" for i 
 
 MISTAKES = {
     "no such file": (None, ["--target", "y"], "t.csv: No such file or directory"),
-    "not text": (b"\x80\x81,\xff\n1,2\n", ["--target", "y"], "t.csv: not a CSV file in UTF-8"),
+    "not text": (b"\x80\x81,\xff\n1,2\n", ["--target", "y"], "iconv -f cp1252 -t utf-8 t.csv >"),
     "empty file": (b"", ["--target", "y"], "t.csv: not a CSV file in UTF-8"),
     "no such column": (
         TABLE.encode(),
