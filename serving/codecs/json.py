@@ -261,9 +261,11 @@ def _row_to_values(row: Any, index: int, schema: Schema, form: Form, faults: Fau
     if form is Form.ARRAY:
         n_columns = len(schema.columns)
         if not isinstance(row, list):
-            faults.add(None, Detail(f"array of {n_columns} values", json_type_name(row), index))
+            faults.add(None, Detail(f"array of {n_columns} values{schema.order}", json_type_name(row), index))
         elif len(row) != n_columns:
-            faults.add(None, Detail(f"array of {n_columns} values", f"array of {len(row)}", index))
+            faults.add(
+                None, Detail(f"array of {n_columns} values{schema.order}", f"array of {len(row)}", index)
+            )
         else:
             return dict(zip(schema.names, row, strict=True))
         return None

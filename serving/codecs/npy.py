@@ -51,7 +51,7 @@ def npy_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
     if schema.form is Form.BARE and array.ndim == 1:
         array = array[:, np.newaxis]  # as in JSON, where a row of it is no list
     if array.ndim != 2 or array.shape[1] != len(schema.columns):
-        expected = f"array of shape (n, {len(schema.columns)})"
+        expected = f"array of shape (n, {len(schema.columns)}){schema.order}"
         refuse([Detail(expected, f"array of shape {array.shape}")])
     named = {column.name: array[:, position] for position, column in enumerate(schema.columns)}
     return named_to_inputs(named, len(array), schema, has_one_dtype=True)

@@ -133,6 +133,10 @@ class Param(msgspec.Struct, frozen=True):
     is_list: bool = False
 
 
+MAX_SHOWN = 20
+"""Names of columns in a message, and letters of each."""
+
+
 class Schema(msgspec.Struct, frozen=True):
     """The inputs of a model."""
 
@@ -144,6 +148,17 @@ class Schema(msgspec.Struct, frozen=True):
     def names(self) -> list[str]:
         """The columns' names, in the order of the signature."""
         return [column.name for column in self.columns]
+
+    @property
+    def order(self) -> str:
+        """The order of a row's values, for messages: ` (tenure, charges, … 3 more)`; empty where columns have no names."""
+        if self.form is not Form.RECORD:
+            return ""
+        shown = [
+            name if len(name) <= MAX_SHOWN else f"{name[: MAX_SHOWN - 1]}…" for name in self.names[:MAX_SHOWN]
+        ]
+        more = len(self.columns) - len(shown)
+        return f" ({', '.join(shown)}{f', … {more} more' if more else ''})"
 
     @property
     def labels(self) -> list[Any]:

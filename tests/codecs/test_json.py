@@ -415,6 +415,18 @@ def test_a_batch_of_another_shape_is_invalid(document):
         JsonDecoder(schema_of(column(Kind.LONG)), MAX_ROWS).batch(json.dumps(document).encode())
 
 
+def test_row_of_another_length_is_told_whose_values_it_has_in_which_order():
+    def refusal(n_columns: int) -> str:
+        names = [f"c{n}" for n in range(n_columns - 1)] + ["x" * 30]
+        decoder = JsonDecoder(schema_of(*(column(Kind.DOUBLE, name) for name in names)), MAX_ROWS)
+        with pytest.raises(InvalidInput) as caught:
+            decoder.batch(b"[[1.0]]")
+        return caught.value.details[0].expected
+
+    assert refusal(3) == f"array of 3 values (c0, c1, {'x' * 19}…)"
+    assert refusal(50) == f"array of 50 values ({', '.join(f'c{n}' for n in range(20))}, … 30 more)"
+
+
 def test_no_rows_are_invalid_and_too_many_too_large():
     schema = schema_of(column(Kind.LONG))
     with pytest.raises(InvalidInput, match="at least one row"):

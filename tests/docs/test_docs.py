@@ -1,14 +1,19 @@
 """The pages have every setting, endpoint, error code and metric, as the code has them."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from serving import errors
+from serving.codecs.json import JsonDecoder
 from serving.errors import PrepareError, ServingError
 from serving.http import gateway
+from serving.model.schema import parse_schema
 from serving.monitoring import metrics
 from serving.settings import Settings, environment_name, unknown_variables
 from tests.support.environment import ROOT
@@ -99,6 +104,41 @@ HELP = {
 @pytest.mark.parametrize("script", HELP)
 def test_the_commands_that_help_shows_work_in_a_fresh_shell(script: str) -> None:
     assert set(HELP[script]) == {f".venv/bin/python scripts/{script}"}
+
+
+def test_frame_for_bentomls_client_is_json_with_its_dates_and_gaps() -> None:
+    (conversion,) = re.findall(r"^dates = .*\nknown = .*", API, re.MULTILINE)
+    days = ["2024-05-31", "2024-05-31T10:30:00.25", None]
+    names = {
+        "frame": pd.DataFrame(
+            {
+                "day": pd.to_datetime(days[:1] * 3),
+                "moment": pd.to_datetime(days, format="ISO8601"),
+                "zoned": pd.to_datetime(days, format="ISO8601").tz_localize("Europe/Berlin"),
+                "number": [1.5, None, 3.0],
+                "text": ["a", None, "c"],
+            }
+        )
+    }
+    exec(conversion, names)
+    columns = [{"name": name, "type": "datetime", "required": True} for name in ("day", "moment", "zoned")]
+    columns += [
+        {"name": "number", "type": "double", "required": True},
+        {"name": "text", "type": "string", "required": True},
+    ]
+    decoder = JsonDecoder(parse_schema(json.dumps(columns)), 10)
+    records, _ = decoder.predict(json.dumps({"instances": names["known"].to_dict("records")}).encode())
+    batch = decoder.batch(json.dumps(names["known"].to_numpy().tolist()).encode())
+    for inputs in (records, batch):
+        day, moment, zoned, number, _ = inputs.columns
+        assert np.datetime_as_string(day, "D").tolist() == ["2024-05-31"] * 3
+        assert np.datetime_as_string(moment, "ms").tolist() == [
+            "2024-05-31T00:00:00.000",
+            "2024-05-31T10:30:00.250",
+            "NaT",
+        ]
+        assert np.datetime_as_string(zoned[:1], "h").tolist() == ["2024-05-30T22"]
+        np.testing.assert_array_equal(number, [1.5, np.nan, 3.0])
 
 
 def test_first_screen_has_the_two_commands() -> None:
