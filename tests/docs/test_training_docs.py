@@ -55,7 +55,7 @@ def test_numbers_of_the_page_are_those_of_the_code():
     assert f"the {MAX_CATEGORIES - 1} commonest values" in PAGE
     assert f"the {MAX_WORDS:,} commonest words" in PAGE
     assert f"up to {MAX_INTEGER_CLASSES} distinct integers" in PAGE
-    assert f"sample of\n{MAX_REFERENCE_ROWS:,} rows" in PAGE
+    assert f"sample of {MAX_REFERENCE_ROWS:,} input rows" in PAGE
     assert (N_FOLDS, N_EXAMPLE_ROWS) == (5, 5)  # "five" in the page
 
 
