@@ -1,10 +1,10 @@
-# `make serve` and `make test` need Python >= 3.11 and make; everything else goes into .venv.
+# `make serve` and `make test` need Python >= 3.11 and make; they install the rest into .venv.
 
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; print("$(python)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
 UV ?= uv
 DIST ?= dist
-# Test files that run side by side: twice the processors, since services under test mostly wait.
+# Test files that run in parallel: twice the processors, since services under test mostly wait.
 JOBS ?= 4
 
 SERVING := .venv/serving.stamp
@@ -14,7 +14,7 @@ AZURITE := .venv/azurite.stamp
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
-# Registries of older MLflow are run with it: their libraries have no wheels for newer ones.
+# Runs registries of older MLflow, whose libraries have no wheels for newer Python.
 PYTHON_3_11 ?= python3.11
 OLD := tests/registries
 OLD_STAMPS := $(patsubst $(OLD)/requirements/%.in,$(OLD)/.venvs/%.stamp,$(wildcard $(OLD)/requirements/*.in))
@@ -30,23 +30,23 @@ export MLFLOW_DISABLE_TELEMETRY := true
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); without MLFLOW_TRACKING_URI, or with DEMO=1, trains a demo
 	@if [ -z "$${MLFLOW_TRACKING_URI:-}" ] || [ -n "$(DEMO)" ]; then \
 		.venv/bin/python scripts/train.py --if-missing --promote --estimator forest --name "$${SERVING_MODEL_NAME:-churn}" \
-			|| echo "serving all the same: not ready until the registry has a model"; fi
+			|| echo "starting anyway: not ready until the registry has a model"; fi
 	@exec .venv/bin/python -m serving.process.start serve -p "$${PORT:-3000}"
 
-test: $(DEV)  ## run the tests (ARGS="-k name" for some of them, ARGS="-n 0" in one process)
+test: $(DEV)  ## run the tests (ARGS="-k name" for some, ARGS="-n 0" in one process)
 	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
-soak: $(DEV)  ## run what takes long: promotions under load, simulated canaries, generated rows (ARGS="-k name")
+soak: $(DEV)  ## run long tests: promotions under load, simulated canaries, generated rows (ARGS="-k name")
 	SOAK=1 .venv/bin/python -m pytest -m soak -rP -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
-zoo: $(DEV)  ## compare models of every kind with what MLflow says of them, and write docs/compatibility.md (ARGS="name" for some)
+zoo: $(DEV)  ## compare models of every kind with MLflow's own answers, and write docs/compatibility.md (ARGS="name" for some)
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false \
 		.venv/bin/python -m tests.zoo.run $(ARGS)
 
-fuzz: $(DEV)  ## damaged bodies, damaged HTTP, requests made from the document; each for FUZZ_SECONDS=360 (FUZZ_SEED=...)
+fuzz: $(DEV)  ## send damaged bodies, damaged HTTP, requests from the OpenAPI document; each for FUZZ_SECONDS=360 (FUZZ_SEED=...)
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-360} .venv/bin/python -m pytest tests/fuzz -rP $(ARGS)
 
-lint: $(DEV)  ## check rules, format, types, shell scripts and workflows
+lint: $(DEV)  ## check lint rules, format, types, shell scripts and workflows
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports --no-cache
@@ -55,27 +55,27 @@ lint: $(DEV)  ## check rules, format, types, shell scripts and workflows
 	.venv/bin/actionlint -shellcheck .venv/bin/shellcheck
 	.venv/bin/zizmor --offline --quiet --persona auditor .github
 
-sbom: $(DEV)  ## write what images are made of into dist/*.cdx.json (CycloneDX, from the locked requirements)
+sbom: $(DEV)  ## write the images' bill of materials into dist/*.cdx.json (CycloneDX, from the locked requirements)
 	@mkdir -p $(DIST)
 	@for name in serving sealed; do \
 		.venv/bin/cyclonedx-py requirements requirements/$$name.txt --output-reproducible --validate \
 			--of JSON --output-file $(DIST)/$$name.cdx.json || exit 1; \
 		echo "$(DIST)/$$name.cdx.json"; done
 
-audit: $(DEV)  ## ask the vulnerability database about everything that is locked
+audit: $(DEV)  ## check the locked requirements against the vulnerability database
 	@for name in serving sealed deploy registry; do \
 		.venv/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
 			--requirement requirements/$$name.txt || exit 1; done
 
-deploy-tools: $(DEPLOY)  ## set up .venv with what scripts/ need that talk to a cluster
+deploy-tools: $(DEPLOY)  ## set up .venv for the scripts that talk to a cluster
 
 test-manifests: $(DEV)  ## run the tests of k8s/, compose.yaml and monitoring/ only
 	.venv/bin/python -m pytest tests/kubernetes tests/compose $(ARGS)
 
-test-container: $(DEV)  ## build both kinds of image, and try them in a container engine
+test-container: $(DEV)  ## build both kinds of image, and test them in a container engine
 	.venv/bin/python -m pytest tests/container -s $(ARGS)
 
-registries: $(DEV) $(OLD_STAMPS)  ## try the service and the scripts with servers of older MLflow (needs Python 3.11)
+registries: $(DEV) $(OLD_STAMPS)  ## test the service and the scripts with older MLflow servers (needs Python 3.11)
 	.venv/bin/python -m pytest $(OLD) -n 2 --dist loadgroup $(ARGS)
 
 image: $(SERVING)  ## build the image: live, or with MODEL_VERSION=3 sealed (TAG=name:tag STORES=gcs,azure)
@@ -86,13 +86,13 @@ rules:  ## write monitoring/prometheus/rules.yaml into the PrometheusRule of k8s
 	@{ sed '/^spec:$$/q' $(PROMETHEUS_RULE); sed -n '/^groups:/,$$p' monitoring/prometheus/rules.yaml | sed 's/^./  &/'; } \
 		> $(PROMETHEUS_RULE).new && mv $(PROMETHEUS_RULE).new $(PROMETHEUS_RULE)
 
-demo-promotion: $(SERVING)  ## promote, refuse and roll back under load, on the terminal (a minute)
+demo-promotion: $(SERVING)  ## promote, reject and roll back under load, on the terminal (a minute)
 	@.venv/bin/python scripts/demo_promotion.py
 
-bench: $(SERVING)  ## measure this against other servers, for half an hour (ARGS=--quick: short, and not to be believed)
+bench: $(SERVING)  ## measure against other servers, for half an hour (ARGS=--quick: short, numbers not meaningful)
 	.venv/bin/python -m benchmarks $(ARGS)
 
-lock:  ## write requirements/*.txt anew from *.in (LOCK_ARGS=--upgrade for newer versions)
+lock:  ## regenerate requirements/*.txt from *.in (LOCK_ARGS=--upgrade for newer versions)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	$(LOCK) requirements/serving.in -o requirements/serving.txt
 	$(LOCK) requirements/gcs.in -o requirements/gcs.txt
@@ -102,30 +102,30 @@ lock:  ## write requirements/*.txt anew from *.in (LOCK_ARGS=--upgrade for newer
 	$(LOCK) -c requirements/serving.txt requirements/sealed.in -o requirements/sealed.txt
 	$(LOCK) requirements/registry.in -o requirements/registry.txt
 
-lock-bench:  ## write benchmarks/requirements/*.txt anew from *.in, at the versions of serving.txt
+lock-bench:  ## regenerate benchmarks/requirements/*.txt from *.in, at the versions of serving.txt
 	@command -v $(UV) >/dev/null || { echo "make lock-bench needs uv: pip install uv"; exit 1; }
-	@{ echo "# The libraries that compute, as serving.txt has them, for peers that cannot take all of it."; \
+	@{ echo "# Numerical libraries at serving.txt's versions, for peers that conflict with the rest of it."; \
 		sed -nE 's/^((cloudpickle|joblib|mlflow-skinny|numpy|pandas|pyarrow|scikit-learn|scipy|skops)==[^\]*[^\ ]).*/\1/p' \
 		requirements/serving.txt; } > benchmarks/requirements/libraries.txt
 	@for name in $(basename $(notdir $(wildcard benchmarks/requirements/*.in))); do \
 		$(subst make lock,make lock-bench,$(LOCK)) benchmarks/requirements/$$name.in \
 			-o benchmarks/requirements/$$name.txt || exit 1; done
 
-lock-registries:  ## write tests/registries/requirements/*.txt anew from *.in, each as of its day
+lock-registries:  ## regenerate tests/registries/requirements/*.txt from *.in, each as of its date
 	@command -v $(UV) >/dev/null || { echo "make lock-registries needs uv: pip install uv"; exit 1; }
 	@for file in $(wildcard $(OLD)/requirements/*.in); do \
 		$(subst make lock,make lock-registries,$(LOCK)) --exclude-newer "$$(sed -n 's/^# As of //p' $$file)" \
 			$$file -o "$${file%.in}.txt" || exit 1; done
 
-clean:  ## remove .venv and caches; the registry (mlflow.db, mlruns/) stays
+clean:  ## remove .venv and caches; keep the registry (mlflow.db, mlruns/)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/.venvs benchmarks/.work $(OLD)/.venvs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
 
-# A stamp says that the requirements are installed as they stand; an install that breaks off leaves none.
-# dev.txt holds all of serving.txt at the same versions, so the second stamp comes with the first.
+# A stamp means that the current requirements are installed; an interrupted install leaves none.
+# dev.txt contains serving.txt at the same versions, so installing it sets both stamps.
 
 $(SERVING): requirements/serving.txt
 	$(call install,$<)
@@ -135,7 +135,7 @@ $(DEV): requirements/dev.txt requirements/serving.txt
 	$(call install,$<)
 	@touch $(SERVING) $@
 
-# An Azure Blob Storage for the tests of artifact stores. Its dependencies are those of a day.
+# An Azure Blob Storage for the tests of artifact stores, with dependencies as of a date.
 $(AZURITE): | $(DEV)
 	@npm install --silent --no-save --no-package-lock --before=2026-11-20 --prefix .venv/azurite azurite@3.37.0
 	@touch $@
@@ -152,7 +152,7 @@ $(DEPLOY): requirements/deploy.txt requirements/serving.txt
 	@touch $(SERVING) $@
 
 define install
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and python3 here is older or missing"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; python3 here is older or missing"; exit 1; }
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo "installing $(1) into .venv (a few minutes the first time)"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1)
