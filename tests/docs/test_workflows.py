@@ -297,11 +297,11 @@ def test_the_scripts_run_alone_that_must_put_back_when_a_run_is_cancelled():
 )
 def test_the_model_goes_back_only_where_this_run_has_moved_it(tmp_path: Path, told: str, source: str):
     (tmp_path / "promoted.json").write_text(told)
-    assert run_step("production", "Say what was moved", tmp_path) == (0, {"from": source})
-    back = step_of("production", "Let the alias go back")
+    assert run_step("production", "Note the previous version", tmp_path) == (0, {"from": source})
+    back = step_of("production", "Roll back the alias")
     assert "steps.moved.outputs.from != ''" in back["if"]
     assert '--to "$FROM" --only-from "$MODEL_VERSION"' in back["run"]
-    assert step_of("production", "Give the version the requests step by step, or take them back")[
+    assert step_of("production", "Promote the version in steps, or roll back")[
         "run"
     ].endswith('--json > "$RUNNER_TEMP/promoted.json"\n')
 
@@ -322,7 +322,7 @@ def deploy_jobs() -> dict[str, Any]:
     ("image", "version", "code"), [("", "", 1), ("1.0.0", "", 0), ("", "7", 0), ("1.0.0", "7", 0)]
 )
 def test_a_run_that_asks_for_nothing_ends_at_once(tmp_path: Path, image: str, version: str, code: int):
-    told = run_step("asked", "An image, a version, or both", tmp_path, IMAGE=image, MODEL_VERSION=version)
+    told = run_step("asked", "Require an image, a version, or both", tmp_path, IMAGE=image, MODEL_VERSION=version)
     assert told[0] == code
     for job in ("image", "validate", "staging"):
         assert "asked" in deploy_jobs()[job]["needs"]
@@ -367,7 +367,7 @@ def test_only_digests_go_from_job_to_job(tmp_path: Path):
         "GITHUB_SERVER_URL": "https://git.example",
         "GITHUB_REPOSITORY": "a.b/c.d",
     }
-    told = run_step("image", "Only what release.yaml of this repository has signed", tmp_path, **known)
+    told = run_step("image", "Verify that release.yaml of this repository signed it", tmp_path, **known)
     assert told == (0, {"digest": "sha256:12"})
     image, signer = (tmp_path / "asked").read_text().split()
     assert image == "registry.example:5000/team/model-server:1.0.0"
@@ -395,9 +395,9 @@ def test_the_image_before_is_known_also_where_applying_fails(tmp_path: Path, cod
     known = {"REGISTRY": "r", "DIGEST": "sha256:12"}
     assert run_step("production", "Apply the manifests with the image", tmp_path, **known)[0] == code
     assert "--image r/model-server@sha256:12 --require Rollout" in (tmp_path / "asked").read_text()
-    assert run_step("production", "Say which image was there", tmp_path) == (0, {"before": "m:1"})
-    assert step_of("production", "Say which image was there")["if"].startswith("${{ always() ")
-    condition = step_of("production", "Go back to the image before")["if"]
+    assert run_step("production", "Note the previous image", tmp_path) == (0, {"before": "m:1"})
+    assert step_of("production", "Note the previous image")["if"].startswith("${{ always() ")
+    condition = step_of("production", "Roll back to the previous image")["if"]
     assert "steps.apply.outcome != 'skipped'" in condition
     assert "steps.there.outputs.before != ''" in condition
     assert "steps.apply.outcome == 'success'" not in condition
@@ -409,7 +409,7 @@ def test_the_image_before_is_known_also_where_applying_fails(tmp_path: Path, cod
 def test_an_image_that_stands_at_a_step_is_not_back(tmp_path: Path, told: str, code: int):
     in_place_of_a_script(tmp_path, ".venv/bin/python", f"echo '{told}'")
     assert (
-        run_step("production", "Go back to the image before", tmp_path, BEFORE="m:1", NAMESPACE="n")[0]
+        run_step("production", "Roll back to the previous image", tmp_path, BEFORE="m:1", NAMESPACE="n")[0]
         == code
     )
 
@@ -433,10 +433,10 @@ def test_a_login_does_not_stay_on_a_runner_that_does():
 def test_what_is_not_set_is_noticed_before_anything_is_done(tmp_path: Path, job: str, missing: str):
     names = ("MLFLOW_TRACKING_URI", "SERVING_MODEL_NAME", "SERVICE_URL", "VALIDATION_DATA", "PROMETHEUS_URL")
     known = dict.fromkeys(names, "something") | {"MODEL_VERSION": "7"}
-    assert run_step(job, "Look whether all is set", tmp_path, **known)[0] == 0
-    assert run_step(job, "Look whether all is set", tmp_path, **(known | {missing: ""}))[0] != 0
+    assert run_step(job, "Check the variables", tmp_path, **known)[0] == 0
+    assert run_step(job, "Check the variables", tmp_path, **(known | {missing: ""}))[0] != 0
     first = next(step for step in deploy_jobs()[job]["steps"] if "run" in step)
-    assert first["name"] == "Look whether all is set"
+    assert first["name"] == "Check the variables"
 
 
 def test_only_commits_of_main_are_released(tmp_path: Path):
@@ -467,7 +467,7 @@ def test_only_commits_of_main_are_released(tmp_path: Path):
 def test_the_folder_of_what_is_released_is_made_before_it_is_written_into():
     titles = [step.get("name") for step in jobs(FOLDER / "workflows" / "release.yaml")["build"]["steps"]]
     (build,) = [
-        step for step in steps(FOLDER / "workflows" / "release.yaml") if step.get("name") == "Build it"
+        step for step in steps(FOLDER / "workflows" / "release.yaml") if step.get("name") == "Build the image"
     ]
     assert "mkdir -p dist" in build["run"]
-    assert titles.index("Build it") < titles.index("Say what is inside")
+    assert titles.index("Build the image") < titles.index("Write the SBOM")
