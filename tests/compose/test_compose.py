@@ -189,7 +189,7 @@ def test_a_model_server_has_time_to_end(name, monkeypatch):
 @EVERY_SERVER
 def test_memory_is_enough_to_prepare_beside_the_worker(name):
     told = (ROOT / "docs" / "performance.md").read_text()
-    at_rest, more = re.search(r"at rest (\d+) MB.*?takes (\d+) MB more", told, re.DOTALL).groups()
+    at_rest, more = re.search(r"(\d+) MB at rest.*?takes (\d+) MB\s+more", told, re.DOTALL).groups()
     limit = int(service(name)["deploy"]["resources"]["limits"]["memory"])
     assert limit > (int(at_rest) + int(more)) * 1e6
 
