@@ -289,7 +289,7 @@ def test_one_address_has_so_many_requests_and_others_have_theirs(nginx: Balancer
         wait_until(is_one_too_many, 30, "they are too many")
         response = caller.post("/v1/predict", json=PREDICT)
         assert_error(response, 503, "queue_full")
-        assert f"{n} requests of this address" in response.text
+        assert f"{n} requests from this address" in response.text
         assert response.headers["retry-after"]
         assert nginx.http.post("/v1/predict", json=PREDICT).status_code == 200
 
