@@ -269,7 +269,7 @@ def test_what_is_kept_fits_on_the_volume_beside_what_is_prepared(overlay, compon
 @EVERY_BUILD
 def test_memory_is_enough_to_prepare_beside_the_worker(overlay, components):
     told = (ROOT / "docs" / "performance.md").read_text()
-    at_rest, more = re.search(r"at rest (\d+) MB.*?takes (\d+) MB more", told, re.DOTALL).groups()
+    at_rest, more = re.search(r"(\d+) MB at rest.*?takes (\d+) MB\s+more", told, re.DOTALL).groups()
     for container in containers(build(overlay, components)):
         limit = megabytes(container["resources"]["limits"]["memory"])
         assert limit > int(at_rest) + int(more)
@@ -331,11 +331,11 @@ def test_sizes_are_those_of_the_page():
         f"above {target} % of a processor, from {least['production']} up to {most['production']} in production and "
         f"from {least['staging']} up to {most['staging']} in staging"
     ) in told
-    assert f"pods = requests a second at the peak / ({target / 100:g} " in told
+    assert f"pods = requests per second at the peak / ({target / 100:g} " in told
     (resources,) = (one["resources"] for one in containers(build("production")))
     requests, limits = resources["requests"], resources["limits"]
     memory = requests["memory"].removesuffix("Gi")
-    assert f"ask for {memory} GiB and {requests['cpu']} processor and allow {limits['cpu']}." in told
+    assert f"request {memory} GiB and {requests['cpu']} processor and allow {limits['cpu']}." in told
 
 
 def exported():
