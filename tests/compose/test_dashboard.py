@@ -137,14 +137,14 @@ def test_every_query_has_an_answer(prometheus: Prometheus, expression: str) -> N
 def test_it_shows_what_is_the_case(prometheus: Prometheus) -> None:
     shown = {query.panel: query.expression for query in ALL}
     expected = {
-        "Servers that answer": [({}, 2.0)],
-        "Servers with a model": [({}, 2.0)],
-        "Servers that are stale": [({}, 0.0)],
+        "Servers up": [({}, 2.0)],
+        "Servers ready": [({}, 2.0)],
+        "Stale servers": [({}, 0.0)],
         "Servers by version": [
             ({"model": NAME, "version": "1"}, 2.0),
             ({"model": NAME, "version": "2"}, 2.0),
         ],
-        "Share of requests that fail with an error of ours": [({"model": NAME}, 0.0)],
+        "Share of requests with a server error": [({"model": NAME}, 0.0)],
     }
 
     def got() -> dict[str, list[tuple[dict[str, str], float]]]:
