@@ -1,6 +1,6 @@
-"""Imports what a service imports, so that its bytecode is in the image: a read-only file system keeps none.
+"""Imports the service's modules, so that their bytecode is in the image: a read-only file system cannot store it later.
 
-Compiling every file of every library would take 130 MB for what is never loaded.
+Compiling every file of every library would add 130 MB that is never loaded.
 """
 
 import importlib
@@ -44,7 +44,7 @@ PREPARING = (
     "s3transfer",
 )
 ABSENT = {"boto3", "joblib", "mlflow", "sklearn", "skops", "onnx", "pandas", "s3transfer"}
-"""Libraries that a sealed image of a compiled model does not have."""
+"""Libraries missing from a sealed image of a compiled model."""
 
 for name in (*PROCESSES, *SERVING):
     importlib.import_module(name)

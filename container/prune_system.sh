@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removes from the image what installs, compiles or documents. The list of Debian's packages stays, for scanners.
+# Removes installers, compilers and documentation from the image. Keeps the list of Debian's packages for scanners.
 set -eu
 cd /usr
 rm -rf share/doc share/man share/info share/locale share/perl* share/bash-completion share/python-wheels src games include \
@@ -9,7 +9,7 @@ rm -rf share/doc share/man share/info share/locale share/perl* share/bash-comple
     lib/*-linux-gnu/libctf* lib/*-linux-gnu/libsframe* lib/*-linux-gnu/libgprofng* \
     bin/apt* bin/dpkg* bin/perl* bin/*-linux-gnu-* bin/gpgv bin/openssl bin/localedef bin/pip* local/bin/pip* bin/ls[a-z]* bin/*passwd bin/chage bin/lastlog bin/faillog \
     sbin/*e2* sbin/debugfs sbin/fsck* sbin/mk* sbin/tune2fs sbin/user* sbin/group*
-# Of what is gone by now.
+# Libraries of the programs removed above.
 cd /usr/lib/*-linux-gnu
 rm -f libgnutls.* libp11-kit.* libunistring.* libidn2.* libhogweed.* libnettle.* libgcrypt.* libgpg-error.* libdb-5* \
     libsepol.* libsemanage.* libsystemd.* libext2fs.* libxxhash.*
@@ -19,5 +19,5 @@ for folder in lib/python3.* local/lib/python3.*; do
     rm -rf "$folder/test" "$folder/idlelib" "$folder/lib2to3" "$folder/ensurepip" "$folder/tkinter" \
         "$folder/turtledemo" "$folder/pydoc_data" "$folder/dist-packages" "$folder/site-packages"
 done
-# Nobody becomes root by a program.
+# No setuid or setgid programs.
 find / -xdev -type f -perm /6000 -exec chmod a-s {} +
