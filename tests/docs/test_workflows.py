@@ -301,9 +301,9 @@ def test_the_model_goes_back_only_where_this_run_has_moved_it(tmp_path: Path, to
     back = step_of("production", "Roll back the alias")
     assert "steps.moved.outputs.from != ''" in back["if"]
     assert '--to "$FROM" --only-from "$MODEL_VERSION"' in back["run"]
-    assert step_of("production", "Promote the version in steps, or roll back")[
-        "run"
-    ].endswith('--json > "$RUNNER_TEMP/promoted.json"\n')
+    assert step_of("production", "Promote the version in steps, or roll back")["run"].endswith(
+        '--json > "$RUNNER_TEMP/promoted.json"\n'
+    )
 
 
 def in_place_of_a_script(folder: Path, script: str, content: str) -> None:
@@ -322,7 +322,9 @@ def deploy_jobs() -> dict[str, Any]:
     ("image", "version", "code"), [("", "", 1), ("1.0.0", "", 0), ("", "7", 0), ("1.0.0", "7", 0)]
 )
 def test_a_run_that_asks_for_nothing_ends_at_once(tmp_path: Path, image: str, version: str, code: int):
-    told = run_step("asked", "Require an image, a version, or both", tmp_path, IMAGE=image, MODEL_VERSION=version)
+    told = run_step(
+        "asked", "Require an image, a version, or both", tmp_path, IMAGE=image, MODEL_VERSION=version
+    )
     assert told[0] == code
     for job in ("image", "validate", "staging"):
         assert "asked" in deploy_jobs()[job]["needs"]
