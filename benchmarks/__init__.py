@@ -1,1 +1,1 @@
-"""This project beside what a user would pick instead: the same models and rows, in one run."""
+"""This project against its alternatives: the same models and rows, in one run."""

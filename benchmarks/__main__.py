@@ -1,11 +1,11 @@
-"""Measures this project beside what a user would pick instead: same models, same rows, one run.
+"""Measures this project against its alternatives: same models, same rows, one run.
 
     python -m benchmarks                      # everything
-    python -m benchmarks --quick              # everything, too short to be believed
+    python -m benchmarks --quick              # everything, too short for meaningful numbers
     python -m benchmarks --peers litserve,fastapi --cases clients-32 --models forest --skip-growth
 
-Writes results/latest.json, .md and .png (quick.* with --quick, partial.* of a part). Exit code 0 when the run is through,
-whatever the verdicts; 2 with a line on stderr when it cannot begin; 130 when it was broken off.
+Writes results/latest.json, .md and .png (quick.* with --quick, partial.* for a part). Exit code 0 if the run completes,
+whatever the verdicts; 2 with a line on stderr if it cannot start; 130 if it was interrupted.
 """
 
 import argparse
@@ -41,13 +41,13 @@ QUICK = Plan(seconds=3, crowd_seconds=5, bulk_seconds=0.5, warm_up_seconds=1, st
 
 
 def names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
-    """Returns a parser of names with commas between them that refuses unknown ones."""
+    """Returns a parser of comma-separated names that rejects unknown ones."""
 
     def parse(text: str) -> tuple[str, ...]:
         chosen = tuple(filter(None, text.split(",")))
         for name in chosen:
             if name not in known:
-                raise argparse.ArgumentTypeError(f"no {name!r}; there are: {', '.join(known)}")
+                raise argparse.ArgumentTypeError(f"unknown name {name!r}; choose from: {', '.join(known)}")
         return chosen
 
     return parse
@@ -63,18 +63,24 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     peers = tuple(peer.key for peer in PEERS if peer.kind == "peer")
     parser.add_argument(
-        "--data", type=Path, help="a CSV file to train on; else the Telco churn file, else a sample"
+        "--data",
+        type=Path,
+        help="CSV file to train on (default: the Telco churn file, else a generated sample)",
     )
-    parser.add_argument("--target", default="Churn", help="the column of --data to predict (%(default)s)")
+    parser.add_argument("--target", default="Churn", help="column of --data to predict (%(default)s)")
     parser.add_argument(
         "--peers",
         type=names(peers),
         default=peers,
         metavar="A,B",
-        help=f"only these beside the project and the floors; '' for none ({', '.join(peers)})",
+        help=f"only these peers, in addition to the project and the floors; '' for none ({', '.join(peers)})",
     )
     parser.add_argument(
-        "--cases", type=names(CASES), default=CASES, metavar="A,B", help=f"only these ({', '.join(CASES)})"
+        "--cases",
+        type=names(CASES),
+        default=CASES,
+        metavar="A,B",
+        help=f"only these cases ({', '.join(CASES)})",
     )
     models = tuple(CASES_OF_MODEL)
     parser.add_argument(
@@ -82,31 +88,37 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         type=names(models),
         default=models,
         metavar="A,B",
-        help=f"only these ({', '.join(models)})",
+        help=f"only these models ({', '.join(models)})",
     )
     parser.add_argument(
-        "--seconds", type=float, help=f"of each case with clients ({Plan().seconds:g}; whole seconds)"
+        "--seconds",
+        type=float,
+        help=f"duration of each case with clients ({Plan().seconds:g}; whole seconds)",
     )
     parser.add_argument(
         "--crowd-seconds",
         type=float,
-        help=f"of this project with 256 clients ({Plan().crowd_seconds:g}, or --seconds if that is given)",
+        help=f"duration of this project's case with 256 clients ({Plan().crowd_seconds:g}, or --seconds if given)",
     )
-    parser.add_argument("--quick", action="store_true", help="short durations, to see whether all works")
+    parser.add_argument(
+        "--quick", action="store_true", help="short durations, to check that everything works"
+    )
     growth = parser.add_mutually_exclusive_group()
-    growth.add_argument("--only-growth", action="store_true", help="only how this project's cost grows")
-    growth.add_argument("--skip-growth", action="store_true", help="leave that out")
-    parser.add_argument("--out", help="the name of the files in results/ (latest; else quick or partial)")
+    growth.add_argument(
+        "--only-growth", action="store_true", help="measure only the growth of this project's cost"
+    )
+    growth.add_argument("--skip-growth", action="store_true", help="skip the growth of cost")
+    parser.add_argument("--out", help="name of the files in results/ (default: latest, quick or partial)")
     options = parser.parse_args(arguments)
     if options.data is not None and not options.data.is_file():
-        parser.error(f"--data: there is no file {options.data}")
+        parser.error(f"--data: no file {options.data}")
     return options
 
 
 def main() -> int:
     """Runs the benchmark; returns its exit code."""
     options = parse_arguments()
-    # So that `kill` ends the servers, too: every `finally` on the way out runs.
+    # So that `kill` also stops the servers: every `finally` runs on exit.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     is_whole = not options.quick and vars(options) == vars(parse_arguments([]))
     out = options.out or ("quick" if options.quick else "latest" if is_whole else "partial")
@@ -128,7 +140,7 @@ def main() -> int:
     try:
         run(options, results)
     except KeyboardInterrupt:
-        say("\nended by Ctrl-C; what was measured so far:")
+        say("\ninterrupted; results so far:")
         code = 130
     results.verdicts = judge(results) if results.servers else []
     write(results, out)
@@ -136,17 +148,17 @@ def main() -> int:
 
 
 def prepare_registry(data: Path | None, target: str, with_growth: bool) -> None:
-    """Makes the registry, unless one of the same data and code is there from a run before.
+    """Creates the registry, unless a previous run left one for the same data and code.
 
     Raises:
         BenchmarkFailure: a model cannot be trained or registered.
     """
-    say(f"data: {data.name if data else 'none given; a generated sample (scripts/training/churn_sample.py)'}")
+    say(f"data: {data.name if data else 'generated sample (scripts/training/churn_sample.py)'}")
     if _read(WORK / "registry" / "digest") != source_digest(data, target):
         arguments = ["--data", str(data.resolve()), "--target", target] if data else []
         _run_module("benchmarks.registry", *arguments)
     if with_growth and _read(WORK / "registry" / "growth-digest") != growth_digest(WORK):
-        say("\nsynthetic models, to see how cost grows")
+        say("\nsynthetic models, for the growth of cost")
         _run_module("benchmarks.growth_models")
 
 
@@ -158,11 +170,11 @@ def _run_module(name: str, *arguments: str) -> None:
     command = [str(PROJECT_BIN / "python"), "-m", name, "--work", str(WORK), *arguments]
     environment = clean_environment() | {"PYTHONPATH": str(ROOT)}
     if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:  # noqa: S603  # our own words
-        raise BenchmarkFailure(f"{name} failed; what it printed is above")
+        raise BenchmarkFailure(f"{name} failed; see its output above")
 
 
 def run(options: argparse.Namespace, results: Results) -> None:
-    """Measures what was asked for; what is found is in the results at once, for a run that is broken off."""
+    """Measures what the options select; adds results immediately, so that an interrupted run keeps them."""
     plan = QUICK if options.quick else Plan()
     if options.seconds:
         plan = plan._replace(seconds=options.seconds, crowd_seconds=options.seconds)
@@ -181,7 +193,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
 
 
 def write(results: Results, name: str) -> None:
-    """Writes the JSON file, the Markdown file and the pictures, and prints the report."""
+    """Writes the JSON file, the Markdown file and the plots, and prints the report."""
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}.json"
     file.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")

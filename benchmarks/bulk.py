@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 120
 
 
 def post(server: Server, request: Request) -> bytes:
-    """Sends one request over a connection of its own; returns the answer's body.
+    """Sends one request over a new connection; returns the answer's body.
 
     Raises:
         BenchmarkFailure: no answer.
@@ -30,21 +30,21 @@ def post(server: Server, request: Request) -> bytes:
 
 
 def exchange(connection: http.client.HTTPConnection, request: Request) -> bytes:
-    """Sends one request over a connection that stays open; returns the answer's body."""
+    """Sends one request over a keep-alive connection; returns the answer's body."""
     connection.request("POST", request.path, request.body, {"Content-Type": request.content_type})
     response = connection.getresponse()
     body = response.read()
     if not 200 <= response.status < 300:
         text = body[:500].decode(errors="replace")
-        raise Refused(f"POST {request.path} was answered with status {response.status}", text)
+        raise Refused(f"POST {request.path} returned status {response.status}", text)
     return body
 
 
 def time_bulk(server: Server, request: Request, n_rows: int, form: str, seconds: float) -> Bulk:
-    """Sends the request again and again for some seconds, three times at least, after one to warm up.
+    """Repeats the request for some seconds, at least three times, after one warm-up.
 
     Raises:
-        BenchmarkFailure: a request was not answered, or with another status than 2xx.
+        BenchmarkFailure: a request got no answer, or a status other than 2xx.
     """
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_SECONDS)
     try:
@@ -64,7 +64,7 @@ def time_bulk(server: Server, request: Request, n_rows: int, form: str, seconds:
 
 
 def repeat(action: Callable[[], object], seconds: float) -> list[float]:
-    """Times an action for some seconds, three times at least and once to warm up; returns the seconds it took."""
+    """Times an action for some seconds, at least three times after one warm-up; returns the seconds of each call."""
     action()
     times: list[float] = []
     ends = time.perf_counter() + seconds

@@ -1,4 +1,4 @@
-"""What is measured with which model, and for how long."""
+"""The cases of each model, and their durations."""
 
 from typing import NamedTuple
 
@@ -18,20 +18,20 @@ CASES_OF_MODEL = {
 
 
 class Plan(NamedTuple):
-    """The lengths of a run, in seconds, and what it leaves out."""
+    """The durations of a run, in seconds, and its selection of cases and models."""
 
     seconds: float = 8
     """Of each case with clients."""
     crowd_seconds: float = 30
-    """Of this project with 256 clients: long enough for what happens rarely to happen."""
+    """Of this project with 256 clients: long enough for rare events."""
     bulk_seconds: float = 5
     """Of each case with many rows."""
     warm_up_seconds: float = 3
     starts: int = 3
-    """How often each server is started with the first model, for the median."""
+    """Starts of each server with the first model, for the median."""
     cases: tuple[str, ...] = CASES
     models: tuple[str, ...] = tuple(CASES_OF_MODEL)
 
     def cases_of(self, model: str) -> list[str]:
-        """Returns the cases of a model that were asked for."""
+        """Returns the selected cases of a model."""
         return [case for case in CASES_OF_MODEL[model] if case in self.cases]

@@ -1,4 +1,4 @@
-"""Before anything is timed: does a server say what the model says?"""
+"""Compares a server's answers with the model's, before timing."""
 
 import time
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from benchmarks.rows import Model, Record
 
 TOLERANCE = 1e-6
 PATIENCE_SECONDS = 20
-"""How long a server may go on refusing, which is another fault than a wrong number: BentoML's batching refuses
-until it has learned how long a batch takes. What it refuses under load is counted there."""
+"""How long a server may reject requests: BentoML's batching does until it has learned how long a batch takes.
+Rejections under load are counted there."""
 
 
 def check_answers(server: Server, peer: Peer, model: Model, records: Sequence[Record]) -> None:
-    """Asks for the first rows at once, and for each of them from clients of their own at the same time.
+    """Requests the first rows in one call, then each row from concurrent clients.
 
     Raises:
         BenchmarkFailure: a number differs from the model's own by more than `TOLERANCE`, or a label differs.
@@ -35,7 +35,7 @@ def check_answers(server: Server, peer: Peer, model: Model, records: Sequence[Re
 
 
 def post_patiently(server: Server, request: Request) -> bytes:
-    """Sends a request until it is not refused; raises the last refusal after `PATIENCE_SECONDS`."""
+    """Retries a rejected request; raises the last rejection after `PATIENCE_SECONDS`."""
     ends = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -56,7 +56,7 @@ def compare(answer: Answer | None, model: Model, rows: list[int]) -> None:
         return
     expected = [model.probabilities[row] for row in rows]
     if [len(row) for row in answer.probabilities] != [len(row) for row in expected]:
-        raise BenchmarkFailure("it does not answer one probability per row and class")
+        raise BenchmarkFailure("it does not return one probability per row and class")
     pairs = zip(answer.probabilities, expected, strict=True)
     difference = max(abs(a - b) for got, want in pairs for a, b in zip(got, want, strict=True))
     if not difference <= TOLERANCE:

@@ -10,21 +10,21 @@ from benchmarks.failures import BenchmarkFailure
 from benchmarks.places import REQUIREMENTS, VENVS
 
 SHOWN_LINES = 8
-"""Lines of an installer's complaint that are passed on."""
+"""Lines of an installer's error that are shown."""
 
 
 def ensure_environment(name: str) -> Path:
-    """Installs `requirements/<name>.txt` into `.venvs/<name>` unless it stands there as it is.
+    """Installs `requirements/<name>.txt` into `.venvs/<name>` unless it is up to date.
 
     Returns:
         The environment's `bin` folder.
 
     Raises:
-        BenchmarkFailure: it cannot be installed here; holds the installer's last lines.
+        BenchmarkFailure: the installation failed; has the installer's last lines.
     """
     requirements, folder = REQUIREMENTS / f"{name}.txt", VENVS / name
     stamp = folder / "requirements.stamp"
-    # The stamp holds what is installed, so an install that breaks off, or an edit, leaves no match.
+    # The stamp is a copy of what is installed, so an interrupted install or an edit does not match.
     if stamp.is_file() and stamp.read_bytes() == requirements.read_bytes():
         return folder / "bin"
     print(f"  installing {requirements.name} (a few minutes the first time)", flush=True)
@@ -44,7 +44,7 @@ def _run(command: list[str]) -> None:
 
 
 def installed_versions(bin_folder: Path) -> dict[str, str]:
-    """Returns the version of every package of an environment, by its name."""
+    """Returns the version of each package of an environment, by name."""
     script = (
         "import importlib.metadata as m, json; "
         "print(json.dumps({d.metadata['Name'].lower(): d.version for d in m.distributions()}))"

@@ -1,8 +1,8 @@
-"""What ends the measuring of one server, not the run."""
+"""Failures of one server, after which the run continues."""
 
 
 class BenchmarkFailure(Exception):
-    """A server cannot be measured, or answers wrong numbers."""
+    """A server cannot be measured, or returns wrong numbers."""
 
     def __init__(self, reason: str, log: str = "") -> None:
         super().__init__(reason)
@@ -11,8 +11,8 @@ class BenchmarkFailure(Exception):
 
 
 class Refused(BenchmarkFailure):
-    """A request was answered with a status other than 2xx."""
+    """A request got a status other than 2xx."""
 
 
 class EndedEarly(BenchmarkFailure):
-    """A server ended by itself before it was ready."""
+    """A server exited before it was ready."""

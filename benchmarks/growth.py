@@ -1,4 +1,4 @@
-"""How this project's cost grows: with the rows of a request, the columns of a row, the trees of a forest."""
+"""Growth of this project's cost with the rows of a request, the columns of a row, the trees of a forest."""
 
 import shutil
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ ROW_COUNTS = (1, 10, 100, 1_000, 10_000, 100_000)
 
 
 class Growing:
-    """The measurements of growth, on a registry that holds the models of `growth_models`."""
+    """The measurements of growth, on a registry with the models of `growth_models`."""
 
     def __init__(self, work: Path, seconds: float) -> None:
         self.work = work
@@ -27,7 +27,7 @@ class Growing:
         self._project = Project(has_metrics=True)
 
     def measure(self) -> dict[str, list[GrowthPoint]]:
-        """Returns the points of each curve; a size that failed is left out, and told."""
+        """Returns the points of each curve; reports sizes that failed, and leaves them out."""
         curves: dict[str, list[GrowthPoint]] = {"rows": self._rows()}
         points = {size: self._point(size) for size in dict.fromkeys((*COLUMNS, *TREES))}
         for name, sizes in (("columns", COLUMNS), ("trees", TREES)):
@@ -36,7 +36,7 @@ class Growing:
         return curves
 
     def _rows(self) -> list[GrowthPoint]:
-        """From one row to many in a request, for the churn forest."""
+        """Measures requests of one row to many, for the churn forest."""
         say("\ngrowth: rows of a request, the churn forest")
         model = load_model(self.work, "forest")
         some = load_records(self.work / "rows.parquet")
@@ -63,7 +63,7 @@ class Growing:
         return points
 
     def _point(self, size: Size) -> GrowthPoint | None:
-        """Everything that is measured of one synthetic model."""
+        """Measures one synthetic model; returns None if that failed."""
         say(f"\ngrowth: {size.columns} columns, {size.trees:,} trees")
         model = load_model(self.work, size.name)
         records = load_records(rows_file(self.work, size))

@@ -1,6 +1,6 @@
 """Synthetic models of growing size: a forest on 5 to 500 columns, and one of 10 to 1,000 trees.
 
-Run as a process of its own, as `benchmarks.registry` is, whose registry they are added to.
+Runs as a separate process, like `benchmarks.registry`, and adds them to its registry.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from benchmarks.registry import export, register, tracking_uri
 
 N_TRAINING_ROWS = 4_000
 N_ROWS = 1_000
-"""Rows that are sent."""
+"""Rows to send."""
 
 MIDDLE_COLUMNS = 20
 MIDDLE_TREES = 100
@@ -38,14 +38,14 @@ TREES = tuple(Size(trees=n) for n in (10, 30, 100, 300, 1_000))
 
 
 def growth_digest(work: Path) -> str:
-    """Returns a digest of what decides what the models are."""
+    """Returns a digest of everything that determines the models."""
     digest = hashlib.sha256((work / "registry" / "digest").read_bytes())
     digest.update((BENCHMARKS / "growth_models.py").read_bytes())
     return digest.hexdigest()
 
 
 def rows_file(work: Path, size: Size) -> Path:
-    """Returns the file of the rows that a model is asked for."""
+    """Returns the file of the rows sent to a model."""
     return work / "models" / size.name / "rows.parquet"
 
 
@@ -74,7 +74,7 @@ def _make(size: Size, work: Path) -> None:
     from scripts.training.pipeline import build_pipeline
     from serving.settings import load_settings
 
-    # Two columns repeat others and the rest, most of a wide table, is noise. Source: make_classification's
+    # Two columns are redundant and the rest, most of a wide table, is noise. Source: make_classification's
     # default of two redundant features.
     features, target = make_classification(
         N_TRAINING_ROWS, size.columns, n_informative=min(10, size.columns - 2), random_state=0

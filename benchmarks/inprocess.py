@@ -1,8 +1,8 @@
-"""What the model itself takes for `predict_proba`, in a process of its own without any server.
+"""Times the model's own `predict_proba`, in a separate process without a server.
 
     python -m benchmarks.inprocess MODEL_FOLDER ROWS_FILE --rows 1 10000
 
-Prints the seconds of every call, by number of rows, as JSON.
+Prints the seconds of each call, by number of rows, as JSON.
 """
 
 import argparse
@@ -46,10 +46,10 @@ def main() -> None:
 
 
 def time_in_process(model: Path, file: Path, row_counts: list[int], seconds: float) -> Times:
-    """Runs the above; returns the seconds of every call.
+    """Runs this module as a process; returns the seconds of each call.
 
     Raises:
-        BenchmarkFailure: it ended with an error.
+        BenchmarkFailure: it exited with an error.
     """
     command = [str(PROJECT_BIN / "python"), "-m", "benchmarks.inprocess", str(model), str(file)]
     command += ["--seconds", str(seconds), "--rows", *map(str, row_counts)]
@@ -63,7 +63,7 @@ def time_in_process(model: Path, file: Path, row_counts: list[int], seconds: flo
 
 
 def pool(*runs: Times) -> InProcess:
-    """Puts the calls of several runs together and takes the medians."""
+    """Pools the calls of several runs and takes the medians."""
     pooled = {rows: [t for run in runs for t in run.get(rows, [])] for rows in runs[0]}
     return InProcess(
         {rows: round(statistics.median(times) * 1e3, 4) for rows, times in pooled.items()},

@@ -1,5 +1,5 @@
--- Posts one body after the other from a file, one body per line, and prints what wrk measured as JSON.
--- There is no response(): with one, wrk would collect headers and bodies, and be the bottleneck.
+-- Posts the bodies of a file in turn, one body per line, and prints wrk's measurements as JSON.
+-- Defines no response(): with one, wrk would collect headers and bodies, and become the bottleneck.
 
 local requests = {}
 local sent = 0

@@ -1,4 +1,4 @@
-"""Many clients with small requests: wrk, and what its numbers mean."""
+"""Many clients with small requests: runs wrk and interprets its numbers."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from benchmarks.processes import Server
 from benchmarks.results import Load
 
 TIMEOUT_SECONDS = 30
-"""An answer that takes longer counts as an error. 256 clients wait for 3 s where 80 a second are answered."""
+"""An answer that takes longer counts as an error. At 80 answers per second, 256 clients wait for 3 s."""
 
 Histogram = dict[int, int]
 """Number of requests by latency in microseconds."""
@@ -25,7 +25,7 @@ def find_wrk() -> str:
     """Returns the path of wrk.
 
     Raises:
-        BenchmarkFailure: it is not installed; says how to install it.
+        BenchmarkFailure: it is not installed; has the command to install it.
     """
     path = shutil.which("wrk")
     if path is None:
@@ -34,7 +34,7 @@ def find_wrk() -> str:
 
 
 class Bodies(NamedTuple):
-    """Requests that are sent in turn."""
+    """Requests to send in turn."""
 
     file: Path
     """One body per line."""
@@ -43,16 +43,16 @@ class Bodies(NamedTuple):
 
 
 def write_bodies(file: Path, requests: Sequence[Request]) -> Bodies:
-    """Writes the bodies of requests that differ in nothing else."""
+    """Writes the bodies of requests that differ only in their body."""
     file.write_bytes(b"\n".join(request.body for request in requests) + b"\n")
     return Bodies(file, requests[0].path, requests[0].content_type)
 
 
 def put_load(server: Server, bodies: Bodies, clients: int, seconds: float) -> Load:
-    """Sends the bodies for some seconds, from so many clients at once.
+    """Sends the bodies for some seconds from concurrent clients.
 
     Raises:
-        BenchmarkFailure: wrk ends with an error, or no request was answered.
+        BenchmarkFailure: wrk exits with an error, or no request was answered.
     """
     cpu_seconds = server.cpu_seconds()
     command = [find_wrk(), "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", "--timeout"]
@@ -61,7 +61,7 @@ def put_load(server: Server, bodies: Bodies, clients: int, seconds: float) -> Lo
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
     cpu_seconds = server.cpu_seconds() - cpu_seconds
     if done.returncode:
-        raise BenchmarkFailure(f"wrk ended with code {done.returncode}", done.stderr or done.stdout)
+        raise BenchmarkFailure(f"wrk exited with code {done.returncode}", done.stderr or done.stdout)
     said = json.loads(done.stdout.strip().splitlines()[-1])
     requests: int = said["requests"]
     if not requests:
@@ -84,14 +84,14 @@ def put_load(server: Server, bodies: Bodies, clients: int, seconds: float) -> Lo
 
 
 def measured_latencies(wrk_counts: Histogram, duration_us: int, requests: int, clients: int) -> Histogram:
-    """Takes out of wrk's latencies the ones that it did not measure.
+    """Removes the latencies that wrk did not measure.
 
-    For each latency of more than twice the mean, wrk adds the latencies that requests would have had that
-    were not sent meanwhile (a correction for "coordinated omission"). Here each client waits for its answer,
-    and a percentile is to be one of answers that there were.
+    For each latency above twice the mean, wrk adds estimated latencies of requests not sent meanwhile (a
+    correction for "coordinated omission"). Here each client waits for its answer, and percentiles are of
+    actual answers.
 
-    Source: `stats_correct` in wrk 4's stats.c, and its call in wrk.c; what it adds is subtracted, from the
-    slowest down, so that at each latency everything above it is as it was measured.
+    Source: `stats_correct` in wrk 4's stats.c, and its call in wrk.c. What it adds is subtracted from the
+    slowest latency down, so that above each latency the counts are already as measured.
     """
     rounds = requests // clients
     if not rounds:
@@ -109,7 +109,7 @@ def measured_latencies(wrk_counts: Histogram, duration_us: int, requests: int, c
 
 
 def percentile(counts: Histogram, share: float) -> int:
-    """Returns the latency that this share of the requests did not exceed, in microseconds."""
+    """Returns the latency percentile for this share of the requests, in microseconds."""
     rank = math.ceil(share * sum(counts.values()))
     passed = 0
     for latency in sorted(counts):

@@ -1,4 +1,4 @@
-"""On what it was measured."""
+"""The machine of the measurements."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from benchmarks.places import ROOT
 
 
 def describe_machine() -> dict[str, str]:
-    """Returns processor, cores, memory, system, and the versions of what all measurements share."""
+    """Returns processor, cores, memory, system, and the versions shared by all measurements."""
     return {
         "processor": _field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
         "cores": str(len(os.sched_getaffinity(0))),
@@ -24,7 +24,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def _field(file: Path, name: str, separator: str = ":") -> str:
-    """Returns the value of the first line `name: value` of a file, or nothing."""
+    """Returns the value of the first line `name: value` of a file, or an empty string."""
     if not file.is_file():
         return ""
     for line in file.read_text().splitlines():

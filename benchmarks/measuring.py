@@ -1,4 +1,4 @@
-"""One server after the other: started, checked, loaded, watched, stopped."""
+"""Starts, checks, loads, measures and stops one server after the other."""
 
 import contextlib
 import http.client
@@ -23,7 +23,7 @@ from benchmarks.results import Failure, InProcess, ModelRun, ServerRun
 from benchmarks.rows import Model, Record
 
 N_BODIES = 1_000
-"""Different rows that the clients send in turn."""
+"""Different rows to send in turn."""
 
 WARM_UP_CLIENTS = 8
 
@@ -32,10 +32,10 @@ SHOWN_PACKAGES = (
     *("starlette", "uvicorn", "uvloop", "httptools", "pydantic", "msgspec", "orjson"),
     *("scikit-learn", "numpy", "pandas", "scipy", "pyarrow", "skops", "joblib", "onnxruntime", "treelite"),
 )
-"""Packages whose versions say what was measured."""
+"""Packages whose versions the report shows."""
 
 LIBRARIES = ("scikit-learn", "numpy", "pandas", "scipy")
-"""Packages that compute: with other versions of these, servers cannot be compared."""
+"""Numerical packages: servers with different versions of these cannot be compared."""
 
 
 def say(line: str) -> None:
@@ -44,7 +44,7 @@ def say(line: str) -> None:
 
 
 class Measuring:
-    """What all measurements share: the rows, the work folder and the plan."""
+    """Measures servers with the same rows, work folder and plan."""
 
     def __init__(self, work: Path, records: Sequence[Record], plan: Plan) -> None:
         self.work = work
@@ -53,7 +53,7 @@ class Measuring:
         self.in_process: dict[str, InProcess] = {}
 
     def measure(self, peer: Peer, models: Sequence[Model]) -> ServerRun:
-        """Returns all that was measured of a server; what failed is told in it, and nothing is raised."""
+        """Returns the measurements of a server, including its failures; raises nothing."""
         say(f"\n{peer.name} ({peer.note})")
         run = ServerRun(peer.name, peer.kind, peer.note)
         with noting(run, "environment"):
@@ -86,7 +86,7 @@ class Measuring:
             run.models[model.name] = found
             self._load(server, peer, model, run)
         if is_compared:
-            # Before and after, so that a machine that slows down slows both down.
+            # Before and after, so that a machine that slows down affects both.
             after = self._time_in_process(model, row_counts)
             self.in_process[model.name] = pool(before, after)
             for rows, median_ms in self.in_process[model.name].median_ms.items():
@@ -135,11 +135,11 @@ def serves_with(runtime: str | None) -> str:
 
 @contextlib.contextmanager
 def noting(run: ServerRun, what: str) -> Iterator[None]:
-    """Turns a failure into a note in the results, and goes on behind it."""
+    """Records a failure in the results, and continues after the block."""
     try:
         yield
     except BenchmarkFailure as failure:
-        # What a server prints has paths of this machine in it, which are nobody's business elsewhere.
+        # Remove paths of this machine from the server's output.
         log = failure.log.replace(str(ROOT), ".")
         run.failures.append(Failure(what, failure.reason, log))
         say(f"  FAILED: {what}: {failure.reason}")
@@ -149,10 +149,10 @@ def noting(run: ServerRun, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def started(peer: Peer, model: Model, work: Path) -> Iterator[Server]:
-    """Runs a server; one that ends by itself before it is ready is started once more.
+    """Runs a server; retries once if it exits before it is ready.
 
-    BentoML looks for free ports for its process manager and binds them a little later: where another process
-    was quicker, it ends, and starting again is the remedy.
+    BentoML picks free ports for its process manager and binds them later. If another process takes one
+    meanwhile, BentoML exits; starting again helps.
 
     Raises:
         BenchmarkFailure: it did not become ready.
@@ -162,14 +162,14 @@ def started(peer: Peer, model: Model, work: Path) -> Iterator[Server]:
         try:
             server = stack.enter_context(running(peer.launch(model, port, work), port))
         except EndedEarly as failure:
-            say(f"  it did not start ({failure.reason}); once more")
+            say(f"  it did not start ({failure.reason}); retrying")
             port = free_port()
             server = stack.enter_context(running(peer.launch(model, port, work), port))
         yield server
 
 
 def get_runtime(server: Server) -> str:
-    """Returns the runtime that this project's `/v1/models` names."""
+    """Returns the runtime in this project's `/v1/models`."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     try:
         connection.request("GET", "/v1/models")
@@ -179,7 +179,7 @@ def get_runtime(server: Server) -> str:
 
 
 def versions_of(bin_folder: Path) -> dict[str, str]:
-    """Returns the versions that matter; warns where a library that computes is not the project's."""
+    """Returns the versions for the report; warns if a numerical library differs from the project's."""
     versions = installed_versions(bin_folder)
     ours = installed_versions(PROJECT_BIN)
     for name in LIBRARIES:

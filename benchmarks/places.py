@@ -1,4 +1,4 @@
-"""Where the benchmark keeps what it reads and writes."""
+"""Paths of the benchmark's inputs and outputs."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ WORK = BENCHMARKS / ".work"
 RESULTS = BENCHMARKS / "results"
 
 PROJECT_BIN = ROOT / ".venv" / "bin"
-"""The project's own environment, which `make serve` and `make test` set up."""
+"""The project's environment, which `make serve` and `make test` create."""
 
 TELCO = ROOT.parent / "shared" / "data" / "telco-customer-churn.csv"
-"""IBM's public churn table, where it lies beside the checkout; it is not part of the repository."""
+"""IBM's public churn table, if it lies next to the checkout; not part of the repository."""

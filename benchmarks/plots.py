@@ -1,4 +1,4 @@
-"""Draws a run's results. Runs in the environment of `requirements/bench.txt`, on the JSON file alone.
+"""Plots a run's results from its JSON file, in the environment of `requirements/bench.txt`.
 
 python plots.py RESULTS_JSON FOLDER NAME
 """
@@ -25,7 +25,7 @@ Run = dict[str, Any]
 
 
 def load(case: str, measure: str) -> Callable[[Run], float | None]:
-    """Returns a function that finds a measure of a case with clients in a server's run."""
+    """Returns a function that reads a measure of a case with clients from a server's run."""
     return lambda run: run["loads"].get(case, {}).get(measure)
 
 
@@ -75,11 +75,11 @@ def draw_servers(results: dict[str, Any], file: Path) -> None:
         f"{machine['cores']} cores)"
     )
     figure.savefig(file, dpi=110)
-    print(f"drawn: {file.name}")
+    print(f"plotted: {file.name}")
 
 
 def bar_text(value: float | None) -> str:
-    """Returns what stands at the end of a bar."""
+    """Returns the label at the end of a bar."""
     if value is None:
         return "failed"
     return f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}"
@@ -92,7 +92,7 @@ GROWTH_PANELS = (
     ("ms, 1,000 rows", ("in process, 1000 rows, ms", "arrow, 1000 rows, ms"), "log"),
     ("MB, largest process", ("largest process, MB",), "linear"),
 )
-"""For columns and trees: label of the vertical axis, measures that are drawn together, scale."""
+"""For columns and trees: label of the vertical axis, measures drawn together, scale."""
 
 BY_ROWS = ("in process, ms", "json, ms", "npy, ms", "arrow, ms")
 
@@ -120,7 +120,7 @@ def draw_growth(results: dict[str, Any], file: Path) -> None:
             side.set_minor_formatter(NullFormatter())
     figure.suptitle("How this project's cost grows")
     figure.savefig(file, dpi=100)
-    print(f"drawn: {file.name}")
+    print(f"plotted: {file.name}")
 
 
 def draw_curves(axis: Any, points: list[dict[str, Any]], measures: Sequence[str]) -> None:
@@ -142,7 +142,7 @@ def draw_curves(axis: Any, points: list[dict[str, Any]], measures: Sequence[str]
 
 
 def main() -> None:
-    """Draws both pictures beside the results."""
+    """Draws both plots into the results' folder."""
     results = json.loads(Path(sys.argv[1]).read_text())
     folder, name = Path(sys.argv[2]), sys.argv[3]
     draw_servers(results, folder / f"{name}.png")

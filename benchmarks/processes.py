@@ -1,4 +1,4 @@
-"""Servers as processes: started, watched from outside, and stopped with all their children."""
+"""Servers as processes: starts and observes them, and stops them with all their children."""
 
 import contextlib
 import http.client
@@ -22,18 +22,18 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 FOREIGN = ("SERVING_", "MLFLOW_", "BENTOML_", "MLSERVER_", "PROMETHEUS_", "PYTHON")
-"""Variables of the caller's that would change what is measured."""
+"""The caller's variables that would affect the measurement."""
 
 
 class Launch(NamedTuple):
-    """How a server is started."""
+    """How to start a server."""
 
     command: list[str]
     environment: dict[str, str]
     folder: Path
-    """Where it runs; its log is written there."""
+    """Its working folder; the log is written there."""
     ready_path: str
-    """Answers 200 once the model can be asked, and not before."""
+    """Returns 200 only once the model is ready."""
 
 
 class Process(NamedTuple):
@@ -57,21 +57,21 @@ class Server:
         self._said = ""
 
     def wait_ready(self, path: str, started: float) -> None:
-        """Waits for status 200, and notes how long it took.
+        """Waits for status 200, and records how long it took.
 
         Raises:
-            EndedEarly: the server ended by itself.
-            BenchmarkFailure: it took longer than `READY_SECONDS`; tells what it said last.
+            EndedEarly: the server exited.
+            BenchmarkFailure: it took longer than `READY_SECONDS`; has its last answer.
         """
         while time.perf_counter() - started < READY_SECONDS:
             if self._process.poll() is not None:
-                failure = self.failure(f"it ended with code {self._process.returncode} before it was ready")
+                failure = self.failure(f"it exited with code {self._process.returncode} before it was ready")
                 raise EndedEarly(failure.reason, failure.log)
             if self._answers(path):
                 self.start_seconds = time.perf_counter() - started
                 return
             time.sleep(POLL_SECONDS)
-        said = f"; it said last: {self._said}" if self._said else ""
+        said = f"; last answer: {self._said}" if self._said else ""
         raise self.failure(f"it was not ready within {READY_SECONDS} s{said}")
 
     def _answers(self, path: str) -> bool:
@@ -87,26 +87,26 @@ class Server:
             connection.close()
 
     def failure(self, reason: str) -> BenchmarkFailure:
-        """Returns a failure that shows the log's last lines."""
+        """Returns a failure with the log's last lines."""
         lines = self._log_file.read_text(errors="replace").strip().splitlines()
         return BenchmarkFailure(reason, "\n".join(line[:300] for line in lines[-SHOWN_LOG_LINES:]))
 
     def processes(self) -> list[Process]:
-        """Returns the processes of the server: all descendants, and all that it leads."""
+        """Returns the processes of the server: its descendants, and all processes of its session."""
         return process_tree(self._process.pid)
 
     def cpu_seconds(self) -> float:
-        """Returns the user and system time that the processes have used so far."""
+        """Returns the user and system time of the processes so far."""
         return sum(process.cpu_seconds for process in self.processes())
 
     def memory(self) -> Memory:
-        """Returns what the processes hold now."""
+        """Returns the current resident memory of the processes."""
         sizes = sorted((round(p.resident_bytes / 1e6, 1) for p in self.processes()), reverse=True)
         return Memory(round(sum(sizes), 1), max(sizes, default=0.0), sizes)
 
     def stop(self) -> None:
-        """Asks the server to stop, and ends what is left of it after `STOP_SECONDS`."""
-        # Noted before, because a child that is left over by its parent cannot be found afterwards.
+        """Stops the server, and kills what is left after `STOP_SECONDS`."""
+        # Listed first, because an orphaned child cannot be found afterwards.
         pids = {process.pid for process in self.processes()}
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
@@ -125,7 +125,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(launch: Launch, port: int) -> Iterator[Server]:
-    """Starts a server, waits until it is ready, and stops it in the end, whatever happens.
+    """Starts a server, waits until it is ready, and always stops it at the end.
 
     Raises:
         BenchmarkFailure: it does not become ready.
@@ -152,20 +152,20 @@ def running(launch: Launch, port: int) -> Iterator[Server]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Returns this process' environment without what would change a server, and without usage reports."""
+    """Returns this process' environment without `FOREIGN` variables, with usage reports off."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     return kept | {"BENTOML_DO_NOT_TRACK": "True", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def free_port() -> int:
-    """Returns a TCP port that nothing listens on."""
+    """Returns a free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def process_tree(root: int) -> list[Process]:
-    """Returns the process, its descendants, and all others that it leads (setsid(2))."""
+    """Returns the process, its descendants, and all processes of its session (setsid(2))."""
     everything = {process.pid: process for process in _all_processes()}
     found = {pid for pid, process in everything.items() if root in (pid, process.leader)}
     while True:
@@ -178,12 +178,12 @@ def process_tree(root: int) -> list[Process]:
 def _all_processes() -> Iterator[Process]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile
+            with contextlib.suppress(OSError):  # it exited meanwhile
                 yield _read_process(int(folder.name), (folder / "stat").read_text())
 
 
 def _read_process(pid: int, stat: str) -> Process:
-    """Source: proc(5). The second field, in brackets, may hold anything; those after it are numbers."""
+    """Source: proc(5). The second field, in brackets, may contain anything; those after it are numbers."""
     fields = stat.rpartition(")")[2].split()
     cpu_seconds = (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
     return Process(pid, int(fields[1]), int(fields[3]), cpu_seconds, int(fields[21]) * PAGE_BYTES)

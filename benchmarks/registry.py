@@ -1,7 +1,7 @@
-"""One MLflow registry with the models that every server is measured with, and copies of them as files.
+"""Creates an MLflow registry with the models for all servers, and copies of them as files.
 
-Run as a process of its own (`python -m benchmarks.registry`), which keeps MLflow and scikit-learn out of the
-one that measures.
+Runs as a separate process (`python -m benchmarks.registry`), to keep MLflow and scikit-learn out of the measuring
+one.
 """
 
 import argparse
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MODELS = ("forest", "linear", "native")
-"""The churn pipeline with a forest of 100 trees, with a logistic regression, and the forest with a
-transformer in the middle that only its own code can compute."""
+"""The churn pipeline with a forest of 100 trees, with a logistic regression, and the forest after a custom
+transformer that cannot be compiled."""
 
 ALIAS = "production"
 N_ROWS = 10_000
 N_CHECKED_ROWS = 16
-"""Rows whose right answers are kept, to compare each server's with."""
+"""Rows whose correct answers are stored, to check each server."""
 
 
 def tracking_uri(folder: Path) -> str:
@@ -36,7 +36,7 @@ def tracking_uri(folder: Path) -> str:
 
 
 def source_digest(data: Path | None, target: str) -> str:
-    """Returns a digest of all that decides what the models are: with the same, they need not be made again."""
+    """Returns a digest of everything that determines the models; if unchanged, they are reused."""
     digest = hashlib.sha256(target.encode())
     code = [ROOT / "preprocessing.py", BENCHMARKS / "registry.py", ROOT / "requirements" / "serving.txt"]
     for folder in (ROOT / "scripts", BENCHMARKS / "models"):
@@ -50,7 +50,7 @@ def main() -> None:
     """Trains, registers and exports."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--data", type=Path, help="a CSV file; without it a sample is generated")
+    parser.add_argument("--data", type=Path, help="CSV file (default: a generated sample)")
     parser.add_argument("--target", default="Churn")
     options = parser.parse_args()
     work: Path = options.work.resolve()
@@ -99,10 +99,10 @@ def _register_native(inputs: "pd.DataFrame", labels: "pd.Series") -> None:
     from scripts.training.pipeline import build_pipeline
     from serving.settings import load_settings
 
-    print("training native: the forest, with a transformer of its own in the middle", flush=True)
+    print("training native: the forest after a custom transformer", flush=True)
     kinds = column_kinds(preprocess(inputs))
     pipeline = build_pipeline(preprocess, kinds, "classification", "forest", seed=0)
-    # Under the name by which it is found where the model is loaded, with the code path as its only source.
+    # Imported under the name that it has when the model is loaded, from the code path only.
     sys.path.insert(0, str(BENCHMARKS / "models"))
     winsorizer = importlib.import_module("winsorizing").Winsorizer()
     pipeline.steps.insert(-1, ("winsorize", winsorizer))
@@ -123,7 +123,7 @@ def register(
     example: "pd.DataFrame",
     code: list[Path],
 ) -> None:
-    """Logs a pipeline with its code as `scripts/train.py` would, and lets the alias point at it."""
+    """Logs a pipeline with its code as `scripts/train.py` would, and sets the alias to it."""
     import mlflow.sklearn
     from skops import io
 
@@ -149,10 +149,10 @@ def register(
 
 
 def export(work: Path, name: str, rows: "pd.DataFrame") -> Any:
-    """Copies the files of the version that the alias points at, and keeps its answers to the first rows.
+    """Copies the files of the alias's version, and stores its answers to the first rows.
 
     Returns:
-        The model, as it is loaded from these files.
+        The model, loaded from these files.
     """
     import mlflow
 

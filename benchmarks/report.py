@@ -1,4 +1,4 @@
-"""The results as Markdown tables, which are also what the terminal shows in the end."""
+"""The results as Markdown tables, also printed at the end of a run."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ FORMS = {"json": "JSON", "npy": ".npy", "arrow": "Arrow"}
 MODELS = {
     "forest": "Churn pipeline, random forest of 100 trees",
     "linear": "Churn pipeline, logistic regression",
-    "native": "Churn pipeline with a transformer of its own, random forest of 100 trees",
+    "native": "Churn pipeline with a custom transformer, random forest of 100 trees",
 }
 
 
@@ -43,8 +43,8 @@ def _head(results: Results) -> str:
         f"{results.measured_at}, {machine['processor']}, {machine['cores']} cores, {machine['memory']}, "
         f"{machine['kernel']}, {machine['system']}, Python {machine['python']}, {machine['wrk']}, "
         f"commit {machine['commit'] or 'unknown'}.\n"
-        f"Data: {results.data}. One worker each, load from the same machine: a figure is good for its ratio "
-        "to its neighbours."
+        f"Data: {results.data}. One worker each, load from the same machine: compare figures with their "
+        "neighbours; absolute values depend on the machine."
     )
 
 
@@ -129,7 +129,7 @@ def _bulks(results: Results, servers: Sequence[ServerRun], model: str) -> str:
 
 
 def _ratios(servers: Sequence[ServerRun], model: str) -> str:
-    """This project's distance to the best peer and to the floors."""
+    """This project's ratios to the best peer and to the floors."""
     runs = {server.name: server.models[model] for server in servers}
     ours = next((s.models[model] for s in servers if s.kind == "project"), None)
     if ours is None or all(server.kind == "project" for server in servers):

@@ -1,4 +1,4 @@
-"""What a run finds out; also the form of `results/latest.json`."""
+"""The results of a run; also the schema of `results/latest.json`."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from msgspec import Struct, field
 
 
 class Load(Struct):
-    """Clients that each send one row after the other for some seconds. Source of the latencies: `load`."""
+    """Concurrent clients that send single rows for some seconds. Source of the latencies: `load`."""
 
     clients: int
     seconds: float
@@ -14,19 +14,19 @@ class Load(Struct):
     """Answers of any status."""
     non_2xx: int
     socket_errors: int
-    """Connections that could not be made, read or written, and answers that took longer than wrk waits."""
+    """Failed connections, reads and writes, and answers that exceeded wrk's timeout."""
     requests_per_second: float
     """Of answers with status 2xx only."""
     p50_ms: float
     p99_ms: float
     wrk_p99_ms: float
-    """As wrk itself prints it: with its estimate of the requests that a slow answer kept from being sent."""
+    """As wrk prints it: with its estimates for requests that a slow answer delayed."""
     cpu_ms_per_request: float
     """Of all processes of the server."""
 
     @property
     def failed(self) -> int:
-        """Requests without an answer that is worth anything."""
+        """Requests without a successful answer."""
         return self.non_2xx + self.socket_errors
 
 
@@ -46,28 +46,28 @@ class Memory(Struct):
     """Resident memory of a server after the load, in MB of 10^6 bytes."""
 
     all_processes_mb: float
-    """The sum over its processes; pages that they share count in each."""
+    """The sum over its processes; shared pages count in each."""
     largest_process_mb: float
     processes_mb: list[float]
-    """Each of them, largest first."""
+    """Each process, largest first."""
 
 
 class ModelRun(Struct):
     """One server with one model."""
 
     start_seconds: float
-    """From the command to the first "ready"; this project's with a model that it has prepared before. Median."""
+    """From the command to the first "ready"; this project's with an already prepared model. Median."""
     starts_seconds: list[float] = field(default_factory=list)
     first_start_seconds: float | None = None
-    """This project only: with an empty model store, so that it is prepared first."""
+    """This project only: with an empty model store, including preparation."""
     runtime: str | None = None
-    """This project only: what `/v1/models` says."""
+    """This project only: from `/v1/models`."""
     loads: dict[str, Load] = field(default_factory=dict)
     bulks: dict[str, Bulk] = field(default_factory=dict)
     memory: Memory | None = None
     """After the cases with clients."""
     memory_after_bulk: Memory | None = None
-    """After the cases with many rows, too; this project's with `.npy` and Arrow among them."""
+    """Also after the cases with many rows; this project's include `.npy` and Arrow."""
 
 
 class Failure(Struct):
@@ -79,7 +79,7 @@ class Failure(Struct):
 
 
 class ServerRun(Struct):
-    """One server with all the models it was measured with."""
+    """One server with all its models."""
 
     name: str
     kind: str
@@ -91,14 +91,14 @@ class ServerRun(Struct):
 
 
 class InProcess(Struct):
-    """`predict_proba` in a process of its own, without any server: median milliseconds by number of rows."""
+    """`predict_proba` in a separate process without a server: median milliseconds by number of rows."""
 
     median_ms: dict[str, float]
     repeats: dict[str, int]
 
 
 class GrowthPoint(Struct):
-    """What this project costs at one size."""
+    """This project's cost at one size."""
 
     size: int
     measures: dict[str, float]
@@ -112,7 +112,7 @@ class Verdict(Struct):
     target: str
     measured: str
     met: bool | None
-    """None where something that it is compared with was not measured."""
+    """None if a measurement for the comparison is missing."""
 
 
 class Results(Struct):

@@ -1,11 +1,11 @@
-"""What a challenger and a shadow cost the callers of the champion: the same load on services with and without.
+"""Measures what a challenger and a shadow cost the champion's callers: the same load on services with and without.
 
     .venv/bin/python -m benchmarks.roles
     .venv/bin/python -m benchmarks.roles --model native --rounds 2
 
-Needs the registry of `make bench` and makes it where it is missing. Challenger and shadow are the champion's files
-under other version numbers, so that they cost what it costs. The services run beside each other and are loaded in
-turn. Prints the medians of the rounds as a table.
+Uses the registry of `make bench`, and creates it if missing. Challenger and shadow are the champion's files under other
+version numbers, so they cost the same. The services run side by side and are loaded in turn. Prints the medians of the
+rounds as a table.
 """
 
 import argparse
@@ -41,7 +41,7 @@ ROLES_TIMEOUT_SECONDS = 60
 
 
 class ProjectWithRoles(Project):
-    """The project with more settings."""
+    """The project with settings for roles."""
 
     def __init__(self, settings: dict[str, str]) -> None:
         super().__init__(has_metrics=True)
@@ -54,7 +54,7 @@ class ProjectWithRoles(Project):
 
 
 def main() -> int:
-    """Measures; returns the exit code."""
+    """Runs the measurement; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.roles",
         description=__doc__,
@@ -62,7 +62,7 @@ def main() -> int:
     )
     parser.add_argument("--model", default="forest", choices=("forest", "linear", "native"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4, help="of each load (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=4, help="duration of each load (%(default)s)")
     options = parser.parse_args()
     try:
         find_wrk()
@@ -114,7 +114,7 @@ def measure(name: str, n_rounds: int, seconds: int) -> dict[tuple[str, int], lis
 
 
 def roles(server: Server) -> list[str]:
-    """Returns the roles that are loaded."""
+    """Returns the loaded roles."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     with contextlib.closing(connection):
         connection.request("GET", "/v1/models")
@@ -122,10 +122,10 @@ def roles(server: Server) -> list[str]:
 
 
 def wait_for(claim: Callable[[], bool], what: str) -> None:
-    """Waits until it holds.
+    """Waits until the claim holds.
 
     Raises:
-        BenchmarkFailure: it does not in time.
+        BenchmarkFailure: it does not within `ROLES_TIMEOUT_SECONDS`.
     """
     give_up = time.monotonic() + ROLES_TIMEOUT_SECONDS
     while not claim():

@@ -1,4 +1,4 @@
-"""The rows that are sent, and what a model says of the first of them."""
+"""The rows to send, and the model's own answers to the first of them."""
 
 import json
 from pathlib import Path
@@ -8,25 +8,25 @@ Record = dict[str, Any]
 
 
 class Model(NamedTuple):
-    """A registered model with its files and its own answers, which servers are compared with."""
+    """A registered model with its files and its own answers, the reference for servers."""
 
     name: str
     folder: Path
-    """Holds `mlflow/` (the logged model) and `model.joblib`."""
+    """Contains `mlflow/` (the logged model) and `model.joblib`."""
     columns: dict[str, str]
-    """Type by name of column, in the order of the signature; the names are MLflow's."""
+    """MLflow's type by column name, in the order of the signature."""
     classes: list[str]
     labels: list[str]
     probabilities: list[list[float]]
 
     @property
     def facts_file(self) -> Path:
-        """What this was read from; the servers' own code reads the columns from it, too."""
+        """The source of this object; the servers' code also reads the columns from it."""
         return self.folder / "facts.json"
 
 
 def load_model(work: Path, name: str) -> Model:
-    """Reads what `benchmarks.registry` left of a model."""
+    """Reads a model that `benchmarks.registry` exported."""
     folder = work / "models" / name
     facts = json.loads((folder / "facts.json").read_text())
     columns = {column["name"]: column["type"] for column in facts["columns"]}
@@ -34,7 +34,7 @@ def load_model(work: Path, name: str) -> Model:
 
 
 def load_records(file: Path) -> list[Record]:
-    """Returns the rows as JSON's own types, one dict per row."""
+    """Returns the rows as JSON types, one dict per row."""
     import pandas as pd
 
     return [{str(k): v for k, v in row.items()} for row in pd.read_parquet(file).to_dict("records")]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from benchmarks.results import Load, ModelRun, Results, ServerRun, Verdict
 
 MAX_FAILED_RATIO = 0.01
-"""A peer that fails more of its requests than this is not the best at anything: errors are quick answers."""
+"""A peer with a higher share of failed requests cannot be the best: errors are fast answers."""
 
 
 def judge(results: Results) -> list[Verdict]:
@@ -24,21 +24,21 @@ def judge(results: Results) -> list[Verdict]:
         _bulk(results, "npy"),
         _bulk(results, "arrow"),
         _json_overhead(results),
-        _sooner(results, "start, the model prepared before", lambda run: run.start_seconds),
-        _sooner(results, "start, the model prepared first", lambda run: run.first_start_seconds),
+        _sooner(results, "start with a prepared model", lambda run: run.start_seconds),
+        _sooner(results, "first start, including preparation", lambda run: run.first_start_seconds),
         _smaller(results, "memory, largest process", largest_process_mb),
         _smaller(results, "memory, all processes", all_processes_mb),
     ]
 
 
 def model_run(results: Results, key: str, model: str) -> ModelRun | None:
-    """Returns what was measured of a server with a model."""
+    """Returns the measurements of a server with a model."""
     server = results.servers.get(key)
     return server.models.get(model) if server else None
 
 
 def load_of(results: Results, key: str, model: str, case: str) -> Load | None:
-    """Returns what was measured of a server with a model in a case with clients."""
+    """Returns the measurements of a server with a model in a case with clients."""
     run = model_run(results, key, model)
     return run.loads.get(case) if run else None
 
@@ -59,7 +59,7 @@ def best_peer(
 
 
 def of_sound_load(case: str, measure: Callable[[Load], float]) -> Callable[[ModelRun], float | None]:
-    """Returns a measure of a case with clients that is None where too many requests failed."""
+    """Returns a measure of a case with clients; it is None if too many requests failed."""
 
     def of_run(run: ModelRun) -> float | None:
         load = run.loads.get(case)
@@ -174,14 +174,14 @@ def _fair(results: Results) -> Verdict:
 
 
 def bulk_ms(results: Results, key: str, form: str) -> float | None:
-    """Returns the median of 10,000 rows with the forest."""
+    """Returns the median milliseconds of 10,000 rows with the forest."""
     run = model_run(results, key, "forest")
     bulk = run.bulks.get(f"rows-10000-{form}") if run else None
     return bulk.median_ms if bulk else None
 
 
 def in_process_ms(results: Results) -> float | None:
-    """Returns what `predict_proba` takes for 10,000 rows of the forest."""
+    """Returns the milliseconds of `predict_proba` for 10,000 rows with the forest."""
     found = results.in_process.get("forest")
     return found.median_ms.get("10000") if found else None
 
@@ -207,7 +207,7 @@ def _json_overhead(results: Results) -> Verdict:
 
 
 def _sooner(results: Results, what: str, measure: Callable[[ModelRun], float | None]) -> Verdict:
-    target = "≥ 3x sooner than the best peer"
+    target = "≥ 3x faster than the best peer"
     run = model_run(results, "project", "forest")
     ours = measure(run) if run else None
     best = best_peer(results, "forest", lambda run: run.start_seconds, False)

@@ -1,1 +1,1 @@
-"""Code that travels with the benchmark's models."""
+"""Code that is logged with the benchmark's models."""

@@ -1,4 +1,4 @@
-"""A transformer that somebody wrote for themselves: no compiler of pipelines can know what it does.
+"""A custom transformer, which no compiler of pipelines can know.
 
 It is logged with the model as a code path, under the module name `winsorizing`.
 """
@@ -13,7 +13,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 class Winsorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
-    """Pulls the extremes of each feature in to quantiles that it saw in training."""
+    """Clips each feature to quantiles of the training data."""
 
     def __init__(self, lower: float = 0.01, upper: float = 0.99) -> None:
         self.lower = lower
@@ -25,7 +25,7 @@ class Winsorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scik
         return self
 
     def transform(self, features: Any) -> Matrix:
-        """Returns the features within their quantiles, shape `(n_rows, n_features)` float64."""
+        """Returns the clipped features, shape `(n_rows, n_features)` float64."""
         return np.asarray(np.clip(_dense(features), self.low_, self.high_))
 
 

@@ -1,4 +1,4 @@
-"""The servers under test, in the order in which they are measured."""
+"""The servers under test, in the order of measurement."""
 
 from benchmarks.peers.bentoml_tutorial import BentomlTutorial
 from benchmarks.peers.fastapi import AsgiEcho, FastapiEcho, FastapiJoblib

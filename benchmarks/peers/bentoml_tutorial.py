@@ -1,4 +1,4 @@
-"""BentoML as its own tutorial shows it, without and with adaptive batching."""
+"""BentoML as in its tutorial, without and with adaptive batching."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""FastAPI and joblib, as the tutorials do; and the two floors, which serve no model."""
+"""FastAPI and joblib as in tutorials; and the two floors, which serve no model."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -13,7 +13,7 @@ from benchmarks.rows import Model, Record
 
 
 class MlflowServe:
-    """One uvicorn worker in an environment that is there already, which is its quickest form."""
+    """One uvicorn worker in an existing environment, its fastest form."""
 
     key = "mlflow"
     name = "mlflow models serve"
@@ -37,7 +37,7 @@ class MlflowServe:
         return Launch(command, environment, work / "servers" / f"{self.key}-{model.name}", "/ping")
 
     def request(self, records: Sequence[Record], model: Model, form: str = "json") -> Request:  # noqa: ARG002  # the protocol's
-        """See `Peer`. Of its forms `dataframe_split` is the one that its documentation recommends."""
+        """See `Peer`. Uses `dataframe_split`, the format that its documentation recommends."""
         split = {"columns": list(model.columns), "data": [list(record.values()) for record in records]}
         return Request("/invocations", JSON, dumps({"dataframe_split": split}))
 

@@ -1,4 +1,4 @@
-"""MLServer with its MLflow runtime, asked over the Open Inference Protocol."""
+"""MLServer with its MLflow runtime, over the Open Inference Protocol."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from benchmarks.processes import Launch, free_port
 from benchmarks.rows import Model, Record
 
 DATATYPES = {"long": "INT64", "integer": "INT32", "double": "FP64", "float": "FP32", "boolean": "BOOL"}
-"""The protocol's word for each type of MLflow's; text is BYTES with the content type `str`."""
+"""The protocol's name of each MLflow type; text is BYTES with the content type `str`."""
 
 
 class MlServer:
-    """`parallel_workers` as by default: one process takes the requests, one other runs the model."""
+    """Default `parallel_workers`: one process receives the requests, another runs the model."""
 
     kind = "peer"
     forms: tuple[str, ...] = ("json",)
@@ -44,7 +44,7 @@ class MlServer:
             "grpc_port": free_port(),
             "metrics_port": free_port(),
             "parallel_workers": 1,
-            "debug": False,  # the default writes a line for each request
+            "debug": False,  # the default logs each request
         }
         model_settings: dict[str, Any] = {
             "name": model.name,
@@ -63,7 +63,7 @@ class MlServer:
         )
 
     def request(self, records: Sequence[Record], model: Model, form: str = "json") -> Request:  # noqa: ARG002  # the protocol's
-        """See `Peer`. One input per column, which the content type `pd` puts together."""
+        """See `Peer`. One input per column; the content type `pd` combines them."""
         inputs = [
             {
                 "name": name,

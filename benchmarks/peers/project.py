@@ -33,11 +33,11 @@ class Project:
         self._has_metrics = has_metrics
 
     def environment(self) -> Path:
-        """See `Peer`; `make` sets it up."""
+        """See `Peer`; `make` creates it."""
         return PROJECT_BIN
 
     def store(self, model: Model, work: Path) -> Path:
-        """Returns the folder of the BentoML store that it keeps prepared models in."""
+        """Returns the folder of its BentoML store, with the prepared models."""
         return work / "servers" / f"{self.key}-{model.name}" / "bentoml"
 
     def launch(self, model: Model, port: int, work: Path) -> Launch:

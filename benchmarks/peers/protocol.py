@@ -1,4 +1,4 @@
-"""What the benchmark has to know of a server: how it starts, how it is asked, and how its answer is read."""
+"""The benchmark's interface to a server: how to start it, what to send, and how to read its answer."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a server said of some rows: probabilities in the order of the model's classes, or labels only."""
+    """A server's answer for some rows: probabilities in the order of the model's classes, or labels only."""
 
     probabilities: list[list[float]] | None = None
     labels: list[str] | None = None
@@ -37,25 +37,25 @@ class Peer(Protocol):
     kind: str
     """`project`, `peer` or `floor`."""
     note: str
-    """What a reader has to know to judge the numbers."""
+    """What a reader needs to judge the numbers."""
     forms: tuple[str, ...]
-    """Of the bodies that it takes: `json`, `npy`, `arrow`."""
+    """Formats of bodies that it accepts: `json`, `npy`, `arrow`."""
 
     def environment(self) -> Path:
-        """Returns the `bin` folder of its virtual environment, which is installed if need be."""
+        """Returns the `bin` folder of its virtual environment; installs it if needed."""
 
     def launch(self, model: Model, port: int, work: Path) -> Launch:
-        """Returns how it is started with a model; writes the files that it needs for that."""
+        """Returns how to start it with a model; writes the files it needs."""
 
     def request(self, records: Sequence[Record], model: Model, form: str = "json") -> Request:
-        """Returns the request that asks for these rows."""
+        """Returns the request for predictions of these rows."""
 
     def answer(self, body: bytes, model: Model) -> Answer | None:
         """Reads an answer to a JSON request; None for a floor, which has no model."""
 
 
 class JoblibPeer:
-    """What the servers have in common whose code is in `benchmarks/services` and loads a joblib file."""
+    """Base of the servers whose code is in `benchmarks/services` and loads a joblib file."""
 
     key: str
     forms: tuple[str, ...] = ("json",)
@@ -67,7 +67,7 @@ class JoblibPeer:
         return ensure_environment(self.requirements)
 
     def launch_command(self, command: list[str], model: Model, work: Path, ready_path: str) -> Launch:
-        """Returns a launch where the command finds the services' code, the model and the model's own code."""
+        """Returns a launch whose environment points to the services' code, the model and the model's own code."""
         folder = work / "servers" / f"{self.key}-{model.name}"
         environment = {
             # The joblib file names the modules of the model's own code; they were logged with it.

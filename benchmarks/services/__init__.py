@@ -1,1 +1,1 @@
-"""The code of the servers under test that need some; it runs in their environments, not in the project's."""
+"""Code of the servers under test; it runs in their environments."""

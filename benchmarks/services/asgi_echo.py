@@ -1,4 +1,4 @@
-"""The least that an ASGI server can do with a request: send its body back."""
+"""The minimum for an ASGI server: returns the body of a request."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

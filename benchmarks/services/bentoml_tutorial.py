@@ -1,4 +1,4 @@
-"""BentoML services as its tutorial writes them, around a model from a joblib file."""
+"""BentoML services as in its tutorial, with a model from a joblib file."""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""The request body, as a tutorial would write it by hand for these columns."""
+"""The request body as in tutorials, for these columns."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""FastAPI and joblib, as the tutorials do: a pydantic body, a DataFrame, `predict_proba`."""
+"""FastAPI and joblib as in tutorials: a pydantic body, a DataFrame, `predict_proba`."""
 
 import os
 from typing import Any
@@ -16,12 +16,12 @@ model = joblib.load(os.environ["BENCHMARK_MODEL"])
 
 @app.post("/predict")
 def predict(body: Body) -> dict[str, Any]:  # type: ignore[valid-type]  # made at run time
-    """Answers the probabilities of each row; without `async`, as FastAPI recommends for code that blocks."""
+    """Returns the probabilities of each row; without `async`, as FastAPI recommends for blocking code."""
     rows = pd.DataFrame(body.model_dump()["instances"])  # type: ignore[attr-defined]  # the same
     return {"probabilities": model.predict_proba(rows).tolist()}
 
 
 @app.get("/health")
 async def health() -> dict[str, str]:
-    """Tells that the server is there."""
+    """Returns 200 once the server is up."""
     return {"status": "ok"}

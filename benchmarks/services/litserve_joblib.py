@@ -1,4 +1,4 @@
-"""LitServe around a model from a joblib file, with batching."""
+"""LitServe with a model from a joblib file, with batching."""
 
 import os
 import sys

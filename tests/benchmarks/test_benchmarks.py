@@ -90,7 +90,7 @@ def test_verdicts_are_what_the_numbers_say():
     assert told["10,000 rows, Arrow", "≤ 1.15x predict_proba in process"] is False  # 1.16
     # 114 - 100 against (200 - 100) / 3
     assert told["10,000 rows, JSON: time over in process", "≤ 1/3 of mlflow models serve's"] is True
-    assert told["start, the model prepared before", "≥ 3x sooner than the best peer"] is True  # 3.5
+    assert told["start with a prepared model", "≥ 3x faster than the best peer"] is True  # 3.5
     assert told["memory, largest process", "≥ 2.5x less than the best peer"] is True  # 2.6
     assert None not in told.values()
 
