@@ -99,9 +99,9 @@ def records_to_arrow(records: Sequence[Record]) -> bytes:
 
 
 def runtime_of(models: dict[str, Any]) -> str:
-    """Returns the runtime that an answer of `/v1/models` names, with the reason where it gives one."""
+    """Returns the runtime in an answer of `/v1/models`, with its reason if there is one."""
     found = _find(models, "runtime")
-    return str(found) if found is not None else "not told"
+    return str(found) if found is not None else "unknown"
 
 
 def _find(value: Any, key: str) -> Any:
