@@ -43,6 +43,15 @@ MANIFESTS = ROOT / "k8s"
 DEPLOYMENT = "model-server"
 """Whose pods are waited for where the image is in no Deployment."""
 
+IMAGE = re.compile(
+    r"(?P<name>[a-z0-9.-]+(?::\d+(?=/))?(?:/[a-z0-9._-]+)*)(?::(?P<tag>[\w.-]{1,128}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
+    re.ASCII,
+)
+"""Registry and name, tag, digest."""
+
+NO_TAG = ":overlay"
+"""The end of the images in the manifests, until an overlay's `images` replaces them."""
+
 PLACEHOLDER = {"newName": "placeholder.invalid/image", "newTag": "told"}
 """Tells, while the manifests are built, the image that is replaced from others that may be the same."""
 
@@ -90,11 +99,9 @@ def parse_image(text: str) -> dict[str, str]:
     Raises:
         argparse.ArgumentTypeError: it has neither tag nor digest, or is no image at all.
     """
-    found = re.fullmatch(
-        r"(?P<name>[a-z0-9.-]+(?::\d+(?=/))?(?:/[a-z0-9._-]+)*)(?::(?P<tag>[\w.-]{1,128}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
-        text,
-        re.ASCII,
-    )
+    found = IMAGE.fullmatch(text)
+    if found is None and IMAGE.fullmatch(text.lower()):
+        raise argparse.ArgumentTypeError(f"{text!r} has capital letters; names of images are lower case")
     if found is None or not (found["tag"] or found["digest"]):
         raise argparse.ArgumentTypeError(f"{text!r} is not an image with a tag or a digest")
     exact = {"digest": found["digest"]} if found["digest"] else {"newTag": found["tag"]}
@@ -190,7 +197,7 @@ def build(overlay: str, name: str) -> list[Document]:
     """Returns the manifests of an overlay, with `PLACEHOLDER` for the image of that name.
 
     Raises:
-        LifecycleError: nothing in them has that image, or kubectl cannot build them.
+        LifecycleError: nothing in them has that image, one has none, or kubectl cannot build them.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "k8s")
@@ -206,7 +213,15 @@ def build(overlay: str, name: str) -> list[Document]:
         raise LifecycleError(
             f"k8s/overlays/{overlay} has nothing in it that runs the image {name!r} (--name)"
         )
-    return [document for document in yaml.safe_load_all(built.stdout) if document]
+    documents = [document for document in yaml.safe_load_all(built.stdout) if document]
+    for document in documents:
+        for _, container in containers_of(document):
+            if container["image"].endswith(NO_TAG):
+                raise LifecycleError(
+                    f"k8s/overlays/{overlay}: {name_of(document)} runs {container['image']!r}, which is no image yet; "
+                    f"add {container['image'].removesuffix(NO_TAG)!r} to `images` of a kustomization.yaml"
+                )
+    return documents
 
 
 def replace_placeholder(

@@ -311,6 +311,17 @@ def test_an_image_that_nothing_runs_is_not_written(own_manifests: Path, run: "Ru
     assert "k8s/overlays/production has nothing in it that runs the image 'other'" in error
 
 
+def test_pods_without_an_image_are_not_applied(own_manifests: Path, run: "Run"):
+    change_production(own_manifests, components=["../../components/canary-pods"])
+    file = own_manifests / "components" / "canary-pods" / "kustomization.yaml"
+    file.write_text(file.read_text().replace("- name: model-server-canary", "- name: model-server-canery"))
+
+    code, _, error = run("production", "--image", NEW)
+
+    assert code == 2
+    assert "deployment/model-server-canary runs 'model-server-canary:overlay'" in error
+
+
 NEW = "registry.example/model-server:2.0.0"
 
 Run = Callable[..., tuple[int, str, str]]
@@ -520,6 +531,7 @@ def test_the_image_before_is_told_where_applying_is_broken_off(cluster: dict[str
     [
         (["staging", "--image", "m"], {}, "not an image with a tag or a digest"),
         (["staging", "--image", "m:1@sha256:12"], {}, "not an image"),
+        (["staging", "--image", "registry.example/M:1"], {}, "names of images are lower case"),
         (["elsewhere", "--image", "m:1"], {}, "invalid choice: 'elsewhere'"),
         (["staging", "--image", "m:1", "--name", "other"], {}, "has no image of the name 'other'"),
         (
