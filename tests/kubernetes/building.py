@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,20 @@ def server_pods(documents: tuple[Document, ...]) -> list[tuple[dict[str, str], D
 def named(document: Document) -> str:
     """Returns kind and name, to find a document by."""
     return f"{document['kind']}/{document['metadata']['name']}"
+
+
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Returns whether labels to match select pods with these."""
+    return selector.items() <= labels.items()
+
+
+def policy_selects(policy: Document, labels: Mapping[str, str]) -> bool:
+    """Returns whether a policy's spec is about pods with these labels; never for one that is about all pods."""
+    selector = policy["podSelector"]
+    alternatives = selector.get("matchExpressions", [])
+    assert {one["operator"] for one in alternatives} <= {"In"}
+    return (
+        bool(selector)
+        and selects(selector.get("matchLabels", {}), labels)
+        and all(labels.get(one["key"]) in one["values"] for one in alternatives)
+    )

@@ -6,7 +6,18 @@ import pytest
 
 from scripts.canary import STEPS
 from scripts.rollout.deployments import pods_for
-from tests.kubernetes.building import ALL_BUILDS, BUILDS, K8S, all_pods, build, named, of_kind, pods_of
+from tests.kubernetes.building import (
+    ALL_BUILDS,
+    BUILDS,
+    K8S,
+    all_pods,
+    build,
+    named,
+    of_kind,
+    pods_of,
+    policy_selects,
+    selects,
+)
 from tests.support.environment import ROOT
 
 EVERY_BUILD = pytest.mark.parametrize(("overlay", "components"), BUILDS)
@@ -18,10 +29,6 @@ USERS = {"model-server": 1034, "scripts": 1034, "kserve-container": 1034, "mlflo
 
 def containers(documents):
     return [container for _, pod in all_pods(documents) for container in pod["containers"]]
-
-
-def selects(selector, labels):
-    return selector.items() <= labels.items()
 
 
 @EVERYTHING
@@ -77,7 +84,7 @@ def test_no_pod_has_the_hosts_or_the_clusters_rights(overlay, components):
         assert pod["serviceAccountName"] == account["metadata"]["name"]
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
         for volume in pod["volumes"]:
-            assert set(volume) - {"name"} in ({"emptyDir"}, {"persistentVolumeClaim"})
+            assert set(volume) - {"name"} in ({"emptyDir"}, {"persistentVolumeClaim"}, {"configMap"})
 
 
 @EVERY_BUILD
@@ -106,12 +113,16 @@ def test_secrets_are_by_reference_and_may_be_missing(overlay, components):
 def test_every_service_budget_and_policy_selects_pods(overlay, components):
     documents = build(overlay, components)
     labels = [labels for labels, _ in all_pods(documents)]
-    for document in of_kind(documents, "Service", "PodDisruptionBudget", "NetworkPolicy"):
-        spec = document["spec"]
-        selector = spec.get("podSelector", spec.get("selector", {}))
+    for document in of_kind(documents, "Service", "PodDisruptionBudget"):
+        selector = document["spec"]["selector"]
         selector = selector.get("matchLabels", selector)
         assert selector, named(document)
         assert any(selects(selector, one) for one in labels), named(document)
+    for document in of_kind(documents, "NetworkPolicy"):
+        policy = document["spec"]
+        assert not policy["podSelector"] or any(policy_selects(policy, one) for one in labels), named(
+            document
+        )
 
 
 @EVERYTHING
@@ -120,7 +131,15 @@ def test_every_pod_is_behind_a_policy(overlay, components):
     policies = [policy["spec"] for policy in of_kind(documents, "NetworkPolicy")]
     restricting = [policy for policy in policies if set(policy["policyTypes"]) == {"Ingress", "Egress"}]
     for labels, _ in all_pods(documents):
-        assert any(selects(policy["podSelector"]["matchLabels"], labels) for policy in restricting)
+        assert any(policy_selects(policy, labels) for policy in restricting)
+
+
+@EVERY_BUILD
+def test_other_pods_of_the_namespace_reach_nothing_and_nobody(overlay, components):
+    policies = [policy["spec"] for policy in of_kind(build(overlay, components), "NetworkPolicy")]
+    assert [one for one in policies if not one["podSelector"]] == [
+        {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    ]
 
 
 @EVERYTHING
