@@ -15,7 +15,7 @@ from serving.http import gateway
 from serving.monitoring import metrics
 from serving.settings import Settings, load_settings, unknown_variables
 from tests.docs.test_docs import all_subclasses
-from tests.kubernetes.building import BUILDS, OVERLAYS, build, of_kind, server_pods
+from tests.kubernetes.building import BUILDS, OVERLAYS, all_pods, build, of_kind, policy_selects, server_pods
 from tests.kubernetes.queries import ADAPTER, all_queries, keda_queries, labels_in, metrics_in, rules
 from tests.support.environment import ROOT
 
@@ -242,6 +242,19 @@ def test_the_nodes_credentials_are_open_to_pods_with_an_identity_of_their_own_on
     assert is_open("cloud-identity")
     policies = of_kind(build("production", "cloud-identity"), "NetworkPolicy")
     assert not any(allows(policy["spec"].get("egress", []), "169.254.1.1", 80) for policy in policies)
+
+
+def test_the_jobs_of_the_scripts_log_in_to_the_store_as_the_servers_do():
+    documents = build("production", "scripts cloud-identity")
+    (policy,) = [
+        one["spec"]
+        for one in of_kind(documents, "NetworkPolicy")
+        if one["metadata"]["name"] == "model-server-cloud-identity"
+    ]
+    for labels, pod in all_pods(documents):
+        assert policy_selects(policy, labels)
+        assert labels["azure.workload.identity/use"] == "true"
+        assert pod["serviceAccountName"] == "model-server"
 
 
 def test_callers_of_labelled_namespaces_are_let_in():
