@@ -33,6 +33,13 @@ def test_argo_cd_applies_production_and_leaves_the_pods_to_the_autoscaler():
     ]
 
 
+def test_argo_cd_does_not_wait_for_a_template_that_never_starts():
+    (cronjob,) = of_kind(build("production", "scripts"), "CronJob")
+    assert cronjob["spec"]["suspend"] is True
+    # Source: https://argo-cd.readthedocs.io/en/stable/operator-manual/health/
+    assert cronjob["metadata"]["annotations"]["argocd.argoproj.io/ignore-healthcheck"] == "true"
+
+
 def test_flux_applies_production_and_waits_longer_than_a_deployment_may_take():
     repository, kustomization = documents_of("flux.yaml")
     spec = kustomization["spec"]
