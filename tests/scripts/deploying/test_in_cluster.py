@@ -24,6 +24,8 @@ from tests.support.promotions import NAME, Registry
 SOURCES = "/home/bentoml/bento/src"
 """Of a Bento, in the image."""
 
+PODS = "/api/v1/namespaces/model-server/pods"
+
 RESOURCES = {
     "/api/v1": [("pods", "Pod"), ("pods/log", "Pod")],
     "/apis/batch/v1": [("cronjobs", "CronJob"), ("jobs", "Job")],
@@ -35,6 +37,8 @@ class Cluster(Double):
 
     def __init__(self, registry: str) -> None:
         super().__init__(_Handler)
+        self.asked: set[tuple[str, str]] = set()
+        """Method and path of each request."""
         (self.cronjob,) = of_kind(build("production", "scripts"), "CronJob")
         self.job: dict[str, Any] | None = None
         self.process: subprocess.Popen[str] | None = None
@@ -122,6 +126,9 @@ def expand(argument: str, variables: dict[str, str]) -> str:
 class _Handler(Quiet):
     server: Cluster
     protocol_version = "HTTP/1.1"
+
+    def log_request(self, *_: object) -> None:
+        self.server.asked.add((self.command, urlsplit(self.path).path))
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
@@ -249,6 +256,43 @@ def test_a_signal_puts_everything_back(cluster: Cluster, registry: Registry, tmp
         out, err = running.communicate(timeout=120)
     assert (running.returncode, registry.aliases["production"]) == (143, "1"), err
     assert f"{NAME}@production was put back to version 1" in out
+
+
+def right_for(method: str, path: str) -> tuple[str, str, str] | None:
+    """API group, resource and verb by which the API authorizes a request; None outside the namespace.
+
+    Source: https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb
+    """
+    found = re.fullmatch(
+        r"/apis?/(?:(?P<group>\w+)/)?v1/namespaces/model-server/(?P<resource>\w+)(?P<name>/[\w-]+)?(?P<part>/\w+)?",
+        path,
+    )
+    if found is None:
+        return None
+    reads = "get" if found["name"] else "list"
+    verb = {"GET": reads, "POST": "create", "DELETE": "delete"}[method]
+    return found["group"] or "", found["resource"] + (found["part"] or ""), verb
+
+
+def test_the_role_has_the_rights_that_it_needs_and_no_others(cluster: Cluster, tmp_path: Path):
+    with FakeService(lambda: {"production": "1"}).running() as service:
+        running = command(tmp_path, "model-server", "promote.py", "2", "--url", service.url)
+        wait_until(lambda: ("GET", f"{PODS}/the-pod/log") in cluster.asked, 60, "its log is followed")
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=120)
+    (role,) = of_kind(build("production", "scripts"), "Role")
+    given = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    used = {right for request in cluster.asked if (right := right_for(*request))}
+    assert used <= given
+    to_look_at_by_hand = {("batch", "jobs", "get"), ("", "pods", "get")}
+    assert given - used <= to_look_at_by_hand
+    assert of_kind(build("production", "scripts"), "RoleBinding", "ClusterRoleBinding") == []
 
 
 def test_mistakes_are_told_in_one_line(cluster: Cluster, tmp_path: Path):
