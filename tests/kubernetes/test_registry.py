@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,24 +15,29 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.kubernetes.building import OVERLAYS, Document, all_pods, build, of_kind
-from tests.support.environment import ROOT, free_port, wait_until
+from tests.kubernetes.building import OVERLAYS, Document, all_pods, build, of_kind, policy_selects
+from tests.support.environment import ROOT, clean_environment, free_port, wait_until
+
+PASSWORD = "correct-horse-battery"
+
+PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
 
 DOCKERFILE = (ROOT / "container" / "registry.Dockerfile").read_text()
 
 
-def pod() -> Document:
-    ((_, spec),) = all_pods(build("registry"))
+def pod(example: str = "registry") -> Document:
+    ((_, spec),) = all_pods(build(example))
     return spec
 
 
-def container() -> Document:
-    (only,) = pod()["containers"]
+def container(example: str = "registry") -> Document:
+    (only,) = pod(example)["containers"]
     return dict(only)
 
 
-def environment() -> dict[str, str]:
-    return {entry["name"]: entry["value"] for entry in container()["env"]}
+def environment(example: str = "registry") -> dict[str, str]:
+    """The container's variables; those that come out of a Secret are PASSWORD."""
+    return {entry["name"]: entry.get("value", PASSWORD) for entry in container(example)["env"]}
 
 
 def asked_as(overlay: str) -> str:
@@ -57,6 +63,10 @@ def test_only_the_overlays_pods_may_ask_it_and_it_asks_nobody():
     (policy,) = of_kind(build("registry"), "NetworkPolicy")
     (rule,) = policy["spec"]["ingress"]
     (peer,) = rule["from"]
+    for overlay in OVERLAYS:
+        for labels, _ in all_pods(build(overlay, "scripts canary-pods")):
+            assert policy_selects(peer, labels)
+    assert not policy_selects(peer, {"app.kubernetes.io/name": "somebody"})
     (expression,) = peer["namespaceSelector"]["matchExpressions"]
     namespaces = {of_kind(build(overlay), "Namespace")[0]["metadata"]["name"] for overlay in OVERLAYS}
     assert (expression["key"], expression["operator"]) == ("kubernetes.io/metadata.name", "In")
@@ -80,21 +90,26 @@ def test_one_pod_at_a_time_has_the_volume():
 
 
 @contextlib.contextmanager
-def running(folder: Path, port: int) -> Iterator[str]:
+def running(folder: Path, port: int, example: str = "registry") -> Iterator[str]:
     """Runs what the container runs, with its variables and no others; yields its URL."""
-    mounts = {one["mountPath"]: str(folder / one["name"]) for one in container()["volumeMounts"]}
-    assert set(mounts.values()) == {str(folder / volume["name"]) for volume in pod()["volumes"]}
+    container_, variables = container(example), environment(example)
+    mounts = {one["mountPath"]: str(folder / one["name"]) for one in container_["volumeMounts"]}
+    volumes = {str(folder / volume["name"]): volume for volume in pod(example)["volumes"]}
+    assert set(mounts.values()) == set(volumes)
 
     def here(text: str) -> str:
         text = re.sub(rf"(?<![\w.])({'|'.join(mounts)})\b", lambda found: mounts[found[0]], text)
         return text.replace("--host=0.0.0.0", "--host=127.0.0.1").replace("--port=5000", f"--port={port}")
 
-    for path in mounts.values():
+    files = {one["metadata"]["name"]: one["data"] for one in of_kind(build(example), "ConfigMap")}
+    for path, volume in volumes.items():
         Path(path).mkdir()
+        for name, content in files.get(volume.get("configMap", {}).get("name"), {}).items():
+            Path(path, name).write_text(here(content))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = subprocess.Popen(
-        [here(word) for word in (*container()["command"], *container()["args"])],
-        env={"PATH": path} | {name: here(value) for name, value in environment().items()},
+        [here(word) for word in (*container_["command"], *container_["args"])],
+        env={"PATH": path} | {name: here(value) for name, value in variables.items()},
         cwd=mounts["/tmp"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -107,8 +122,7 @@ def running(folder: Path, port: int) -> Iterator[str]:
         with contextlib.suppress(httpx.TransportError):
             # As the kubelet asks: by the pod's address.
             probes = {
-                container()[f"{kind}Probe"]["httpGet"]["path"]
-                for kind in ("startup", "liveness", "readiness")
+                container_[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")
             }
             return all(
                 httpx.get(url + one, headers={"Host": "10.244.1.7:5000"}).status_code == 200 for one in probes
@@ -146,3 +160,52 @@ def test_it_runs_answers_to_the_services_names_and_serves_artifacts(tmp_path: Pa
         assert ask("GET", "mlflow-artifacts/artifacts/1/MLmodel").content == b"flavors"
     assert (tmp_path / "registry" / "artifacts" / "1" / "MLmodel").read_bytes() == b"flavors"
     assert (tmp_path / "registry" / "mlflow.db").is_file()
+
+
+def test_with_logins_only_those_promote_who_were_granted_it(tmp_path: Path):
+    """The commands of docs/kubernetes.md, and then `promote.py` with each login."""
+    commands = re.findall(r"^\$ (\.venv/bin/python .*|curl .*)$", PAGE, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == [".venv/bin/python", "curl", "curl", "curl"]
+    alias = {"name": "churn", "alias": "production"}
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    with running(tmp_path, free_port(), "registry-login") as url:
+
+        def paste(command: str, username: str) -> subprocess.CompletedProcess[str]:
+            login = {"MLFLOW_TRACKING_USERNAME": username, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+            return subprocess.run(
+                [
+                    "bash",
+                    "-c",
+                    command.replace("…", PASSWORD).replace(".venv/bin/python", shlex.quote(sys.executable)),
+                ],
+                cwd=tmp_path,
+                env=clean_environment() | {"MLFLOW_TRACKING_URI": url, "SERVING_MODEL_NAME": "churn"} | login,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+
+        def ask(username: str, method: str, path: str, **more: Any) -> httpx.Response:
+            login = (username, PASSWORD) if username else None
+            return httpx.request(method, f"{url}/api/2.0/mlflow/{path}", auth=login, timeout=30, **more)
+
+        def production() -> dict[str, str]:
+            found = ask("model-server", "GET", "registered-models/alias", params=alias).raise_for_status()
+            return dict(found.json()["model_version"])
+
+        for command in commands:
+            done = paste(command, "admin")
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+        first = production()
+        model = {"source": first["source"], "model_id": first["source"].removeprefix("models:/")}
+        ask("admin", "POST", "model-versions/create", json={"name": "churn", **model}).raise_for_status()
+
+        refused = paste(".venv/bin/python scripts/promote.py 2", "model-server")
+        assert (refused.returncode, production()["version"]) == (2, "1"), refused.stdout + refused.stderr
+        promoted = paste(".venv/bin/python scripts/promote.py 2", "promoter")
+        assert (promoted.returncode, production()["version"]) == (0, "2"), promoted.stdout + promoted.stderr
+        # What needs MANAGE, and who may not even read.
+        assert ask("promoter", "DELETE", "registered-models/alias", json=alias).status_code == 403
+        assert ask("", "GET", "registered-models/alias", params=alias).status_code == 401
+    assert (tmp_path / "registry" / "basic_auth.db").is_file()
