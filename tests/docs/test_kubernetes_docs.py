@@ -1,6 +1,9 @@
 """docs/kubernetes.md, and the addresses on all pages: what they say to write is what manifests and cluster take."""
 
+import copy
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -8,7 +11,7 @@ import pytest
 import yaml
 
 from tests.kubernetes import building
-from tests.kubernetes.building import K8S, OVERLAYS, Document, build, named, of_kind
+from tests.kubernetes.building import K8S, OVERLAYS, Document, all_pods, build, named, of_kind
 from tests.kubernetes.validating import VERSIONS, problems
 from tests.support.environment import ROOT
 
@@ -20,40 +23,91 @@ PATCHES = [
     for block in re.findall(r"^```yaml\n(patches:.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     for patch in yaml.safe_load(block)["patches"]
 ]
+"""In the order of the page; the last is for one of two overlays only."""
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, ...]:
-    """Production with callers in other namespaces and everything that the page adds for a store."""
+    """Production with callers in other namespaces and everything that the page adds to it."""
     build("production")  # without a builder it is skipped, or fails, there
-    copy = tmp_path_factory.mktemp("pages") / "k8s"
+    folder = tmp_path_factory.mktemp("pages") / "k8s"
     with pytest.MonkeyPatch.context() as patch:
-        building.shutil.copytree(K8S, copy)
-        file = copy / "overlays" / "production" / "kustomization.yaml"
+        shutil.copytree(K8S, folder)
+        file = folder / "overlays" / "production" / "kustomization.yaml"
         content = yaml.safe_load(file.read_text())
-        content["patches"] += PATCHES
+        content["patches"] += PATCHES[:-1]
         file.write_text(yaml.safe_dump(content))
-        patch.setattr(building, "K8S", copy)
-        text = building.build_text("production", "callers cloud-identity", next(iter(building.builders())))
+        patch.setattr(building, "K8S", folder)
+        text = building.build_text(
+            "production", "callers monitoring scripts cloud-identity", next(iter(building.builders()))
+        )
     return tuple(yaml.safe_load_all(text))
 
 
 def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Document, ...]):
-    assert len(PATCHES) == 2
+    assert len(PATCHES) == 5
     assert {named(one): problems(one, VERSIONS[-1]) for one in built if problems(one, VERSIONS[-1])} == {}
     (account,) = of_kind(built, "ServiceAccount")
     assert account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].startswith("arn:aws:iam::")
-    (deployment,) = of_kind(built, "Deployment")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    settings, store = container["envFrom"]
-    assert settings["configMapRef"]["name"].startswith("model-server-")
-    (created,) = [command for command in COMMANDS if command.startswith("kubectl create secret")]
-    assert f" {store['secretRef']['name']} " in created
+    assert len(all_pods(built)) == 2
+    for _, pod in all_pods(built):
+        (container,) = pod["containers"]
+        settings, store = container["envFrom"]
+        assert settings["configMapRef"]["name"].startswith("model-server-")
+        assert f" {store['secretRef']['name']} " in created_for_the_store()
+    for one in of_kind(built, "ServiceMonitor", "PrometheusRule"):
+        assert one["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+
+
+def created_for_the_store() -> str:
+    (created,) = [
+        command for command in COMMANDS if command.startswith("kubectl create secret generic store ")
+    ]
+    return created
+
+
+def test_one_copy_of_the_rules_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    build("staging")
+    shutil.copytree(K8S, tmp_path / "k8s")
+    file = tmp_path / "k8s" / "overlays" / "staging" / "kustomization.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["patches"].append(PATCHES[-1])
+    file.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(building, "K8S", tmp_path / "k8s")
+    text = building.build_text("staging", "monitoring", next(iter(building.builders())))
+    documents = tuple(yaml.safe_load_all(text))
+    assert of_kind(documents, "PrometheusRule") == []
+    assert len(of_kind(documents, "ServiceMonitor")) == 1
+
+
+def test_the_rule_that_narrows_dns_is_a_valid_one():
+    (block,) = re.findall(r"^```yaml\n(to:.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    policy = copy.deepcopy(next(one for one in of_kind(build("production"), "NetworkPolicy")))
+    (rule,) = [one for one in policy["spec"]["egress"] if "to" not in one]
+    rule.update(yaml.safe_load(block))
+    assert {port["port"] for port in rule["ports"]} == {53}
+    assert problems(policy, VERSIONS[-1]) == []
+
+
+def test_its_secrets_and_role_are_those_of_the_manifests():
+    told = set(re.findall(r"kubectl create secret generic (\S+) -n ([\w-]+)", PAGE))
+    read = {
+        (entry["valueFrom"]["secretKeyRef"]["name"], namespace)
+        for namespace, documents in (
+            ("model-server", build("production", "scripts")),
+            ("mlflow", build("registry-login")),
+        )
+        for _, pod in all_pods(documents)
+        for entry in pod["containers"][0]["env"]
+        if "valueFrom" in entry
+    }
+    assert told == read - {("model-server-webhook", "model-server")} | {("store", "model-server")}
+    (role,) = of_kind(build("production", "scripts"), "Role")
+    assert re.findall(r"--role=(\S+)", PAGE) == [role["metadata"]["name"]]
 
 
 def test_the_names_in_the_secret_are_those_of_the_store():
-    (created,) = [command for command in COMMANDS if command.startswith("kubectl create secret")]
-    names = re.findall(r"--from-literal=(\w+)=", created)
+    names = re.findall(r"--from-literal=(\w+)=", created_for_the_store())
     told = (DOCS / "stores.md").read_text()
     assert names
     assert [name for name in names if f"`{name}`" not in told] == []
