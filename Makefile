@@ -10,6 +10,7 @@ JOBS ?= 4
 SERVING := .venv/serving.stamp
 DEV := .venv/dev.stamp
 DEPLOY := .venv/deploy.stamp
+DOCS := .venv/docs.stamp
 AZURITE := .venv/azurite.stamp
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
@@ -19,13 +20,15 @@ PYTHON_3_11 ?= python3.11
 OLD := tests/registries
 OLD_STAMPS := $(patsubst $(OLD)/requirements/%.in,$(OLD)/.venvs/%.stamp,$(wildcard $(OLD)/requirements/*.in))
 
+MERMAID_SHA256 := 9f2807e402479d2864bfd9a95052076fc69d0ff45a0b25148b84b70fc33425b9
+
 PROMETHEUS_RULE := k8s/components/monitoring/prometheusrule.yaml
 
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: serve test soak zoo fuzz test-container test-manifests registries image rules lint sbom audit deploy-tools bench demo-promotion lock lock-bench lock-registries clean help
+.PHONY: serve test soak zoo fuzz test-container test-manifests registries image rules lint docs sbom audit deploy-tools bench demo-promotion lock lock-bench lock-registries clean help
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); without MLFLOW_TRACKING_URI, or with DEMO=1, trains a demo
 	@if [ -z "$${MLFLOW_TRACKING_URI:-}" ] || [ -n "$(DEMO)" ]; then \
@@ -54,6 +57,9 @@ lint: $(DEV)  ## check lint rules, format, types, shell scripts and workflows
 	.venv/bin/shellcheck .ci/run container/*.sh scripts/*.sh
 	.venv/bin/actionlint -shellcheck .venv/bin/shellcheck
 	.venv/bin/zizmor --offline --quiet --persona auditor .github
+
+docs: $(DOCS)  ## build the documentation as a site in dist/site, and check its links
+	@.venv/docs/bin/python scripts/build_site.py
 
 sbom: $(DEV)  ## write the images' bill of materials into dist/*.cdx.json (CycloneDX, from the locked requirements)
 	@mkdir -p $(DIST)
@@ -101,6 +107,7 @@ lock:  ## regenerate requirements/*.txt from *.in (LOCK_ARGS=--upgrade for newer
 	$(LOCK) requirements/dev.in -o requirements/dev.txt
 	$(LOCK) -c requirements/serving.txt requirements/sealed.in -o requirements/sealed.txt
 	$(LOCK) requirements/registry.in -o requirements/registry.txt
+	$(LOCK) requirements/docs.in -o requirements/docs.txt
 
 lock-bench:  ## regenerate benchmarks/requirements/*.txt from *.in, at the versions of serving.txt
 	@command -v $(UV) >/dev/null || { echo "make lock-bench needs uv: pip install uv"; exit 1; }
@@ -118,7 +125,7 @@ lock-registries:  ## regenerate tests/registries/requirements/*.txt from *.in, e
 			$$file -o "$${file%.in}.txt" || exit 1; done
 
 clean:  ## remove .venv and caches; keep the registry (mlflow.db, mlruns/)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/.venvs benchmarks/.work $(OLD)/.venvs
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/.venvs benchmarks/.work $(OLD)/.venvs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
@@ -140,6 +147,16 @@ $(AZURITE): | $(DEV)
 	@npm install --silent --no-save --no-package-lock --before=2026-11-20 --prefix .venv/azurite azurite@3.37.0
 	@touch $@
 
+# In an environment of its own, so that it leaves the versions in .venv alone. Mermaid has no dependencies.
+$(DOCS): requirements/docs.txt
+	$(find-python)
+	@echo "installing $< into .venv/docs"
+	@$(PYTHON) -m venv --clear .venv/docs
+	@.venv/docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@npm install --silent --no-save --no-package-lock --prefix .venv/docs @mermaid-js/tiny@12.0.0
+	@echo "$(MERMAID_SHA256)  .venv/docs/node_modules/@mermaid-js/tiny/dist/mermaid.tiny.js" | sha256sum --check --quiet
+	@touch $@
+
 $(OLD)/.venvs/%.stamp: $(OLD)/requirements/%.txt
 	@command -v $(PYTHON_3_11) >/dev/null || { echo "make registries needs Python 3.11 (PYTHON_3_11=...)"; exit 1; }
 	@echo "installing $< into $(basename $@) (a few minutes the first time)"
@@ -151,8 +168,12 @@ $(DEPLOY): requirements/deploy.txt requirements/serving.txt
 	$(call install,$<)
 	@touch $(SERVING) $@
 
-define install
+define find-python
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; python3 here is older or missing"; exit 1; }
+endef
+
+define install
+	$(find-python)
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo "installing $(1) into .venv (a few minutes the first time)"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1)
