@@ -1,4 +1,4 @@
-"""Shows promotions on the terminal: a service under load, a good version, a bad one, and the way back.
+"""Shows a promotion, a rejection and a rollback of a service under load, on the terminal.
 
 Takes about a minute. Everything is in a folder of its own, and gone afterwards. Exit code 0 when no request failed.
 """
@@ -13,10 +13,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ NAME = "churn"
 N_CLIENTS = 4
 SECONDS = 120
 """In which each step has to be done."""
+COLUMNS = 100
+"""That a line takes at most."""
 
 BREAK = """
 import sys
@@ -51,7 +54,7 @@ class Load:
 
     def __init__(self, port: int, body: bytes) -> None:
         self.answers: Counter[str] = Counter()
-        self.failed = 0
+        self.failures: Counter[str] = Counter()
         self._port, self._body = port, body
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._fire, daemon=True) for _ in range(N_CLIENTS)]
@@ -68,10 +71,16 @@ class Load:
                 if response.status == 200:
                     self.answers[answer["model"]["version"]] += 1
                 else:
-                    self.failed += 1
-            except (OSError, ValueError, KeyError, http.client.HTTPException):
-                self.failed += 1
+                    self.failures[f"{response.status} {answer['error']['code']}"] += 1
+            except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
+                self.failures[type(error).__name__] += 1
                 connection.close()
+
+    @property
+    def failed(self) -> str:
+        """How many failed, and how."""
+        how = ", ".join(f"{name}: {n}" for name, n in self.failures.items())
+        return f"{self.failures.total()} failed" + (f" ({how})" if how else "")
 
     def end(self) -> None:
         """Stops, and waits for the last answers."""
@@ -83,74 +92,104 @@ class Load:
 def main() -> int:
     """Shows it; returns the exit code."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    say("promotions, a refusal and a rollback under load: takes about a minute, and leaves nothing behind")
+    say("A promotion, a rejection and a rollback under load; takes about a minute, leaves nothing behind")
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
-        environment = os.environ | {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-            "SERVING_MODEL_NAME": NAME,
-            "BENTOML_HOME": f"{folder}/bentoml",
-            "SERVING_SYNC_SECONDS": "1",
-            "SERVING_WORKERS": "2",
-            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "PYTHONPATH": str(ROOT),
-        }
-        return show(Path(folder), environment)
+        return show(Path(folder), environment_in(Path(folder)))
+
+
+def environment_in(folder: Path) -> dict[str, str]:
+    """Returns the environment of a service and a registry that are in a folder."""
+    return os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "SERVING_MODEL_NAME": NAME,
+        "BENTOML_HOME": f"{folder}/bentoml",
+        "SERVING_SYNC_SECONDS": "1",
+        "SERVING_WORKERS": "2",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONPATH": str(ROOT),
+    }
 
 
 def show(folder: Path, environment: dict[str, str]) -> int:
     """Goes through the steps; returns the exit code."""
 
-    def call(*arguments: str) -> int:
-        """Runs a script; shows what it prints, but for what MLflow does."""
-        done = subprocess.run(  # noqa: S603  # our own words
-            [sys.executable, *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        for line in (done.stdout if arguments[0] != "-c" else "").splitlines():
-            say(f"    {line}")
-        if done.returncode and not done.stdout:
-            say(done.stderr.strip())
-        return done.returncode
+    def call(*arguments: str, to_lines: Callable[[str], list[str]]) -> int:
+        """Runs a script; shows what it prints as it does, each line as `to_lines` makes it."""
+        has_spoken = False
+        log = folder / "script.log"
+        with (
+            log.open("wb") as errors,
+            subprocess.Popen(  # noqa: S603  # our own words
+                [sys.executable, *arguments],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            ) as process,
+        ):
+            for line in process.stdout or ():
+                has_spoken = True
+                for part in to_lines(line.rstrip()):
+                    say(f"    {part}")
+        if process.returncode and not has_spoken:
+            say(log.read_text().strip())
+        return process.returncode
 
     (folder / "preprocessing.py").write_bytes((ROOT / "preprocessing.py").read_bytes())
-    step("two versions are trained and registered, and version 1 is promoted")
-    call(str(ROOT / "scripts/train.py"), "--promote", "--estimator", "linear")
-    call(str(ROOT / "scripts/train.py"), "--seed", "1", "--estimator", "linear")
-    call("-c", BREAK, NAME)
+    step("Train versions 1 and 2, promote version 1")
+    train = str(ROOT / "scripts/train.py")
+    call(train, "--promote", "--estimator", "linear", to_lines=outcome_of_training)
+    call(train, "--seed", "1", "--estimator", "linear", to_lines=outcome_of_training)
+    call("-c", BREAK, NAME, to_lines=outcome_of_training)
     with serving(folder, environment) as port:
         url = f"http://127.0.0.1:{port}"
         wait_ready(url)
         load = Load(port, example_body(url))
-        step(f"a service with 2 workers answers, {N_CLIENTS} clients fire all the time")
+        step(f"Serve it with 2 workers, under the load of {N_CLIENTS} clients")
         time.sleep(2)
         for text, expected, arguments in (
-            ("version 2 is promoted", 0, ("promote.py", "2", "--watch", "3")),
-            ("version 3, whose answers are NaN, is promoted, and refused", 1, ("promote.py", "3")),
-            ("version 2 is rolled back", 0, ("rollback.py", "--why", "as a demonstration")),
+            ("Promote version 2", 0, ("promote.py", "2", "--watch", "3")),
+            ("Promote version 3, which answers NaN", 1, ("promote.py", "3")),
+            ("Roll back version 2", 0, ("rollback.py", "--why", "demonstration")),
         ):
             step(text)
             name, *rest = arguments
-            code = call(str(ROOT / "scripts" / name), *rest, "--url", url, "--timeout", str(SECONDS))
+            rest += ["--url", url, "--timeout", str(SECONDS)]
+            say(f"    $ {name} {' '.join(rest)}")
+            code = call(str(ROOT / "scripts" / name), *rest, to_lines=wrap)
             if code != expected:
-                load.failed += 1
-                say(f"    this should have ended with {expected}, and ended with {code}")
+                load.failures[name] += 1
+                say(f"    expected exit code {expected}, got {code}")
             tell(load)
         load.end()
-        step("that is recorded")
-        call(str(ROOT / "scripts/history.py"))
-    step(f"requests: {sum(load.answers.values()):,} answered, {load.failed} failed")
-    return 1 if load.failed else 0
+        step("Ask who moved the alias, and why")
+        say("    $ history.py")
+        call(str(ROOT / "scripts/history.py"), to_lines=cut)
+    step(f"{sum(load.answers.values()):,} requests answered, {load.failed}")
+    return 1 if load.failures else 0
+
+
+def outcome_of_training(line: str) -> list[str]:
+    """Returns the line if it says what became of the model."""
+    return [line] if line.startswith(("registered:", "promoted:")) else []
+
+
+def wrap(line: str) -> list[str]:
+    """Returns a sentence in lines that fit."""
+    return textwrap.wrap(line, COLUMNS - 4, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def cut(line: str) -> list[str]:
+    """Returns what fits of a table's row."""
+    return [line if len(line) <= COLUMNS - 4 else f"{line[: COLUMNS - 5]}…"]
 
 
 def tell(load: Load) -> None:
     """Says what the clients got so far."""
-    by_version = ", ".join(f"version {version}: {n:,}" for version, n in sorted(load.answers.items()))
-    say(f"    answers so far: {by_version}; failed: {load.failed}")
+    by_version = ", ".join(f"{n:,} by version {version}" for version, n in sorted(load.answers.items()))
+    say(f"    answered so far: {by_version}; {load.failed}")
 
 
 def step(text: str) -> None:
