@@ -151,6 +151,25 @@ def test_the_first_page_is_short() -> None:
     assert len(README.splitlines()) <= 150
 
 
+def test_pictures_are_small_and_load_nothing() -> None:
+    limits = {".svg": 60_000, ".png": 200_000}
+    pictures = list((ROOT / "docs" / "pictures").iterdir())
+    assert {picture.suffix for picture in pictures} == set(limits)
+    for picture in pictures:
+        content = picture.read_bytes()
+        assert len(content) < limits[picture.suffix], picture.name
+        if picture.suffix == ".svg":
+            assert not re.search(rb"<script|@import|url\(|href", content)
+
+
+def test_the_readme_shows_pictures_that_are_there() -> None:
+    shown = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", README)
+    assert "docs/pictures/promotion.svg" in [file for _, file in shown]
+    for text, file in shown:
+        assert text
+        assert (ROOT / file).is_file()
+
+
 def test_the_index_has_every_page_and_each_page_says_what_to_read_next() -> None:
     pages = {file.name for file in (ROOT / "docs").glob("*.md")}
     index = (ROOT / "docs" / "index.md").read_text()
