@@ -133,7 +133,7 @@ clean:  ## remove .venv and caches; keep the registry (mlflow.db, mlruns/)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 17
 
 # A stamp means that the current requirements are installed; an interrupted install leaves none.
 # dev.txt contains serving.txt at the same versions, so installing it sets both stamps.
