@@ -144,7 +144,7 @@ def parse_steps(text: str) -> tuple[int, ...]:
     """Returns rising whole percents, the last of them 100.
 
     Raises:
-        argparse.ArgumentTypeError: they are not that.
+        argparse.ArgumentTypeError: they are not.
     """
     try:
         percents = tuple(int(part) for part in text.split(","))
@@ -173,7 +173,7 @@ def positive(text: str) -> float:
 
 
 def part(text: str) -> float:
-    """Returns a number from 0 to 1, 0 left out.
+    """Returns a number above 0, up to 1.
 
     Raises:
         argparse.ArgumentTypeError: it is not one.
@@ -199,7 +199,7 @@ def ratio(text: str) -> float:
 
 
 def drive(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any], list[str]]:
-    """Does it; returns exit code, facts and sentences.
+    """Runs the canary; returns exit code, facts and sentences.
 
     Raises:
         LifecycleError: nothing was done.
@@ -226,9 +226,9 @@ def drive(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any]
             f"{error}; an earlier run left traffic on the canary; --restore rolls it back"
         ) from None
     plan = [
-        f"{', '.join(f'{percent} %' for percent in percents) or 'what is left'}, {options.step_seconds:g} s each or more",
+        f"{', '.join(f'{percent} %' for percent in percents) or 'no steps left'}, at least {options.step_seconds:g} s each",
         *target.plan,
-        f"compared are {{{sides.canary}}} and {{{sides.stable}}}",
+        f"compares {{{sides.canary}}} with {{{sides.stable}}}",
     ]
     facts |= {"steps": list(percents), "plan": plan, "metrics": sides._asdict()}
     for sentence in plan:
@@ -249,10 +249,10 @@ def drive(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any]
 
 
 def connect(options: argparse.Namespace) -> Cluster:
-    """Returns the cluster, which a dry run needs, too: steps, weights and pods are there.
+    """Returns the cluster; a dry run reads steps, weights and pods from it, too.
 
     Raises:
-        LifecycleError: none is known.
+        LifecycleError: none is configured.
     """
     try:
         return Cluster(options.namespace, options.context)
@@ -267,8 +267,8 @@ def connect(options: argparse.Namespace) -> Cluster:
 def restore(
     target: Target, facts: dict[str, Any], say: Callable[[str], None], *, is_dry: bool
 ) -> tuple[int, dict[str, Any], list[str]]:
-    """Puts back what an earlier run has moved; returns what `drive` does."""
-    # A signal may come through: it goes on where it was broken off, when it is called again.
+    """Rolls back what an earlier run moved; returns what `drive` does."""
+    # A signal may interrupt it: the next call resumes.
     said = retry_put_back(lambda: target.put_back(is_dry=is_dry), say)
     if not said:
         return FAILED, facts | {"done": False}, [f"{target.title}: no canary has moved it"]

@@ -132,7 +132,7 @@ class Prometheus:
                         ) from None
             except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
                 why = reason(error)
-        raise PrometheusError(f"{self.name} does not answer as one: {why}")
+        raise PrometheusError(f"{self.name} gave no valid answer: {why}")
 
 
 class PrometheusCounts:

@@ -1,1 +1,1 @@
-"""What `canary` is made of: whose traffic moves, how both sides do, and what is concluded from that."""
+"""The parts of `canary`: what splits the traffic, how both sides perform, and the verdict."""

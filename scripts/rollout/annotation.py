@@ -1,4 +1,4 @@
-"""What a canary writes down about itself, at the object that it moves, for the run that comes after it."""
+"""The annotation in which a canary records its progress on the object that it moves, for the next run."""
 
 import os
 import time
@@ -9,31 +9,31 @@ from scripts.lifecycle import Overtaken
 from scripts.rollout.cluster import Document
 
 NOTE = "model-server/canary"
-"""The annotation that says what a canary has done, so that the next run can go on or put it back."""
+"""Name of the annotation, from which the next run resumes or rolls back."""
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What that annotation holds."""
+    """Contents of the annotation."""
 
     run: str
-    """Which run wrote it; another one that finds its own gone stops."""
+    """The run that wrote it; a run whose note is gone stops."""
     names: tuple[str, str]
-    """Of the stable side and the canary."""
+    """The stable side and the canary."""
     before: tuple[int, int]
-    """What they had before: weights, or replicas."""
+    """Their weights, or replicas, before the canary."""
     percent: int
-    """That the canary was given last."""
+    """Share last given to the canary."""
     is_done: bool = False
-    """The last step was found good, too."""
+    """True after the last step has passed."""
 
 
 def new_run() -> str:
-    """Returns a name for this run that no other has."""
+    """Returns a unique name for this run."""
     return f"{os.getpid()}-{time.time_ns()}"
 
 
 def read_note(document: Document) -> Note | None:
-    """Returns the note of an object; None where it has none that can be read."""
+    """Returns the note of an object; None if it is missing or unreadable."""
     text = document["metadata"].get("annotations", {}).get(NOTE)
     try:
         return None if text is None else msgspec.json.decode(text, type=Note)
@@ -42,17 +42,17 @@ def read_note(document: Document) -> Note | None:
 
 
 def annotate(note: Note | None) -> Document:
-    """Returns the change of an object's metadata that writes the note, or takes it away."""
+    """Returns the metadata patch that writes the note, or removes it."""
     text = None if note is None else msgspec.json.encode(note).decode()
     return {"annotations": {NOTE: text}}
 
 
 def check_run(note: Note | None, run: str, title: str) -> Note:
-    """Returns the note of an object where this run wrote it.
+    """Returns the note of an object if this run wrote it.
 
     Raises:
-        Overtaken: another one did since, or took it away.
+        Overtaken: it was replaced or removed since.
     """
     if note is None or note.run != run:
-        raise Overtaken(f"{title}: another canary has taken it over; it is left as it is")
+        raise Overtaken(f"{title}: another canary has taken it over; left unchanged")
     return note

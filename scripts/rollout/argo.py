@@ -1,4 +1,4 @@
-"""A Rollout of Argo Rollouts, which has steps of its own and waits at each until it is told to go on."""
+"""A Rollout of Argo Rollouts, which has its own steps and pauses at each until it is promoted."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,31 +8,31 @@ from scripts.rollout.cluster import Cluster, Document, Kind
 from scripts.rollout.target import NotReached, Sides, change, wait_until
 
 START_SECONDS = 60
-"""In so long the controller sees a change."""
+"""Timeout for the controller to observe a change."""
 
 STEP_SECONDS = 1200
 """Source: progressDeadlineSeconds in k8s/components/canary/rollout.yaml."""
 
 ABORT_SECONDS = 60
-"""For so long an abort is waited for; it goes on afterwards."""
+"""Timeout for waiting on an abort, which continues afterwards."""
 
 KIND = Kind("Rollout", "argoproj.io", "v1alpha1", "rollouts")
 DEPLOYMENT = Kind("Deployment", "apps", "v1", "deployments")
 
 
 class Pause(NamedTuple):
-    """Where the Rollout waits."""
+    """A step at which the Rollout pauses."""
 
     step: int
-    """Its number, from 0."""
+    """Its index, from 0."""
     percent: int
-    """That the canary has there."""
+    """The canary's share there."""
 
 
 class Rollout:
-    """Where it is, it says itself in its status, so a run that was broken off hard is gone on with by the next one.
+    """Its progress is in its status, so the next run resumes a killed one.
 
-    Source: `kubectl argo rollouts promote` and `abort`, for which fields of the status mean what.
+    Source: `kubectl argo rollouts promote` and `abort`, for the meaning of the status fields.
     """
 
     is_present = False
@@ -41,24 +41,24 @@ class Rollout:
         """Takes its name.
 
         Raises:
-            LifecycleError: a canary is named; it has one only.
+            LifecycleError: a canary is named; a Rollout has only one.
         """
         if canary is not None:
-            raise LifecycleError("a Rollout makes its canary itself: leave --canary out")
+            raise LifecycleError("a Rollout creates its own canary: leave --canary out")
         self._cluster = cluster
         self._name = name
         self._steps: list[dict[str, Any]] = []
         self._pauses: tuple[Pause, ...] = ()
         self._hashes = ("", "")
         self._at = -1
-        """The step that it was left at."""
+        """The step at which it was left."""
         self.is_begun = False
         self.title = f"{KIND.title} {cluster.namespace}/{name}"
 
     def open(self, steps: Sequence[int] | None) -> Sequence[int] | None:
-        """Reads where it is; see `Target`."""
+        """Reads its progress; see `Target`."""
         if steps is not None:
-            raise LifecycleError(f"{self.title} has steps of its own: leave --steps out")
+            raise LifecycleError(f"{self.title} has its own steps: leave --steps out")
         try:
             document = wait_until(
                 self._look_observed,
@@ -66,7 +66,7 @@ class Rollout:
                 lambda: f"{self.title}: the controller has not seen its change",
             )
         except NotReached as error:
-            # Nothing has begun that could fail.
+            # Nothing has been moved: exit code 2.
             raise LifecycleError(str(error)) from None
         self._steps = document["spec"].get("strategy", {}).get("canary", {}).get("steps", [])
         self._pauses = self._find_pauses()
@@ -77,9 +77,7 @@ class Rollout:
             )
         self._hashes = (status.get("stableRS", ""), status.get("currentPodHash", ""))
         if not self._hashes[0]:
-            raise LifecycleError(
-                f"{self.title} has no stable pods yet: its first rollout goes on without steps"
-            )
+            raise LifecycleError(f"{self.title} has no stable pods yet: its first rollout skips the steps")
         if self._hashes[0] == self._hashes[1]:
             return None
         self._at = status.get("currentStepIndex", 0)
@@ -90,8 +88,8 @@ class Rollout:
     def plan(self) -> Sequence[str]:
         """See `Target`."""
         return [
-            f"it goes back to the pods {self._hashes[0]}",
-            "without a traffic router a step is a part of the pods, of which one is the least",
+            f"rolls back to the pods {self._hashes[0]}",
+            "without a traffic router a step is a share of the pods, at least one pod",
         ]
 
     @property
@@ -102,7 +100,7 @@ class Rollout:
         return Sides(stable, canary)
 
     def go_to(self, percent: int) -> str:
-        """Lets it go on to the step's pause, and waits until it is there; see `Target`."""
+        """Promotes it to the step's pause and waits until it gets there; see `Target`."""
         (pause,) = (pause for pause in self._pauses if pause.percent == percent)
         self._go_on_from_pause(pause.step)
 
@@ -126,10 +124,10 @@ class Rollout:
         self._check_not_beyond(document, self._at)
         index = document["status"].get("currentStepIndex")
         if index != self._at:
-            raise Overtaken(f"{self.title}: somebody else has taken it to step {index}; it is left as it is")
+            raise Overtaken(f"{self.title}: somebody else has taken it to step {index}; left unchanged")
 
     def finish(self) -> str:
-        """Lets it go on to its end, and waits until the new pods are the stable ones; see `Target`."""
+        """Promotes it to the end and waits until the new pods are the stable ones; see `Target`."""
         self._go_on_from_pause(len(self._steps))
 
         def look() -> bool | None:
@@ -162,12 +160,12 @@ class Rollout:
             return f"it would be aborted, and all traffic would go to the stable pods {stable}"
         left = self._wait_aborted()
         return (
-            f"it is aborted, {left or 'all traffic goes to'} the stable pods {stable}; put the image before back into "
-            "the manifests, or the next change tries the new one again"
+            f"aborted, {left or 'all traffic goes to'} the stable pods {stable}; put the previous image back into "
+            "the manifests, or the next change rolls out the new one again"
         )
 
     def _wait_aborted(self) -> str:
-        """Waits until no pod of the canary gets traffic; returns what there is to say where that takes longer."""
+        """Waits until the canary gets no traffic; on a timeout, returns how the message describes that."""
         left = 0
 
         def look() -> bool | None:
@@ -182,7 +180,7 @@ class Rollout:
         try:
             wait_until(look, ABORT_SECONDS, lambda: "")
         except NotReached:
-            return f"and while {left} new pods still answer, more and more traffic goes to"
+            return f"{left} new pods still answer, and traffic is moving to"
         return ""
 
     @property
@@ -191,7 +189,7 @@ class Rollout:
         return f"kubectl argo rollouts abort {self._name} -n {self._cluster.namespace}"
 
     def _look_observed(self) -> Document | None:
-        """Returns it once its controller has seen the last change of it, and of the Deployment that it is made of."""
+        """Returns it once its controller has observed the last change to it and to the Deployment it refers to."""
         document = self._cluster.get(KIND, self._name)
         status = document.get("status", {})
         if str(status.get("observedGeneration", "")) != str(document["metadata"]["generation"]):
@@ -212,18 +210,18 @@ class Rollout:
             elif "pause" in step:
                 if (step["pause"] or {}).get("duration") is not None:
                     raise LifecycleError(
-                        f"{self.title} goes on by itself after step {index}; canary.py takes those whose pauses have no "
-                        "duration (k8s/components/canary-steps)"
+                        f"{self.title} continues by itself after step {index}; canary.py needs pauses without "
+                        "a duration (k8s/components/canary-steps)"
                     )
                 pauses.append(Pause(index, percent))
             else:
                 raise LifecycleError(
-                    f"{self.title}: its step {index} is neither setWeight nor pause but {', '.join(step)}"
+                    f"{self.title}: its step {index} must be setWeight or pause, not {', '.join(step)}"
                 )
         percents = [pause.percent for pause in pauses]
         if not percents or percents != sorted(set(percents)) or percents[0] <= 0:
             raise LifecycleError(
-                f"{self.title} has no rising steps with a pause each (k8s/components/canary-steps)"
+                f"{self.title} needs rising steps, each with a pause (k8s/components/canary-steps)"
             )
         return tuple(pauses)
 
@@ -242,23 +240,23 @@ class Rollout:
         status = document["status"]
         index = status.get("currentStepIndex", 0)
         if index > step or status.get("stableRS") == self._hashes[1]:
-            raise Overtaken(f"{self.title}: somebody else has taken it to step {index}; it is left as it is")
+            raise Overtaken(f"{self.title}: somebody else has taken it to step {index}; left unchanged")
 
     def _check(self, document: Document) -> None:
         status = document.setdefault("status", {})
         if status.get("abort"):
-            # What it says before its controller has seen that is of something else.
+            # Until the controller has observed the abort, the message is about something else.
             why = status.get("message") if status.get("phase") == "Degraded" else None
-            raise NotReached(f"{self.title} was aborted: {why or 'by somebody, or its analysis'}")
+            raise NotReached(f"{self.title} was aborted: {why or 'by hand, or by its analysis'}")
         if status.get("currentPodHash") != self._hashes[1]:
-            raise Overtaken(f"{self.title}: somebody else has given it other pods; it is left as it is")
+            raise Overtaken(f"{self.title}: somebody else has changed its pods; left unchanged")
         if document["spec"].get("paused"):
-            raise Overtaken(f"{self.title}: somebody else has paused it; it is left as it is")
+            raise Overtaken(f"{self.title}: somebody else has paused it; left unchanged")
         if status.get("phase") == "Degraded":
-            raise NotReached(f"{self.title} is degraded: {status.get('message') or 'nothing says why'}")
+            raise NotReached(f"{self.title} is degraded: {status.get('message') or 'no reason given'}")
 
 
 def _is_held(document: Document) -> bool:
-    """True where it waits at a step until it is told to go on."""
+    """True if it pauses at a step until it is promoted."""
     conditions = document.get("status", {}).get("pauseConditions") or []
     return any(condition.get("reason") == "CanaryPauseStep" for condition in conditions)

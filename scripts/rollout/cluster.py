@@ -1,4 +1,4 @@
-"""A Kubernetes cluster, as far as a canary needs it: objects are read, and changed where nobody else has."""
+"""Kubernetes client for canaries: reads objects, and patches them only if nobody else has changed them."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 REQUEST_SECONDS = 10
 
 MERGE_PATCH = "application/merge-patch+json"
-"""The one kind of patch that both built-in and custom resources take."""
+"""The only patch type that both built-in and custom resources accept."""
 
 Document = dict[str, Any]
 
@@ -35,11 +35,11 @@ class Kind(NamedTuple):
 
 
 class ClusterError(LifecycleError):
-    """The cluster refuses."""
+    """The cluster refuses a request."""
 
 
 class Unavailable(ClusterError):
-    """The cluster does not answer, or not now: a little later it may."""
+    """The cluster does not answer; a retry may succeed."""
 
 
 class Conflict(Unavailable):
@@ -47,18 +47,18 @@ class Conflict(Unavailable):
 
 
 BUSY = frozenset({408, 409, 425, 429})
-"""Refusals that may be others a little later, beside all from 500 on."""
+"""Statuses worth retrying, besides all from 500 up."""
 
 
 class Cluster:
-    """One namespace of a cluster, by the official client."""
+    """One namespace of a cluster, through the official client."""
 
     def __init__(self, namespace: str, context: str | None = None) -> None:
-        """Reads how the cluster is reached; asks nothing yet.
+        """Loads the connection settings; sends no request yet.
 
         Args:
             namespace: of all objects.
-            context: of the kubeconfig; None takes its current one. Inside a pod without a kubeconfig, its account.
+            context: of the kubeconfig; None takes the current one, or the service account in a pod without kubeconfig.
 
         Raises:
             LifecycleError: the client is not installed, or there is no such context.
@@ -78,8 +78,8 @@ class Cluster:
             else:
                 config.load_kube_config(context=context, client_configuration=settings)  # type: ignore[no-untyped-call]
         except (config.ConfigException, yaml.YAMLError, OSError, ValueError, LookupError, TypeError) as error:
-            raise LifecycleError(f"no cluster is known: {reason(error)}") from None
-        # A change is tried again where it is known whether it has been made, and not below that.
+            raise LifecycleError(f"no cluster is configured: {reason(error)}") from None
+        # Retries happen in our code, which knows whether a change was made.
         settings.retries = False
         self.host: str = settings.host
         self._api = client.CustomObjectsApi(client.ApiClient(settings))
@@ -95,16 +95,16 @@ class Cluster:
         return self._call(self._api.get_namespaced_custom_object, kind, name)
 
     def patch(self, kind: Kind, before: Document, change: Document, part: str = "") -> Document:
-        """Changes an object where it still is as it was read; returns it.
+        """Patches an object if it is unchanged since it was read; returns it.
 
         Args:
             kind: of the object.
             before: as it was read.
             change: the fields that change (lists as a whole).
-            part: `status` for the fields of the status, else nothing.
+            part: `status` for fields of the status, else empty.
 
         Raises:
-            Conflict: it is not as it was read.
+            Conflict: it has changed since.
             ClusterError: the cluster does not answer, or refuses.
         """
         metadata = change.get("metadata", {}) | {"resourceVersion": before["metadata"]["resourceVersion"]}
@@ -131,7 +131,7 @@ class Cluster:
         return list(answer.get("items") or [])
 
     def service_selectors(self) -> list[dict[str, str]]:
-        """Returns by which labels each Service finds its pods, but for those that only name them.
+        """Returns the pod selector of each Service, except headless ones.
 
         Raises:
             ClusterError: as `get`.
@@ -143,7 +143,7 @@ class Cluster:
             ).to_dict(),
         )
         specs = [one.get("spec") or {} for one in services.get("items") or []]
-        # One without an address shares no traffic among its pods.
+        # A headless Service balances no traffic.
         return [
             spec["selector"] for spec in specs if spec.get("selector") and spec.get("cluster_ip") != "None"
         ]
@@ -162,7 +162,7 @@ class Cluster:
             ),
         )
         if "spec" not in answer or "resourceVersion" not in answer.get("metadata", {}):
-            raise Unavailable(f"the cluster {self.host} does not answer as one")
+            raise Unavailable(f"the cluster {self.host} gave no valid answer")
         return answer
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Document:
@@ -179,12 +179,12 @@ class Cluster:
         except ValueError:
             answer = None
         if not isinstance(answer, dict) or not answer:
-            raise Unavailable(f"the cluster {self.host} does not answer as one")
+            raise Unavailable(f"the cluster {self.host} gave no valid answer")
         return answer
 
 
 def _is_inside() -> bool:
-    """True in a pod that has no kubeconfig."""
+    """True in a pod without a kubeconfig."""
     from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
     files = str(KUBE_CONFIG_DEFAULT_LOCATION).split(os.pathsep)
@@ -193,7 +193,7 @@ def _is_inside() -> bool:
 
 
 def _message(error: "ApiException") -> str:
-    """Returns what the server says, in a line."""
+    """Returns the server's message in one line."""
     import msgspec
 
     try:
@@ -204,6 +204,6 @@ def _message(error: "ApiException") -> str:
 
 
 def _root(error: BaseException) -> str:
-    """Returns the reason at the bottom of what urllib3 wraps."""
+    """Returns the root cause that urllib3 wraps."""
     inner = getattr(error, "reason", None)
     return _root(inner) if isinstance(inner, BaseException) else reason(error)

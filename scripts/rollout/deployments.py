@@ -1,4 +1,4 @@
-"""Two plain Deployments behind one Service: the numbers of their pods are the weights."""
+"""Two plain Deployments behind one Service: their pod counts are the weights."""
 
 import math
 from collections.abc import Sequence
@@ -14,26 +14,26 @@ READY_SECONDS = 1200
 """Source: progressDeadlineSeconds in k8s/base/deployment.yaml."""
 
 MAX_PERCENT = 75
-"""Of a step before the last: it takes three times the stable pods, beside these."""
+"""Maximum before the last step: 75 % needs three canary pods for each stable one."""
 
 KIND = Kind("Deployment", "apps", "v1", "deployments")
 AUTOSCALER = Kind("HorizontalPodAutoscaler", "autoscaling", "v2", "horizontalpodautoscalers")
 
 POD = "[0-9a-z]+-[0-9a-z]+"
-"""What a Deployment's pods have after its name."""
+"""Suffix of a Deployment's pods after its name."""
 
 
 class Deployments:
-    """The canary gets so many pods beside the stable ones that its part comes out.
+    """Gives the canary as many pods as its share needs, besides the stable ones.
 
-    The stable Deployment keeps its own, which are its autoscaler's; only for 100 % it is left without, which no
-    autoscaler minds. So there are never fewer pods than before.
+    The stable Deployment keeps its pods, which its autoscaler controls; only at 100 % it is scaled to 0, which turns the
+    autoscaler off. So there are never fewer pods than before.
     """
 
     is_present = False
 
     def __init__(self, cluster: Cluster, name: str, canary: str | None) -> None:
-        """Takes the names; without the second, the canary is called NAME-canary."""
+        """Takes the names; the canary's defaults to NAME-canary."""
         self._cluster = cluster
         self._stable = name
         self._canary = canary or f"{name}-canary"
@@ -46,7 +46,7 @@ class Deployments:
         self.title = f"{KIND.title} {cluster.namespace}/{name}"
 
     def open(self, steps: Sequence[int] | None) -> Sequence[int] | None:
-        """Reads where it is; see `Target`."""
+        """Reads its progress; see `Target`."""
         assert steps is not None
         stable = self._cluster.get(KIND, self._stable)
         note = read_note(stable)
@@ -55,23 +55,21 @@ class Deployments:
         if note is not None and note.names[1] != self._canary:
             raise LifecycleError(
                 f"{self.title}: an earlier run has left {note.names[1]} at {note.percent} %; "
-                f"--canary {note.names[1]} --restore puts it back"
+                f"--canary {note.names[1]} --restore rolls it back"
             )
         canary = self._cluster.get(KIND, self._canary)
         self._check_pods(stable, canary)
         if note is None and not _replicas(stable):
-            raise LifecycleError(f"{self.title} has no pods, and nothing says that a canary has them")
+            raise LifecycleError(f"{self.title} has no pods, and there is no record of a canary run")
         self.is_begun = note is not None
         names = (self._stable, self._canary)
-        # What there was before is never read anew while a note says it: pods and note do not change at once.
+        # While there is a note, the counts before come from it: pods and note do not change atomically.
         self._note = note or Note(self._run, names, (_replicas(stable), _replicas(canary)), -1)
         if self._note.is_done:
             return None
         self._steps = [step for step in steps if step >= self._note.percent]
         if any(MAX_PERCENT < step < 100 for step in self._steps):
-            raise LifecycleError(
-                f"{self.title}: of pods a canary gets {MAX_PERCENT} % at most before the last step (--steps)"
-            )
+            raise LifecycleError(f"{self.title}: steps before the last are at most {MAX_PERCENT} % (--steps)")
         return self._steps
 
     @property
@@ -83,11 +81,11 @@ class Deployments:
         for step in self._steps:
             n = pods_for(step, n_stable)
             parts.append(
-                f"{step} % is {n} beside {n_stable} ({100 * n / (n + n_stable):.0f} %)" if step < 100 else ""
+                f"{step} %: {n} besides {n_stable} ({100 * n / (n + n_stable):.0f} %)" if step < 100 else ""
             )
         return [
-            f"in pods: {', '.join(filter(None, parts)) or 'all'}",
-            f"it goes back to: {self._stable} {n_stable}, {self._canary} {n_canary}",
+            f"pods: {', '.join(filter(None, parts)) or 'all'}",
+            f"rolls back to: {self._stable} {n_stable}, {self._canary} {n_canary}",
         ]
 
     @property
@@ -97,7 +95,7 @@ class Deployments:
         return Sides(f'{here},pod=~"{self._stable}-{POD}"', f'{here},pod=~"{self._canary}-{POD}"')
 
     def go_to(self, percent: int) -> str:
-        """Scales the canary, and waits for its pods; see `Target`."""
+        """Scales the canary and waits for its pods; see `Target`."""
         assert self._note is not None
         stable = self._write(msgspec.structs.replace(self._note, run=self._run, percent=percent))
         n_stable = _replicas(stable) or self._note.before[0]
@@ -119,31 +117,29 @@ class Deployments:
         stable = self._cluster.get(KIND, self._stable)
         self._check_run(stable)
         if self._note.percent == 100 and _replicas(stable):
-            raise Overtaken(f"{self.title}: somebody else has scaled it; it is left as it is")
+            raise Overtaken(f"{self.title}: somebody else has scaled it; left unchanged")
         n = _replicas(self._cluster.get(KIND, self._canary))
         if n != self._n_canary:
-            raise Overtaken(
-                f"{self.title}: somebody else has scaled {self._canary} to {n}; it is left as it is"
-            )
+            raise Overtaken(f"{self.title}: somebody else has scaled {self._canary} to {n}; left unchanged")
 
     def finish(self) -> str:
-        """Leaves it as it is; see `Target`."""
+        """Records that the last step has passed; see `Target`."""
         assert self._note is not None
         self._write(msgspec.structs.replace(self._note, run=self._run, is_done=True))
         return (
-            f"all traffic is {self._canary}'s, which no autoscaler of {self._stable} minds; give {self._stable} the "
-            "same image, then bring its pods back with --restore"
+            f"{self._canary} has all traffic; {self._stable} has no pods, so its autoscaler is off: give it the same "
+            "image, then bring its pods back with --restore"
         )
 
     def put_back(self, *, is_dry: bool = False) -> str:
         """Brings the stable pods back, waits for them, and scales the canary down; see `Target`.
 
-        The canary's pods go only where the stable ones are ready, however often this was broken off before.
+        The canary's pods are removed only once the stable ones are ready, even after interrupted attempts.
         """
         stable = self._cluster.get(KIND, self._stable)
         note = read_note(stable)
         if note is None and self._has_moved:
-            note = self._note  # Taken away by somebody who writes the whole object.
+            note = self._note  # Removed by somebody who replaced the whole object.
             assert note is not None
         elif note is None:
             return ""
@@ -152,13 +148,15 @@ class Deployments:
         canary = note.names[1]
         n_now = _replicas(self._cluster.get(KIND, canary))
         n_canary = note.before[1]
-        # Its autoscaler may have made more of them since; as many as the canary has now are needed now.
+        # The autoscaler may have added pods after the note; the canary's present count is what is needed.
         n_stable = _replicas(stable) or max(note.before[0], n_now)
         if is_dry:
-            return f"{self._stable} would get {n_stable} pods, then {canary} {n_canary} after {n_now}"
+            return (
+                f"{self._stable} would get {n_stable} pods, then {canary} would go from {n_now} to {n_canary}"
+            )
         if not _replicas(stable):
             self._scale(self._stable, n_stable)
-        # Below 100 % they have been there all the time: the canary does not wait for the last of them.
+        # Below 100 % the stable pods never left: one that is ready is enough.
         self._wait_ready(self._stable, n_stable if note.percent == 100 else 1)
         self._scale(canary, n_canary)
         change(
@@ -180,22 +178,20 @@ class Deployments:
         )
 
     def _check_pods(self, stable: Document, canary: Document) -> None:
-        """Makes sure that the numbers of pods are the weights, and that nobody else sets the canary's.
+        """Checks that pod counts act as weights, and that no autoscaler sets the canary's.
 
         Raises:
-            LifecycleError: they are not.
+            LifecycleError: one of them does not hold.
         """
         selectors = [each["spec"]["selector"].get("matchLabels", {}) for each in (stable, canary)]
         names = f"{self._stable} and {self._canary}"
         if selectors[0] == selectors[1]:
-            raise LifecycleError(
-                f"the Deployments {names} select the same pods; give each a label of its own"
-            )
+            raise LifecycleError(f"the Deployments {names} select the same pods; give each its own label")
         labels = [each["spec"]["template"]["metadata"].get("labels", {}) for each in (stable, canary)]
         services = self._cluster.service_selectors()
         if not any(all(selector.items() <= each.items() for each in labels) for selector in services):
             raise LifecycleError(
-                f"no Service selects the pods of both {names}: their numbers share no traffic "
+                f"no Service selects the pods of both {names}, so pod counts cannot split traffic "
                 "(k8s/components/canary-pods)"
             )
         for autoscaler in self._cluster.all_of(AUTOSCALER):
@@ -232,7 +228,7 @@ class Deployments:
         change(attempt)
 
     def _empty_stable(self) -> None:
-        """Scales the stable Deployment to 0, where it is this run's still."""
+        """Scales the stable Deployment to 0, if this run still owns it."""
 
         def attempt() -> None:
             stable = self._cluster.get(KIND, self._stable)
@@ -243,10 +239,10 @@ class Deployments:
         change(attempt)
 
     def _wait_ready(self, name: str, n: int) -> None:
-        """Waits until so many pods of the present template are ready.
+        """Waits until `n` pods of the current template are ready.
 
         Raises:
-            NotReached: they are not in time, or the Deployment has given up.
+            NotReached: they are not ready in time, or the Deployment has exceeded its deadline.
         """
         seen = 0
 
@@ -254,26 +250,26 @@ class Deployments:
             nonlocal seen
             document = self._cluster.get(KIND, name)
             status = document.get("status") or {}
-            # What it says is of the pods that it was asked for last, and of none that an older template made.
+            # The status counts if it covers the last change, and no pods of an older template are left.
             is_current = status.get("observedGeneration", 0) >= document["metadata"].get("generation", 0)
             is_current = is_current and status.get("replicas", 0) == status.get("updatedReplicas", 0)
             seen = status.get("readyReplicas", 0)
             for condition in status.get("conditions", []):
                 if is_current and condition.get("reason") == "ProgressDeadlineExceeded" and seen < n:
-                    raise NotReached(f"{name}: {condition.get('message', 'its pods do not get ready')}")
+                    raise NotReached(f"{name}: {condition.get('message', 'its pods do not become ready')}")
             return True if is_current and seen >= n else None
 
         wait_until(look, READY_SECONDS, lambda: f"{name} has {seen} of {n} pods ready")
 
 
 def pods_for(percent: int, n_stable: int) -> int:
-    """Returns how many pods a canary needs beside the stable ones, at least one; as many for 100 %."""
+    """Returns how many pods a canary needs besides the stable ones, at least one; for 100 %, as many as these."""
     if percent == 100:
         return n_stable
     return max(1, math.ceil(n_stable * percent / (100 - percent)))
 
 
 def _replicas(document: Document) -> int:
-    # Kubernetes takes 1 where it is not said.
+    # Kubernetes defaults to 1.
     n: int = document["spec"].get("replicas", 1)
     return n

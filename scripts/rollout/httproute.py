@@ -25,7 +25,7 @@ class HTTPRoute(Weighted):
         return [*super().plan, *untouched]
 
     def _rules(self, document: Document) -> list[list[dict[str, Any]]]:
-        """Returns the backends of the rules that share traffic."""
+        """Returns the backends of the rules that split traffic."""
         rules = [rule.get("backendRefs", []) for rule in document["spec"].get("rules", [])]
         shared = [backends for backends in rules if len(backends) > 1]
         for backends in shared:

@@ -1,4 +1,4 @@
-"""Whether a canary may have more of the traffic, from what it and the stable side were asked meanwhile."""
+"""Decides from the metrics of both sides whether a canary may get more of the traffic."""
 
 import math
 from collections.abc import Mapping
@@ -9,63 +9,63 @@ from scripts.lifecycle.guard import NEGLIGIBLE_SECONDS
 LATENCY_QUANTILE = 0.95
 
 FAR_TOO_FEW = 0.1
-"""Of the requests that its part should be, a canary has answered at least so many, or something is wrong."""
+"""Minimum fraction of its expected requests that a working canary has answered."""
 
 N_DEVIATIONS = 3
-"""By as many standard deviations two shares of the same population may differ by chance: once in 700 looks."""
+"""Standard deviations by which two shares of the same population may differ by chance: once in 700 looks."""
 
 
 class Behaviour(NamedTuple):
-    """What one side was asked, added up over its pods."""
+    """Metrics of one side, summed over its pods."""
 
     failed: float = 0
-    """Requests for predictions that were answered with an error."""
+    """Prediction requests answered with an error."""
     buckets: Mapping[float, float] = {}
-    """Answered requests by the longest that they took, in seconds; cumulative, the last one at infinity."""
+    """Answered requests by upper bound of their latency, seconds; cumulative, the last bound infinite."""
     classes: Mapping[str, float] = {}
     """Rows by predicted class; empty for regressors."""
     restarts: int = 0
-    """How often a process of the side was seen to begin anew."""
+    """Observed restarts of a process of the side."""
 
     @property
     def answered(self) -> float:
-        """Requests that were answered with predictions."""
+        """Requests answered with predictions."""
         return self.buckets.get(math.inf, 0)
 
     @property
     def requests(self) -> float:
-        """Answered or not."""
+        """All requests, answered and failed."""
         return self.answered + self.failed
 
     @property
     def error_rate(self) -> float:
-        """Failed ones among all."""
+        """Failed requests as a fraction of all."""
         return self.failed / self.requests if self.requests else 0.0
 
     @property
     def latency(self) -> float:
-        """Seconds within which 95 % of the answered ones were."""
+        """95th-percentile latency of answered requests, seconds."""
         return quantile(self.buckets, LATENCY_QUANTILE)
 
     @property
     def rows(self) -> float:
-        """Rows that have a class."""
+        """Rows with a predicted class."""
         return sum(self.classes.values())
 
 
 class Limits(NamedTuple):
-    """How much worse than the stable side a canary may be, and of how much that is concluded."""
+    """How much worse than the stable side a canary may be, and the minimum data to judge by."""
 
     error_increase: float = 0.01
-    """By so much the part of failed requests may be larger."""
+    """Maximum rise in error rate (fraction)."""
     latency_ratio: float = 2
-    """So many times as long 95 % of the answers may take."""
+    """Maximum 95th-percentile latency relative to the stable side."""
     class_difference: float = 0.15
-    """By so much the share of a predicted class may be another."""
+    """Maximum difference in the share of a predicted class."""
     requests: int = 100
-    """Of fewer requests nothing is concluded."""
+    """Minimum requests to judge by."""
     rows: int = 500
-    """Of fewer rows nothing is concluded about classes."""
+    """Minimum rows to compare classes."""
 
 
 class Verdict(NamedTuple):
@@ -76,16 +76,16 @@ class Verdict(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What the canary has of the traffic."""
+    """The canary's share of the traffic."""
 
     percent: int
-    """At least; where pods are its part, it may be more."""
+    """Lower bound: a share in pods may be larger."""
     has_lasted: bool = False
-    """As long as the step has to."""
+    """True once the step's minimum duration has passed."""
 
     @property
     def is_alone(self) -> bool:
-        """It has all of it, so that nothing more becomes known of the stable side."""
+        """True at 100 %, when the stable side gets no requests."""
         return self.percent == 100
 
 
@@ -93,17 +93,17 @@ def judge(stable: Behaviour, canary: Behaviour, limits: Limits, share: Share) ->
     """Returns whether the canary does as well as the stable side.
 
     Args:
-        stable: of the same time; of the hour before, where the canary is alone. Where that is too little then, the
-            canary's requests must not fail, and neither its latency nor its classes are compared.
-        canary: since it has its present part of the traffic.
-        limits: what is allowed.
-        share: that part.
+        stable: in the same period; in the hour before if the canary is alone. If that is too little, it counts as free
+            of errors, and neither latency nor classes are compared.
+        canary: since it has its present share of the traffic.
+        limits: allowed differences.
+        share: the canary's.
     """
     if canary.restarts:
-        # What a process that ends leaves unanswered, it has not counted.
-        return Verdict("break off", f"a process of the canary began anew, {canary.restarts} times")
+        # A process that ends does not count the requests that it leaves unanswered.
+        return Verdict("break off", f"a process of the canary restarted, {canary.restarts} times")
     if not all(map(math.isfinite, (stable.requests, canary.requests, stable.latency, canary.latency))):
-        return Verdict("break off", "its metrics are no numbers")
+        return Verdict("break off", "its metrics are not finite numbers")
     is_known = stable.requests >= limits.requests
     if not is_known and not share.is_alone:
         return Verdict("wait", f"stable has {stable.requests:.0f} of {limits.requests} requests")
@@ -133,7 +133,7 @@ def judge(stable: Behaviour, canary: Behaviour, limits: Limits, share: Share) ->
 
 
 def _judge_too_few(stable: Behaviour, canary: Behaviour, limits: Limits, share: Share) -> Verdict:
-    """A canary that answers next to nothing of its part does not get it answered: it hangs, or is not there."""
+    """Breaks off a canary that answers almost none of its expected requests: it hangs, or is unreachable."""
     expected = 0.0 if share.is_alone else stable.requests * share.percent / (100 - share.percent)
     if share.has_lasted and expected >= limits.requests and canary.answered < expected * FAR_TOO_FEW:
         return Verdict(
@@ -166,10 +166,10 @@ def _judge_classes(stable: Behaviour, canary: Behaviour, limits: Limits, *, is_a
 def _allowed_failures(stable: Behaviour, canary: Behaviour, limits: Limits) -> float:
     """Returns how many requests of the canary may fail.
 
-    Where it has fewer requests than are needed, those to come are taken for answered ones: what is too much then, is
-    too much whatever comes. The stable side's own failures vary by chance, and with them the canary's.
+    If it has fewer requests than the minimum, the missing ones count as answered: too many failures then stay too many.
+    The failures of both sides vary by chance.
 
-    Source: the standard error of the difference of two proportions, of one population.
+    Source: the standard error of the difference of two proportions of one population.
     """
     n = max(canary.requests, limits.requests)
     p = stable.error_rate
@@ -180,7 +180,7 @@ def _allowed_failures(stable: Behaviour, canary: Behaviour, limits: Limits) -> f
 def largest_difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[str, float]:
     """Returns the class whose share differs most, and by how much; a class that one side lacks has the share 0."""
     n_ours, n_theirs = sum(ours.values()), sum(theirs.values())
-    # Of two classes both differ by the same, but for the last digit.
+    # With two classes, both differ by the same amount, except for rounding.
     differences = {
         name: round(abs(ours.get(name, 0) / n_ours - theirs.get(name, 0) / n_theirs), 12)
         for name in sorted({*ours, *theirs})
@@ -190,13 +190,13 @@ def largest_difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -
 
 
 def quantile(buckets: Mapping[float, float], part: float) -> float:
-    """Returns the value below which a part of the observations are; 0 where there are none.
+    """Returns a quantile of a histogram; 0 if it is empty.
 
     Args:
         buckets: cumulative counts by upper bound, the last one infinite.
-        part: of the observations, between 0 and 1.
+        part: of the observations below the quantile, between 0 and 1.
 
-    Source: Prometheus' `histogram_quantile`: evenly spread within a bucket, and the last finite bound beyond it.
+    Source: Prometheus' `histogram_quantile`: linear within a bucket, and the last finite bound above it.
     """
     bounds = sorted(buckets)
     total = buckets[bounds[-1]] if bounds else 0

@@ -1,4 +1,4 @@
-"""What a Prometheus knows of the two sides of a canary."""
+"""Metrics of a canary's two sides, from Prometheus."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -12,34 +12,34 @@ from scripts.rollout.target import Sides
 
 BUCKETS = "model_prediction_latency_seconds_bucket"
 CLASSES = "model_predicted_class_total"
-"""The metrics that are looked at. Source: `serving.monitoring.metrics`."""
+"""The metrics that are read. Source: `serving.monitoring.metrics`."""
 
 
 class Measure:
-    """Tells how both sides do."""
+    """Reads the behaviour of both sides."""
 
     def __init__(self, prometheus: Prometheus, sides: Sides) -> None:
         self._prometheus = prometheus
         self._sides = sides
 
     def check(self, side: Literal["stable", "canary"]) -> None:
-        """Makes sure that a side is scraped.
+        """Checks that a side is scraped.
 
         Raises:
-            LifecycleError: it is not, or Prometheus cannot be asked.
+            LifecycleError: it is not, or the query fails.
         """
         query = f"model_info{{{getattr(self._sides, side)}}}"
         if not self._prometheus.ask(query):
             raise LifecycleError(
-                f"{self._prometheus.name} has no {query}: it does not scrape the {side} pods, or they are labelled "
-                f"otherwise (--{side}-metrics)"
+                f"{self._prometheus.name} has no {query}: it does not scrape the {side} pods, or their labels "
+                f"differ (--{side}-metrics)"
             )
 
     def follow(self, *, is_alone: bool) -> Callable[[], tuple[Behaviour, Behaviour]]:
-        """Returns what tells what the stable side and the canary were asked from now on, as far as it was scraped.
+        """Returns a function that returns the behaviour of the stable side and the canary since now, as scraped.
 
         Args:
-            is_alone: the canary has all of the traffic; of the stable side it is what it was asked in the hour before.
+            is_alone: the canary has all traffic; the stable side's behaviour is then that of the hour before.
         """
         start = self._prometheus.now
         stable, canary = self._sides

@@ -1,4 +1,4 @@
-"""Takes a canary from step to step, and back where it does worse."""
+"""Takes a canary from step to step, and rolls back if it does worse."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,23 +16,23 @@ from scripts.rollout.target import Target, patiently
 
 LOOK_SECONDS = 5.0
 TELL_SECONDS = 60.0
-"""So often it is said what is waited for."""
+"""Interval of the messages while waiting."""
 
 LOST_SECONDS = 60.0
-"""For so long neither the cluster nor Prometheus need answer, as while one of them starts anew."""
+"""How long the cluster and Prometheus may be unreachable, for example while one of them restarts."""
 
 
 class Pace(NamedTuple):
     """How long a step lasts."""
 
     step_seconds: float
-    """At least."""
+    """Minimum."""
     max_step_seconds: float
-    """At most, where too little is known of it to go on: then it is broken off."""
+    """Maximum: with too few requests by then, the canary is rolled back."""
 
 
 class Canary:
-    """One run, which puts back what it has moved unless it succeeds."""
+    """One run, which rolls back unless it succeeds."""
 
     def __init__(
         self,
@@ -46,29 +46,29 @@ class Canary:
 
         Args:
             target: what is moved.
-            measure: tells how both sides do.
+            measure: reads the metrics of both sides.
             limits: how much worse the canary may do.
             pace: of the steps.
-            say: tells a sentence.
+            say: prints a sentence.
         """
         self._target, self._measure = target, measure
         self._limits, self._pace, self._say = limits, pace, say
         self.outcome = f"{target.title} was not moved"
-        """How it is, in words."""
+        """The present state, in words."""
         self.steps: list[dict[str, Any]] = []
-        """What each step found, for JSON."""
+        """The result of each step, for JSON."""
 
     def carry_out(self, percents: Sequence[int]) -> None:
-        """Does it.
+        """Runs the steps.
 
         Args:
             percents: of the steps, in their order.
 
         Raises:
-            RolledBack: the canary does worse, or it is not known any more how it does; all is as it was.
-            Overtaken: somebody else has moved it; it is left alone.
-            StillThere: it should be as it was, and is not.
-            BaseException: any other, such as Ctrl-C; all is as it was.
+            RolledBack: the canary does worse, or its metrics are lost; it was rolled back.
+            Overtaken: somebody else has moved it; it is left unchanged.
+            StillThere: it could not be rolled back.
+            BaseException: any other, such as Ctrl-C; it was rolled back.
         """
         try:
             for percent in percents:
@@ -138,16 +138,14 @@ class Canary:
         self._say(f"at {percent} %: " + "; ".join(f"{name} {tell(side)}" for name, side in sides.items()))
 
     def _put_back(self, why: str) -> bool:
-        """Puts it back; returns False where it was not moved."""
+        """Rolls back; returns False if nothing was moved."""
         try:
             said = retry_put_back(self._target.put_back, self._say)
         except Overtaken as error:
             self.outcome = str(error)
             raise
         except LifecycleError as error:
-            self.outcome = (
-                f"{self._target.title} IS NOT AS BEFORE: {self._target.by_hand} ({error}); because {why}"
-            )
+            self.outcome = f"{self._target.title} WAS NOT ROLLED BACK: {self._target.by_hand} ({error}); rollback reason: {why}"
             raise StillThere(self.outcome) from None
         if said:
             self.outcome = f"{self._target.title}: {said}"
@@ -156,7 +154,7 @@ class Canary:
 
 
 def describe(side: Behaviour) -> dict[str, Any]:
-    """Returns a side as JSON has it."""
+    """Returns a side's metrics for JSON."""
     return {
         "requests": round(side.requests),
         "error_rate": side.error_rate,
@@ -166,7 +164,7 @@ def describe(side: Behaviour) -> dict[str, Any]:
 
 
 def tell(side: Behaviour) -> str:
-    """Returns a side in words."""
+    """Returns a side's metrics in words."""
     if not side.requests:
         return "no requests"
     return f"{side.requests:,.0f} requests, {side.error_rate:.1%} failed, 95 % within {side.latency * 1e3:.1f} ms"

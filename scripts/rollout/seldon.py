@@ -14,7 +14,7 @@ class SeldonDeployment(Weighted):
 
     @staticmethod
     def _predictors(document: Document) -> list[dict[str, Any]]:
-        """Returns those that answer; a shadow's answers go nowhere."""
+        """Returns the predictors that answer callers; a shadow's answers are discarded."""
         return [each for each in document["spec"]["predictors"] if not each.get("shadow")]
 
     def _all_names(self, document: Document) -> list[str]:
@@ -32,8 +32,8 @@ class SeldonDeployment(Weighted):
         return {"spec": {"predictors": predictors}}
 
     def _matchers(self, document: Document, name: str) -> str:
-        # Seldon calls a predictor's Deployments NAME-PREDICTOR-NUMBER-CONTAINERS. Without the containers, pods of a
-        # predictor `main` would be told like those of `main-2`.
+        # Seldon calls a predictor's Deployments NAME-PREDICTOR-NUMBER-CONTAINERS. Without the containers, the pattern
+        # of a predictor `main` would match pods of `main-2`.
         (predictor,) = (each for each in self._predictors(document) if each["name"] == name)
         parts = "|".join(
             part.get("metadata", {}).get("name")

@@ -1,4 +1,4 @@
-"""What a canary can be: something in a cluster that gives two sides parts of the traffic."""
+"""Interface of the objects in a cluster that split traffic between two sides."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,58 +8,58 @@ from scripts.lifecycle import LifecycleError
 from scripts.rollout.cluster import Conflict, Unavailable
 
 POLL_SECONDS = 2.0
-"""Between two looks at an object that is to change."""
+"""Polling interval for an object that is changing."""
 
 
 class NotReached(LifecycleError):
-    """The cluster does not get there: pods that are not ready, or a rollout that was aborted."""
+    """The cluster does not reach the state asked for: pods are not ready, or a rollout was aborted."""
 
     exit_code = 1
 
 
 class Sides(NamedTuple):
-    """How the metrics of both sides are told apart: label matchers, as between the braces of a query."""
+    """Label matchers of both sides' metrics, as between the braces of a query."""
 
     stable: str
     canary: str
 
 
 class Target(Protocol):
-    """Something that gives a canary parts of the traffic. All its methods raise ClusterError, too."""
+    """An object that gives a canary a share of the traffic. All its methods raise ClusterError, too."""
 
     title: str
     """Kind, namespace and name."""
 
     is_present: bool
-    """True where pods of the canary run before it has any traffic, so that it can be looked at."""
+    """True if the canary's pods run before they get traffic, so that their metrics can be checked."""
 
     def open(self, steps: Sequence[int] | None) -> Sequence[int] | None:
-        """Reads where it is.
+        """Reads its progress.
 
         Args:
             steps: rising percents up to 100; None takes its own.
 
         Returns:
-            The percents that are left to go to, none where it only has to be finished; None where it is done already.
+            The remaining percents, empty if only `finish` is left; None if it is done already.
 
         Raises:
-            LifecycleError: it is not as a canary needs it.
+            LifecycleError: it is unsuitable for a canary.
         """
 
     @property
     def plan(self) -> Sequence[str]:
-        """What is worth knowing before it begins, in sentences: where it would go back to, and what a step is in truth."""
+        """Sentences about the plan: what it would roll back to, and what a step amounts to."""
 
     @property
     def is_begun(self) -> bool:
-        """True where an earlier run has left the canary with traffic."""
+        """True if an earlier run has left the canary with traffic."""
 
     @property
     def sides(self) -> Sides:
-        """The matchers of both sides; known once it is open."""
+        """The matchers of both sides; known after `open`."""
 
     def go_to(self, percent: int) -> str:
-        """Gives the canary its part and waits until it has it; returns how, in words.
+        """Gives the canary its share and waits until it has it; returns the result in words.
 
         Raises:
             NotReached: it does not get there in time.
@@ -67,47 +67,47 @@ class Target(Protocol):
         """
 
     def check_ours(self) -> None:
-        """Makes sure that nobody else has moved it.
+        """Checks that nobody else has moved it.
 
         Raises:
             Overtaken: somebody has.
-            NotReached: it has gone back by itself.
+            NotReached: it has rolled back by itself.
         """
 
     def finish(self) -> str:
-        """Does what is left after the last step; returns what comes next, in words."""
+        """Completes the canary after the last step; returns the next action in words."""
 
     def put_back(self, *, is_dry: bool = False) -> str:
-        """Gives all traffic back as it was; may be called again where it was broken off.
+        """Rolls the traffic back; may be called again after an interruption.
 
         Args:
-            is_dry: only say how it would be.
+            is_dry: only describe the result.
 
         Returns:
-            How it is now, in words, and nothing where it was not changed.
+            The result in words; empty if nothing was changed.
 
         Raises:
-            Overtaken: somebody else has moved it; it is left alone.
+            Overtaken: somebody else has moved it; it is left unchanged.
         """
 
     @property
     def by_hand(self) -> str:
-        """What people can do where the cluster does not answer."""
+        """What to do by hand if the cluster does not answer."""
 
 
 Found = TypeVar("Found")
 
 
 def wait_until(look: Callable[[], Found | None], seconds: float, what: Callable[[], str]) -> Found:
-    """Looks until there is something; returns it.
+    """Polls until there is a result; returns it.
 
     Args:
-        look: returns it, or None. That the cluster does not answer is no reason to give up before the time is over.
-        seconds: to wait.
-        what: says what was waited for.
+        look: returns the result, or None; called again if the cluster does not answer.
+        seconds: timeout.
+        what: returns the message for a timeout.
 
     Raises:
-        NotReached: it is not there in time.
+        NotReached: there is no result in time.
     """
     give_up = time.monotonic() + seconds
     while True:
@@ -124,14 +124,14 @@ def wait_until(look: Callable[[], Found | None], seconds: float, what: Callable[
 
 
 PATIENCE_SECONDS = 30
-"""For so long a cluster that has no time is asked for a step; where it has none then, the canary is put back."""
+"""How long a step is retried while the cluster does not answer; then the canary is rolled back."""
 
 
 def patiently(act: Callable[[], Found]) -> Found:
-    """Does something that may be done again; tries again where the cluster is busy or away for a moment.
+    """Calls an idempotent function; retries it while the cluster does not answer.
 
     Raises:
-        Unavailable: it is so for longer.
+        Unavailable: it does not answer for longer.
     """
     give_up = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -147,10 +147,10 @@ N_CONFLICTS = 5
 
 
 def change(attempt: Callable[[], Found]) -> Found:
-    """Reads and changes an object; anew where somebody else, such as a controller, changes it at the same time.
+    """Reads and changes an object; retries if somebody else, such as a controller, changes it at the same time.
 
     Raises:
-        Conflict: again and again.
+        Conflict: every attempt fails.
     """
     for _ in range(N_CONFLICTS):
         try:

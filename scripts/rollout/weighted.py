@@ -1,4 +1,4 @@
-"""An object whose own fields say how much of the traffic each side gets."""
+"""An object whose fields set each side's share of the traffic."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple, NoReturn
@@ -12,25 +12,25 @@ from scripts.rollout.target import Sides, change
 
 
 class Weights(NamedTuple):
-    """Of both sides."""
+    """The weights of both sides."""
 
     stable: int
     canary: int
 
     @property
     def percent(self) -> float:
-        """Of the traffic, that the canary gets."""
+        """The canary's share of the traffic."""
         return 100 * self.canary / max(1, self.stable + self.canary)
 
 
 class Weighted:
-    """An object with weights. Weights and note change at once, or not at all."""
+    """An object with weights. Weights and note change atomically."""
 
     kind: ClassVar[Kind]
     is_present = True
 
     def __init__(self, cluster: Cluster, name: str, canary: str | None) -> None:
-        """Takes the object's name, and the canary's where it is not the second of two."""
+        """Takes the object's name, and the canary's unless it is the second of two."""
         self._cluster = cluster
         self._name = name
         self._wanted = canary
@@ -43,17 +43,16 @@ class Weighted:
         self.title = f"{self.kind.title} {cluster.namespace}/{name}"
 
     def open(self, steps: Sequence[int] | None) -> Sequence[int] | None:
-        """Reads where it is; see `Target`."""
+        """Reads its progress; see `Target`."""
         assert steps is not None
         document = self._cluster.get(self.kind, self._name)
         note = read_note(document)
         if note is not None and not self._is_as_noted(document, note):
-            # Somebody has set the weights since, such as an apply of the manifests: they are what there is to come
-            # back to.
+            # Somebody has set the weights since, such as an apply of the manifests: a rollback returns to these.
             note = None
         if note is not None and self._wanted not in {None, note.names[1]}:
             raise LifecycleError(
-                f"{self.title}: an earlier run has left {note.names[1]} at {note.percent} %; --restore puts it back"
+                f"{self.title}: an earlier run has left {note.names[1]} at {note.percent} %; --restore rolls it back"
             )
         self._names = self._find_names(document) if note is None else note.names
         self._document = document
@@ -69,7 +68,7 @@ class Weighted:
         """See `Target`."""
         assert self._note is not None
         stable, canary = self._note.names
-        return [f"it goes back to: {stable} {self._note.before[0]}, {canary} {self._note.before[1]}"]
+        return [f"rolls back to: {stable} {self._note.before[0]}, {canary} {self._note.before[1]}"]
 
     @property
     def sides(self) -> Sides:
@@ -88,20 +87,20 @@ class Weighted:
         self._check(self._cluster.get(self.kind, self._name))
 
     def finish(self) -> str:
-        """Leaves it as it is; see `Target`."""
+        """Records that the last step has passed; see `Target`."""
         assert self._note is not None
         self._move(msgspec.structs.replace(self._note, run=self._run, is_done=True))
         stable, canary = self._names
-        return f"all traffic is {canary}'s; give {stable} the same image, then put the weights back with --restore"
+        return f"{canary} has all traffic; give {stable} the same image, then put the weights back with --restore"
 
     def put_back(self, *, is_dry: bool = False) -> str:
-        """Sets the weights as they were; see `Target`."""
+        """Restores the weights; see `Target`."""
 
         def attempt() -> str:
             document = self._cluster.get(self.kind, self._name)
             note = read_note(document)
             if note is None and self._has_moved:
-                # Taken away by somebody who writes the whole object. Where the weights are ours still, they go back.
+                # Removed by somebody who replaced the whole object. If the weights are still ours, they go back.
                 note = self._note
                 assert note is not None
             elif note is None:
@@ -113,7 +112,7 @@ class Weighted:
             stable, canary = note.names
             now, before = self._read(document, note.names), Weights(*note.before)
             if is_dry:
-                return f"{stable} would get {before.stable} after {now.stable}, {canary} {before.canary} after {now.canary}"
+                return f"{stable} would go from {now.stable} to {before.stable}, {canary} from {now.canary} to {before.canary}"
             self._write(document, note.names, before, None)
             return f"weights are as before: {stable} {before.stable}, {canary} {before.canary}"
 
@@ -131,7 +130,7 @@ class Weighted:
         )
 
     def _move(self, note: Note) -> None:
-        """Writes the note and the weights that it says."""
+        """Writes the note and its weights."""
 
         def attempt() -> None:
             document = self._cluster.get(self.kind, self._name)
@@ -152,7 +151,7 @@ class Weighted:
         weights = self._read(document, note.names)
         raise Overtaken(
             f"{self.title}: somebody else has set the weights to {weights.stable} and {weights.canary}; "
-            "they are left as they are"
+            "left unchanged"
         )
 
     def _is_as_noted(self, document: Document, note: Note) -> bool:
@@ -171,7 +170,7 @@ class Weighted:
             raise LifecycleError(f"{self.title} has no {self._wanted}; there are: {', '.join(names)}")
         if len(names) != 2:
             raise LifecycleError(
-                f"{self.title} shares traffic between {', '.join(names) or 'nobody'}; two are needed"
+                f"{self.title} must split traffic between two; it has: {', '.join(names) or 'none'}"
             )
         canary = self._wanted or names[1]
         (stable,) = (name for name in names if name != canary)

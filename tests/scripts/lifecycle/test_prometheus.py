@@ -135,7 +135,7 @@ def test_a_prometheus_that_goes_away_while_it_is_watched_takes_the_version_back(
     assert code == 1
     assert out.splitlines()[-1] == (
         f"{NAME}@production was put back to version 1: "
-        f"the Prometheus {url} does not answer as one: Connection refused"
+        f"the Prometheus {url} gave no valid answer: Connection refused"
     )
     assert registry.aliases == {"production": "1"}
 
@@ -145,7 +145,7 @@ def test_a_prometheus_that_goes_away_while_it_is_watched_takes_the_version_back(
     [
         (["--prometheus", "{prometheus}", "--prometheus-selector", 'env="test"'], "no model_info"),
         (["--prometheus", "{prometheus}", "--prometheus-selector", "env=prod"], "parse error"),
-        (["--prometheus", "http://me:hunter2@127.0.0.1:1"], "does not answer as one"),
+        (["--prometheus", "http://me:hunter2@127.0.0.1:1"], "gave no valid answer"),
         (["--prometheus", f"http://127.0.0.1:{free_port()}"], "Connection refused"),
         (["--prometheus-selector", 'env="prod"'], "needs --prometheus"),
     ],

@@ -73,7 +73,7 @@ def test_a_prometheus_that_goes_away_puts_it_back(run: Run, capsys, at_first_loo
     began = run.clock.monotonic()
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     assert run.clock.monotonic() - began < 5
-    assert "does not answer as one" in capsys.readouterr().out.splitlines()[-1]
+    assert "gave no valid answer" in capsys.readouterr().out.splitlines()[-1]
     assert run.percent == 0
 
 
@@ -100,7 +100,7 @@ def test_a_cluster_that_stays_away_is_told_with_what_to_do_by_hand(run: Run, cap
     at_first_look(lambda: setattr(run.cluster, "is_dead", True))
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     said = capsys.readouterr()
-    assert "IS NOT AS BEFORE" in said.err
+    assert "WAS NOT ROLLED BACK" in said.err
     by_hand = "kubectl argo rollouts abort" if run.kind.name == "rollout" else "--restore"
     assert by_hand in said.err
     assert said.err.count("\n") == 1
@@ -125,7 +125,7 @@ def test_a_run_that_was_killed_is_gone_on_with(run: Run, capsys, monkeypatch):
     capsys.readouterr()
     assert canary.main(run.arguments) == 0
     assert (
-        capsys.readouterr().out.splitlines()[0].endswith("5 %, 10 %, 25 %, 50 %, 100 %, 0.3 s each or more")
+        capsys.readouterr().out.splitlines()[0].endswith("5 %, 10 %, 25 %, 50 %, 100 %, at least 0.3 s each")
     )
     assert list(dict.fromkeys(percents_written(run)))[len(written) :] == [10, 25, 50, 100]
     assert run.percent == 100
@@ -135,9 +135,9 @@ def test_a_dry_run_says_the_plan_and_does_nothing(run: Run, capsys):
     before = run.percent
     assert canary.main([*run.arguments, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("5 %, 10 %, 25 %, 50 %, 100 %, 0.3 s each or more")
-    assert "it goes back to" in "".join(lines)
-    assert "compared are {" in lines[-1]
+    assert lines[0].endswith("5 %, 10 %, 25 %, 50 %, 100 %, at least 0.3 s each")
+    assert "rolls back to" in "".join(lines)
+    assert "compares {" in lines[-1]
     assert run.cluster.patches == []
     assert run.percent == before
 
@@ -161,7 +161,7 @@ def test_what_somebody_else_moves_is_left_alone(run: Run, capsys, at_first_look)
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     said = capsys.readouterr()
     assert "somebody else" in said.err
-    assert "left as it is" in said.err or "left as they are" in said.err
+    assert "left unchanged" in said.err
     expected = {"httproute": 100 * 70 / 165, "seldondeployment": 70, "deployment": 0, "rollout": 10}
     assert run.percent == pytest.approx(expected[run.kind.name])
 

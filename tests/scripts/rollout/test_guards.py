@@ -138,7 +138,7 @@ def test_another_canary_than_the_run_before_is_refused(run: Run, monkeypatch, ca
         canary.main(run.arguments)
     capsys.readouterr()
     said = told(capsys, *run.arguments, "--canary", "model-server")
-    assert "an earlier run has left model-server-next at 25 %; --restore puts it back" in said
+    assert "an earlier run has left model-server-next at 25 %; --restore rolls it back" in said
 
 
 @of(ROUTE)
@@ -253,7 +253,7 @@ def test_a_backend_that_came_since_is_left_alone(run: Run, capsys):
     ("edit", "part"),
     [
         (lambda one: one["spec"].update(paused=True), "somebody else has paused it"),
-        (lambda one: one["status"].update(currentPodHash="third"), "somebody else has given it other pods"),
+        (lambda one: one["status"].update(currentPodHash="third"), "somebody else has changed its pods"),
         (lambda one: one["status"].update(stableRS="5b6f4d"), "somebody else has taken it to step"),
     ],
     ids=["paused", "other pods", "promoted"],
@@ -289,7 +289,7 @@ def test_answers_that_are_none_are_a_cluster_that_is_away(run: Run, capsys, garb
 
     at_first_look(talk_nonsense)
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
-    assert "does not answer as one" in capsys.readouterr().out
+    assert "gave no valid answer" in capsys.readouterr().out
     assert run.percent == 0
 
 
@@ -440,7 +440,7 @@ def test_a_canary_that_answers_nothing_is_not_waited_for(run: Run, capsys):
 def test_a_canary_that_begins_anew_is_put_back(run: Run, capsys, at_first_look):
     at_first_look(lambda: run.clock.after(1, run.canary.begin_anew))
     assert canary.main([*run.arguments, "--steps", "50,100", "--step-seconds", "3"]) == 1
-    assert "a process of the canary began anew" in capsys.readouterr().out
+    assert "a process of the canary restarted" in capsys.readouterr().out
 
 
 # Pods
@@ -527,7 +527,7 @@ def test_no_pod_of_the_canary_goes_before_the_stable_ones_are_there(run: Run):
             ].update(name="model-server-canary"),
             "the autoscaler model-server sets the pods of model-server-canary, too",
         ),
-        (lambda run: run.arguments.extend(["--steps", "90,100"]), "75 % at most before the last step"),
+        (lambda run: run.arguments.extend(["--steps", "90,100"]), "steps before the last are at most 75 %"),
     ],
 )
 def test_pods_that_are_no_weights_are_refused(run: Run, capsys, edit, part):
@@ -570,7 +570,7 @@ def test_an_abort_is_told_as_done_only_when_no_new_pod_is_left(run: Run, capsys)
         type("W", (), {"weights": controller.weights, "__call__": lambda *_: None})()
     )
     assert canary.main(run.arguments) == 1
-    assert "while 1 new pods still answer" in capsys.readouterr().out
+    assert "1 new pods still answer, and traffic is moving" in capsys.readouterr().out
 
 
 @of(ROLLOUT)

@@ -111,8 +111,8 @@ def test_a_quantile_is_read_off_a_histogram(buckets, part, expected):
     ("stable", "canary", "kind", "why"),
     [
         (side()._replace(restarts=9), side(), "go on", ""),
-        (side(), side()._replace(restarts=1), "break off", "a process of the canary began anew, 1 times"),
-        (side(), Behaviour(math.nan), "break off", "its metrics are no numbers"),
+        (side(), side()._replace(restarts=1), "break off", "a process of the canary restarted, 1 times"),
+        (side(), Behaviour(math.nan), "break off", "its metrics are not finite numbers"),
         (
             Behaviour(1000),
             Behaviour(1000),

@@ -99,20 +99,20 @@ def unchanged(_):
     [
         (add_route, unchanged, given("httproute nobody"), '404 httproutes.gateway.networking.k8s.io "nobody" not found'),
         (add_route, unchanged, given("httproute model-server-gateway --canary other"), "has no other; there are: model-server, model-server-next"),
-        (add_route, alone, given("httproute model-server-gateway"), "shares traffic between nobody; two are needed"),
-        (add_route, third, given("httproute model-server-gateway"), "model-server, model-server-next, other; two are needed"),
+        (add_route, alone, given("httproute model-server-gateway"), "must split traffic between two; it has: none"),
+        (add_route, third, given("httproute model-server-gateway"), "it has: model-server, model-server-next, other"),
         (add_route, uneven, given("httproute model-server-gateway"), "its rules have different weights"),
-        (add_route, unchanged, given("httproute model-server-gateway"), "does not answer as one: Connection refused"),
+        (add_route, unchanged, given("httproute model-server-gateway"), "gave no valid answer: Connection refused"),
         (add_seldon, unchanged, given("seldondeployment model-server --canary second"), "has no second; there are: main, canary"),
         (add_deployments, unchanged, given("deployment model-server --canary other"), 'deployments.apps "other" not found'),
         (add_deployments, unchanged, given("deployment model-server --canary model-server"), "select the same pods"),
         (add_deployments, empty, given("deployment model-server"), "has no pods"),
-        (add_rollout, timed, given("rollout model-server"), "goes on by itself after step 1"),
-        (add_rollout, analysed, given("rollout model-server"), "its step 2 is neither setWeight nor pause but analysis"),
-        (add_rollout, stepless, given("rollout model-server"), "has no rising steps with a pause each"),
+        (add_rollout, timed, given("rollout model-server"), "continues by itself after step 1"),
+        (add_rollout, analysed, given("rollout model-server"), "its step 2 must be setWeight or pause, not analysis"),
+        (add_rollout, stepless, given("rollout model-server"), "needs rising steps, each with a pause"),
         (add_rollout, aborted, given("rollout model-server"), "was aborted, and waits for a change"),
         (add_rollout, unseen, given("rollout model-server"), "the controller has not seen its change after 2 s"),
-        (add_rollout, unchanged, given("rollout model-server --steps 50,100"), "has steps of its own: leave --steps out"),
+        (add_rollout, unchanged, given("rollout model-server --steps 50,100"), "has its own steps: leave --steps out"),
         (add_rollout, unchanged, given("rollout model-server --canary x"), "leave --canary out"),
     ],
 )  # fmt: skip
@@ -143,9 +143,9 @@ def test_a_side_that_is_not_scraped_is_told_before_anything_is_moved(run: Run, c
         (lambda run, _: run.cluster.forbidden.add("GET"), '403 /apis/gateway.networking.k8s.io/v1/namespaces/model-server/httproutes/model-server-gateway is forbidden: User "deployer" cannot get it'),
         (lambda run, _: run.cluster.forbidden.add("PATCH"), 'User "deployer" cannot patch it'),
         (lambda run, file: write_kubeconfig(file, f"http://127.0.0.1:{free_port()}"), "does not answer: Connection refused"),
-        (lambda run, file: write_kubeconfig(file, f"http://{run.canary.pod.start()}"), "does not answer as one"),
-        (lambda run, file: file.write_text("{"), "no cluster is known: "),
-        (lambda run, file: file.unlink(), "no cluster is known: "),
+        (lambda run, file: write_kubeconfig(file, f"http://{run.canary.pod.start()}"), "gave no valid answer"),
+        (lambda run, file: file.write_text("{"), "no cluster is configured: "),
+        (lambda run, file: file.unlink(), "no cluster is configured: "),
     ],
     ids=["token", "reading", "writing", "nobody", "somebody", "broken", "none"],
 )  # fmt: skip
@@ -161,14 +161,14 @@ def test_a_cluster_that_refuses(run: Run, tmp_path, capsys, break_it: Callable[[
 
 @of(ROUTE)
 def test_a_context_that_is_not_there(run: Run, capsys):
-    assert "no cluster is known" in told(capsys, *run.arguments, "--context", "elsewhere")
+    assert "no cluster is configured" in told(capsys, *run.arguments, "--context", "elsewhere")
 
 
 @of(ROUTE)
 def test_a_dry_run_without_a_cluster_says_what_it_needs_one_for(run: Run, tmp_path, capsys):
     (tmp_path / "kubeconfig").unlink()
     line = told(capsys, *run.arguments, "--dry-run")
-    assert "no cluster is known: " in line
+    assert "no cluster is configured: " in line
     assert line.endswith("; --dry-run changes nothing, but reads its plan from the cluster")
 
 
