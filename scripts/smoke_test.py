@@ -1,14 +1,14 @@
-"""Asks a service that was just deployed whether it does what is documented; stops at the first claim that fails.
+"""Checks that a deployed service behaves as documented; stops at the first claim that fails.
 
     .venv/bin/python scripts/smoke_test.py http://localhost:3000
     .venv/bin/python scripts/smoke_test.py http://localhost:3000 --name churn --version 7 --max-latency-ms 50
     SMOKE_TEST_HEADER='Authorization: Bearer …' .venv/bin/python scripts/smoke_test.py https://model.example --v1-only --example rows.json
 
-It asks for some 40 predictions, of the model's own example. In --version, in `ready` and where nothing answers yet it
-waits for --timeout-seconds in all. Redirects are not followed; headers are never printed. A certificate authority of
-your own goes into SSL_CERT_FILE.
-Exit code 0 when all is as claimed, 1 when a claim fails, 2 with one line on stderr when there was no service to ask,
-130 after Ctrl-C.
+It requests some 40 predictions of the model's own example. It waits up to --timeout-seconds in total for an answer, for
+readiness and for --version. Redirects are not followed; headers are never printed. For your own certificate authority
+set SSL_CERT_FILE.
+Exit code 0 if all claims hold, 1 if one fails, 2 with one line on stderr if there is no service to check, 130 after
+Ctrl-C.
 """
 
 import argparse
@@ -57,7 +57,7 @@ CLAIMS: dict[str, Claim] = {
     "metrics": behaviour_checks.counted,
     "latency": behaviour_checks.latency,
 }
-"""In the order in which they are tried: each needs what those before it have found."""
+"""In the order of the run: each needs the results of those before it."""
 
 WIDTH = max(map(len, CLAIMS))
 
@@ -67,17 +67,21 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
     parser = OneLineParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("url", type=plain_url, help="the service, http://host:port")
-    parser.add_argument("--name", help="the registered model that it has to serve")
-    parser.add_argument("--version", help="the version that has to answer")
+    parser.add_argument("url", type=plain_url, help="URL of the service, http://host:port")
+    parser.add_argument("--name", help="expected registered model")
+    parser.add_argument("--version", help="expected version")
     parser.add_argument(
-        "--timeout-seconds", type=positive, default=60, metavar="SECONDS", help="to wait in all (%(default)g)"
+        "--timeout-seconds",
+        type=positive,
+        default=60,
+        metavar="SECONDS",
+        help="total time to wait (%(default)g)",
     )
     parser.add_argument(
         "--max-latency-ms",
         type=positive,
         metavar="MS",
-        help="in which one row is answered, in the median of 20",
+        help="maximum latency of one row, median of 20",
     )
     parser.add_argument(
         "--header",
@@ -85,21 +89,21 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
         type=header,
         default=[],
         metavar="'NAME: VALUE'",
-        help=f"sent with each request, as for a login; better in {HEADER_VARIABLE}, which other users do not see",
+        help=f"header of each request, such as a login; {HEADER_VARIABLE} keeps it from other users",
     )
     parser.add_argument(
         "--example",
         type=example,
         metavar="FILE",
-        help='ask with this body, {"instances": […]}, instead of the model\'s own example',
+        help='send this body, {"instances": […]}, instead of the model\'s own example',
     )
     parser.add_argument(
         "--v1-only",
         action="store_true",
-        help="the URL shows /v1 and nothing else, as an ingress does: no probes, no metrics; "
-        "where /docs.json is not open either, it needs --example",
+        help="the URL serves only /v1, as an ingress does: no probes, no metrics; "
+        "needs --example if /docs.json is closed, too",
     )
-    parser.add_argument("--no-metrics", action="store_true", help="do not look at /metrics")
+    parser.add_argument("--no-metrics", action="store_true", help="skip /metrics")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(arguments)
     if text := os.environ.get(HEADER_VARIABLE):
@@ -117,12 +121,10 @@ def plain_url(text: str) -> str:
         argparse.ArgumentTypeError: it is not one.
     """
     if "@" in text:
-        raise argparse.ArgumentTypeError(
-            "a login does not go into the URL, where everybody sees it, but into --header"
-        )
+        raise argparse.ArgumentTypeError("a login in the URL is visible to everybody; use --header")
     url = http_url(text)
     if not url.isascii() or any(character in url for character in " ?#") or not url.isprintable():
-        raise argparse.ArgumentTypeError(f"{text!r} has characters that the URL of a server does not have")
+        raise argparse.ArgumentTypeError(f"{text!r} has characters that a server's URL cannot have")
     return url
 
 
@@ -130,14 +132,14 @@ def positive(text: str) -> float:
     """Returns a number that is not negative.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: it is not one.
     """
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
     return number
 
 
@@ -145,7 +147,7 @@ def example(text: str) -> Example:
     """Returns the rows of a file.
 
     Raises:
-        argparse.ArgumentTypeError: there are none in it.
+        argparse.ArgumentTypeError: it has none.
     """
     file = Path(text)
     try:
@@ -161,10 +163,10 @@ def example(text: str) -> Example:
 
 
 def header(text: str) -> tuple[str, str]:
-    """Returns name and value of a header; what is wrong with it is told without it.
+    """Returns name and value of a header; errors do not repeat it.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: it is not one.
     """
     name, colon, value = (part.strip() for part in text.partition(":"))
     is_name = bool(name) and name.isascii() and name.replace("-", "").isalnum()
@@ -174,13 +176,13 @@ def header(text: str) -> tuple[str, str]:
 
 
 def smoke_test(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any], list[str]]:
-    """Does it; returns exit code and facts.
+    """Runs the claims; returns exit code and facts.
 
     Raises:
-        LifecycleError: there is no service to ask.
+        LifecycleError: there is no service to check.
     """
     expected = Expected(**{name: getattr(options, name) for name in Expected._fields})
-    # A server may repeat what it was sent.
+    # A server may echo the headers.
     secrets = [part for _, value in options.header for part in (value, *value.split())]
     say = teller(options)
     smoke_run = SmokeRun(options.url, dict(options.header), expected, say)
@@ -207,17 +209,17 @@ def smoke_test(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str,
 
 
 def to_line(text: str, secrets: Sequence[str]) -> str:
-    """Returns what a server may have written as one short line, without what it was to keep to itself."""
+    """Returns a server's text as one short line, without secrets."""
     for secret in secrets:
         text = text.replace(secret, "…")
     return "".join(character for character in " ".join(text.split()) if character.isprintable())[:300]
 
 
 def try_claim(claim: Claim, smoke_run: SmokeRun) -> tuple[str, str]:
-    """Returns what came of a claim: `ok`, `FAILED` or `–`, and why.
+    """Returns the outcome of a claim, `ok`, `FAILED` or `–`, and why.
 
     Raises:
-        LifecycleError: there is no service to ask.
+        LifecycleError: there is no service to check.
     """
     try:
         return "ok", claim(smoke_run)

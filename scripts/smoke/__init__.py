@@ -1,9 +1,9 @@
-"""What `smoke_test.py` asks of a running service.
+"""The claims that `smoke_test.py` checks on a running service.
 
 SmokeError
 ├── NoAnswer        the service does not answer, or not in HTTP
 ├── Broken          a claim does not hold
-└── NotApplicable   a claim says nothing of this model
+└── NotApplicable   a claim does not apply to this model
 """
 
 
@@ -12,17 +12,17 @@ class SmokeError(Exception):
 
 
 class NoAnswer(SmokeError):
-    """Nothing came that could be judged."""
+    """There is no answer to check."""
 
     def __init__(self, message: str, *, is_final: bool = False) -> None:
         super().__init__(message)
         self.is_final = is_final
-        """Whether asking again cannot help."""
+        """Whether a retry cannot help."""
 
 
 class Broken(SmokeError):
-    """What was claimed is not so."""
+    """A claim does not hold."""
 
 
 class NotApplicable(SmokeError):
-    """There is nothing to claim."""
+    """A claim does not apply."""

@@ -1,4 +1,4 @@
-"""Rows of JSON as `.npy` and Arrow, by the types that `/v1/models` names, and answers back."""
+"""Converts JSON rows to `.npy` and Arrow by the types in `/v1/models`, and answers back to rows."""
 
 import base64
 import importlib.util
@@ -23,10 +23,10 @@ NPY_TYPES = {
     "string": "U",
     "datetime": "<M8[ns]",
 }
-"""What an array's field may be, by the signature's type."""
+"""NumPy type of an array's field, by the signature's type."""
 
 MAY_BE_NULL = {"float": np.nan, "double": np.nan, "datetime": "NaT"}
-"""What stands for null there."""
+"""The values that represent null there."""
 
 
 class Column(NamedTuple):
@@ -38,7 +38,7 @@ class Column(NamedTuple):
 
     @property
     def tensor_dtype(self) -> str | None:
-        """NumPy's name for it, where it is a tensor."""
+        """NumPy's name for a tensor's type, else None."""
         dtype, _, rest = self.type.partition(" ")
         return dtype if rest.startswith("tensor") else None
 
@@ -65,7 +65,7 @@ def to_npy(signature: dict[str, Any], instances: Sequence[Any]) -> bytes:
     """Returns the rows as `.npy`: the tensor itself, or a structured array with the columns as fields.
 
     Raises:
-        NotApplicable: `.npy` has no form for them.
+        NotApplicable: `.npy` has no type for them.
     """
     columns = columns_of(signature, instances)
     arrays = [_to_array(column) for column in columns]
@@ -86,7 +86,7 @@ def _to_array(column: Column) -> Any:
         cells = [_with_nan(cell) for cell in column.cells] if dtype.startswith("float") else column.cells
         return np.array(cells, dtype="U" if dtype == "str" else dtype)
     if column.type not in NPY_TYPES:
-        raise NotApplicable(f".npy has no form for {column.name!r}: {column.type}")
+        raise NotApplicable(f".npy has no type for {column.name!r}: {column.type}")
     if None in column.cells and column.type not in MAY_BE_NULL:
         raise NotApplicable(f".npy has no null for {column.name!r}: {column.type}")
     cells = [MAY_BE_NULL[column.type] if cell is None else cell for cell in column.cells]
@@ -115,7 +115,7 @@ def to_arrow(signature: dict[str, Any], instances: Sequence[Any]) -> bytes:
     """Returns the rows as an Arrow stream.
 
     Raises:
-        NotApplicable: pyarrow is not there, or Arrow has no form for them.
+        NotApplicable: pyarrow is not installed, or Arrow cannot represent them.
     """
     if importlib.util.find_spec("pyarrow") is None:
         raise NotApplicable("pyarrow is not installed")
@@ -141,7 +141,7 @@ def to_arrow(signature: dict[str, Any], instances: Sequence[Any]) -> bytes:
         try:
             arrays[column.name] = pa.array(cells, types.get(column.type))
         except (pa.ArrowException, TypeError, ValueError):
-            raise NotApplicable(f"Arrow has no form for {column.name!r}: {column.type}") from None
+            raise NotApplicable(f"Arrow cannot represent {column.name!r}: {column.type}") from None
     table = pa.table(arrays)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:

@@ -1,4 +1,4 @@
-"""Claims about how a service behaves: what is wrong is refused, what is asked is counted, and answers come in time."""
+"""Claims about behaviour: bad requests are rejected, requests are counted, and answers come in time."""
 
 import json
 import statistics
@@ -18,17 +18,17 @@ WRONG = (
     ("no rows", b'{"instances": "%b"}' % PRIVATE.encode(), JSON, 422, "invalid_input"),
     ("another media type", PRIVATE.encode(), "text/x-smoke-test", 415, "unsupported_media_type"),
 )
-"""What is wrong with a request, the request, and what docs/api.md promises for it."""
+"""What is wrong with a request, the request, and its error in docs/api.md."""
 
 N_TIMED = 20
-"""Requests whose median is held against --max-latency-ms."""
+"""Requests whose median is compared with --max-latency-ms."""
 
 N_ROUNDS = 5
-"""Behind a proxy each look at /metrics may come to another pod; so often it is tried to meet the same one."""
+"""Attempts to reach the same pod twice: behind a proxy, each request to /metrics may reach another one."""
 
 
 def errors(run: SmokeRun) -> str:
-    """A wrong body is the caller's mistake, told in the documented shape."""
+    """A bad body gets a 4xx error in the documented shape."""
     for what, body, media_type, status, code in WRONG:
         answer = run.post("/v1/predict", body, media_type, **{"X-Request-ID": "smoke-test-error"})
         if answer.status != status:
@@ -38,14 +38,14 @@ def errors(run: SmokeRun) -> str:
         if error["code"] != code or not error["message"] or not isinstance(error["details"], list):
             raise Broken(f"{what}: {answer.error()}, not {code} in the documented shape")
         if said["request_id"] != "smoke-test-error":
-            raise Broken(f"{what}: its request_id is not the X-Request-ID that it was asked with")
+            raise Broken(f"{what}: its request_id is not the X-Request-ID of the request")
         if PRIVATE.encode() in answer.body:
             raise Broken(f"{what}: the error repeats the caller's value")
     return ", ".join(str(status) for *_, status, _ in WRONG) + " as documented"
 
 
 def counted(run: SmokeRun) -> str:
-    """`/metrics` counts what is asked: rows, requests and errors."""
+    """`/metrics` counts rows, requests and errors."""
     if run.expected.no_metrics or run.expected.v1_only:
         raise NotApplicable(
             "not asked (--no-metrics)" if run.expected.no_metrics else "not asked (--v1-only)"
@@ -61,16 +61,16 @@ def counted(run: SmokeRun) -> str:
             after = _read_counts(run, session)
         grown = {name: after.get(name, 0) - before.get(name, 0) for name in wanted}
         missing = ", ".join(
-            f"{name} by {grown[name]:g}, not {n}" for name, n in wanted.items() if grown[name] < n
+            f"{name} rose by {grown[name]:g}, not {n}" for name, n in wanted.items() if grown[name] < n
         )
         if not missing:
-            return f"{n_rows} rows, a request and an error, as they were asked"
+            return f"{n_rows} rows, a request and an error, as sent"
         time.sleep(PAUSE_SECONDS)
-    raise Broken(f"{missing} (where requests are not counted, or /metrics is hidden: --no-metrics)")
+    raise Broken(f"{missing} (if requests are not counted, or /metrics is hidden: --no-metrics)")
 
 
 def _ask_twice(run: SmokeRun, session: Session) -> None:
-    """Asks once well and once wrongly, on the connection on which it is looked what was counted."""
+    """Sends one good and one bad request, on the connection that reads the counters."""
     body = json.dumps({"instances": run.instances}).encode()
     for content, status in ((body, 200), (WRONG[0][1], 400)):
         answer = session.ask("/v1/predict", content, {"Content-Type": JSON, **run.routing})
@@ -79,10 +79,10 @@ def _ask_twice(run: SmokeRun, session: Session) -> None:
 
 
 def _read_counts(run: SmokeRun, session: Session) -> dict[str, float]:
-    """Returns the counters of the version that answers, added up over roles and codes."""
+    """Returns the counters of the version that answers, summed over roles and codes."""
     answer = session.ask("/metrics")
     if answer.status != 200:
-        raise Broken(f"/metrics answers {answer.kind} (where it is hidden: --no-metrics)")
+        raise Broken(f"/metrics answers {answer.kind} (if it is hidden: --no-metrics)")
     counts: dict[str, float] = {}
     try:
         for family in text_string_to_metric_families(answer.body.decode(errors="replace")):
@@ -98,7 +98,7 @@ def _read_counts(run: SmokeRun, session: Session) -> dict[str, float]:
 
 
 def latency(run: SmokeRun) -> str:
-    """One row is answered within the time that the command line allows, in the median."""
+    """The median latency of one row is within --max-latency-ms."""
     limit = run.expected.max_latency_ms
     if limit is None:
         raise NotApplicable("not asked (--max-latency-ms)")
@@ -114,5 +114,5 @@ def latency(run: SmokeRun) -> str:
     median, slowest = statistics.median(taken[1:]), max(taken[1:])
     said = f"median {median:.3g} ms of {N_TIMED} requests, the slowest {slowest:.3g} ms"
     if median > limit:
-        raise Broken(f"{said}; allowed are {limit:g} ms")
+        raise Broken(f"{said}; the limit is {limit:g} ms")
     return said

@@ -1,4 +1,4 @@
-"""Questions to a service over HTTP: each is answered within seconds as a whole, or not at all."""
+"""HTTP requests to a service, each with a timeout for the whole answer."""
 
 import contextlib
 import http.client
@@ -14,11 +14,11 @@ from scripts.smoke import Broken, NoAnswer
 from serving.prepare.registry.bounded_http import Connection, TlsConnection, TooLarge, read_body
 
 REQUEST_SECONDS = 10.0
-"""A question may take so long, unless somebody waits for less."""
+"""Default timeout of a request."""
 
 
 class Answer(NamedTuple):
-    """What came back. Redirects are not followed: what is asked is this service, and no other gets the headers."""
+    """An HTTP answer. Redirects are not followed: no other server gets the headers."""
 
     path: str
     status: int
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
     @property
     def media_type(self) -> str:
-        """What the body is, by its own word."""
+        """The media type by the Content-Type header."""
         return self.headers.get_content_type() if "Content-Type" in self.headers else "nothing"
 
     @property
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
         """Returns the body as JSON.
 
         Raises:
-            Broken: it is none.
+            Broken: it is not JSON.
         """
         try:
             return json.loads(self.body)
@@ -48,7 +48,7 @@ class Answer(NamedTuple):
             raise Broken(f"{self.path} does not answer in JSON, but with {self.kind}") from None
 
     def error(self) -> str:
-        """What an error says of itself, in a few words."""
+        """Code and message of an error, in one line."""
         with contextlib.suppress(Broken, KeyError, TypeError):
             error = self.json()["error"]
             return f"{self.status} {error['code']}: {error['message']}"
@@ -56,7 +56,7 @@ class Answer(NamedTuple):
 
 
 class Session:
-    """Questions over one connection, which come to one worker."""
+    """Requests over one connection, which reach one worker."""
 
     def __init__(
         self, connection: Connection | TlsConnection, prefix: str, headers: Mapping[str, str]
@@ -75,7 +75,7 @@ class Session:
         """Returns the answer to `GET`, or with a body to `POST`.
 
         Raises:
-            NoAnswer: there is none within so many seconds.
+            NoAnswer: there is none within `seconds`.
         """
         connection = self._connection
         connection.timeout = seconds
@@ -89,7 +89,7 @@ class Session:
                 body,
                 {"User-Agent": "smoke_test.py", **self._headers, **(headers or {})},
             )
-            # Closed, so that the connection takes the next question.
+            # Closed, so that the connection accepts the next request.
             with connection.getresponse() as response:
                 content = read_body(response)
         except (OSError, http.client.HTTPException) as error:
@@ -98,7 +98,7 @@ class Session:
 
 
 class Client:
-    """Asks one service, with the headers that it wants."""
+    """Sends requests to one service, with headers for each."""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         parts = urllib.parse.urlsplit(url)
@@ -106,12 +106,12 @@ class Client:
         self._port = parts.port
         self._prefix = parts.path.rstrip("/")
         self._headers = headers
-        # Reading all certificates takes longer than most questions.
+        # Reading all certificates takes longer than most requests.
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
-        """Gives one connection for several questions."""
+        """Yields one connection for several requests."""
         connection = (
             TlsConnection(self._host, self._port, context=self._tls)
             if self._tls
@@ -127,10 +127,10 @@ class Client:
         headers: Mapping[str, str] | None = None,
         seconds: float = REQUEST_SECONDS,
     ) -> Answer:
-        """Returns the answer over a connection of its own, for which another worker, or pod, may be chosen.
+        """Returns the answer over a new connection, which may reach another worker or pod.
 
         Raises:
-            NoAnswer: there is none within so many seconds.
+            NoAnswer: there is none within `seconds`.
         """
         with self.session() as session:
             return session.ask(path, body, {"Connection": "close", **(headers or {})}, seconds)
@@ -140,22 +140,22 @@ def reason(error: OSError | http.client.HTTPException, seconds: float) -> NoAnsw
     """Returns in words why there is no answer."""
     match error:
         case socket.gaierror():
-            return NoAnswer("nobody knows a host of this name", is_final=True)
+            return NoAnswer("its host name cannot be resolved", is_final=True)
         case ssl.SSLCertVerificationError():
             return NoAnswer(f"its certificate is not trusted ({error.verify_message})", is_final=True)
         case ssl.SSLError():
-            why = (error.reason or "it breaks off").replace("_", " ").lower()
-            return NoAnswer(f"no TLS with it ({why}); is it http, not https?", is_final=True)
+            why = (error.reason or "it closes the connection").replace("_", " ").lower()
+            return NoAnswer(f"TLS failed ({why}); is it http, not https?", is_final=True)
         case TooLarge():
             return NoAnswer(str(error), is_final=True)
         case TimeoutError():
-            return NoAnswer(f"no whole answer within {seconds:.3g} s")
+            return NoAnswer(f"no complete answer within {seconds:.3g} s")
         case ConnectionRefusedError():
             return NoAnswer("the connection is refused")
         case http.client.RemoteDisconnected() | ConnectionError():
-            return NoAnswer("it hangs up without an answer")
+            return NoAnswer("it closed the connection without an answer")
         case http.client.IncompleteRead():
             return NoAnswer("its answer is cut off")
         case http.client.HTTPException():
-            return NoAnswer("what it says is not HTTP", is_final=True)
+            return NoAnswer("its answer is not HTTP", is_final=True)
     return NoAnswer(error.strerror or type(error).__name__)

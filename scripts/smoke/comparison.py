@@ -1,15 +1,15 @@
-"""Whether two answers say the same."""
+"""Compares two answers."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
 TOLERANCE = 1e-6
-"""Of a number, and at least of 1: what a compiled model may differ by from the original. Source: docs/performance.md."""
+"""Allowed difference of a compiled model from the original, relative and absolute. Source: docs/performance.md."""
 
 
 def flatten(value: Any) -> list[Any]:
-    """Returns the scalars of one row's answer, whatever they are nested in."""
+    """Returns the scalars of one row's answer, however they are nested."""
     if isinstance(value, dict):
         return [scalar for item in value.values() for scalar in flatten(item)]
     if isinstance(value, (list, tuple)):
@@ -18,7 +18,7 @@ def flatten(value: Any) -> list[Any]:
 
 
 def numbers_of(prediction: dict[str, Any]) -> list[Any]:
-    """Returns what `predict_batch` answers for the row that `predict` answers so: probabilities, label or value."""
+    """Returns what `predict_batch` answers in place of this prediction: probabilities, label or value."""
     for key in ("probabilities", "label", "value"):
         if key in prediction:
             return flatten(prediction[key])
@@ -26,7 +26,7 @@ def numbers_of(prediction: dict[str, Any]) -> list[Any]:
 
 
 def find_difference(expected: Sequence[Sequence[Any]], got: Sequence[Sequence[Any]]) -> str:
-    """Returns what differs first between two answers of the same rows; nothing where they say the same."""
+    """Returns the first difference between two answers for the same rows; empty if there is none."""
     if len(expected) != len(got):
         return f"{len(got)} rows for {len(expected)}"
     for row, (one, other) in enumerate(zip(expected, got, strict=True)):
@@ -39,7 +39,7 @@ def find_difference(expected: Sequence[Sequence[Any]], got: Sequence[Sequence[An
 
 
 def is_same(a: Any, b: Any) -> bool:
-    """Whether two scalars are the same but for rounding; NaN is null."""
+    """Whether two scalars are equal except for rounding; NaN equals null."""
     if is_number(a) and is_number(b):
         return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     return a == b or (_is_missing(a) and _is_missing(b))

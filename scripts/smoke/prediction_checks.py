@@ -1,4 +1,4 @@
-"""Claims about predictions: the model's own example is answered, and the same in every form."""
+"""Claims about predictions: the model's own example is answered, with the same numbers in every format."""
 
 import json
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from scripts.smoke.run import JSON, SmokeRun
 REQUEST_ID = "smoke-test"
 
 MAX_ROWS = 5
-"""Each is also asked by itself."""
+"""Of the example; each is also sent alone."""
 
 N_KEYS = 20
-"""Routing keys that are tried, to be answered by the champion."""
+"""Routing keys to try until the champion answers."""
 
 PROBABILITY_TOLERANCE = 1e-5
-"""By which a sum may miss one: libraries that compute in float32 miss it by some 1e-7 a class."""
+"""Allowed deviation of the sum from 1: libraries that compute in float32 miss it by some 1e-7 per class."""
 
 
 def example(run: SmokeRun) -> str:
@@ -32,7 +32,7 @@ def example(run: SmokeRun) -> str:
         raise Broken(f"{answer.error()}{hint}")
     said = answer.json()
     if said["request_id"] != REQUEST_ID or answer.headers.get("X-Request-ID") != REQUEST_ID:
-        raise Broken("its request_id is not the X-Request-ID that it was asked with")
+        raise Broken("its request_id is not the X-Request-ID of the request")
     run.answer, predictions = answer, said["predictions"]
     if len(predictions) != len(run.instances):
         raise Broken(f"{len(predictions)} predictions for {len(run.instances)} rows")
@@ -50,7 +50,7 @@ def _read_example(run: SmokeRun) -> tuple[list[Any], str]:
         is_open = answer.status == 200
         if run.expected.v1_only and not (is_open and answer.media_type == JSON):
             raise LifecycleError(
-                f"--v1-only needs --example here: /docs.json, which has the model's own, answers {answer.kind}"
+                f"--v1-only needs --example here: /docs.json, which has the model's example, answers {answer.kind}"
             )
         if not is_open:
             raise Broken(f"/docs.json answers {answer.kind}")
@@ -59,12 +59,12 @@ def _read_example(run: SmokeRun) -> tuple[list[Any], str]:
         schema = operation["responses"]["200"]["content"][JSON]["schema"]
         run.documented = set(schema["properties"]["predictions"]["items"]["properties"])
     rows = rows[:MAX_ROWS]
-    # At least two, so that rows can get into each other's way.
+    # At least two, so that rows can affect each other.
     return (rows if len(rows) > 1 else rows * 2), source
 
 
 def _ask_champion(run: SmokeRun) -> Answer:
-    """Asks for the example with a routing key that comes to the champion, where it shares the requests."""
+    """Sends the example with a routing key that reaches the champion, if a challenger shares the requests."""
     for number in range(N_KEYS):
         run.routing = {"X-Routing-Key": f"smoke-test-{number}"}
         answer = run.predict(run.instances, **{"X-Request-ID": REQUEST_ID})
@@ -77,7 +77,7 @@ def _check_shape(prediction: dict[str, Any], run: SmokeRun) -> None:
     keys, is_classifier = set(prediction), run.answering["task"] == "classification"
     documented = run.documented or ({"label", "probabilities"} & keys if is_classifier else {"value"})
     if keys != documented or not keys:
-        raise Broken(f"a prediction has {_names(keys)}, documented are {_names(documented)}")
+        raise Broken(f"a prediction has {_names(keys)}, but documented are {_names(documented)}")
     classes = run.answering["classes"]
     label = prediction.get("label")
     if classes and "label" in keys and not isinstance(label, list) and label not in classes:
@@ -91,7 +91,7 @@ def _names(keys: set[str]) -> str:
 
 
 def version(run: SmokeRun) -> str:
-    """The answer names the version that `/v1/models` names, in its body and in its headers."""
+    """Body and headers of the answer name the same version as `/v1/models`."""
     assert run.answer is not None
     headers = run.answer.headers
     role = headers.get("X-Model-Role", "champion")
@@ -100,14 +100,14 @@ def version(run: SmokeRun) -> str:
     found = run.models[role]
     named = run.answer.json()["model"]
     if named != {"name": found["name"], "version": found["version"]}:
-        raise Broken(f"the answer names {named}, /v1/models {found['name']} {found['version']}")
+        raise Broken(f"the answer names {named}, but /v1/models {found['name']} {found['version']}")
     if headers.get("X-Model-Version") != found["version"]:
         raise Broken(f"X-Model-Version is {headers.get('X-Model-Version')!r:.40}, not {found['version']!r}")
     return f"version {found['version']} in body and headers ({role})"
 
 
 def probabilities(run: SmokeRun) -> str:
-    """They are probabilities, of the model's classes, and sum to one."""
+    """Probabilities are between 0 and 1, of the model's classes, and sum to one."""
     given = [one["probabilities"] for one in run.predictions if "probabilities" in one]
     if not given:
         raise NotApplicable("the model has none")
@@ -131,7 +131,7 @@ def _class_name(label: Any) -> str:
 
 
 def rows(run: SmokeRun) -> str:
-    """Each row is answered by itself as it is beside the others."""
+    """Each row gets the same answer alone and together with others."""
     together = [numbers_of(prediction) for prediction in run.predictions]
     run.alone = together
     if not run.answering["batching"]["rows_are_independent"]:
@@ -140,7 +140,7 @@ def rows(run: SmokeRun) -> str:
     for instance in run.instances:
         answer = run.predict([instance])
         if answer.status != 200:
-            raise Broken(f"one row by itself: {answer.error()}")
+            raise Broken(f"one row alone: {answer.error()}")
         alone.append(numbers_of(answer.json()["predictions"][0]))
     if difference := find_difference(alone, together):
         raise Broken(f"together {difference} alone")

@@ -1,4 +1,4 @@
-"""One run of the smoke test: what is expected of the service, and what it has said so far."""
+"""One run of the smoke test: what is expected of the service, and its answers so far."""
 
 import json
 import time
@@ -9,23 +9,23 @@ from scripts.smoke import Broken, NoAnswer
 from scripts.smoke.client import REQUEST_SECONDS, Answer, Client
 
 N_LOOKS = 4
-"""A service has several workers, or pods, and each connection comes to one of them."""
+"""Connections per check: each reaches one of several workers, or pods."""
 
 PAUSE_SECONDS = 0.5
-"""Between two questions to a service that is not where it is expected yet."""
+"""Polling interval while a service is not in the expected state."""
 
 JSON = "application/json"
 
 
 class Example(NamedTuple):
-    """Rows to ask for, and where they are from."""
+    """Rows to predict, and where they are from."""
 
     rows: list[Any]
     source: str
 
 
 class Expected(NamedTuple):
-    """What the command line claims."""
+    """Expectations from the command line."""
 
     name: str | None = None
     version: str | None = None
@@ -37,18 +37,18 @@ class Expected(NamedTuple):
 
 
 class SmokeRun:
-    """Asks, and remembers."""
+    """Sends requests and keeps their answers."""
 
     def __init__(
         self, url: str, headers: Mapping[str, str], expected: Expected, tell: Callable[[str], None]
     ) -> None:
-        """Begins; what is waited for counts from here.
+        """Starts the run and its timeout.
 
         Args:
             url: of the service.
             headers: for each request.
             expected: of the service.
-            tell: prints that something is waited for.
+            tell: prints what the run waits for.
         """
         self.url = url
         self._tell = tell
@@ -61,29 +61,29 @@ class SmokeRun:
         self.instances: list[Any] = []
         """The rows of the example."""
         self.documented: set[str] | None = None
-        """The keys of a prediction, as the OpenAPI document has them."""
+        """The keys of a prediction in the OpenAPI document."""
         self.routing: dict[str, str] = {}
-        """A header that has all requests answered by the same version."""
+        """The header that routes all requests to the same version."""
         self.answer: Answer | None = None
-        """To the example."""
+        """The answer to the example."""
         self.predictions: list[dict[str, Any]] = []
-        """In it."""
+        """The predictions in it."""
         self.alone: list[Any] = []
-        """The numbers of each row, asked by itself."""
+        """The numbers of each row, sent alone."""
 
     @property
     def champion(self) -> dict[str, Any]:
-        """The version that the registry wants, as the service describes it."""
+        """The champion, as the service describes it."""
         return self.models["champion"]
 
     @property
     def answering(self) -> dict[str, Any]:
-        """The version that has answered: the challenger, where it gets all requests."""
+        """The version that has answered: the challenger, if it gets all requests."""
         role = self.answer.headers.get("X-Model-Role") if self.answer else None
         return self.models.get(role or "champion", self.champion)
 
     def pause(self, missing: str) -> bool:
-        """Waits a moment for what is missing; returns whether there is time to ask once more."""
+        """Pauses because something is missing; returns whether there is time for another attempt."""
         if self._give_up - time.monotonic() <= PAUSE_SECONDS:
             return False
         if not self._is_waiting:
@@ -93,26 +93,26 @@ class SmokeRun:
         return True
 
     def get(self, path: str) -> Answer:
-        """Asks for a page, no longer than is waited for.
+        """Returns the answer to a GET, within the time that is left.
 
         Raises:
-            NoAnswer: it does not come.
+            NoAnswer: there is none.
         """
         return self.client.ask(path, seconds=min(REQUEST_SECONDS, max(1, self._give_up - time.monotonic())))
 
     def post(self, path: str, body: bytes, media_type: str = JSON, **headers: str) -> Answer:
-        """Asks for predictions.
+        """Returns the answer to a POST.
 
         Raises:
-            NoAnswer: it does not come.
+            NoAnswer: there is none.
         """
         return self.client.ask(path, body, {"Content-Type": media_type, **self.routing, **headers})
 
     def predict(self, instances: list[Any], **headers: str) -> Answer:
-        """Asks for the predictions of rows.
+        """Returns the answer with the predictions of rows.
 
         Raises:
-            NoAnswer: it does not come.
+            NoAnswer: there is none.
         """
         return self.post("/v1/predict", json.dumps({"instances": instances}).encode(), **headers)
 
@@ -121,10 +121,10 @@ class SmokeRun:
 
         Args:
             path: of the page.
-            lacks: says what is missing; nothing where all is well.
+            lacks: returns what is missing; empty if nothing is.
 
         Raises:
-            Broken: something is missing for too long.
+            Broken: something is still missing at the timeout.
         """
         while True:
             missing = ""

@@ -1,4 +1,4 @@
-"""Claims about what a service says of itself: it lives, is ready, and follows the registry."""
+"""Claims about a service's state: it is live, ready, and follows the registry."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from scripts.smoke.run import SmokeRun
 
 
 def live(run: SmokeRun) -> str:
-    """A service of ours answers at all.
+    """A model server answers.
 
     Raises:
-        LifecycleError: nobody answers, or somebody else, so that there is nothing to judge.
+        LifecycleError: none does, so there is nothing to check.
     """
     path = "/v1/models" if run.expected.v1_only else "/livez"
     while True:
@@ -22,7 +22,7 @@ def live(run: SmokeRun) -> str:
             if error.is_final or not run.pause(str(error)):
                 raise LifecycleError(f"no service answers at {run.url}: {error}") from None
         else:
-            # What stands before a service answers so while there is none behind it.
+            # A proxy answers 5xx while it has no service behind it.
             if answer.status < 500:
                 break
             if not run.pause(f"{path} answers {answer.kind}"):
@@ -37,12 +37,12 @@ def _tell_stranger(url: str, answer: Answer) -> str:
     where = f"{url} is not a model server: {answer.path}"
     if 300 <= answer.status < 400:
         target = answer.headers.get("Location", "nowhere")[:200]
-        return f"{where} redirects to {target!r}; give the URL that answers itself"
+        return f"{where} redirects to {target!r}; give the final URL"
     if answer.status in (401, 403):
         return (
             f"{url} wants a login ({answer.status} at {answer.path}): set SMOKE_TEST_HEADER, or give --header"
         )
-    hint = "; where only /v1 is open, give --v1-only" if answer.status == 404 else ""
+    hint = "; if only /v1 is open, give --v1-only" if answer.status == 404 else ""
     return f"{where} answers {answer.kind}{hint}"
 
 
@@ -55,7 +55,7 @@ def _object(answer: Answer) -> dict[str, Any]:
 
 
 def ready(run: SmokeRun) -> str:
-    """A model is loaded and has answered its own example, behind every connection."""
+    """Behind every connection, a model is loaded and has answered its own example."""
     if run.expected.v1_only:
         run.wait("/v1/models", _lacks_model)
         return "/v1/models says ready"
@@ -72,7 +72,7 @@ def ready(run: SmokeRun) -> str:
 
 
 def model(run: SmokeRun) -> str:
-    """The version that answers is the one that is expected."""
+    """The expected version answers."""
     name, version = run.expected.name, run.expected.version
 
     def lacks(answer: Answer) -> str:
@@ -106,7 +106,7 @@ def _lacks_model(answer: Answer) -> str:
 
 
 def registry(run: SmokeRun) -> str:
-    """The registry's last word is known, and followed."""
+    """The service follows the registry."""
     refused: set[str] = set()
 
     def lacks(answer: Answer) -> str:
@@ -116,5 +116,5 @@ def registry(run: SmokeRun) -> str:
 
     run.wait("/v1/models", lacks)
     if refused:
-        return f"followed; refused, and not answering: version {', '.join(sorted(refused))}"
+        return f"followed; refused versions: {', '.join(sorted(refused))}"
     return "followed"

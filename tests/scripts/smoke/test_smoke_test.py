@@ -390,14 +390,14 @@ LIES: dict[str, tuple[str, Lie, str]] = {
         "no rows: the error repeats the caller's value",
     ),
     "hidden metrics": ("metrics", at("/metrics", instead(404, HTML, "text/html")), "--no-metrics"),
-    "metrics that stand still": ("metrics", frozen_metrics(), "model_predictions_total by 0, not 3"),
+    "metrics that stand still": ("metrics", frozen_metrics(), "model_predictions_total rose by 0, not 3"),
     "metrics without errors": (
         "metrics",
         at("/metrics", no_errors_counted),
-        "model_prediction_errors_total by 0, not 1",
+        "model_prediction_errors_total rose by 0, not 1",
     ),
     "a page for metrics": ("metrics", at("/metrics", instead(200, HTML, "text/html")), "with metrics"),
-    "late answers": ("latency", at("/v1/predict", late), "allowed are 20 ms"),
+    "late answers": ("latency", at("/v1/predict", late), "the limit is 20 ms"),
 }
 
 
@@ -480,14 +480,14 @@ def test_a_service_that_stops_answering_on_the_way_fails(
     target = int(url.rpartition(":")[2])
     with Proxy(target).running() as proxy, proxy.misbehaving("body without an end", b"/v1/predict"):
         code, table, _ = smoke(proxy.url)
-    assert (code, table["example"]) == (1, ("FAILED", "no whole answer within 1 s"))
+    assert (code, table["example"]) == (1, ("FAILED", "no complete answer within 1 s"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
         (["localhost:3000"], "is not the URL of a server"),
-        (["http://user:hunter2@localhost"], "a login does not go into the URL"),
+        (["http://user:hunter2@localhost"], "a login in the URL is visible"),
         (["http://local host"], "characters"),
         (["http://localhost", "--header", "Authorization hunter2"], "not of the form 'Name: value'"),
         (["http://localhost", "--header", "X: hunter2\nY: z"], "not of the form 'Name: value'"),
@@ -496,7 +496,7 @@ def test_a_service_that_stops_answering_on_the_way_fails(
         (["http://localhost", "--example", "no-such.json"], "no-such.json cannot be read"),
         (["http://localhost", "--verson", "1"], "unrecognized arguments: --verson"),
         ([], "required: url"),
-        (["http://nobody.invalid"], "nobody knows a host of this name"),
+        (["http://nobody.invalid"], "its host name cannot be resolved"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], part: str):
