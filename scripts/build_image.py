@@ -1,13 +1,12 @@
-"""Builds the container image: `bentoml build` and `bentoml containerize`, with the labels, and prints its size.
+"""Builds the container image with `bentoml build` and `bentoml containerize`, labels it, and prints its size.
 
     .venv/bin/python scripts/build_image.py                              # live: pulls its model from the registry
     .venv/bin/python scripts/build_image.py --model-version 3            # sealed: version 3 of SERVING_MODEL_NAME is inside
-    .venv/bin/python scripts/build_image.py --stores gcs,azure           # with the clients of these artifact stores, beside S3's
+    .venv/bin/python scripts/build_image.py --stores gcs,azure           # with the clients of these artifact stores, besides S3's
     .venv/bin/python scripts/build_image.py --tag registry/churn:1.2 --dry-run
 
-A sealed image asks no registry and starts without a network. Of a compiled model it holds neither mlflow nor
-scikit-learn nor pandas. Exit code 0 when the image is there, 1 when a command failed, 2 with one line on stderr when
-nothing was done.
+A sealed image needs no registry and no network. With a compiled model, it contains neither mlflow nor scikit-learn nor
+pandas. Exit code 0 if the image was built, 1 if a command failed, 2 with one line on stderr if nothing was done.
 """
 
 import argparse
@@ -33,10 +32,10 @@ from serving.model.prepared import Prepared  # noqa: E402  # the same
 from serving.settings import Settings, SettingsError, load_settings, split_names  # noqa: E402  # the same
 
 SEALED_REQUIREMENTS = "requirements/sealed.txt"
-"""What a compiled model needs; anything else needs the library that trained it, and all of `serving.txt`."""
+"""For a compiled model; any other needs the library that trained it, and all of `serving.txt`."""
 
 STORES = ("gcs", "azure")
-"""Artifact stores with requirements of their own in `requirements/`; those of S3 are in `serving.txt`."""
+"""Artifact stores with their own file in `requirements/`; that of S3 is `serving.txt`."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,21 +45,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--model-version", type=int, metavar="N", help="bake in this version of the model")
     parser.add_argument(
-        "--tag", help="of the image (mlflow-model-server:REVISION, or MODEL:VERSION if sealed)"
+        "--tag", help="tag of the image (mlflow-model-server:REVISION, or MODEL:VERSION if sealed)"
     )
     parser.add_argument(
         "--stores",
         type=store_names,
         default=(),
         metavar="NAMES",
-        help=f"install the clients of these artifact stores, too: {', '.join(STORES)}",
+        help=f"also install the clients of these artifact stores: {', '.join(STORES)}",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the commands, and run none")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands without running them")
     return parser.parse_args(arguments)
 
 
 def store_names(text: str) -> tuple[str, ...]:
-    """Returns the stores of `STORES` that are named.
+    """Returns the named ones of `STORES`.
 
     Raises:
         ArgumentTypeError: one of them is unknown.
@@ -83,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepared = None
         if options.model_version is not None:
             if options.stores:
-                raise LifecycleError("--stores: a sealed image asks no artifact store; leave it out")
+                raise LifecycleError("--stores: a sealed image needs no artifact store; leave it out")
             prepared = prepare_version(settings, options.model_version)
         return build(options, prepared)
     except (LifecycleError, SettingsError, PrepareError) as error:
@@ -92,10 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare_version(settings: Settings, version: int) -> Prepared:
-    """Returns the prepared model of a version; it passes the same gate as a promotion.
+    """Returns the prepared model of a version, which has passed the same gate as in a promotion.
 
     Raises:
-        PrepareError: it is not there, or must not be served.
+        PrepareError: it is missing, or rejected.
     """
     from serving.prepare.build import prepare
     from serving.prepare.registry.access import log_in
@@ -123,7 +122,7 @@ def build(options: argparse.Namespace, prepared: Prepared | None) -> int:
     ):
         content = bentofile(prepared)
         if options.stores:
-            # They have the same versions, of packages that are in several, too: `make lock`.
+            # `make lock` pins packages that are in several to the same version.
             for name in ("serving", *options.stores):
                 requirements.write((ROOT / f"requirements/{name}.txt").read_text())
             requirements.flush()
@@ -137,7 +136,7 @@ def build(options: argparse.Namespace, prepared: Prepared | None) -> int:
     command = ["bentoml", "containerize", bento, "-t", tag]
     for name, value in labels(revision, tag, prepared).items():
         command += ["--label", f"{name}={value}"]
-    # BentoML takes a recipe of one's own only from below the current folder, and copies it into a temporary one.
+    # BentoML accepts a Dockerfile template only from below the current folder, and copies it into a temporary folder.
     if _run(options, command, Path("/")) is None:
         return FAILED
     if not options.dry_run:
@@ -147,11 +146,11 @@ def build(options: argparse.Namespace, prepared: Prepared | None) -> int:
 
 
 def bentofile(prepared: Prepared | None) -> dict[str, Any]:
-    """Returns the contents of `bentofile.yaml`, with the model in it where there is one."""
+    """Returns the contents of `bentofile.yaml`, with the model in it, if there is one."""
     content: dict[str, Any] = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
     if prepared is not None:
         content["models"] = [prepared.tag]
-        # They ask a registry.
+        # They need a registry.
         content["include"] = [one for one in content["include"] if not one.startswith("/scripts/")]
         if prepared.manifest.runtime == "compiled":
             content["python"]["requirements_txt"] = SEALED_REQUIREMENTS
@@ -180,7 +179,7 @@ def _git(*arguments: str) -> str:
 
 
 def _run(options: argparse.Namespace, command: list[str], folder: Path) -> str | None:
-    """Runs a command of this environment; returns what it printed, None where it failed."""
+    """Runs a command of this environment; returns its output, None if it failed."""
     print(f"$ (cd {folder} && {shlex.join(command)})", flush=True)
     if options.dry_run:
         return ""

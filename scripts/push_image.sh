@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Pushes an image under a tag that its registry does not have yet, and prints it by its digest, as it was pushed.
+# Pushes an image under a tag that its registry does not have yet, and prints its reference by digest.
 #
 #   scripts/push_image.sh registry.example/model-server:1.0.0
 #
-# A tag that has the same image already is fine, too: what comes after a push can be tried again. Exit code 2 when it has
-# another one, nobody can tell, or no tag is named. Who pushes the same tag at the same moment is not seen: a registry that
-# can keep tags from being moved should. Needs docker and python3.
+# A tag that already has the same image is fine, so that the steps after a push can be retried. Exit code 2 if it has
+# another image, if that cannot be checked, or without a tag. A push of the same tag at the same moment goes unnoticed:
+# turn on immutable tags if the registry has them. Needs docker and python3.
 set -euo pipefail
 
-# A colon before the last slash is that of a port, and what has a digest was pushed already.
+# A colon before the last slash belongs to a port, and a reference with a digest was pushed already.
 if [[ $# != 1 || $1 == *@* || ! $1 =~ ^[a-z0-9][^:]*(:[0-9]+/[^:]+)?:[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]]; then
-  echo "push_image.sh: name the image, with its tag: scripts/push_image.sh registry.example/model-server:1.0.0" >&2
+  echo "push_image.sh: expected an image with a tag: scripts/push_image.sh registry.example/model-server:1.0.0" >&2
   exit 2
 fi
 image=$1
@@ -26,15 +26,15 @@ if found=$(docker manifest inspect --verbose ${INSECURE:+--insecure} "$image" 2>
   read -r digest configuration < <(python3 -c "$read_digests" <<<"$found") || true
   ours=$(docker image inspect --format '{{.Id}}' "$image")
   if [[ -n ${digest:-} && ($ours == "$digest" || $ours == "${configuration:-}") ]]; then
-    echo "push_image.sh: $image is there already, and is the same" >&2
+    echo "push_image.sh: $image exists already, with the same image" >&2
     echo "${image%:*}@$digest"
     exit
   fi
-  echo "push_image.sh: $image is there already and is another one, and no tag is moved" >&2
+  echo "push_image.sh: $image exists already, with another image; push under a new tag" >&2
   exit 2
 fi
 if ! grep -qiE 'no such manifest|manifest unknown|name unknown' <<<"$found"; then
-  echo "push_image.sh: nobody can tell whether $image is there already: ${found##*$'\n'}" >&2
+  echo "push_image.sh: cannot check whether $image exists: ${found##*$'\n'}" >&2
   exit 2
 fi
 docker push --quiet "$image" >&2

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Prints an image by its digest, if a workflow has signed it.
+# Prints an image's reference by digest, if a workflow has signed it.
 #
 #   scripts/verify_image.sh registry.example/model-server:1.0.0 '^https://github\.com/OWNER/REPOSITORY/\.github/workflows/release\.yaml@'
 #
-# The second one is a pattern of who signed it. What is printed is what was verified, whatever becomes of the tag. Needs
-# docker with buildx, and cosign. Exit code other than 0 when it is not there, or nobody like that has signed it.
+# The second argument is a pattern of the signer's identity. The digest is the verified one, even if the tag moves. Needs
+# docker with buildx, and cosign. Exit code other than 0 if the image is missing, or no such signer has signed it.
 set -euo pipefail
 
-image=${1:?verify_image.sh: name the image, and who has signed it}
-identity=${2:?verify_image.sh: say who has signed it}
+image=${1:?verify_image.sh: expected an image, and a pattern of its signer}
+identity=${2:?verify_image.sh: expected a pattern of the signer}
 digest=$(docker buildx imagetools inspect "$image" --format '{{json .Manifest}}' |
   python3 -c 'import json, sys; print(json.load(sys.stdin)["digest"])')
 if [[ ! $digest =~ ^sha256:[0-9a-f]{64}$ ]]; then
@@ -16,7 +16,7 @@ if [[ ! $digest =~ ^sha256:[0-9a-f]{64}$ ]]; then
   exit 1
 fi
 name=${image%@*}
-# A colon before the last slash is that of a port.
+# A colon before the last slash belongs to a port.
 [[ ${name##*/} != *:* ]] || name=${name%:*}
 cosign verify --certificate-identity-regexp "$identity" \
   --certificate-oidc-issuer "${OIDC_ISSUER:-https://token.actions.githubusercontent.com}" "$name@$digest" >&2

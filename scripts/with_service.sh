@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Runs a command while the service of a namespace (SERVICE; model-server) is at a port of localhost, and ends with its
-# exit code. Each {} in the command becomes its URL.
+# Forwards a port of localhost to the service of a namespace (SERVICE; model-server) while a command runs, and returns its
+# exit code. Each {} in the command becomes the service's URL.
 #
 #   scripts/with_service.sh model-server .venv/bin/python scripts/smoke_test.py {}
 #
-# Needs kubectl. It is one pod that is reached, until it ends; for longer watching take a URL that stays. Exit code 2
-# when it cannot be reached, or not to the end of a command that succeeded.
+# Needs kubectl. It reaches one pod, until that pod ends; to watch for longer, use a permanent URL. Exit code 2 if the
+# service cannot be reached, or the forwarding ends during a command that succeeds.
 set -euo pipefail
 
 if (($# < 2)); then
-  echo "with_service.sh: name the namespace, and a command" >&2
+  echo "with_service.sh: expected a namespace and a command" >&2
   exit 2
 fi
 namespace=$1
 shift
 output=$(mktemp)
-# kubectl takes a port that is free: at one of our choice there may be something else, which would answer instead.
+# kubectl picks a free port: on a fixed one, another program might answer.
 kubectl port-forward --namespace "$namespace" "service/${SERVICE:-model-server}" :http >"$output" &
 forwarding=$!
 trap 'kill "$forwarding" 2>/dev/null || true; rm -f "$output"' EXIT
@@ -25,7 +25,7 @@ for _ in {1..300}; do
     code=0
     "${@//'{}'/http://127.0.0.1:$port}" || code=$?
     if ((code == 0)) && ! kill -0 "$forwarding" 2>/dev/null; then
-      echo "with_service.sh: the way to the service of $namespace has ended meanwhile" >&2
+      echo "with_service.sh: the connection to the service of $namespace was lost meanwhile" >&2
       exit 2
     fi
     exit "$code"

@@ -73,13 +73,13 @@ def test_an_image_is_pushed_once_under_a_tag(registry: str, tmp_path: Path) -> N
         assert answer.headers["Docker-Content-Digest"] == digest
         once_more = push(image)
         assert (once_more.returncode, once_more.stdout) == (0, first.stdout)
-        assert once_more.stderr == f"push_image.sh: {image} is there already, and is the same\n"
+        assert once_more.stderr == f"push_image.sh: {image} exists already, with the same image\n"
         make_image(tmp_path, image, "second")
         again = push(image)
         assert (again.returncode, again.stdout) == (2, "")
         assert (
             again.stderr
-            == f"push_image.sh: {image} is there already and is another one, and no tag is moved\n"
+            == f"push_image.sh: {image} exists already, with another image; push under a new tag\n"
         )
         assert (
             httpx.head(answer.url, headers=answer.request.headers).headers["Docker-Content-Digest"] == digest
@@ -94,6 +94,6 @@ def test_where_nobody_can_tell_nothing_is_pushed(tmp_path: Path) -> None:
     try:
         done = push(image)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith(f"push_image.sh: nobody can tell whether {image} is there already: ")
+        assert done.stderr.startswith(f"push_image.sh: cannot check whether {image} exists: ")
     finally:
         docker("image", "rm", "--force", image)

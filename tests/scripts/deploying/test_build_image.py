@@ -41,7 +41,7 @@ def test_a_live_image_has_the_client_of_s3_and_others_as_asked(built: list[set[s
     ("arguments", "words"),
     [
         (["--stores", "gs"], "unknown store gs: expected gcs, azure"),
-        (["--stores", "gcs", "--model-version", "1"], "a sealed image asks no artifact store"),
+        (["--stores", "gcs", "--model-version", "1"], "a sealed image needs no artifact store"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_built(

@@ -608,7 +608,9 @@ def test_a_way_that_ends_before_the_command_is_no_success(cluster: dict[str, str
     assert with_service(cluster, "somewhere", *command, FORWARD=forward).returncode == 0
     done = with_service(cluster, "somewhere", *command, FORWARD=forward, ENDS="1")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("the way to the service of somewhere has ended meanwhile")
+    assert done.stderr.splitlines()[-1].endswith(
+        "the connection to the service of somewhere was lost meanwhile"
+    )
 
 
 def test_a_service_that_cannot_be_reached_is_told(cluster: dict[str, str]):
@@ -622,5 +624,5 @@ def test_a_service_that_cannot_be_reached_is_told(cluster: dict[str, str]):
 @pytest.mark.parametrize("arguments", [[], ["somewhere"]])
 def test_without_a_command_one_line_says_so(cluster: dict[str, str], arguments: list[str]):
     done = with_service(cluster, *arguments)
-    assert (done.returncode, done.stderr) == (2, "with_service.sh: name the namespace, and a command\n")
+    assert (done.returncode, done.stderr) == (2, "with_service.sh: expected a namespace and a command\n")
     assert calls(cluster) == []

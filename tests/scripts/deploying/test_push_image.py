@@ -46,7 +46,7 @@ def test_what_is_no_image_with_a_tag_is_refused_at_once(tmp_path: Path, argument
     done = push(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "push_image.sh: name the image, with its tag: scripts/push_image.sh registry.example/model-server:1.0.0\n"
+        "push_image.sh: expected an image with a tag: scripts/push_image.sh registry.example/model-server:1.0.0\n"
     )
 
 

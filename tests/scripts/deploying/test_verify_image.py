@@ -79,4 +79,4 @@ def test_what_is_not_there_or_not_signed_is_not_named(verify: Verify, environmen
 def test_who_signed_it_has_to_be_said(verify: Verify):
     done = verify("registry.example/model-server:1.0.0")
     assert done.returncode != 0
-    assert "say who has signed it" in done.stderr
+    assert "expected a pattern of the signer" in done.stderr
