@@ -1,14 +1,14 @@
-"""Lets a version be asked what production is asked, once the answer is out; or ends that.
+"""Makes a version the shadow, which gets a copy of production's requests after the answer; or removes the shadow.
 
     .venv/bin/python scripts/shadow.py 7 --url http://localhost:3000
     .venv/bin/python scripts/shadow.py 7 --percent 20 --why "new features"
     .venv/bin/python scripts/shadow.py --off
 
-Callers never wait for the shadow. How often it says something else is in model_shadow_disagreements_total. Services take
-it from an alias, if they were started with SERVING_SHADOW_ALIAS. Without --percent they go by the tag
-serving.shadow_percent, else by SERVING_SHADOW_PERCENT; --off removes the tag, too.
-Exit code 0 when it is done, 1 when the services that --url names do not follow in time or refuse the version, or when the
-move could not be recorded, 2 with one line on stderr when nothing was done.
+Callers never wait for the shadow. model_shadow_disagreements_total counts answers that differ. Services take the shadow
+from an alias, if they were started with SERVING_SHADOW_ALIAS. Without --percent they use the tag serving.shadow_percent,
+else SERVING_SHADOW_PERCENT; --off removes the tag, too.
+Exit code 0 if done, 1 if services of --url do not follow in time or refuse the version, or if the move could not be
+recorded, 2 with one line on stderr if nothing was done.
 """
 
 import argparse
@@ -41,19 +41,19 @@ from serving.settings import Settings  # noqa: E402  # the same
 def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
     """Reads the command line."""
     parser = make_parser(__doc__ or "", settings)
-    parser.add_argument("version", nargs="?", help="the version to be asked")
-    parser.add_argument("--off", action="store_true", help="no version is the shadow any more")
-    parser.add_argument("--percent", type=parse_percent, metavar="PERCENT", help="of the requests")
+    parser.add_argument("version", nargs="?", help="version to make the shadow")
+    parser.add_argument("--off", action="store_true", help="remove the shadow")
+    parser.add_argument("--percent", type=parse_percent, metavar="PERCENT", help="share of the requests")
     parser.add_argument(
         "--shadow-alias",
         default=settings.shadow_alias or "shadow",
-        help="the alias that the services take a shadow from (%(default)s)",
+        help="alias of the shadow, which services follow (%(default)s)",
     )
     add_move_options(parser)
     add_url_options(parser)
     options = parser.parse_args(arguments)
     if (options.version is None) is not options.off:
-        parser.error("give either the version to be asked or --off")
+        parser.error("give either a version or --off")
     if options.off and options.percent is not None:
         parser.error("--percent goes with a version, not with --off")
     return options
@@ -63,19 +63,19 @@ def parse_percent(text: str) -> float:
     """Returns the share.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: it is not one.
     """
     try:
         percent = float(text)
     except ValueError:
         percent = -1
     if not 0 < percent <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and up to 100")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to 100")
     return percent
 
 
 def set_shadow(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
-    """Does it; returns exit code, facts and sentences.
+    """Sets or removes the shadow; returns exit code, facts and sentences.
 
     Raises:
         LifecycleError: nothing was done.
@@ -87,7 +87,7 @@ def set_shadow(options: argparse.Namespace, settings: Settings) -> tuple[int, di
         model.check_version(target)
         if target == production.current:
             raise LifecycleError(
-                f"version {target} is in production ({production.where}); the shadow is another one"
+                f"version {target} is in production ({production.where}); the shadow must be another one"
             )
     check_services(options.url, model.name)
     check_followed(options.url, "shadow", options.shadow_alias)
@@ -104,7 +104,7 @@ def set_shadow(options: argparse.Namespace, settings: Settings) -> tuple[int, di
     trouble = ""
     say = teller(options)
     try:
-        with undisturbed():  # a move is made and recorded, or is not made
+        with undisturbed():  # a move is made and recorded, or not made
             set_percent(model, options)
             if target is None:
                 model.remove("shadow", options.why, options.audit_log)
@@ -113,14 +113,14 @@ def set_shadow(options: argparse.Namespace, settings: Settings) -> tuple[int, di
     except NotRecorded as error:
         trouble = str(error)
     now = f"version {target}" if target else "not set"
-    share = f", asked {options.percent:g} % of the requests" if options.percent is not None else ""
+    share = f", with {options.percent:g} % of the requests" if options.percent is not None else ""
     say(f"{model.where} is {now}{' already' if target and target == before else ''}{share}")
     late = wait_for(options.url, lacks_shadow(target, options.percent), options.timeout, target or "", known)
     sentences = [trouble] if trouble else []
     sentences += [f"{url} has not followed: {why}" for url, why in late.items()]
     if options.url and not late:
         what = (
-            (f"asks version {target}", f"ask version {target}")
+            (f"has version {target} as shadow", f"have version {target} as shadow")
             if target
             else ("has no shadow", "have no shadow")
         )
@@ -130,14 +130,14 @@ def set_shadow(options: argparse.Namespace, settings: Settings) -> tuple[int, di
 
 
 def set_percent(model: RegisteredModel, options: argparse.Namespace) -> None:
-    """Writes the share down in the registry, or takes it away with the shadow.
+    """Writes the share to the registry, or removes it with the shadow.
 
     Raises:
         LifecycleError: the registry refuses.
     """
     with model.asking("the share could not be set") as client:
         if options.percent is not None:
-            # The exact number: it is compared with the one that services show.
+            # The exact number: it is compared with that of the services.
             client.set_registered_model_tag(model.name, SHADOW_PERCENT_TAG, repr(options.percent))
         elif options.off and SHADOW_PERCENT_TAG in model.tags:
             client.delete_registered_model_tag(model.name, SHADOW_PERCENT_TAG)

@@ -1,11 +1,11 @@
-"""Compares a version's answers with a file of right ones, and with those of the version in production.
+"""Compares a version's answers with a file of right answers, and with those of the version in production.
 
     .venv/bin/python scripts/validate.py 7 --data recent.csv --target churn --min accuracy=0.8 --max-drop roc_auc=0.01
     .venv/bin/python scripts/validate.py 7 --data recent.csv --target churn --min f1=0.7 --by region --json
 
-Metrics: accuracy, f1, log_loss, roc_auc; r2, rmse, mae. Rows that a version was trained on are warned about, if the rows
-that were logged with it tell. Exit code 0 when all thresholds are met, 1 when one is not,
-2 with one line on stderr when nothing could be compared.
+Metrics: accuracy, f1, log_loss, roc_auc; r2, rmse, mae. It warns if the file has rows that a version was trained on, as
+far as the rows logged with it show. Exit code 0 if all thresholds are met, 1 if one is not, 2 with one line on stderr if
+nothing could be compared.
 """
 
 import argparse
@@ -36,31 +36,31 @@ if TYPE_CHECKING:
 def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
     """Reads the command line."""
     parser = make_parser(__doc__ or "", settings)
-    parser.add_argument("version", help="the version to look at")
+    parser.add_argument("version", help="version to validate")
     add_check_options(parser, required=True)
     return parser.parse_args(arguments)
 
 
 def add_check_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Adds the options that say what is compared."""
-    parser.add_argument("--data", type=Path, required=required, help="a CSV file with the right answers")
-    parser.add_argument("--target", required=required, help="the column that holds them")
+    """Adds the options for data and thresholds."""
+    parser.add_argument("--data", type=Path, required=required, help="CSV file with the right answers")
+    parser.add_argument("--target", required=required, help="column of the right answers")
     add_format_options(parser)
     for option, what in (
-        ("--min", "what must be reached"),
-        ("--max", "what must not be passed"),
-        ("--max-drop", "by how much it may be worse than the version in production"),
+        ("--min", "minimum of a metric"),
+        ("--max", "maximum of a metric"),
+        ("--max-drop", "how much worse than the version in production a metric may be"),
     ):
         parser.add_argument(
             option, action="append", default=[], metavar="METRIC=NUMBER", help=f"{what}; may be repeated"
         )
     parser.add_argument(
-        "--by", metavar="COLUMN", help="judge the rows of each value of this column by themselves, too"
+        "--by", metavar="COLUMN", help="also judge the rows of each value of this column separately"
     )
 
 
 def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
-    """Does it; returns exit code, facts and sentences.
+    """Validates the version; returns exit code, facts and sentences.
 
     Raises:
         LifecycleError: the versions or the file cannot be used.
@@ -85,10 +85,10 @@ def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
     if old is not None:
         before_name = f"version {old.version}"
     elif model.current is None:
-        before_name = f"{model.where} is not set, so that there is nothing to compare with"
+        before_name = f"{model.where} is not set, so there is nothing to compare with"
     else:
         before_name = (
-            f"version {options.version} is in production itself, so that there is nothing to compare with"
+            f"version {options.version} is itself in production, so there is nothing to compare with"
         )
     check_rules(rules, scores[WHOLE], before.get(WHOLE), before_name)
     checks = judge(scores, before, rules)
@@ -129,7 +129,7 @@ def read_rows(options: argparse.Namespace) -> "tuple[CsvFile, pd.Series]":
 
 
 def slices_of(rows: "pd.DataFrame", column: str | None) -> "dict[str, pd.Series]":
-    """Returns which rows belong to all, and to each value of a column that enough rows have.
+    """Returns masks of all rows, and of the rows of each value of a column that enough rows have.
 
     Raises:
         LifecycleError: there is no such column.
@@ -156,7 +156,7 @@ def score_slices(
     """Returns the metrics of each slice.
 
     Raises:
-        LifecycleError: the right answers are of another kind than the version's.
+        LifecycleError: the right answers are of another type than the version's.
     """
     from scripts.lifecycle.connection import reason
     from scripts.lifecycle.scoring import score_output

@@ -1,4 +1,4 @@
-"""The challenger of a model: who it was before a promotion, and its share of the requests."""
+"""The challenger of a model during a promotion: its alias and its share of the requests."""
 
 from scripts.lifecycle import LifecycleError, Overtaken
 from scripts.lifecycle.placement import name_of
@@ -7,15 +7,15 @@ from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG
 
 
 class Challenger:
-    """The alias of the challenger and the tag with its share, which are given back as they were found."""
+    """The alias of the challenger and the tag with its share; both can be restored."""
 
     def __init__(self, model: RegisteredModel, alias: str, version: str) -> None:
-        """Asks the registry.
+        """Reads them from the registry.
 
         Args:
             model: the registered model.
-            alias: that the services take a challenger from.
-            version: that is to be the challenger; it may be already.
+            alias: of the challenger, which services follow.
+            version: to make the challenger; it may be that already.
 
         Raises:
             LifecycleError: it does not answer, or another version is the challenger.
@@ -30,7 +30,7 @@ class Challenger:
         self._is_touched = False
 
     def give(self, percent: float) -> None:
-        """Gives the version a part of the requests.
+        """Gives the version a share of the requests.
 
         Raises:
             Overtaken: somebody else has made another version the challenger.
@@ -39,13 +39,13 @@ class Challenger:
         self.check_ours()
         self._is_touched = True
         with self._model.asking("the challenger could not be set") as client:
-            # The exact number: it is compared with the one that services show.
+            # The exact number: it is compared with that of the services.
             client.set_registered_model_tag(self._model.name, CHALLENGER_PERCENT_TAG, repr(percent))
             client.set_registered_model_alias(self._model.name, self._alias, self._version)
         self._now = self._version
 
     def check_ours(self) -> None:
-        """Makes sure that nobody else has changed the challenger since.
+        """Checks that nobody else has changed the challenger since.
 
         Raises:
             Overtaken: somebody has.
@@ -57,15 +57,15 @@ class Challenger:
         now, _ = self._read()
         if now not in allowed:
             raise Overtaken(
-                f"the challenger ({self._alias!r}) is {name_of(now)} by now: somebody else has changed it, "
-                "and it is left so"
+                f"the challenger ({self._alias!r}) is {name_of(now)} by now: somebody else has changed it; "
+                "left unchanged"
             )
 
     def put_back(self, *, is_promoted: bool = False) -> bool:
-        """Lets alias and tag be as they were found; of a version that was promoted the alias is removed.
+        """Restores alias and tag; if the version was promoted, removes the alias.
 
         Returns:
-            False where nothing was changed.
+            False if nothing was changed.
 
         Raises:
             Overtaken: somebody else has changed the challenger.
@@ -75,7 +75,7 @@ class Challenger:
             return False
         self._check_is_one_of(self._version, self._before, None)
         name = self._model.name
-        with self._model.asking(f"the challenger ({self._alias!r}) could not be put back") as client:
+        with self._model.asking(f"the challenger ({self._alias!r}) could not be restored") as client:
             if self._before is None or is_promoted:
                 client.delete_registered_model_alias(name, self._alias)
             if self._tag is not None:

@@ -1,4 +1,4 @@
-"""The command lines of the scripts: what they have in common."""
+"""Command-line code that the scripts share."""
 
 import argparse
 import contextlib
@@ -18,15 +18,15 @@ from serving.redaction import redact
 from serving.settings import Settings, SettingsError, load_settings
 
 DONE, FAILED, IMPOSSIBLE = 0, 1, 2
-"""Exit codes: as asked; the alias or stage is not where it was to be, or the services do not follow; nothing was done."""
+"""Exit codes: done; the alias or stage is not where it should be, or services do not follow; nothing was done."""
 
 
 ACTIVE_STAGES = ("Production", "Staging")
-"""What is in none of them, MLflow calls archived."""
+"""The stages that a version can be promoted to."""
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Tells a mistake in one line, without the whole usage before it."""
+    """Reports errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Raises what `run` prints."""
@@ -38,27 +38,27 @@ def make_parser(description: str, settings: Settings) -> OneLineParser:
     parser = OneLineParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--name", default=settings.model_name, help="the registered model (%(default)s)")
+    parser.add_argument("--name", default=settings.model_name, help="registered model (%(default)s)")
     selector = parser.add_mutually_exclusive_group()
-    selector.add_argument("--alias", help=f"the alias that services follow ({settings.model_alias})")
+    selector.add_argument("--alias", help=f"alias that services follow ({settings.model_alias})")
     selector.add_argument(
         "--stage",
-        help=f"the legacy stage that services follow, instead ({settings.model_stage or 'none'}); the version that "
-        "another one replaces there is archived",
+        help=f"legacy stage that services follow instead ({settings.model_stage or 'none'}); the version that is "
+        "replaced there is archived",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser
 
 
 def add_move_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the scripts that move the alias or the stage."""
-    parser.add_argument("--why", default="", help="the reason, for the record")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--why", default="", help="reason, for the record")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and change nothing")
     parser.add_argument(
         "--audit-log",
         type=Path,
         default=Path("audit.jsonl"),
-        help="a line is added for each move (%(default)s)",
+        help="file that gets a line for each move (%(default)s)",
     )
 
 
@@ -71,7 +71,7 @@ def run(
     """Runs a script: prints its sentences or its JSON; returns the exit code.
 
     Args:
-        script: its name, before its mistakes.
+        script: its name, the prefix of its errors.
         main: returns exit code, facts, and the sentences that it has not printed yet.
         parse: reads the command line.
         arguments: of the command line; None takes those of the process.
@@ -93,7 +93,7 @@ def run(
         elif sentences:
             print(redact("\n".join(sentences)), flush=True)
     except BrokenPipeError:
-        # Nobody reads it any more, and how it ended is told by the exit code, which Python would change at its end.
+        # The reader is gone. Python would fail to flush stdout at exit, and change the exit code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
@@ -101,13 +101,13 @@ def run(
 def settle(
     script: str, carry_out: Callable[[], None], facts: dict[str, Any], outcome: Callable[[], str]
 ) -> tuple[int, dict[str, Any], list[str]]:
-    """Moves something that is put back where that fails; returns what `main` of `run` does.
+    """Runs a move that rolls back on failure; returns what `main` of `run` does.
 
     Args:
-        script: its name, before what it says on stderr.
-        carry_out: does it.
-        facts: known of it.
-        outcome: says how things are, once it has ended.
+        script: its name, the prefix on stderr.
+        carry_out: makes the move.
+        facts: known before the move.
+        outcome: returns the resulting state in words.
 
     Raises:
         LifecycleError: nothing was done.
@@ -129,10 +129,10 @@ def settle(
 
 
 def teller(options: argparse.Namespace) -> Callable[[str], None]:
-    """Returns what prints a sentence at once; nothing where JSON is wanted."""
+    """Returns a function that prints a sentence at once; with --json, it prints nothing."""
 
     def say(sentence: str) -> None:
-        # That nobody reads it any more must not keep a version from being put back.
+        # A closed pipe must not prevent a rollback.
         with contextlib.suppress(OSError):
             if not options.json:
                 print(redact(sentence), flush=True)
@@ -150,7 +150,7 @@ def open_model(options: argparse.Namespace, settings: Settings) -> RegisteredMod
 
 
 def choose_selector(options: argparse.Namespace, settings: Settings) -> Selector:
-    """Returns the alias or the stage that the options name, else the one that services follow by their settings.
+    """Returns the alias or the stage in the options, else the one that services follow by the settings.
 
     Raises:
         LifecycleError: a version cannot be promoted to that stage.

@@ -1,4 +1,4 @@
-"""Who is asked how versions do, and what services say of it themselves."""
+"""Sources of a version's counters, and the services' own at `/metrics`."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
@@ -15,32 +15,32 @@ from scripts.lifecycle.services import fetch
 ANSWERED = "model_prediction_latency_seconds_count"
 SECONDS = "model_prediction_latency_seconds_sum"
 FAILED = "model_prediction_errors_total"
-"""The metrics that are looked at. Source: `serving.monitoring.metrics`."""
+"""The metrics that are read. Source: `serving.monitoring.metrics`."""
 
 
 class CountSource(Protocol):
-    """Whoever counts the requests of a model's versions."""
+    """A source of the request counters of a model's versions."""
 
     @property
     def look_seconds(self) -> float:
-        """How often it is worth asking."""
+        """Sensible polling interval."""
 
     def past(self, version: str) -> Counts:
-        """Returns what a version was asked up to now.
+        """Returns a version's counters up to now.
 
         Raises:
-            LifecycleError: that cannot be known.
+            LifecycleError: they cannot be read.
         """
 
     def follow(self, version: str) -> Callable[[], Counts]:
-        """Returns what tells, whenever it is called, what the version was asked from now on.
+        """Returns a function that returns the version's counters since now.
 
-        It raises LifecycleError where that is not known any more.
+        It raises LifecycleError if they cannot be read.
         """
 
 
 class ServiceCounts:
-    """The counts of services, as each of them shows its own at `/metrics`."""
+    """The counters that each service shows at `/metrics`."""
 
     look_seconds = 1.0
 
@@ -51,14 +51,14 @@ class ServiceCounts:
         """Returns what the services that answer have counted since they started.
 
         Raises:
-            LifecycleError: one answers with something else than metrics.
+            LifecycleError: one does not answer with metrics.
         """
         return add_up(self._ask(version).values())
 
     def follow(self, version: str) -> Callable[[], Counts]:
-        """Returns what tells what they have counted from now on.
+        """Returns a function that returns what they have counted since now.
 
-        Of a service that did not answer now, what it has counted before is not known: it counts from its first answer.
+        A service that does not answer now counts from its first answer.
         """
         start = self._ask(version)
         found: dict[str, Counts] = {}
@@ -94,15 +94,15 @@ def read_metrics(urls: Sequence[str]) -> dict[str, str]:
 
 
 def read_counts(metrics: str, version: str, url: str) -> Counts:
-    """Returns what a service has counted for a version, whoever's shadow it is not.
+    """Returns what a service has counted for a version, except as a shadow.
 
     Args:
         metrics: the text of its `/metrics`.
         version: its number.
-        url: of the service, for people.
+        url: of the service, for messages.
 
     Raises:
-        LifecycleError: the text is something else, or only a part.
+        LifecycleError: the text is something else, or incomplete.
     """
     total = Counts()
     try:
@@ -116,7 +116,7 @@ def read_counts(metrics: str, version: str, url: str) -> Counts:
 
 
 def counts_of(name: str, value: float) -> Counts:
-    """Returns what a sample counts; nothing where its metric is not one that is looked at."""
+    """Returns what a sample counts; zeros if its metric is none of these."""
     return Counts(
         answered=value if name == ANSWERED else 0,
         failed=value if name == FAILED else 0,

@@ -1,42 +1,42 @@
-"""Whether a version does worse than the one before it, from what services count."""
+"""Decides from services' counters whether a version does worse than the one before it."""
 
 from typing import NamedTuple
 
 MIN_REQUESTS = 20
-"""Of fewer requests nothing is concluded."""
+"""Minimum requests to judge by."""
 
 NEGLIGIBLE_SECONDS = 0.005
-"""A mean latency that is longer by no more than this has not become worse."""
+"""A rise in mean latency up to this is ignored."""
 
 
 class Counts(NamedTuple):
-    """What one version has been asked, added up over services."""
+    """Counters of one version, summed over services."""
 
     answered: float = 0
     failed: float = 0
     seconds: float = 0
-    """That the answered ones took, in all."""
+    """Total latency of the answered ones."""
 
     @property
     def requests(self) -> float:
-        """Answered or not."""
+        """All requests, answered and failed."""
         return self.answered + self.failed
 
     @property
     def error_rate(self) -> float:
-        """Failed ones among all."""
+        """Failed requests as a fraction of all."""
         return self.failed / self.requests if self.requests else 0.0
 
     @property
     def latency(self) -> float:
-        """Mean seconds of an answer."""
+        """Mean latency of an answer, seconds."""
         return self.seconds / self.answered if self.answered else 0.0
 
     def __add__(self, other: "Counts") -> "Counts":  # type: ignore[override]  # of the fields, not of the tuples
         return Counts(*(a + b for a, b in zip(self, other, strict=True)))
 
     def since(self, before: "Counts") -> "Counts":
-        """Returns what came after; a counter that went back began anew, with the process that kept it."""
+        """Returns the increase since then; a counter that decreased was reset by a restart."""
         return Counts(*(a - b if a >= b else a for a, b in zip(self, before, strict=True)))
 
 
@@ -44,15 +44,15 @@ class Limits(NamedTuple):
     """How much worse a version may be."""
 
     error_increase: float
-    """By so much the part of failed requests may be larger."""
+    """Maximum rise in error rate (fraction)."""
     latency_ratio: float
-    """So many times as long an answer may take."""
+    """Maximum mean latency relative to the version before."""
 
 
 def find_worsening(before: Counts, after: Counts, limits: Limits) -> str | None:
-    """Returns how a version does worse, in a few words; None where it does not, or too little is known of it.
+    """Returns how a version does worse, in a few words; None if it does not, or has too few requests.
 
-    Where too little is known of the version before, that is taken for one whose requests do not fail.
+    If the version before has too few requests, it counts as one whose requests do not fail.
     """
     if after.requests < MIN_REQUESTS:
         return None
@@ -61,7 +61,7 @@ def find_worsening(before: Counts, after: Counts, limits: Limits) -> str | None:
         compared = (
             f"before {before.error_rate:.1%} of {before.requests:.0f}"
             if is_known
-            else "and too little is known of the version before"
+            else "with too few requests before to compare"
         )
         return f"{after.error_rate:.1%} of {after.requests:.0f} requests fail, {compared}"
     slower = after.latency - before.latency

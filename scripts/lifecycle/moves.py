@@ -1,6 +1,6 @@
 """Moves of an alias or a legacy stage: who, when, from which version to which, and why.
 
-Each is a tag of the version that it leads to, and a line in an audit log:
+Each is a tag of the version that was moved to, and a line in an audit log:
 
     serving.move.20260102T030405.678901Z = {"at": …, "who": …, "kind": "promote", "alias": …, "from": …, "to": …}
 """
@@ -20,15 +20,15 @@ from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.validation_record import Results
 
 TAG_PREFIX = "serving.move."
-"""Of the tags of a version that hold moves."""
+"""Prefix of a version's tags that hold moves."""
 
 
 MAX_TAG_CHARACTERS = 5000
 """Of a tag's value. Source: MAX_MODEL_REGISTRY_TAG_VALUE_LENGTH in mlflow/utils/validation.py. It is 100,000 in
-MLflow 3, but was this in servers that are still about; and services read these tags each time they look."""
+MLflow 3, but this in older servers that are still in use; and services read these tags at every poll."""
 
 MAX_WHY_CHARACTERS = 500
-"""Of the reason in a tag. The audit log has all of it."""
+"""Of the reason in a tag. The audit log has it in full."""
 
 
 class Selector(NamedTuple):
@@ -38,7 +38,7 @@ class Selector(NamedTuple):
     name: str
 
     def of(self, model: str) -> str:
-        """Returns both in a few characters, as they end MLflow's `models:/` URIs."""
+        """Returns model and selector as at the end of MLflow's `models:/` URIs."""
         return f"{model}@{self.name}" if self.kind == "alias" else f"{model}/{self.name}"
 
 
@@ -52,14 +52,14 @@ class Move(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"
     """`promote`, `rollback` or `shadow`."""
     model: str
     alias: str | None
-    """None where it is a stage that was moved."""
+    """None if a stage was moved."""
     source: str | None
-    """The version that was there before; None of the first."""
+    """The version before the move; None if there was none."""
     target: str | None
-    """The version that is there since; None where the first one was taken back."""
+    """The version after the move; None if the first one was removed."""
     why: str = ""
     results: Results | str | None = None
-    """Of the validation before it; a line of text in old records."""
+    """Of the validation before the move; a line of text in old records."""
     stage: str | None = None
 
     @property
@@ -69,7 +69,7 @@ class Move(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"
 
     @property
     def tag(self) -> str:
-        """The name of its tag; sorted by name, moves are in the order in which they were made."""
+        """The name of its tag; names sort in chronological order."""
         moment = dt.datetime.fromisoformat(self.at).astimezone(dt.UTC)
         return f"{TAG_PREFIX}{moment:%Y%m%dT%H%M%S.%fZ}"
 
@@ -84,16 +84,16 @@ def new_move(
     why: str,
     results: Results | None = None,
 ) -> Move:
-    """Returns a move of this moment and user."""
+    """Returns a move made now by this user."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     alias, stage = (selector.name, None) if selector.kind == "alias" else (None, selector.name)
-    # What the shell passed on that is no UTF-8 must not be noticed only when the move has been made.
+    # Invalid UTF-8 from the shell must not fail after the move has been made.
     why = why.encode(errors="replace").decode()
     return Move(now, who(), kind, model, alias, source, target, why, results, stage)
 
 
 def who() -> str:
-    """Returns `user@host`; of CI what it calls the user."""
+    """Returns `user@host`; in CI, the user is the one that it reports."""
     try:
         user = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
@@ -107,7 +107,7 @@ def encode(move: Move) -> str:
 
 
 def encode_tag(move: Move) -> str:
-    """Returns the value of its tag, with as many checks of the validation as a tag can hold, and a short reason."""
+    """Returns the value of its tag, with as many checks of the validation as fit, and a shortened reason."""
     if len(move.why) > MAX_WHY_CHARACTERS:
         move = msgspec.structs.replace(move, why=f"{move.why[: MAX_WHY_CHARACTERS - 1]}…")
     results = move.results
@@ -124,7 +124,7 @@ def encode_tag(move: Move) -> str:
 
 
 def read_moves(tags: Iterable[Mapping[str, str]]) -> list[Move]:
-    """Returns the moves among the tags of versions, in the order in which they were made."""
+    """Returns the moves among the tags of versions, in chronological order."""
     found: dict[str, Move] = {}
     for of_version in tags:
         for name, value in of_version.items():
@@ -137,11 +137,11 @@ def read_moves(tags: Iterable[Mapping[str, str]]) -> list[Move]:
 
 
 def previous_version(moves: Sequence[Move], selector: Selector, current: str) -> str | None:
-    """Returns the version that the current one replaced when it was promoted; None where that is not known.
+    """Returns the version that the current one replaced when it was promoted; None if that is unknown.
 
-    A rollback does not count: twice in a row leads two versions back, not to the one that was left. Moves are in the
-    order of their movers' clocks, since the registry keeps none: of promotions of the same version with different
-    versions before it, made from machines whose clocks differ by more than lies between them, the wrong one may count.
+    Rollbacks do not count: two in a row lead two versions back, not to the one that was left. The registry keeps no
+    order of moves, so the clocks of the machines that made them decide: if the same version was promoted twice over
+    different versions, and the clocks differ by more than the time between, the wrong one may be returned.
     """
     for move in reversed(moves):
         if move.selector == selector and move.kind == "promote" and move.target == current:
@@ -150,7 +150,7 @@ def previous_version(moves: Sequence[Move], selector: Selector, current: str) ->
 
 
 def check_appendable(file: Path) -> None:
-    """Makes sure that a line can be added to the audit log, which is made if need be.
+    """Checks that a line can be added to the audit log, which is created if needed.
 
     Raises:
         LifecycleError: it cannot.
@@ -163,7 +163,7 @@ def check_appendable(file: Path) -> None:
 
 
 def append(file: Path, move: Move) -> None:
-    """Adds a line to the audit log, whole or not at all, and on the disk when it returns.
+    """Adds a line to the audit log in one write, and syncs it to the disk.
 
     Raises:
         OSError: it cannot be written.

@@ -1,4 +1,4 @@
-"""Which versions an alias or a legacy stage holds, and which of them counts."""
+"""Which versions an alias or a legacy stage holds, and which of them is current."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,15 +11,15 @@ class Placement(NamedTuple):
     """What an alias or a stage holds at one moment."""
 
     versions: tuple[str, ...] = ()
-    """One at most of an alias; of a stage in the order in which they were changed. The last one counts."""
+    """At most one for an alias; for a stage, in the order of their last changes. The last one is current."""
 
     @property
     def current(self) -> str | None:
-        """The version that counts; None where there is none."""
+        """The current version; None if there is none."""
         return self.versions[-1] if self.versions else None
 
     def is_like(self, other: "Placement") -> bool:
-        """True where both hold the same versions, and the same one counts."""
+        """True if both hold the same versions, and the same one is current."""
         return self.current == other.current and set(self.versions) == set(other.versions)
 
 
@@ -29,7 +29,7 @@ def place(selector: Selector, aliases: Mapping[str, str], versions: Sequence[Ver
     Args:
         selector: names it.
         aliases: of the registered model, with their versions.
-        versions: all of the model; of an alias they are not needed.
+        versions: all of the model; not needed for an alias.
     """
     if selector.kind == "alias":
         found = aliases.get(selector.name)
@@ -44,9 +44,9 @@ def place(selector: Selector, aliases: Mapping[str, str], versions: Sequence[Ver
 
 
 def followed(selector: Selector, aliases: Mapping[str, str], versions: Sequence[Version]) -> str | None:
-    """Returns the version that services take, or would; None where there is none.
+    """Returns the version that services take, or would; None if there is none.
 
-    Where an alias is not set, that is the one in the legacy stage of its name.
+    If an alias is not set, that is the one in the legacy stage of the same name.
     Source: `serving.prepare.registry.client`.
     """
     current = place(selector, aliases, versions).current

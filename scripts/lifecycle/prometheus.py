@@ -1,4 +1,4 @@
-"""What a Prometheus that scrapes services knows of their versions: of all services, also of those that are gone."""
+"""Counters of versions from a Prometheus: of all services that it scrapes, including those that have ended."""
 
 import base64
 import http.client
@@ -20,32 +20,32 @@ from serving.prepare.registry.bounded_http import Redirects
 from serving.redaction import redact
 
 PAST_SECONDS = 3600
-"""What a version was asked in the last hour is what the next one is compared with."""
+"""Period of the version before that the next one is compared with."""
 
 LOOKBACK_SECONDS = 300
-"""A time series without a sample in as long a time was not there. Source: Prometheus' own default."""
+"""A time series without a sample for this long is absent. Source: Prometheus' own default."""
 
 N_ATTEMPTS = 3
 REQUEST_SECONDS = 5
 PAUSE_SECONDS = 2
-"""Between attempts to ask; then the answer is not known."""
+"""Between attempts at a query."""
 
 BUSY = frozenset({429, 500, 502, 503, 504})
-"""Answers that may be others a little later."""
+"""Statuses worth retrying."""
 
 
 class PrometheusError(LifecycleError):
-    """It does not answer; a little later it may."""
+    """It does not answer; a retry may succeed."""
 
 
 class Series(msgspec.Struct):
-    """A time series, as a query gives it."""
+    """A time series, as a query returns it."""
 
     metric: dict[str, str]
     value: tuple[float, str] = (0, "0")
-    """Of one moment."""
+    """Of an instant query."""
     values: list[tuple[float, str]] = []
-    """Of a range, from old to new."""
+    """Of a range query, oldest first."""
 
 
 class _Data(msgspec.Struct):
@@ -59,12 +59,12 @@ class _Answer(msgspec.Struct):
 class Prometheus:
     """A server that scrapes services.
 
-    Counters are added up from their samples and not by `increase()`: that leaves out the first sample of a time
-    series, and a version that is new, or fails for the first time, shows up with one that counts.
+    Increases are computed from samples, not by `increase()`: that ignores the first sample of a time series, which
+    counts for a version that is new, or fails for the first time.
     """
 
     def __init__(self, url: str) -> None:
-        """Asks for the time, by which its samples are told from older ones.
+        """Reads the server's clock, which dates its samples.
 
         Args:
             url: of the server, with the path before `/api/v1` if there is one.
@@ -85,17 +85,17 @@ class Prometheus:
     def increases(
         self, matchers: str, start: float, *, is_past: bool = False
     ) -> Iterator[tuple[dict[str, str], float, int]]:
-        """Returns by how much counters grew from a moment on, each with its labels, and how often it began anew.
+        """Yields the labels of counters, their increases since a moment, and how often each was reset.
 
         Args:
-            matchers: of its labels, as they stand between the braces of a query.
-            start: the moment, by its time.
-            is_past: what was counted before the first sample may count, too: it is a little more of the past.
+            matchers: of the labels, as between the braces of a query.
+            start: the moment, by the server's clock.
+            is_past: counts before the first sample may be included: they only extend the past.
 
         Raises:
-            LifecycleError: it cannot be asked.
+            LifecycleError: a query fails.
         """
-        # Where nothing was scraped then, or its samples are lost, no series is known to have begun since.
+        # If nothing was scraped then, or the samples are lost, no series is known to have started since.
         was_scraping = is_past or bool(self.ask("model_info", start))
         seconds = max(1, math.ceil(self.now - start)) + LOOKBACK_SECONDS
         for series in self.ask(f"{{{matchers}}}[{seconds}s]"):
@@ -106,11 +106,11 @@ class Prometheus:
             yield series.metric, grown, resets
 
     def ask(self, query: str, at: float | None = None) -> list[Series]:
-        """Returns what a query of one moment gives.
+        """Returns the result of an instant query.
 
         Args:
             query: in PromQL.
-            at: the moment, by its time; None takes the present one.
+            at: the moment, by the server's clock; None takes the present.
 
         Raises:
             PrometheusError: it does not answer.
@@ -136,17 +136,17 @@ class Prometheus:
 
 
 class PrometheusCounts:
-    """The counts of all services that a Prometheus scrapes."""
+    """The counters of all services that a Prometheus scrapes."""
 
     look_seconds = 5.0
 
     def __init__(self, url: str, model: str, selector: str = "") -> None:
-        """Takes what tells the services from others.
+        """Takes what selects the services.
 
         Args:
             url: of the server.
             model: the registered model's name, the label `model` of the metrics.
-            selector: more label matchers, as they stand between the braces of a query.
+            selector: more label matchers, as between the braces of a query.
 
         Raises:
             LifecycleError: it does not answer.
@@ -156,10 +156,10 @@ class PrometheusCounts:
         self._selector = selector
 
     def past(self, version: str) -> Counts:
-        """Returns what a version was asked in the last hour.
+        """Returns a version's counters over the last hour.
 
         Raises:
-            LifecycleError: it cannot be asked, or scrapes no service with the model, so that nothing could be judged.
+            LifecycleError: a query fails, or no service with the model is scraped.
         """
         info = f"model_info{{{self._matchers()}}}"
         if not self._prometheus.ask(info):
@@ -169,7 +169,7 @@ class PrometheusCounts:
         return self._counts(version, self._prometheus.now - PAST_SECONDS, is_past=True)
 
     def follow(self, version: str) -> Callable[[], Counts]:
-        """Returns what tells what the version was asked from now on, as far as it was scraped."""
+        """Returns a function that returns the version's counters since now, as scraped."""
         start = self._prometheus.now
         return lambda: self._counts(version, start)
 
@@ -184,7 +184,7 @@ class PrometheusCounts:
 
 
 def _fetch(url: str) -> bytes:
-    """Returns an answer of any size: that of an hour of many services is large."""
+    """Returns an answer of any size: an hour of many services is large."""
     parts = urllib.parse.urlsplit(url)
     login, _, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310  # the user's own
@@ -198,12 +198,12 @@ def _fetch(url: str) -> bytes:
 
 
 def increase(samples: Iterable[tuple[float, float]], start: float) -> tuple[float, int]:
-    """Returns by how much a counter grew, and how often it began anew.
+    """Returns a counter's increase, and how often it was reset.
 
     Args:
-        samples: moments and values, from old to new. A counter whose first sample is after the start began at zero; one
-            that went back began anew, with the process that kept it.
-        start: the moment from which on it counts.
+        samples: moments and values, oldest first. A counter whose first sample is after the start began at zero; one
+            that decreased was reset by a restart.
+        start: the moment from which increases count.
     """
     total = last = 0.0
     resets = 0
@@ -217,7 +217,7 @@ def increase(samples: Iterable[tuple[float, float]], start: float) -> tuple[floa
 
 
 def _message(error: urllib.error.HTTPError) -> str:
-    """Returns what Prometheus says is wrong with a query, in a line."""
+    """Returns Prometheus' error message in one line."""
     try:
         said = json.loads(error.read())["error"]
     except (OSError, ValueError, LookupError, TypeError):

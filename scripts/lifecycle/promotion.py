@@ -1,4 +1,4 @@
-"""How a version comes to its users: moved, waited for, watched, and put back where it does worse."""
+"""Promotes a version: moves the alias, waits for services, watches them, and rolls back if it does worse."""
 
 import argparse
 import functools
@@ -19,7 +19,7 @@ from scripts.lifecycle.watch import RolledBack, Watch, Watched
 
 
 class Promotion:
-    """One promotion, which puts back what it has changed unless it succeeds."""
+    """One promotion, which rolls back unless it succeeds."""
 
     def __init__(
         self,
@@ -39,17 +39,17 @@ class Promotion:
         self.outcome = f"{model.where} was not moved"
         """Where the alias or the stage is, in words."""
         self.answering: dict[str, Answering] = {}
-        """Who was seen to answer with the version at the end, by URL."""
+        """How many addresses answered with the version at the end, by URL."""
 
     def carry_out(self, results: Results | None) -> None:
-        """Does it.
+        """Promotes the version.
 
         Raises:
-            RolledBack: it did not succeed, and all is as it was.
-            Overtaken: somebody else has moved the same thing meanwhile; that is left alone.
-            StillThere: it did not succeed, and could not be put back.
-            LifecycleError: the registry refuses, or it is not known how the version before does; nothing was done.
-            BaseException: any other, such as Ctrl-C; all is as it was.
+            RolledBack: it failed, and was rolled back.
+            Overtaken: somebody else has moved the same thing meanwhile; that is left unchanged.
+            StillThere: it failed, and could not be rolled back.
+            LifecycleError: the registry refuses, or the version before has no counters to read; nothing was done.
+            BaseException: any other, such as Ctrl-C; it was rolled back.
         """
         past = self._counts.past(self._before) if self._before is not None else Counts()
         self._known = known_refusals(self._options.url)
@@ -106,7 +106,7 @@ class Promotion:
         before = functools.partial(_enough_of, beside, past)
 
         def check_ours() -> None:
-            # Whoever takes production elsewhere meanwhile has seen something that the challenger's counts do not say.
+            # Somebody who moves production meanwhile may know more than the challenger's counters show.
             self._model.check_ours()
             challenger.check_ours()
 
@@ -119,7 +119,7 @@ class Promotion:
             raise RolledBack("; ".join(f"{url}: {why}" for url, why in late.items()))
 
     def _take_back(self, why: str) -> bool:
-        """Puts the version before back; returns False where it was never moved."""
+        """Rolls back to the version before; returns False if nothing was moved."""
         model, options = self._model, self._options
         try:
             has_changed = retry_put_back(lambda: model.take_back(why, options.audit_log), self._say)
@@ -134,38 +134,38 @@ class Promotion:
             self.outcome = f"{model.selector.kind.upper()} {there} {self._version} ({model.where}): {self._by_hand} ({error})"
             raise StillThere(self.outcome) from None
         if has_changed:
-            self.outcome = f"{model.where} was put back to {name_of(self._before)}"
+            self.outcome = f"{model.where} was rolled back to {name_of(self._before)}"
             self._say(f"{self.outcome}: {why}")
         return has_changed
 
     @property
     def _by_hand(self) -> str:
-        """What people can do where the registry does not answer."""
+        """What to do by hand if the registry does not answer."""
         name, selector = self._model.name, self._model.selector
         if self._before is None:
             return f"take version {self._version} out of the {selector.kind} {selector.name}"
         return f"run .venv/bin/python scripts/rollback.py --name {name} --{selector.kind} {selector.name} --to {self._before}"
 
     def _end(self, challenger: Challenger, why: str = "") -> bool:
-        """Gives the challenger's alias and share back; returns False where they were not changed.
+        """Restores the challenger's alias and share; returns False if they were not changed.
 
-        Nothing that goes wrong here changes which version is in production: it is said, and that is all.
+        A failure here is only printed: it does not change which version is in production.
 
         Args:
             challenger: what was changed.
-            why: the promotion has failed; nothing where it has not.
+            why: the promotion has failed; empty if it has not.
         """
         try:
             has_changed = retry_put_back(lambda: challenger.put_back(is_promoted=not why), self._say)
         except LifecycleError as error:
-            self._say(f"the challenger was left as it is: {error}")
+            self._say(f"the challenger was left unchanged: {error}")
             return True
         if has_changed and why:
-            self._say(f"the challenger is what it was before: {why}")
+            self._say(f"the challenger was restored: {why}")
         return has_changed
 
 
 def _enough_of(beside: Callable[[], Counts], past: Counts) -> Counts:
-    """What the other version was asked meanwhile; where that is too little, what it was asked before."""
+    """Returns the counters of the other version meanwhile; if these are too few, those from before."""
     meanwhile = beside()
     return meanwhile if meanwhile.requests >= MIN_REQUESTS else past

@@ -1,4 +1,4 @@
-"""The registered model, for those who move its alias or its legacy stage."""
+"""The registered model whose alias or legacy stage is moved."""
 
 import functools
 import warnings
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 class RegisteredModel:
-    """One model of the registry, its alias or stage, and the moves that were recorded.
+    """One model of the registry, its alias or stage, and its recorded moves.
 
-    Whoever moves something reads it first: what is not as it was left was moved by somebody else, and stays.
+    Every move reads the state first. If it is not as it was left, somebody else has moved it, and it stays so.
     """
 
     def __init__(self, settings: Settings, name: str, selector: Selector) -> None:
-        """Asks the registry.
+        """Reads the model from the registry.
 
         Raises:
             LifecycleError: it does not answer, or has no such model.
@@ -50,7 +50,7 @@ class RegisteredModel:
         self._came_from = self.current
 
     def _read_all(self, settings: Settings) -> Model:
-        """Asks without MLflow, whose import takes seconds, wherever the answer is plain."""
+        """Reads without MLflow, whose import takes seconds, whenever that is possible."""
         try:
             refuse_missing_database(settings)
             found = read_model(settings, self.name)
@@ -70,37 +70,37 @@ class RegisteredModel:
 
     @property
     def where(self) -> str:
-        """Model and alias or stage, for people."""
+        """Model and alias or stage, for messages."""
         return self.selector.of(self.name)
 
     @property
     def has_moved(self) -> bool:
-        """True where the last move is known to have been made."""
+        """True if the last move is known to have been made."""
         return self._undo is not None and self._undo.has_arrived
 
     def check_version(self, version: str) -> None:
-        """Refuses a version that is not registered.
+        """Rejects a version that is not registered.
 
         Raises:
-            LifecycleError: names those that are.
+            LifecycleError: it is not; the message names those that are.
         """
         if version not in self.versions:
             there = ", ".join(sorted(self.versions, key=int)) or "none"
             raise LifecycleError(f"model {self.name!r} has no version {version} (there are: {there})")
 
     def check_wish(self, version: str, wish: SemanticVersion | Level | None) -> None:
-        """Makes sure that no other version is called what one is to be called.
+        """Checks that no other version has the semantic version wished for.
 
         Raises:
-            LifecycleError: one is.
+            LifecycleError: one has.
         """
         check_wish(self.name, wish, self.semantic_versions, version)
 
     def call(self, version: str, wish: SemanticVersion | Level | None) -> str:
-        """Gives a version its semantic version, unless it has one and nothing else is wished.
+        """Gives a version its semantic version, unless it has one and no other is wished for.
 
         Returns:
-            What was given and why; empty where it has one already.
+            What was given and why; empty if it has one already.
 
         Raises:
             LifecycleError: it is another version's, or the registry does not take it.
@@ -110,10 +110,10 @@ class RegisteredModel:
 
     @contextmanager
     def asking(self, trouble: str) -> "Iterator[MlflowClient]":
-        """Yields the client, whose requests take seconds at most.
+        """Yields the client, with short timeouts.
 
         Args:
-            trouble: what to say where it fails, before the reason.
+            trouble: message of a failure, before the reason.
 
         Raises:
             LifecycleError: the registry does not answer, or refuses.
@@ -139,7 +139,7 @@ class RegisteredModel:
             return place(self.selector, {}, all_versions(client, self.name))
 
     def check_ours(self) -> None:
-        """Makes sure that nobody else has moved the alias or the stage since.
+        """Checks that nobody else has moved the alias or the stage since.
 
         Raises:
             Overtaken: somebody has.
@@ -151,11 +151,11 @@ class RegisteredModel:
         if now.current != self._seen.current:
             raise Overtaken(
                 f"{self.where} is {name_of(now.current)} by now, not {name_of(self._seen.current)}: "
-                "somebody else has moved it, and it is left so"
+                "somebody else has moved it; left unchanged"
             )
 
     def move(self, kind: str, target: str, why: str, audit_log: Path, results: Results | None = None) -> None:
-        """Lets the alias point at a version, or brings it to the stage, and records it.
+        """Moves the alias or the stage to a version, and records it.
 
         Args:
             kind: `promote` or `rollback`.
@@ -167,8 +167,8 @@ class RegisteredModel:
         Raises:
             NotRecorded: it was moved.
             Overtaken: somebody else has moved it since it was read.
-            LifecycleError: the registry refuses, or the audit log cannot be written; whether it was moved where the
-                registry did not answer, `take_back` finds out.
+            LifecycleError: the registry refuses, or the audit log cannot be written. If the registry did not answer,
+                `take_back` finds out whether it was moved.
         """
         check_appendable(audit_log)
         move = new_move(
@@ -181,17 +181,17 @@ class RegisteredModel:
             if self.selector.kind == "alias":
                 self._set_alias(client, target)
             else:
-                # One version is left in the stage, which is then also what those take who go by the highest number.
+                # Only this version is left in the stage, so clients that take the highest number take it, too.
                 self._transition(target, self.selector.name, archive_others=True)
         self._undo.has_arrived = True
         self.current, self._seen = target, Placement((target,))
         self._record(move, audit_log)
 
     def remove(self, kind: str, why: str, audit_log: Path) -> None:
-        """Takes the alias away from its version, if it is set, and records it.
+        """Removes the alias, if it is set, and records it.
 
         Raises:
-            NotRecorded: it was taken away.
+            NotRecorded: it was removed.
             Overtaken: somebody else has moved it.
             LifecycleError: the registry does not answer, or refuses.
         """
@@ -207,15 +207,15 @@ class RegisteredModel:
         self._record(move, audit_log)
 
     def take_back(self, why: str, audit_log: Path) -> bool:
-        """Undoes the last move: lets the alias point where it did, or nowhere; brings versions back to their stages.
+        """Undoes the last move: restores or removes the alias, or brings versions back to their stages.
 
-        It can be called again where it has failed.
+        It can be called again after a failure.
 
         Returns:
-            False where the version never got there.
+            False if the version never got there.
 
         Raises:
-            NotRecorded: it was put back.
+            NotRecorded: it was rolled back.
             Overtaken: somebody else has moved it since.
             LifecycleError: the registry does not answer, or refuses.
         """
@@ -239,15 +239,15 @@ class RegisteredModel:
         return True
 
     def _put_back(self, undo: "_Undo", now: Placement) -> None:
-        with self.asking(f"{self.where} could not be put back") as client:
+        with self.asking(f"{self.where} could not be rolled back") as client:
             if self.selector.kind == "alias":
                 if undo.left.current is None:
                     client.delete_registered_model_alias(self.name, self.selector.name)
                 else:
                     client.set_registered_model_alias(self.name, self.selector.name, undo.left.current)
                 return
-            # What counts in a stage is the version that was changed last: the others go first. The one that has to
-            # leave does so at the end, so that half of it can be told from somebody else's moves.
+            # In a stage, the version that was changed last is current: the others go back first. The one that has to
+            # leave does so at the end, so that an unfinished rollback differs from somebody else's moves.
             for version in undo.left.versions[:-1]:
                 if version not in now.versions:
                     self._transition(version, self.selector.name, archive_others=False)
@@ -297,6 +297,6 @@ class _Undo:
     def __init__(self, left: Placement, target: str, before: str | None) -> None:
         self.left, self.target, self.before = left, target, before
         self.has_arrived = False
-        """True where the version was there, as far as is known."""
+        """True if the version is known to have been there."""
         self.is_under_way = False
-        """True where it was tried to put it back."""
+        """True once a rollback was tried."""

@@ -1,4 +1,4 @@
-"""What was moved has to be put back, also where whoever has to do it does not answer at once."""
+"""Retries a rollback while the registry or the cluster does not answer."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import TypeVar
 from scripts.lifecycle import LifecycleError
 
 PUT_BACK_SECONDS = 60
-"""For so long a registry or a cluster that does not answer is asked to put back what was moved."""
+"""How long a rollback is retried."""
 
 PAUSE_SECONDS = 2
 """Between two attempts."""
@@ -16,11 +16,11 @@ Done = TypeVar("Done")
 
 
 def retry_put_back(put_back: Callable[[], Done], say: Callable[[str], None]) -> Done:
-    """Puts something back; tries again for a while.
+    """Rolls back; retries for `PUT_BACK_SECONDS`.
 
     Args:
-        put_back: does it. A `LifecycleError` whose exit code is not that of a plain one is final.
-        say: tells a sentence.
+        put_back: rolls back. A `LifecycleError` is final if its exit code differs from a plain one's.
+        say: prints a sentence.
 
     Raises:
         LifecycleError: a final one, or the last.
@@ -35,6 +35,6 @@ def retry_put_back(put_back: Callable[[], Done], say: Callable[[str], None]) -> 
             if is_final or time.monotonic() > give_up:
                 raise
             if not has_told:
-                say(f"{error}; trying again for {PUT_BACK_SECONDS} s")
+                say(f"{error}; retrying for {PUT_BACK_SECONDS} s")
                 has_told = True
         time.sleep(PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""How good a version's answers are, and whether that is good enough."""
+"""Scores a version's answers, and checks the scores against thresholds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,17 +26,17 @@ REGRESSION = ("r2", "rmse", "mae")
 LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
 
 MIN_SLICE_ROWS = 30
-"""Fewer rows say little: such a slice is not judged."""
+"""A slice with fewer rows is not judged."""
 
 WHOLE = "all rows"
 
 
 def score_output(target: pd.Series, output: Output, classes: Sequence[Any] | None) -> dict[str, float]:
-    """Returns the metrics of answers; f1 is the mean over the classes, roc_auc that of one class against the rest.
+    """Returns the metrics of answers; f1 is the mean over the classes, roc_auc that of each class against the rest.
 
     Args:
         target: the right answers.
-        output: what the model said of the same rows.
+        output: the model's answers for the same rows.
         classes: in the order of the probabilities' columns.
     """
     if output.labels is None:
@@ -79,19 +79,19 @@ class Rules(NamedTuple):
     at_least: Mapping[str, float]
     at_most: Mapping[str, float]
     max_drop: Mapping[str, float]
-    """How much worse than the version in production; of an error that is how much more."""
+    """How much worse than the version in production; for errors, how much higher."""
 
 
 def check_rules(
     rules: Rules, found: Mapping[str, float], before: Mapping[str, float] | None, before_name: str
 ) -> None:
-    """Refuses thresholds that could not be looked at.
+    """Rejects thresholds that cannot be checked.
 
     Args:
         rules: the thresholds.
         found: the metrics of the version, of all rows.
-        before: those of the version that it is compared with; None where there is none.
-        before_name: that version, or why there is none, for people.
+        before: those of the version that it is compared with; None if there is none.
+        before_name: that version, or why there is none, for messages.
 
     Raises:
         LifecycleError: there is no such metric, or nothing to compare with and no other threshold.
@@ -115,11 +115,11 @@ def check_rules(
 def judge(
     scores: Mapping[str, Mapping[str, float]], before: Mapping[str, Mapping[str, float]], rules: Rules
 ) -> list[Check]:
-    """Returns every check; a metric that could not be computed is not met.
+    """Returns all checks; a metric that could not be computed fails its check.
 
     Args:
         scores: by slice, `WHOLE` among them, and metric.
-        before: the same of the version in production; empty where there is none.
+        before: the same of the version in production; empty if there is none.
         rules: apply to all rows and to each slice.
     """
     checks = []
@@ -154,7 +154,7 @@ def _is_within(metric: str, value: float | None, was: float, limit: float) -> bo
     if value is None:
         return False
     worse = value - was if metric in LOWER_IS_BETTER else was - value
-    # Two numbers that are equal but for rounding have not become worse.
+    # Numbers that are equal except for rounding are not worse.
     return worse <= limit + 1e-12
 
 
@@ -162,7 +162,7 @@ def parse_thresholds(texts: Sequence[str]) -> dict[str, float]:
     """Returns the thresholds of options such as `accuracy=0.8`.
 
     Raises:
-        LifecycleError: it is not one; says what there is.
+        LifecycleError: one is malformed, or names an unknown metric.
     """
     found = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""Services that are to follow the registry: which version answers."""
+"""Services that follow the registry: which versions answer there."""
 
 import argparse
 import http.client
@@ -17,7 +17,7 @@ from serving.redaction import redact
 
 REQUEST_SECONDS = 5
 N_CONNECTIONS = 4
-"""A service has several workers, and each connection comes to one of them."""
+"""Connections per check: each reaches one of a service's workers."""
 
 NO_ANSWER = "no answer"
 
@@ -29,10 +29,10 @@ def add_url_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=http_url,
         default=[],
-        help="a service that has to follow, http://host:port, at each address of its name; may be repeated",
+        help="service that has to follow, http://host:port, at each address of its name; may be repeated",
     )
     parser.add_argument(
-        "--timeout", type=float, default=120, help="seconds in which they have to (%(default)g)"
+        "--timeout", type=float, default=120, help="seconds in which services have to follow (%(default)g)"
     )
 
 
@@ -55,10 +55,10 @@ def http_url(text: str) -> str:
 
 
 def fetch(url: str, path: str, address: str = "") -> bytes:
-    """Returns what a service answers, within seconds as a whole; of its name's addresses the one that is given.
+    """Returns a service's answer, within a total timeout, from one address of its name if that is given.
 
     Raises:
-        OSError: it does not answer, or not well.
+        OSError: it does not answer, or answers with an error.
     """
     request = urllib.request.Request(f"{url.rstrip('/')}{path}", headers={"Connection": "close"})  # noqa: S310  # the user's own
     try:
@@ -68,7 +68,7 @@ def fetch(url: str, path: str, address: str = "") -> bytes:
 
 
 class Refusal(NamedTuple):
-    """A version that a service does not take."""
+    """A version that a service rejects."""
 
     version: str
     at: str
@@ -76,32 +76,32 @@ class Refusal(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a service says of its versions."""
+    """A service's answer at `/v1/models`."""
 
     versions: dict[str, str]
     """By role."""
     percents: dict[str, float]
     refused: tuple[Refusal, ...] = ()
     stale: str = ""
-    """Why it does not follow the registry's last word."""
+    """Why it does not follow the registry."""
     trouble: str = ""
-    """Why it says nothing."""
+    """Why there are no versions."""
     model: str = ""
-    """The registered model that it serves; empty where it has none yet."""
+    """The registered model that it serves; empty if it has none yet."""
     aliases: Mapping[str, str | None] = MappingProxyType({})
-    """That it follows, by role; empty of a service that does not tell."""
+    """The aliases that it follows, by role; empty if the service does not report them."""
 
     @property
     def is_silent(self) -> bool:
-        """True where it does not answer at all."""
+        """True if it does not answer at all."""
         return self.trouble.startswith(NO_ANSWER)
 
     def why_refused(self, version: str, known: Collection[Refusal]) -> str:
-        """Returns why a version is refused now; empty where it is not.
+        """Returns why a version is refused now; empty if it is not.
 
         Args:
             version: its number.
-            known: refusals from before; one of them counts only while it is what keeps the service from following.
+            known: earlier refusals; one of them counts only while it keeps the service from following.
         """
         for one in self.refused:
             if one.version == version and (one not in known or one.reason == self.stale):
@@ -110,7 +110,7 @@ class Seen(NamedTuple):
 
 
 def look(url: str, address: str = "") -> Seen:
-    """Asks a service which versions answer; of its name's addresses the one that is given."""
+    """Reads from a service which versions answer, at one address of its name if that is given."""
     try:
         said = json.loads(fetch(url, "/v1/models", address))
         models = said["models"]
@@ -128,7 +128,7 @@ def look(url: str, address: str = "") -> Seen:
 
 
 def check_services(urls: Sequence[str], model: str) -> None:
-    """Makes sure, before anything is moved, that there are services that could follow.
+    """Checks, before anything is moved, that the services can follow.
 
     Raises:
         LifecycleError: one does not answer as a service, or serves another model.
@@ -141,12 +141,12 @@ def check_services(urls: Sequence[str], model: str) -> None:
 
 
 def check_followed(urls: Sequence[str], role: str, alias: str) -> None:
-    """Makes sure, before anything is moved, that services take the version of a role from the alias.
+    """Checks, before anything is moved, that services take the version of a role from the alias.
 
     Args:
         urls: of the services.
         role: `challenger` or `shadow`.
-        alias: that they are to follow for it.
+        alias: that they should follow for it.
 
     Raises:
         LifecycleError: one takes none, or from another alias.
@@ -156,15 +156,15 @@ def check_followed(urls: Sequence[str], role: str, alias: str) -> None:
         if followed != alias:
             raise LifecycleError(
                 f"{url} (--url) follows {f'the alias {followed!r}' if followed else 'no alias'} for its {role}; start it "
-                f"with SERVING_{role.upper()}_ALIAS={alias}, or say its alias with --{role}-alias"
+                f"with SERVING_{role.upper()}_ALIAS={alias}, or give its alias with --{role}-alias"
             )
 
 
 def look_at_all(urls: Sequence[str]) -> dict[str, Seen]:
-    """Asks all services at once, each at every address of its name; returns what they say, by URL and address.
+    """Reads all services at once, at every address of their names; returns their answers by URL and address.
 
-    An address that is silent is left out where others of its name answer: a name keeps that of a pod that has ended for a
-    while, and loses that of one that is not ready.
+    A silent address is left out if others of its name answer: DNS keeps the address of an ended pod for a while, and
+    drops that of a pod that is not ready.
     """
     endpoints = endpoints_of_all(urls)
     with ThreadPoolExecutor(max(1, len(endpoints))) as pool:
@@ -185,7 +185,7 @@ class Answering(NamedTuple):
 
 
 def count_answering(urls: Sequence[str], version: str | None, role: str = "champion") -> dict[str, Answering]:
-    """Asks every address of each service once; returns how many have a version in a role, by URL."""
+    """Reads every address of each service once; returns how many have a version in a role, by URL."""
     found = {}
     for url in urls:
         endpoints = endpoints_of(url)
@@ -196,20 +196,20 @@ def count_answering(urls: Sequence[str], version: str | None, role: str = "champ
 
 
 def answering_with(version: str) -> tuple[str, str]:
-    """Returns what one address does that has a version as its champion, and what several do."""
+    """Returns the predicate for a version as champion: of one address, and of several."""
     return f"answers with version {version}", f"answer with version {version}"
 
 
 def tell_answering(found: Mapping[str, Answering], what: tuple[str, str]) -> list[str]:
-    """Returns what was seen, and no more than that, in a sentence for each service.
+    """Returns a sentence for each service about what was seen there.
 
     Args:
         found: see `count_answering`.
-        what: one address does, and several do, as of `answering_with`.
+        what: the predicate of one address, and of several, as from `answering_with`.
     """
     does, do = what
     return [
-        f"{url} {does}; how many stand behind it is not seen"
+        f"{url} {does}; servers behind a load balancer are not counted"
         if one.n_addresses == 1
         else f"{one.n} of the {one.n_addresses} addresses of {url} {do}"
         for url, one in found.items()

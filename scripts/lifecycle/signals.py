@@ -1,4 +1,4 @@
-"""Ctrl-C, and what CI or a closed terminal sends: a promotion is broken off, and put back undisturbed."""
+"""SIGINT, SIGTERM and SIGHUP interrupt a promotion, but not its rollback."""
 
 import signal
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """One of the signals has come."""
+    """One of the signals has arrived."""
 
     def __init__(self, number: int) -> None:
-        super().__init__("broken off")
+        super().__init__("interrupted")
         self.exit_code = 128 + number
         """As a shell shows it: 130 after Ctrl-C, 143 after SIGTERM."""
 
 
 @contextmanager
 def breaking_off() -> Iterator[None]:
-    """Within, the first signal raises `Interrupted`, and those after it are ignored: what it led to has to be done.
+    """In the block, the first signal raises `Interrupted`; later ones are ignored, so that a rollback completes.
 
-    They are ignored until the process ends, which comes next: it shall end with the exit code of the first one.
+    They are ignored until the process ends, so that it ends with the exit code of the first one.
     """
     is_broken_off = False
 
@@ -32,7 +32,7 @@ def breaking_off() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
 
-    # What whoever started this wants ignored stays so.
+    # Signals that the parent process ignores stay ignored.
     ours = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in ours}
     try:
@@ -44,7 +44,7 @@ def breaking_off() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within, the signals are ignored."""
+    """In the block, the signals are ignored."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield

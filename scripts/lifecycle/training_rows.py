@@ -1,4 +1,4 @@
-"""Whether a file of right answers has rows that a version was trained on, as far as what was logged with it tells."""
+"""Detects rows in a validation file that a version was trained on, by the rows that were logged with it."""
 
 import math
 from collections import Counter
@@ -16,43 +16,43 @@ from serving.model.schema import Inputs, Schema
 from serving.prepare.checks.examples import logged_instances
 
 MIN_SHARE_OF_SAMPLE = 0.05
-"""Of the training rows that `train.py` keeps with a version: fewer change no score much."""
+"""Of the training rows that `train.py` logs with a version: fewer hardly change a score."""
 
 MIN_SHARE_OF_EXAMPLE = 0.5
-"""Of an input example, which is often taken before the rows are split: a part of it is in every file."""
+"""Of an input example: it is often taken before the rows are split, so that every file has a part of it."""
 
 N_DEVIATIONS = 3
-"""By which more rows have to be found than chance would make; a binomial number passes that once in 700 times."""
+"""Standard deviations above chance that count as overlap; a binomial count exceeds them once in 700 times."""
 
 
 class Overlap(NamedTuple):
-    """Rows that were logged with a version and are in the file."""
+    """Rows logged with a version that are in the file."""
 
     n_found: int
     n_logged: int
     is_sample: bool
-    """Whether they are a sample of the training rows; else they are the input example."""
+    """True for a sample of the training rows, False for the input example."""
 
     def describe(self, version: str, file: str) -> str:
-        """Returns a sentence for people."""
+        """Returns the warning."""
         found = f"{self.n_found:,} of the {self.n_logged:,}"
         if self.is_sample:
             return (
-                f"warning: {found} training rows that were kept with version {version} are in {file}: scores on rows that "
-                "it was trained on say little about new ones; validate on others"
+                f"warning: {found} training rows logged with version {version} are in {file}: scores on training rows "
+                "say little about new ones; validate on others"
             )
         return (
-            f"warning: {found} example rows that were logged with version {version} are in {file}: if it was trained on "
+            f"warning: {found} example rows logged with version {version} are in {file}: if it was trained on "
             "this file, scores say little about new rows; validate on others"
         )
 
 
 def find_overlap(folder: Path, mlmodel: dict[str, Any], schema: Schema, rows: Inputs) -> Overlap | None:
-    """Returns which rows of a model's sample, or else of its example, are in the file; None if that may be chance.
+    """Returns how many rows of a model's sample, or else of its example, are in the file; None if that may be chance.
 
     Args:
         folder: the model's files.
-        mlmodel: what its MLmodel file says.
+        mlmodel: the contents of its MLmodel file.
         schema: its inputs.
         rows: of the file.
     """
@@ -63,7 +63,7 @@ def find_overlap(folder: Path, mlmodel: dict[str, Any], schema: Schema, rows: In
         kept, _ = JsonDecoder(schema, len(logged[-1])).predict(msgspec.json.encode({"instances": logged[-1]}))
     except RequestError:
         return None
-    # A column that is in one of them only, such as an identifier, does not tell rows apart.
+    # A column that only one of them has, such as an identifier, cannot be compared.
     shared = [
         at
         for at, pair in enumerate(zip(kept.columns, rows.columns, strict=True))
@@ -77,15 +77,15 @@ def find_overlap(folder: Path, mlmodel: dict[str, Any], schema: Schema, rows: In
 
 
 def is_notable(overlap: Overlap, times: Iterable[int], n_rows: int) -> bool:
-    """Whether so many rows are found in a file because they are the same, and not because rows are often alike.
+    """Whether the overlap is more than new rows that happen to equal rows of the file.
 
     Args:
         overlap: what was found.
-        times: how often each different row is in the file.
+        times: how often each distinct row is in the file.
         n_rows: of the file.
 
-    Source: a new row of the same population is one that the file has with a probability of 1 less the share of its rows
-    that occur once. I. J. Good, The population frequencies of species and the estimation of population parameters, 1953.
+    Source: the file has a new row of the same population with a probability of 1 minus the share of its rows that occur
+    once. I. J. Good, The population frequencies of species and the estimation of population parameters, 1953.
     """
     chance = 1 - sum(n == 1 for n in times) / n_rows
     expected = overlap.n_logged * chance
@@ -101,12 +101,12 @@ def _has_value(column: np.ndarray[Any, Any]) -> bool:
 
 
 def _keys(columns: Iterable[np.ndarray[Any, Any]]) -> list[bytes]:
-    """Returns of each row what it is told by."""
+    """Returns a key for each row."""
     return [msgspec.msgpack.encode(row, enc_hook=str) for row in zip(*map(_cells, columns), strict=True)]
 
 
 def _cells(column: np.ndarray[Any, Any]) -> list[Any]:
-    # Whole numbers come as floats where one of them is missing.
+    # Integers come as floats if one of them is missing.
     if column.dtype.kind in "iu":
         return list(column.astype(np.float64).tolist())
     return [float(value) if type(value) is int else value for value in column.tolist()]

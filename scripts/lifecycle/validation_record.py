@@ -1,10 +1,10 @@
-"""What a validation found, as the record of a move keeps it."""
+"""The results of a validation, as stored in the record of a move."""
 
 import msgspec
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One threshold, and what it found."""
+    """One threshold and its result."""
 
     where: str
     """All rows, or a slice of them."""
@@ -17,20 +17,20 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All of one validation."""
+    """The results of one validation."""
 
     data: str
     """The name of the file with the right answers."""
     rows: int
     compared_with: str | None
-    """The version in production; None where there was none, or it was the one that was validated."""
+    """The version in production; None if there was none, or it was the one validated."""
     checks: list[Check]
     left_out: int = 0
-    """Checks that were made and are not among these."""
+    """Number of further checks, which were cut."""
 
     @property
     def summary(self) -> str:
-        """What came out, in a line."""
+        """The result in one line."""
         n_failed = sum(not check.is_met for check in self.checks)
         n_checks = len(self.checks) + self.left_out
         verdict = f"{n_failed} of {n_checks} checks not met" if n_failed else f"all {n_checks} checks met"
@@ -38,7 +38,7 @@ class Results(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{self.rows:,} rows{compared}: {verdict}"
 
     def cut(self, n_checks: int) -> "Results":
-        """Returns so many of the checks: those that are not met first, then those of all rows."""
+        """Returns `n_checks` of the checks: those that are not met first, then those of all rows."""
         ordered = sorted(self.checks, key=lambda check: check.is_met)
         return msgspec.structs.replace(
             self, checks=ordered[:n_checks], left_out=self.left_out + max(0, len(ordered) - n_checks)

@@ -1,4 +1,4 @@
-"""Whether a version does well in front of its users: services answer with it, and their counts are as before."""
+"""Watches a version in production: services must answer with it, and their counters must not get worse."""
 
 import time
 from collections import Counter
@@ -10,11 +10,11 @@ from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits, find_worsening
 from scripts.lifecycle.services import Seen, look_at_all
 
 N_SILENT_LOOKS = 5
-"""In so many looks in a row a service may not answer with the version: a worker may have begun anew."""
+"""Failed looks at a service in a row that cause a rollback; fewer may be a worker that restarts."""
 
 
 class RolledBack(Exception):
-    """The version does worse, or is not taken; says why."""
+    """The version does worse, or services do not take it; the message says why."""
 
 
 class Watched(NamedTuple):
@@ -22,17 +22,17 @@ class Watched(NamedTuple):
 
     version: str
     before: Callable[[], Counts]
-    """What the version before is known to have been asked."""
+    """Returns the counters of the version before."""
     after: Callable[[], Counts]
-    """What this one was asked."""
+    """Returns the counters of this version."""
     lacks: Callable[[Seen], str]
-    """Says of what a service said what is missing; nothing where all is well."""
+    """Returns what a service lacks; empty if nothing."""
     check_ours: Callable[[], None]
-    """Raises Overtaken where somebody else has moved the version away."""
+    """Raises Overtaken if somebody else has moved the version away."""
 
 
 class Watch:
-    """Looks again and again at services while a version answers."""
+    """Polls services while a version answers."""
 
     def __init__(
         self,
@@ -45,25 +45,23 @@ class Watch:
 
         Args:
             urls: of the services, which have to answer with the version.
-            look_seconds: between two looks.
+            look_seconds: polling interval.
             limits: how much worse the version may do.
-            say: tells a sentence.
+            say: prints a sentence.
         """
         self._urls, self._look_seconds, self._limits, self._say = urls, look_seconds, limits, say
 
     def last(self, seconds: float, watched: Watched, max_wait_seconds: float | None = None) -> None:
-        """Looks for so long, and on until it is known of each service whether it answers.
+        """Watches for `seconds`, and until it is known whether each service answers.
 
         Args:
-            seconds: to look; of 0 there is no look.
+            seconds: duration; 0 skips the watch.
             watched: the version.
-            max_wait_seconds: how much longer to look for enough requests to judge by, which there have to be; None if
-                there need not.
+            max_wait_seconds: how much longer to wait for enough requests to judge by; None if they are not required.
 
         Raises:
             Overtaken: somebody else has moved it.
-            RolledBack: the version does worse, a service does not answer with it, or it is not known any more how it
-                does.
+            RolledBack: the version does worse, a service does not answer with it, or its counters are lost.
         """
         end = time.monotonic() + seconds
         before, after = Counts(), None
@@ -85,8 +83,8 @@ class Watch:
             if max_wait_seconds is not None and waits and time.monotonic() >= end:
                 if time.monotonic() >= end + max_wait_seconds:
                     raise RolledBack(
-                        f"version {watched.version} was seen to get {after.requests:.0f} of the {MIN_REQUESTS} requests "
-                        "that it is judged by (--max-wait); send more, or promote without --percent"
+                        f"version {watched.version} got {after.requests:.0f} of the {MIN_REQUESTS} requests needed to "
+                        "judge it (--max-wait); send more, or promote without --percent"
                     )
                 if not has_said:
                     self._say(f"waiting for requests: {after.requests:.0f} of {MIN_REQUESTS}")
@@ -109,19 +107,15 @@ class Watch:
 
     def _tell_what_is_not_known(self, version: str, before: Counts, after: Counts) -> None:
         if after.requests < MIN_REQUESTS:
-            self._say(
-                f"version {version} was seen to get {after.requests:.0f} requests meanwhile, "
-                "too few to say how it does"
-            )
+            self._say(f"version {version} got {after.requests:.0f} requests meanwhile, too few to judge it")
         elif before.requests < MIN_REQUESTS:
             self._say(
-                f"the version before {version} was seen to get {before.requests:.0f} requests, "
-                "too few to compare with"
+                f"the version before {version} got {before.requests:.0f} requests, too few to compare with"
             )
 
 
 def _check(check_ours: Callable[[], None]) -> None:
-    """Looks whether somebody else has moved it; where the registry does not answer, that is no fault of the version."""
+    """Checks whether somebody else has moved it; a registry that does not answer is ignored."""
     try:
         check_ours()
     except Overtaken:

@@ -84,7 +84,7 @@ def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(
             return str(httpx.get(f"{service.url}/v1/models").json()["models"][0]["version"])
 
         assert champion() == "1"
-        assert f"{service.url} asks version 2; " in paste(shadow, service.url)
+        assert f"{service.url} has version 2 as shadow; " in paste(shadow, service.url)
         assert f"{service.url} has no shadow; " in paste(no_shadow, service.url)
         assert champion() == "1"
         assert f"{service.url} answers with version 2; " in paste(promotion, service.url)

@@ -45,7 +45,7 @@ def test_the_demonstration_ends_without_a_failed_request(
     said = " ".join(out.split())  # sentences are wrapped
     assert "version 3 is refused" in said
     assert "are not finite numbers" in said
-    assert "was put back to version 2" in said
+    assert "was rolled back to version 2" in said
     assert "went back from version 2 to 1" in said
 
 

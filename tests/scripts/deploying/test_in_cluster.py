@@ -255,7 +255,7 @@ def test_a_signal_puts_everything_back(cluster: Cluster, registry: Registry, tmp
         running.send_signal(signal.SIGTERM)
         out, err = running.communicate(timeout=120)
     assert (running.returncode, registry.aliases["production"]) == (143, "1"), err
-    assert f"{NAME}@production was put back to version 1" in out
+    assert f"{NAME}@production was rolled back to version 1" in out
 
 
 def right_for(method: str, path: str) -> tuple[str, str, str] | None:

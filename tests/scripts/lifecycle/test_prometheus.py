@@ -113,7 +113,7 @@ def test_a_version_that_nobody_asks_is_said_not_to_be_judged(
 ):
     code, out, _ = run(promote, "2", "--url", service.url, "--watch", "0.5", "--prometheus", prometheus.url)
     assert code == 0
-    assert "0 requests meanwhile, too few to say how it does" in out
+    assert "0 requests meanwhile, too few to judge it" in out
     assert registry.aliases == {"production": "2"}
 
 
@@ -134,7 +134,7 @@ def test_a_prometheus_that_goes_away_while_it_is_watched_takes_the_version_back(
         code, out, _ = run(promote, "2", "--url", service.url, "--watch", "600", "--prometheus", url)
     assert code == 1
     assert out.splitlines()[-1] == (
-        f"{NAME}@production was put back to version 1: "
+        f"{NAME}@production was rolled back to version 1: "
         f"the Prometheus {url} gave no valid answer: Connection refused"
     )
     assert registry.aliases == {"production": "1"}

@@ -100,7 +100,7 @@ def test_a_version_that_the_service_refuses_is_taken_back(service: Service, regi
         code, out, _ = run(promote, REFUSED, "--url", service.url)
     assert code == 1
     assert "the files are not those that were registered" in out
-    assert "was put back to version 1" in out
+    assert "was rolled back to version 1" in out
     assert registry.aliases == {"production": "1"}
     assert asking.wrong == []
     wait_until(
@@ -131,7 +131,7 @@ def test_step_by_step_by_way_of_the_challenger(
     assert (code, err) == (0, "")
     assert "gets 50 % of the requests" in out
     assert "gets 100 % of the requests" in out
-    assert "too few to say" not in out
+    assert "too few to judge" not in out
     assert asking.wrong == []
     assert registry.aliases == {"production": "2"}
     wait_answering(service, "2")

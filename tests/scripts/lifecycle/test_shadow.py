@@ -21,7 +21,7 @@ def test_a_shadow_is_set_and_taken_away_and_both_are_recorded(
     code, out, err = run(shadow, "2", "--percent", "12.5", "--why", "new features", "--url", service.url)
     assert (code, err) == (0, "")
     assert out == (
-        f"{NAME}@shadow is version 2, asked 12.5 % of the requests\n{service.url} asks version 2; how many stand behind it is not seen\n"
+        f"{NAME}@shadow is version 2, with 12.5 % of the requests\n{service.url} has version 2 as shadow; servers behind a load balancer are not counted\n"
     )
     assert registry.aliases == {"production": "1", "shadow": "2"}
     assert share(registry) == "12.5"
@@ -77,10 +77,10 @@ def test_a_service_that_takes_no_shadow_is_told_before_anything_is_set(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "give either the version to be asked or --off"),
-        (("2", "--off"), "give either the version to be asked or --off"),
+        ((), "give either a version or --off"),
+        (("2", "--off"), "give either a version or --off"),
         (("--off", "--percent", "5"), "--percent goes with a version"),
-        (("2", "--percent", "0"), "'0' is no number above 0 and up to 100"),
+        (("2", "--percent", "0"), "'0' is not a number above 0, up to 100"),
         (("1",), f"version 1 is in production ({NAME}@production)"),
         (("9",), "has no version 9"),
     ],

@@ -118,7 +118,7 @@ def test_what_a_service_refuses_goes_back_to_the_stage_it_came_from(
     service.on_look = refuse
     code, out, _ = run(promote, "2", "--stage", "Production", "--url", service.url)
     assert code == 1
-    assert "wine/Production was put back to version 1" in out
+    assert "wine/Production was rolled back to version 1" in out
     assert "it is bad" in out
     assert registry.stages == {"1": "Production", "2": "Staging", "3": "None"}
 

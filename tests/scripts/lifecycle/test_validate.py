@@ -174,7 +174,7 @@ def test_rows_that_the_versions_were_trained_on_are_warned_about(validate: Valid
     assert code == 0
     for version in "31":
         assert (
-            f"warning: 3 of the 3 example rows that were logged with version {version} are in wine.csv: if it was "
+            f"warning: 3 of the 3 example rows logged with version {version} are in wine.csv: if it was "
             "trained on this file, scores say little about new rows"
         ) in out
     rows = pd.read_csv(data)
@@ -226,7 +226,7 @@ def of_kind(versions: Registry) -> dict[str, str]:
         ("labels", {}, ["--max-drop", "r2=0.1"], "the version has no r2 on these rows; it has: accuracy, f1"),
         ("labels", {}, ["--min", "rmse=1", "--min", "f1=0"], "the version has no rmse"),
         ("numbers", {}, ["--min", "r2=0", "--max-drop", "mae=1"], "version 1 has no mae on these rows"),
-        ("production", {}, ["--max-drop", "f1=0.1"], "version 1 is in production itself"),
+        ("production", {}, ["--max-drop", "f1=0.1"], "version 1 is itself in production"),
     ],
 )
 def test_rows_and_thresholds_that_do_not_go_with_a_version_are_told_in_one_line(
@@ -254,7 +254,7 @@ def test_where_nothing_is_in_production_the_comparison_is_said_to_be_left_out(
     code, out, _ = validate("2", "--alias", "blue", "--min", "f1=0", "--max-drop", "f1=0.1")
     assert code == 0
     assert out.splitlines()[-1] == (
-        "wine@blue is not set, so that there is nothing to compare with: --max-drop was not checked"
+        "wine@blue is not set, so there is nothing to compare with: --max-drop was not checked"
     )
     code, _, err = validate("2", "--alias", "blue", "--max-drop", "f1=0.1")
     assert code == 2

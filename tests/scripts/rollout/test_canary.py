@@ -91,7 +91,7 @@ def test_a_cluster_that_is_away_for_long_puts_it_back_as_soon_as_it_answers(
     assert canary.main([*run.arguments, "--step-seconds", "10"]) == 1
     assert run.clock.monotonic() - began < 5
     said = capsys.readouterr()
-    assert "trying again for" in said.out
+    assert "retrying for" in said.out
     assert "does not answer" in said.out.splitlines()[-1]
     assert run.percent == 0
 

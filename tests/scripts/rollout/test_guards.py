@@ -354,7 +354,7 @@ def test_a_signal_puts_it_back(run: Run, capsys, at_first_look, number):
     said = capsys.readouterr()
     assert seen[0] > 0
     assert run.percent == 0
-    assert said.err.startswith("canary.py: broken off; ")
+    assert said.err.startswith("canary.py: interrupted; ")
     assert said.err.count("\n") == 1
     assert json.loads(said.out)["done"] is False
 
@@ -380,7 +380,7 @@ def test_a_signal_to_the_process_of_the_script_puts_it_back(run: Run, kubeconfig
             process.kill()
     assert process.returncode == 143
     assert run.percent == 0
-    assert err.startswith("canary.py: broken off; ")
+    assert err.startswith("canary.py: interrupted; ")
     assert err.count("\n") == 1
     assert json.loads(out)["done"] is False
 

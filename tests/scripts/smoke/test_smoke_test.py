@@ -618,7 +618,7 @@ def test_ctrl_c_ends_it_in_one_line():
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
-    assert (process.returncode, out, err) == (130, "", "smoke_test.py: broken off\n")
+    assert (process.returncode, out, err) == (130, "", "smoke_test.py: interrupted\n")
 
 
 def test_lines_come_as_claims_are_tried(url: str):

@@ -56,7 +56,7 @@ def test_a_challenger_that_fails_is_taken_away_with_the_reason(
     service.on_look = lambda: setattr(service, "percent", float(challenger(registry)[1] or 100))
     code, out, _ = run(promote, "2", "--url", service.url, "--percent", "50,100", "--interval", "0.5")
     assert code == 1
-    assert "the challenger is what it was before: 100.0% of 60 requests fail" in out
+    assert "the challenger was restored: 100.0% of 60 requests fail" in out
     assert registry.aliases == {"production": "1"}
 
 
@@ -78,7 +78,7 @@ def test_a_step_that_gets_no_requests_is_no_proof(registry: Registry, service: F
     steps = ("--percent", "100", "--interval", "0.1", "--max-wait", "0.5")
     code, out, _ = run(promote, "2", "--url", service.url, *steps)
     assert code == 1
-    assert "was seen to get 0 of the 20 requests that it is judged by (--max-wait)" in out
+    assert "got 0 of the 20 requests needed to judge it (--max-wait)" in out
     assert registry.aliases == {"production": "1"}
 
 
@@ -139,5 +139,5 @@ def test_a_challenger_that_cannot_be_removed_in_the_end_is_told(
     service.metrics = lambda: counted("2", next(answered))
     code, out, _ = run(promote, "2", "--url", service.url, "--percent", "100", "--interval", "0.1")
     assert code == 0
-    assert "the challenger was left as it is: " in out
+    assert "the challenger was left unchanged: " in out
     assert registry.aliases == {"production": "2", "challenger": "2"}

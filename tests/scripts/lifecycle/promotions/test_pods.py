@@ -81,7 +81,7 @@ def test_one_pod_of_three_that_does_not_follow_takes_the_version_back(
     lag(pods[1], registry, 10_000)
     code, out, _ = run(promote, "2", "--url", url, "--timeout", "0.5")
     assert code == 1
-    assert f"put back to version 1: {url} (127.0.0.2): it answers with version 1" in out
+    assert f"rolled back to version 1: {url} (127.0.0.2): it answers with version 1" in out
     assert registry.aliases == {"production": "1"}
 
 

@@ -43,7 +43,7 @@ def test_ctrl_c_while_it_watches_puts_everything_back(registry: Registry, servic
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == f"promote.py: broken off; {NAME}@production was put back to version 1\n"
+    assert err == f"promote.py: interrupted; {NAME}@production was rolled back to version 1\n"
     assert registry.aliases == {"production": "1"}
 
 
@@ -54,8 +54,8 @@ def test_a_signal_while_the_alias_is_moved_and_another_while_it_is_put_back(
     after("set_registered_model_alias", lambda _: os.kill(os.getpid(), number))
     assert run(promote, "2", "--url", service.url) == (
         code,
-        f"{NAME}@production was put back to version 1: broken off\n",
-        f"promote.py: broken off; {NAME}@production was put back to version 1\n",
+        f"{NAME}@production was rolled back to version 1: interrupted\n",
+        f"promote.py: interrupted; {NAME}@production was rolled back to version 1\n",
     )
     assert registry.aliases == {"production": "1"}
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # until the process ends
@@ -85,7 +85,7 @@ def test_metrics_that_are_none_are_told_and_the_version_is_taken_back(
     service.metrics = lambda: body if registry.aliases["production"] == "2" else b""
     code, out, err = run(promote, "2", "--url", service.url, "--watch", "5")
     assert (code, err) == (1, "")
-    assert f"was put back to version 1: {service.url}/metrics does not answer with metrics" in out
+    assert f"was rolled back to version 1: {service.url}/metrics does not answer with metrics" in out
     assert registry.aliases["production"] == "1"
 
 
@@ -171,7 +171,7 @@ def test_a_registry_that_does_not_put_it_back_is_told_with_what_to_do(
     assert code == 1
     assert out.splitlines() == [
         f"{NAME}@production went from version 1 to 2",
-        f"{NAME}@production could not be put back: the registry is down; trying again for 1 s",
+        f"{NAME}@production could not be rolled back: the registry is down; retrying for 1 s",
     ]
     assert (
         "ALIAS STILL AT 2 (wine@production): run .venv/bin/python scripts/rollback.py --name wine --alias production --to 1"
@@ -196,7 +196,7 @@ def test_a_move_whose_answer_is_lost_is_taken_back(registry: Registry, run: Run,
     after("set_registered_model_alias", lambda n_calls: refuse() if n_calls in {1, 2} else None)
     code, out, _ = run(promote, "2")
     assert code == 1
-    assert "was put back to version 1" in out
+    assert "was rolled back to version 1" in out
     assert registry.aliases["production"] == "1"
     told = json.loads(run(history, "--json")[1])["moves"]
     assert (told[-1]["kind"], told[-1]["from"], told[-1]["to"]) == ("rollback", "2", "1")
@@ -228,7 +228,7 @@ def test_ctrl_c_while_a_rollback_waits_is_told_in_a_line(registry: Registry, ser
     assert run(rollback, "--to", "2", "--url", service.url) == (
         130,
         f"{NAME}@production went back from version 1 to 2\n",
-        "rollback.py: broken off\n",
+        "rollback.py: interrupted\n",
     )
 
 
@@ -240,7 +240,7 @@ def test_a_registry_that_dies_during_the_move_may_have_made_it(
     after("get_registered_model", lambda n_calls: refuse() if n_calls > 3 else None)
     code, out, err = run(promote, "2")
     assert code == 1
-    assert "trying again for 1 s" in out
+    assert "retrying for 1 s" in out
     assert "ALIAS MAY BE AT 2" in err
 
 
