@@ -12,6 +12,12 @@ _ENDS_BEFORE_PATH = re.compile(r"(https?|wss?|ftps?|s3a?|gs|abfss?|wasbs?|hdfs|d
 """Schemes whose user name and password stand before the first `/`, `?` or `#`. Drivers of databases take what is
 before the last `@`: a password may hold any of these. Source: `_parse_url` in sqlalchemy/engine/url.py."""
 
+_CONTAINER_BEFORE_HOST = re.compile(
+    r"(abfss?|wasbs?|r2|b2)://[^\s/?#@:]+@[^\s/?#@]+([/?#].*)?", re.IGNORECASE
+)
+"""URIs that have a container or bucket where others have a user: `wasbs://container@account.blob.core.windows.net/`.
+Source: mlflow/store/artifact/azure_blob_artifact_repo.py, r2_artifact_repo.py, b2_artifact_repo.py."""
+
 _NO_LOGIN = re.compile(r"(sqlite|file)(\+.*)?", re.IGNORECASE)
 
 _VALUE = re.compile(r"(?<=[\w/.)\]?&;#])(?P<key>[?&;#][\w.~%\-\[\]]{1,100}=)[^\s&;#'\"<>\\`]+")
@@ -49,7 +55,7 @@ def redact(text: str) -> str:
 
 def _redact_login(found: re.Match[str]) -> str:
     scheme, rest = found["scheme"], found["rest"]
-    if _NO_LOGIN.fullmatch(scheme):
+    if _NO_LOGIN.fullmatch(scheme) or _CONTAINER_BEFORE_HOST.fullmatch(found[0]):
         return found[0]
     end = len(rest)
     if _ENDS_BEFORE_PATH.fullmatch(scheme):

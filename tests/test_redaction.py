@@ -15,6 +15,8 @@ from serving.redaction import redact
         ("http://host:5000/models/churn@production", "http://host:5000/models/churn@production"),
         ("http://u:p/q@host/x", "http://host/x"),
         ("http://[::1]:5000/a@b", "http://[::1]:5000/a@b"),
+        ("wasbs://models@a.blob.core.windows.net/x@y", "wasbs://models@a.blob.core.windows.net/x@y"),
+        ("abfss://me:secret@a.dfs.core.windows.net/x", "abfss://a.dfs.core.windows.net/x"),
         ("postgresql://u:p@db:5432/mlflow", "postgresql://db:5432/mlflow"),
         ("postgresql://u:p@ss@db:5432/mlflow", "postgresql://db:5432/mlflow"),
         ("postgresql+psycopg2://u:1/2?3#4@db/mlflow", "postgresql+psycopg2://db/mlflow"),

@@ -94,7 +94,7 @@ def _storage_error(error: OSError) -> StorageError:
 def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str | None) -> Prepared:
     model_folder = folder / "mlflow"
     pull(resolved, model_folder, settings)
-    mlmodel = read_mlmodel(model_folder, resolved)
+    mlmodel = read_mlmodel(model_folder, resolved, settings)
     schema = schema_of(mlmodel)
     answering = _open_champion(champion)
     digest = digest_of(model_folder)

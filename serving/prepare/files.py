@@ -19,6 +19,7 @@ from serving.prepare.checks.plain_data import find_code, needed_types, why_a_pic
 from serving.prepare.checks.trust import check_code, check_preprocessing, check_types, untrusted_types
 from serving.prepare.registry.artifacts import fetch
 from serving.prepare.registry.resolution import Resolved
+from serving.prepare.registry.stores import find_place
 from serving.runtime.native import HOOK, NativeRuntime, code_folder, load_native, object_file
 from serving.runtime.pickles import Refused
 from serving.runtime.trusted import Trust
@@ -45,8 +46,13 @@ def pull(resolved: Resolved, target: Path, settings: Settings) -> None:
         bytecode.unlink()
 
 
-def read_mlmodel(folder: Path, resolved: Resolved) -> dict[str, Any]:
+def read_mlmodel(folder: Path, resolved: Resolved, settings: Settings) -> dict[str, Any]:
     """Returns what the MLmodel file says.
+
+    Args:
+        folder: with the version's files.
+        resolved: the version.
+        settings: of the service.
 
     Raises:
         ModelNotFound: there is none that can be read.
@@ -58,7 +64,7 @@ def read_mlmodel(folder: Path, resolved: Resolved) -> dict[str, Any]:
             raise TypeError
     except (OSError, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError):
         raise ModelNotFound(
-            f"the artifacts of {resolved.title} cannot be fetched: "
+            f"the artifacts of {resolved.title} cannot be fetched{find_place(resolved, settings)}: "
             "there is no MLmodel file that can be read among them; register the model again"
         ) from None
     else:

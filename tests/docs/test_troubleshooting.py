@@ -26,6 +26,8 @@ SENTENCES = (
     "_find_caller",
     "_storage_error",
     "why_not_predicted",
+    "why_not_fetched",
+    "why_misconfigured",
     "load",
     "why_not_loaded",
 )

@@ -8,7 +8,7 @@ import os
 import re
 import ssl
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from serving.errors import RegistryUnreachable
@@ -195,15 +195,20 @@ def explain_status(status: int, phrase: str, said: str, uri: str) -> str:
     return f"{status} {phrase}"
 
 
-def explain_tls(error: ssl.SSLError) -> str:
-    """Returns the words for what is wrong with TLS."""
+def explain_tls(error: ssl.SSLError, variables: Sequence[str] = CA_VARIABLES) -> str:
+    """Returns the words for what is wrong with TLS.
+
+    Args:
+        error: of OpenSSL.
+        variables: that name a file with authorities; the first that is set counts, else the first is to be set.
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
         said = f"its certificate is not trusted: {error.verify_message.rstrip('.')}"
         if error.verify_code in NOT_BY_AUTHORITY:
             return said
-        named = next((name for name in CA_VARIABLES if os.environ.get(name)), None)
+        named = next((name for name in variables if os.environ.get(name)), None)
         if named is None:
-            return f"{said}; set MLFLOW_TRACKING_SERVER_CERT_PATH to a file with its authority"
+            return f"{said}; set {variables[0]} to a file with its authority"
         return f"{said}; {named} names {os.environ[named]}, which has another authority"
     if "CERTIFICATE_REQUIRED" in (error.reason or ""):
         return WANTS_CLIENT

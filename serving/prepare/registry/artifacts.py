@@ -14,12 +14,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from serving.errors import ModelNotFound, ModelRefused, PrepareError
-from serving.prepare.registry.access import causes, explain_mlflow
+from serving.errors import ModelRefused, PrepareError
 from serving.prepare.registry.resolution import Resolved
-from serving.redaction import redact
+from serving.prepare.registry.stores import explain, locate
 from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")
@@ -29,29 +28,6 @@ PROGRESS_SECONDS = 10
 
 N_AT_ONCE = 4
 """Files that are fetched at the same time; MLflow's clients fetch a large one in parts by themselves."""
-
-
-class Store(NamedTuple):
-    """A kind of artifact store."""
-
-    title: str
-    requirements: str | None
-    """The file in `requirements/` that installs its client."""
-
-
-S3, GCS = Store("Amazon S3", "serving"), Store("Google Cloud Storage", "gcs")
-AZURE, HDFS = Store("Azure Storage", "azure"), Store("HDFS", None)
-STORES = {
-    **dict.fromkeys(("s3", "r2", "b2"), S3),
-    "gs": GCS,
-    **dict.fromkeys(("wasbs", "abfss"), AZURE),
-    **dict.fromkeys(("hdfs", "viewfs"), HDFS),
-}
-"""By the scheme of an artifact URI. Source: mlflow.store.artifact.artifact_repository_registry."""
-
-
-S3_ENDPOINT = "MLFLOW_S3_ENDPOINT_URL"
-"""Of MinIO, R2 and the like. Source: MLflow's environment variables."""
 
 
 def fetch(resolved: Resolved, folder: Path, settings: Settings) -> Path:
@@ -80,7 +56,7 @@ def fetch(resolved: Resolved, folder: Path, settings: Settings) -> Path:
         # MLflow wraps what its stores raise; a full disk is told by asking the disk.
         if shutil.disk_usage(folder).free < 1_000_000:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise _explain(error, resolved, settings) from error
+        raise explain(error, resolved, settings) from error
     return complete
 
 
@@ -154,66 +130,3 @@ def _progress(what: str, folder: Path, total_bytes: int) -> Iterator[None]:
         is_over.set()
         teller.join()
     log.info("fetched %s: %.1f MB in %.1f s", what, total_bytes / 1e6, time.monotonic() - began)
-
-
-def _explain(error: Exception, resolved: Resolved, settings: Settings) -> PrepareError:
-    store = STORES.get(find_scheme(resolved, settings))
-    if store is not None and any(isinstance(one, ImportError) for one in causes(error)):
-        cure = (
-            f".venv/bin/pip install -r requirements/{store.requirements}.txt, or build the image with STORES={store.requirements}"
-            if store.requirements
-            else "install libhdfs and Java, or let the tracking server serve the artifacts (mlflow server --serve-artifacts)"
-        )
-        return ModelRefused(
-            f"its files lie in {store.title}, and the client for that is not installed; {cure}"
-        )
-    where = f" from {store.title}" if store else ""
-    if store is S3:
-        endpoint = os.environ.get(S3_ENDPOINT)
-        where += f" at {redact(endpoint)} ({S3_ENDPOINT})" if endpoint else f" ({S3_ENDPOINT} is not set)"
-    return ModelNotFound(
-        f"the artifacts of {resolved.title} cannot be fetched{where}: "
-        f"{explain_mlflow(error, settings.tracking_uri) or describe(error)}; "
-        "check that its artifact store is reachable from here, with the credentials of this service (docs/stores.md)"
-    )
-
-
-def find_scheme(resolved: Resolved, settings: Settings) -> str:
-    """Returns the scheme of the URI under which a version's files lie; none if the registry does not tell it."""
-    with contextlib.suppress(Exception):
-        return locate(resolved, settings).partition(":")[0]
-    return ""
-
-
-def locate(resolved: Resolved, settings: Settings) -> str:
-    """Returns the URI under which a version's files lie.
-
-    Raises: whatever the registry's client does.
-    """
-    from mlflow import MlflowClient
-
-    if resolved.unregistered_uri is not None:
-        return resolved.unregistered_uri
-    client = MlflowClient(settings.tracking_uri, settings.registry)
-    uri = client.get_model_version_download_uri(resolved.name, resolved.version)
-    if uri.startswith("models:/"):  # since MLflow 3, of a model that a run has logged
-        uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
-    return str(uri)
-
-
-def describe(error: Exception) -> str:
-    """Returns the type of what a store's client raised, with its code: `ClientError AccessDenied`."""
-    from mlflow.exceptions import MlflowException
-
-    # MLflow wraps some of them.
-    raised = next((one for one in causes(error) if not isinstance(one, MlflowException)), error)
-    response = getattr(raised, "response", None)
-    name = type(raised).__name__
-    code = (
-        response.get("Error", {}).get("Code")  # of botocore
-        if isinstance(response, dict)
-        else getattr(raised, "error_code", None)  # of Azure, Databricks and MLflow
-        or getattr(response, "status_code", None)  # of requests
-        or getattr(raised, "code", None)  # of Google
-    )
-    return f"{name} {code}" if isinstance(code, int | str) and code != name else name

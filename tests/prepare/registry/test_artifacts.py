@@ -26,6 +26,7 @@ from serving.prepare.files import pull
 from serving.prepare.registry import artifacts
 from serving.prepare.registry.client import resolve
 from serving.prepare.registry.resolution import Resolved
+from serving.prepare.registry.stores import find_place
 from serving.settings import Settings
 from serving.traffic.loaded import LoadedModel
 from tests.support.environment import free_port, tracking
@@ -139,9 +140,12 @@ def test_what_the_store_says_is_said(registered: Registered, monkeypatch: pytest
     assert any(
         said in str(error.value)
         for said in (
-            f"from Amazon S3 at {os.environ.get('MLFLOW_S3_ENDPOINT_URL')} (MLFLOW_S3_ENDPOINT_URL): NoSuchBucket;",
-            "from Google Cloud Storage: NotFound 404;",
-            "from Azure Storage: ResourceNotFoundError ContainerNotFound;",
+            f"from {where}/models/m-1/artifacts (S3 at {os.environ.get('MLFLOW_S3_ENDPOINT_URL')}, by "
+            "MLFLOW_S3_ENDPOINT_URL): NoSuchBucket: the registry names this bucket",
+            f"from {where}/models/m-1/artifacts (Google Cloud Storage at {os.environ.get('STORAGE_EMULATOR_HOST')}, by "
+            "STORAGE_EMULATOR_HOST): NotFound 404: the registry names this bucket",
+            f"from {where}/models/m-1/artifacts (Azure Storage by AZURE_STORAGE_CONNECTION_STRING): "
+            "ResourceNotFoundError ContainerNotFound: the registry names this container",
         )
     ), str(error.value)
 
@@ -236,8 +240,8 @@ def test_a_tracking_server_hands_on_what_lies_in_s3_or_the_service_fetches_it_th
             register("linear", log)
             registered = Registered(uri, store, tmp_path)
             model = LoadedModel(prepare(registered.resolved, registered.settings), registered.settings)
-            scheme = artifacts.find_scheme(registered.resolved, registered.settings)
-    assert scheme == ("mlflow-artifacts" if serves_artifacts else "s3")
+            place = find_place(registered.resolved, registered.settings)
+    assert place.scheme == ("mlflow-artifacts" if serves_artifacts else "s3")
     np.testing.assert_allclose(
         np.asarray(answer(model, X[:5]).values).ravel(), MODEL.predict(X[:5]), rtol=1e-12
     )
