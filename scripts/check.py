@@ -112,7 +112,10 @@ def describe(prepared: "Prepared", loaded: "Loaded", warned: list[str]) -> dict[
         "call_ms": {"1": round(loaded.one_row_ms, 4), "1000": round(loaded.thousand_rows_ms, 4)},
         "disk_mb": round(sum(f.stat().st_size for f in prepared.folder.rglob("*") if f.is_file()) / 1e6, 3),
         "memory_mb": round(loaded.memory_mb, 1),
-        "warnings": [*find_warnings(mlmodel, manifest, prepared.schema, folder), *warned],
+        "warnings": [
+            *find_warnings(mlmodel, manifest, prepared.schema, folder, loaded.refused_nulls),
+            *warned,
+        ],
     }
 
 

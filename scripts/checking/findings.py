@@ -11,7 +11,9 @@ MAX_NAMES = 5
 """Columns that are named in a sentence."""
 
 
-def find_warnings(mlmodel: dict[str, Any], manifest: Manifest, schema: Schema, folder: Path) -> Iterator[str]:
+def find_warnings(
+    mlmodel: dict[str, Any], manifest: Manifest, schema: Schema, folder: Path, refused_nulls: dict[str, str]
+) -> Iterator[str]:
     """Yields a sentence for each.
 
     Args:
@@ -19,6 +21,7 @@ def find_warnings(mlmodel: dict[str, Any], manifest: Manifest, schema: Schema, f
         manifest: of the prepared model.
         schema: its inputs.
         folder: the model's files.
+        refused_nulls: what raises what on null, by column.
     """
     if not mlmodel.get("saved_input_example_info") and not (folder / "reference.json").exists():
         yield (
@@ -30,6 +33,12 @@ def find_warnings(mlmodel: dict[str, Any], manifest: Manifest, schema: Schema, f
         yield (
             f"null is refused in {_names(never_missing)}: whole numbers and booleans cannot be missing; if they may be, "
             f'fit it on X.astype({{"{never_missing[0].name}": "float64"}})'
+        )
+    for raises in dict.fromkeys(refused_nulls.values()):
+        columns = [column for column in schema.columns if refused_nulls.get(column.name) == raises]
+        yield (
+            f"null in {_names(columns)} fits the signature, and is refused by the model: {raises}; impute it in the "
+            "pipeline, or have callers send no null"
         )
     if manifest.writers_code is not None:
         what = manifest.writers_code.partition(";")[0]

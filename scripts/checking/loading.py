@@ -19,15 +19,20 @@ class Loaded(msgspec.Struct, frozen=True):
     """Of 10^6 bytes, with the libraries that it needs."""
     one_row_ms: float
     thousand_rows_ms: float
+    refused_nulls: dict[str, str] = {}
+    """What raises what on null, by column that may be null by the signature."""
     error: str = ""
     """Why it cannot be loaded."""
 
 
 def main(folder: Path, run_directory: Path) -> Loaded:
     """Loads and measures it; confined as workers are (`service.py`)."""
+    from scripts.checking.nulls import find_refused_nulls
     from serving.model.prepared import Manifest, Prepared
     from serving.process.logs import configure_logging
     from serving.process.sandbox import confine
+    from serving.runtime import load_runtime
+    from serving.runtime.trusted import Trust
     from serving.settings import load_settings
     from serving.traffic.loaded import LoadedModel
     from serving.traffic.router import why_not_loaded
@@ -40,11 +45,16 @@ def main(folder: Path, run_directory: Path) -> Loaded:
             confine([folder, *settings.readable_files], run_directory)
     before = _resident_mb()
     try:
-        costs = LoadedModel(Prepared(folder, manifest), settings).costs
+        model = LoadedModel(Prepared(folder, manifest), settings)
+        costs, memory_mb = model.costs, _resident_mb() - before
+        native = load_runtime(
+            "native", folder, model.schema, Trust.of(manifest), n_threads=1, is_per_row=manifest.is_per_row
+        )
+        refused = find_refused_nulls(native, model.schema, model.examples)
     except Exception as error:
         logging.getLogger("serving.check").exception("the model cannot be loaded")
-        return Loaded(0, 0, 0, f"it {why_not_loaded(error)}")
-    return Loaded(_resident_mb() - before, costs.estimate(1) * 1e3, costs.estimate(1000) * 1e3)
+        return Loaded(0, 0, 0, error=f"it {why_not_loaded(error)}")
+    return Loaded(memory_mb, costs.estimate(1) * 1e3, costs.estimate(1000) * 1e3, refused)
 
 
 def _resident_mb() -> float:

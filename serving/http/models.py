@@ -78,10 +78,18 @@ def describe_calls(model: LoadedModel) -> dict[str, Any]:
 
 
 def describe_schema(schema: Schema) -> dict[str, Any]:
-    """Returns the signature in words that need no MLflow."""
+    """Returns the signature in words that need no MLflow.
+
+    A column that is `required` has to be there, and may be null if it is `nullable`.
+    """
 
     def column(spec: Column) -> dict[str, Any]:
-        return {"name": spec.name, "type": str(spec.type), "required": spec.required}
+        return {
+            "name": spec.name,
+            "type": str(spec.type),
+            "required": spec.required,
+            "nullable": spec.may_be_missing,
+        }
 
     return {
         "form": schema.form.value,

@@ -6,15 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 import pytest
+from mlflow.models import infer_signature
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_wine
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from scripts import check
 from scripts.checking.findings import find_warnings, is_pickle
+from scripts.checking.nulls import find_refused_nulls
 from scripts.checking.source import find_source
 from serving.model.prepared import Manifest
 from serving.model.schema import parse_schema
+from serving.runtime.native import load_native
 from serving.settings import Settings
 from tests.support.fake_service import Run
 from tests.support.models import REQUIREMENTS
@@ -88,7 +96,7 @@ def test_what_its_writer_should_know_is_said(tmp_path: Path):
         "flavors": {"sklearn": {"serialization_format": "cloudpickle"}, "python_function": {}}
     }
     schema = parse_schema(INPUTS, None)
-    found = list(find_warnings(mlmodel, manifest(), schema, tmp_path))
+    found = list(find_warnings(mlmodel, manifest(), schema, tmp_path, {}))
     assert [text.partition(":")[0] for text in found] == [
         "it has no input example",
         "null is refused in 'n' (long)",
@@ -98,7 +106,54 @@ def test_what_its_writer_should_know_is_said(tmp_path: Path):
     mlmodel["flavors"]["sklearn"]["serialization_format"] = "skops"
     assert not is_pickle(mlmodel)
     floats = parse_schema(INPUTS.replace("long", "float"), None)
-    assert list(find_warnings(mlmodel, manifest(), floats, tmp_path)) == []
+    assert list(find_warnings(mlmodel, manifest(), floats, tmp_path, {})) == []
     code = manifest(writers_code="is a pyfunc model of its own; log it otherwise")
-    (text,) = find_warnings(mlmodel, code, floats, tmp_path)
+    (text,) = find_warnings(mlmodel, code, floats, tmp_path, {})
     assert text.startswith("it is a pyfunc model of its own: loading it runs code")
+    refused = {"a": "LinearRegression raises ValueError", "n": "LinearRegression raises ValueError"}
+    (text,) = find_warnings(mlmodel, manifest(), floats, tmp_path, refused)
+    assert text.startswith(
+        "null in 'a' (double), 'n' (float) fits the signature, and is refused by the model: LinearRegression raises"
+    )
+
+
+FREE, LUNCH = "free money now", "see you at lunch"
+MAIL = pd.DataFrame({"text": [FREE, LUNCH] * 9, "length": [1.0, 2.0] * 9, "age": [3.0, 4.0] * 9})
+SPAM = ["spam", "ham"] * 9
+TABLE = make_column_transformer(
+    (TfidfVectorizer(), "text"), (SimpleImputer(), ["length"]), ("passthrough", ["age"])
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "refused"),
+    [
+        (
+            make_pipeline(TABLE, LogisticRegression()),
+            MAIL,
+            {"text": "TfidfVectorizer raises ValueError", "age": "LogisticRegression raises ValueError"},
+        ),
+        (
+            make_pipeline(TfidfVectorizer(), LogisticRegression()),
+            MAIL["text"],
+            {"text": "TfidfVectorizer raises ValueError"},
+        ),
+        (make_pipeline(SimpleImputer(), LogisticRegression()), MAIL[["length", "age"]], {}),
+    ],
+    ids=["columns", "texts", "imputed"],
+)
+def test_null_is_tried_in_each_column_that_may_have_it(
+    model: Any, rows: Any, refused: dict[str, str], tmp_path: Path
+):
+    signature = infer_signature(rows)
+    mlflow.sklearn.save_model(
+        model.fit(rows, SPAM),
+        tmp_path,
+        serialization_format="cloudpickle",
+        signature=signature,
+        **REQUIREMENTS,
+    )
+    schema = parse_schema(json.dumps(signature.inputs.to_dict()))
+    instances = pd.DataFrame(rows[:2]).to_dict("records")
+    native = load_native(tmp_path, schema, None)
+    assert find_refused_nulls(native, schema, json.dumps({"instances": instances}).encode()) == refused
