@@ -55,7 +55,8 @@ def roll_back(options: argparse.Namespace, settings: Settings) -> tuple[int, dic
     target = options.to or previous_version(model.moves, model.selector, model.current)
     if target is None:
         raise LifecycleError(
-            f"it is not recorded what version {model.current} of {model.name!r} replaced; name one with --to"
+            f"no version is recorded that version {model.current} of {model.name!r} has replaced, so there is nothing to "
+            "roll back to; name a version with --to"
         )
     model.check_version(target)
     facts: dict[str, Any] = {
@@ -76,7 +77,8 @@ def roll_back(options: argparse.Namespace, settings: Settings) -> tuple[int, dic
         trouble = str(error)
     say(f"{where} went back from version {before} to {target}")
     # Services are asked only now: one that hangs must not keep anybody from going back.
-    late = wait_for_version(options.url, target, options.timeout, known_refusals(options.url))
+    known = known_refusals(options.url)
+    late = wait_for_version(options.url, target, options.timeout, known=known, say=say)
     sentences = [trouble] if trouble else []
     sentences += [f"{url} does not answer with version {target}: {why}" for url, why in late.items()]
     answering = {} if late else count_answering(options.url, target)

@@ -115,7 +115,8 @@ def set_shadow(options: argparse.Namespace, settings: Settings) -> tuple[int, di
     now = f"version {target}" if target else "not set"
     share = f", with {options.percent:g} % of the requests" if options.percent is not None else ""
     say(f"{model.where} is {now}{' already' if target and target == before else ''}{share}")
-    late = wait_for(options.url, lacks_shadow(target, options.percent), options.timeout, target or "", known)
+    lacks = lacks_shadow(target, options.percent)
+    late = wait_for(options.url, lacks, options.timeout, target or "", known=known, say=say)
     sentences = [trouble] if trouble else []
     sentences += [f"{url} has not followed: {why}" for url, why in late.items()]
     if options.url and not late:

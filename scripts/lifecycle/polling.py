@@ -8,15 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from scripts.lifecycle.endpoints import Endpoint, endpoints_of, endpoints_of_all
 from scripts.lifecycle.services import N_CONNECTIONS, Refusal, Seen, look
 
+Say = Callable[[str], None]
+
 PAUSE_SECONDS = 0.5
 """Between two looks at a service that does not follow yet."""
 
 
 def wait_for_version(
-    urls: Sequence[str], version: str, seconds: float, known: Collection[Refusal] = ()
+    urls: Sequence[str], version: str, seconds: float, *, known: Collection[Refusal], say: Say
 ) -> dict[str, str]:
     """Waits until every service answers with a version; returns why the others do not, by URL."""
-    return wait_for(urls, lacks_champion(version), seconds, version, known)
+    return wait_for(urls, lacks_champion(version), seconds, version, known=known, say=say)
 
 
 def lacks_champion(version: str) -> Callable[[Seen], str]:
@@ -38,8 +40,10 @@ def lacks_challenger(version: str, percent: float) -> Callable[[Seen], str]:
 
     def lacks(seen: Seen) -> str:
         if seen.versions.get("challenger") != version:
-            return seen.trouble or (
-                f"version {version} is not the challenger; does the service have SERVING_CHALLENGER_ALIAS?"
+            return (
+                seen.trouble
+                or seen.held_back.get("challenger")
+                or f"version {version} is not the challenger; does the service have SERVING_CHALLENGER_ALIAS?"
             )
         return "" if seen.percents["challenger"] == percent else "the share is another"
 
@@ -57,7 +61,11 @@ def lacks_shadow(version: str | None, percent: float | None) -> Callable[[Seen],
     def lacks(seen: Seen) -> str:
         now = seen.versions.get("shadow")
         if now != version:
-            return seen.trouble or (f"version {now} is its shadow" if now else "it has no shadow yet")
+            return (
+                seen.trouble
+                or seen.held_back.get("shadow")
+                or (f"version {now} is its shadow" if now else "it has no shadow yet")
+            )
         if seen.trouble:
             return seen.trouble
         is_share = percent is None or version is None or seen.percents["shadow"] == percent
@@ -71,12 +79,15 @@ def wait_for(
     lacks: Callable[[Seen], str],
     seconds: float,
     version: str,
+    *,
     known: Collection[Refusal] = (),
+    say: Say,
 ) -> dict[str, str]:
     """Waits until no service lacks anything, at none of its name's addresses; returns what the others do, by URL.
 
     Each is asked on its own, so that one that hangs takes no time from another. The name is looked up each time: pods
-    come and go. Where one refuses the version, nothing is waited for any more.
+    come and go. If one refuses the version, nothing is waited for any more. What else a service tells of why it does not
+    follow is said once: it tries again.
 
     Args:
         urls: of the services.
@@ -84,10 +95,19 @@ def wait_for(
         seconds: to wait.
         version: that they are to take.
         known: refusals from before.
+        say: takes a sentence.
     """
     give_up = time.monotonic() + seconds
     is_over = threading.Event()
     refused: dict[str, str] = {}
+    told: set[str] = set()
+    telling = threading.Lock()
+
+    def tell(endpoint: Endpoint, missing: str) -> None:
+        with telling:
+            if missing not in told:
+                told.add(missing)
+                say(f"waiting: {endpoint}: {missing}")
 
     def ask(endpoint: Endpoint) -> str:
         for _ in range(N_CONNECTIONS):
@@ -96,6 +116,8 @@ def wait_for(
                 refused[str(endpoint)] = why
                 is_over.set()
             if (missing := lacks(seen)) or is_over.is_set():
+                if seen.explains(missing) and not is_over.is_set():
+                    tell(endpoint, missing)
                 return missing
         return ""
 

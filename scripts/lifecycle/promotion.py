@@ -114,7 +114,8 @@ class Promotion:
         self._watch.last(self._options.interval, watched, self._options.max_wait)
 
     def _wait(self, lacks: Callable[[Seen], str]) -> None:
-        late = wait_for(self._options.url, lacks, self._options.timeout, self._version, self._known)
+        options = self._options
+        late = wait_for(options.url, lacks, options.timeout, self._version, known=self._known, say=self._say)
         if late:
             raise RolledBack("; ".join(f"{url}: {why}" for url, why in late.items()))
 

@@ -85,16 +85,24 @@ class Seen(NamedTuple):
     stale: str = ""
     """Why it does not follow the registry."""
     trouble: str = ""
-    """Why there are no versions."""
+    """Why it reports nothing, or that no model is ready."""
     model: str = ""
     """The registered model that it serves; empty if it has none yet."""
     aliases: Mapping[str, str | None] = MappingProxyType({})
     """The aliases that it follows, by role; empty if the service does not report them."""
+    held_back: Mapping[str, str] = MappingProxyType({})
+    """Why a challenger or shadow is not loaded, by role."""
+    reason: str = ""
+    """Why no model is ready."""
 
     @property
     def is_silent(self) -> bool:
         """True if it does not answer at all."""
         return self.trouble.startswith(NO_ANSWER)
+
+    def explains(self, missing: str) -> bool:
+        """True if something is missing for a reason that the service itself tells."""
+        return any(why in missing for why in (self.stale, self.reason, *self.held_back.values()) if why)
 
     def why_refused(self, version: str, known: Collection[Refusal]) -> str:
         """Returns why a version is refused now; empty if it is not.
@@ -113,15 +121,17 @@ def look(url: str, address: str = "") -> Seen:
     """Reads from a service which versions answer, at one address of its name if that is given."""
     try:
         said = json.loads(fetch(url, "/v1/models", address))
-        models = said["models"]
+        models, reason = said["models"], said.get("reason") or ""
         return Seen(
             {model["role"]: model["version"] for model in models},
             {model["role"]: model["percent"] for model in models},
             tuple(Refusal(one["version"], one.get("at", ""), one["reason"]) for one in said["refused"]),
             said.get("stale") or "",
-            "" if models else "no model is ready",
+            "" if models else f"no model is ready{f': {reason}' if reason else ''}",
             models[0].get("name", "") if models else "",
             said.get("aliases") or {},
+            said.get("held_back") or {},
+            reason,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Seen({}, {}, trouble=f"{NO_ANSWER} ({type(error).__name__})")
@@ -209,7 +219,7 @@ def tell_answering(found: Mapping[str, Answering], what: tuple[str, str]) -> lis
     """
     does, do = what
     return [
-        f"{url} {does}; servers behind a load balancer are not counted"
+        f"{url} {does} (one address; other pods behind it were not checked)"
         if one.n_addresses == 1
         else f"{one.n} of the {one.n_addresses} addresses of {url} {do}"
         for url, one in found.items()

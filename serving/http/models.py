@@ -54,6 +54,7 @@ def describe_state(router: Router) -> dict[str, Any]:
     return {
         "aliases": router.aliases,
         "stale": state.stale or None,
+        "held_back": state.held_back,
         "registry_asked_at": to_iso(asked) if asked else None,
         "previous": state.previous,
         "refused": state.refused,

@@ -45,6 +45,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why there is no champion."""
     stale: str = ""
     """Why the registry's last word is not known, or not followed; empty where the champion is what it says."""
+    held_back: dict[str, str] = {}
+    """Why a model that the registry names as challenger or shadow is not loaded, by role."""
     refused: tuple[Refused, ...] = ()
     """The versions that stay out until they change."""
 

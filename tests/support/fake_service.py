@@ -35,6 +35,7 @@ class FakeService(Double):
         self.current = current
         self.metrics: Callable[[], bytes] = lambda: b""
         self.refused: list[dict[str, str]] = []
+        self.stale: str | None = None
         self.is_dead = False
         self.percent = 100.0
         self.model = NAME
@@ -58,7 +59,7 @@ class FakeService(Double):
             models.append({"role": "challenger", "version": aliases["challenger"], "percent": self.percent})
         if "shadow" in aliases and self.aliases["shadow"] == "shadow":
             models.append({"role": "shadow", "version": aliases["shadow"], "percent": self.percent})
-        return {"aliases": self.aliases, "models": models, "refused": self.refused, "stale": None}
+        return {"aliases": self.aliases, "models": models, "refused": self.refused, "stale": self.stale}
 
 
 class _Handler(Quiet):

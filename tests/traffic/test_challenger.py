@@ -218,7 +218,9 @@ def test_a_bad_challenger_stays_out_and_the_champion_answers(three: Service, ver
     wait_until(lambda: bad in refused(three), 180, "it is refused")
     wait_roles(three, 30, champion=("1", 100), shadow=("3", 100))
     assert {version_of(ask(three)) for _ in range(12)} == {"1"}
-    assert three.http.get("/v1/models").json()["stale"] is None
+    said = three.http.get("/v1/models").json()
+    assert said["stale"] is None
+    assert said["held_back"] == {"challenger": said["refused"][-1]["reason"]}
     assert three.log.count("no challenger:") == 1
 
 

@@ -232,11 +232,13 @@ class Synchronizer:
         before = self._state
         if (tag, percent) != (getattr(before, role), getattr(before, f"{role}_percent")):
             log.info("%s: %s", role, f"{tag}, {percent:g} % of the requests" if tag else "none")
-        self._write(msgspec.structs.replace(before, staged=None, **{role: tag, f"{role}_percent": percent}))
+        given = {role: tag, f"{role}_percent": percent, "held_back": dict(self._said_of)}
+        self._write(msgspec.structs.replace(before, staged=None, **given))
 
     def _get_loaded(self, role: str, resolved: Resolved | None) -> str | None:
         """Returns the tag of a model that accompanies the champion, once every worker has it; else None."""
         if resolved is None:
+            self._said_of.pop(role, None)
             return None
         try:
             tag = self._get_ready(resolved)

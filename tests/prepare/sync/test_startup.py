@@ -41,6 +41,7 @@ def test_no_registry_at_the_path(serve: Callable[..., Service], tmp_path: Path) 
         "reason": reason.removeprefix("no model is ready: "),
         "aliases": {"champion": "production", "challenger": None, "shadow": None},
         "stale": None,
+        "held_back": {},
         "registry_asked_at": None,
         "previous": None,
         "refused": [],

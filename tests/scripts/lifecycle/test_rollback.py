@@ -171,7 +171,7 @@ def test_it_waits_for_the_services_and_names_those_that_do_not_follow(
     code, out, _ = run(rollback, "--url", service.url)
     assert code == 0
     assert out.splitlines()[-1] == (
-        f"{service.url} answers with version 2; servers behind a load balancer are not counted"
+        f"{service.url} answers with version 2 (one address; other pods behind it were not checked)"
     )
     assert asked > 6
     dead = f"http://127.0.0.1:{free_port()}"

@@ -112,6 +112,25 @@ def test_a_version_that_is_refused_once_more_is_taken_back_at_once(
     assert "it is bad" in out
 
 
+def test_why_a_service_is_late_is_said_once_while_it_tries_again(
+    registry: Registry, service: FakeService, run: Run
+):
+    n_looks = 0
+
+    def follow_late() -> None:
+        nonlocal n_looks
+        n_looks += registry.aliases["production"] == "2"
+        is_late = 0 < n_looks < 10
+        service.stale = "its bucket is not there" if is_late else None
+        service.current = lambda: {"production": "1"} if is_late else registry.aliases
+
+    service.on_look = follow_late
+    code, out, _ = run(promote, "2", "--url", service.url)
+    assert (code, n_looks > 10) == (0, True)
+    why = f"waiting: {service.url}: it answers with version 1: its bucket is not there\n"
+    assert [line for line in out.splitlines(keepends=True) if line.startswith("waiting")] == [why]
+
+
 def test_the_first_promotion_is_taken_back_and_recorded(registry: Registry, service: FakeService, run: Run):
     registry.client.delete_registered_model_alias(NAME, "production")
     service.current = dict
@@ -141,7 +160,7 @@ def test_services_are_waited_for_side_by_side(service: FakeService, monkeypatch:
             return lacks_champion("2")(seen) or ("" if n_asked > 1 else "not yet")
 
         started = time.monotonic()
-        late = wait_for([*hanging, service.url], lacks, 1, "2")
+        late = wait_for([*hanging, service.url], lacks, 1, "2", say=print)
         assert time.monotonic() - started < 4  # one request that hangs takes 2 s
     assert set(late) == set(hanging)
 
