@@ -3,10 +3,12 @@
     .venv/bin/python scripts/history.py
     .venv/bin/python scripts/history.py --json
 
+A reason is cut to the terminal's width; --json has all of it.
 Exit code 0; 2 with one line on stderr when the registry cannot be asked.
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +24,12 @@ from scripts.lifecycle.moves import Move  # noqa: E402  # the same
 from scripts.lifecycle.semantic_versions import SemanticVersion  # noqa: E402  # the same
 from scripts.lifecycle.validation_record import Results  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
+
+MIN_WHY_CHARACTERS = 24
+"""Of a reason, however narrow the terminal is."""
+
+PIPED_WIDTH = 160
+"""Characters of a line if there is no terminal."""
 
 HEAD = ("when (UTC)", "what", "from", "to", "who", "validated with", "why")
 
@@ -45,7 +53,8 @@ def tell(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str
     names = model.semantic_versions
     current = f"version {to_name(model.current, names)}" if model.current else "not set"
     lines = [f"{model.where}: {current}"]
-    return DONE, facts, lines + (to_table(moves, names) if moves else ["no move was recorded"])
+    width = shutil.get_terminal_size((PIPED_WIDTH, 0)).columns
+    return DONE, facts, lines + (to_table(moves, names, width) if moves else ["no move was recorded"])
 
 
 def to_name(version: str | None, names: Mapping[str, SemanticVersion]) -> str:
@@ -55,8 +64,8 @@ def to_name(version: str | None, names: Mapping[str, SemanticVersion]) -> str:
     return f"{version} ({names[version]})" if version in names else version
 
 
-def to_table(moves: Sequence[Move], names: Mapping[str, SemanticVersion]) -> list[str]:
-    """Returns the lines of a table, the last move last."""
+def to_table(moves: Sequence[Move], names: Mapping[str, SemanticVersion], width: int) -> list[str]:
+    """Returns the lines of a table, the last move last; of no more than `width` characters if reasons can be cut to it."""
     rows = [
         HEAD,
         *(
@@ -69,7 +78,15 @@ def to_table(moves: Sequence[Move], names: Mapping[str, SemanticVersion]) -> lis
             for move in moves
         ),
     ]
-    return align(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = max(width - sum(widths[:-1]) - 2 * len(widths[:-1]), MIN_WHY_CHARACTERS)
+    return align([(*others, cut(why, room)) for *others, why in rows])
+
+
+def cut(text: str, n_characters: int) -> str:
+    """Returns a text in one line, and no more of it than fits."""
+    line = " ".join(text.split())
+    return line if len(line) <= n_characters else f"{line[: n_characters - 1]}…"
 
 
 def to_line(results: Results | str | None) -> str:

@@ -69,9 +69,9 @@ def validate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
     from scripts.lifecycle.scoring import WHOLE, Rules, check_rules, judge, parse_thresholds
 
     rules = Rules(*(parse_thresholds(texts) for texts in (options.min, options.max, options.max_drop)))
+    csv, target = read_rows(options)
     if not any(rules):
         raise LifecycleError("there is nothing to check; give --min, --max or --max-drop")
-    csv, target = read_rows(options)
     rows = csv.rows
     slices = slices_of(rows, options.by)
     model = open_model(options, settings)

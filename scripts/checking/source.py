@@ -1,6 +1,7 @@
 """Which model is meant: a version in the registry, a logged model, one of a run, or a folder."""
 
 import argparse
+import contextlib
 import hashlib
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ from serving.settings import Settings
 FORMS = "models:/NAME/VERSION, models:/NAME@ALIAS, models:/m-ID, runs:/RUN_ID/NAME, or a folder with an MLmodel file"
 
 _NAMED = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[^/@]+)|@(?P<alias>[^/@]+))")
+_NAME = re.compile(r"[^/@]*[^/@.]")
 _UNREGISTERED = re.compile(r"models:/m-[\w-]+|runs:/\w+/.+")
 
 
@@ -53,7 +55,9 @@ def find_source(options: argparse.Namespace, settings: Settings) -> Source:
     elif Path(text.removeprefix("file://"), "MLmodel").is_file():
         uri = str(Path(text.removeprefix("file://")).resolve())
     else:
-        raise LifecycleError(f"{text!r} is no model; expected {FORMS}")
+        raise LifecycleError(
+            _without_version(text, options, settings) or f"{text!r} is no model; expected {FORMS}"
+        )
     key = hashlib.sha256(uri.encode()).hexdigest()
     found = Resolved(options.name or "model", "0", None, key, "to be checked", unregistered_uri=uri)
     if options.name is None:
@@ -70,6 +74,18 @@ def _refuse_missing_registry(settings: Settings) -> None:
         refuse_missing_database(settings)
     except PrepareError as error:
         raise LifecycleError(str(error)) from None
+
+
+def _without_version(text: str, options: argparse.Namespace, settings: Settings) -> str:
+    """Returns what to write, if a text is the name of a registered model; else nothing."""
+    name = text.removeprefix("models:/")
+    if _NAME.fullmatch(name):
+        with contextlib.suppress(LifecycleError):
+            versions = RegisteredModel(settings, name, choose_selector(options, settings)).versions
+            if versions:
+                newest = max(versions, key=int)
+                return f"{name!r} is a registered model; name one of its versions: models:/{name}/{newest} (the newest), or models:/{name}@ALIAS"
+    return ""
 
 
 def _version(model: RegisteredModel, version: str | None, alias: str | None) -> Version:

@@ -34,6 +34,8 @@ class Results(msgspec.Struct, frozen=True, omit_defaults=True):
         n_failed = sum(not check.is_met for check in self.checks)
         n_checks = len(self.checks) + self.left_out
         verdict = f"{n_failed} of {n_checks} checks not met" if n_failed else f"all {n_checks} checks met"
+        if n_checks == 1:
+            verdict = "1 check not met" if n_failed else "1 check met"
         compared = f", compared with version {self.compared_with}" if self.compared_with else ""
         return f"{self.rows:,} rows{compared}: {verdict}"
 

@@ -84,10 +84,10 @@ def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(
             return str(httpx.get(f"{service.url}/v1/models").json()["models"][0]["version"])
 
         assert champion() == "1"
-        assert f"{service.url} has version 2 as shadow; " in paste(shadow, service.url)
-        assert f"{service.url} has no shadow; " in paste(no_shadow, service.url)
+        assert f"{service.url} has version 2 as shadow (one address" in paste(shadow, service.url)
+        assert f"{service.url} has no shadow (one address" in paste(no_shadow, service.url)
         assert champion() == "1"
-        assert f"{service.url} answers with version 2; " in paste(promotion, service.url)
+        assert f"{service.url} answers with version 2 (one address" in paste(promotion, service.url)
         assert champion() == "2"
         assert "trained on June" in paste(history)
         paste(back, service.url)

@@ -219,7 +219,7 @@ def test_the_scripts_train_promote_and_go_back(old: Old, tmp_path: Path):
         scripts.says("promote.py", "1", *follow)
     assert "registered: churn version 2" in scripts.says("train.py", "--seed", "1")
     rules = ("--data", "recent.csv", "--target", "churn", "--min", "accuracy=0.5")
-    assert "all 1 checks met" in scripts.says("validate.py", "2", *rules, *follow)
+    assert "1 check met" in scripts.says("validate.py", "2", *rules, *follow)
     assert "went from version 1 to 2" in scripts.says("promote.py", "2", *rules, *follow)
     assert resolve(old.settings(model_name="churn")).champion.version == "2"
     assert "went back from version 2 to 1" in scripts.says("rollback.py", *follow)

@@ -40,7 +40,7 @@ def check_digest(found: str, recorded: str | None) -> None:
         ModelRefused: they are others.
     """
     if recorded is None:
-        log.info("no digest was recorded when this version was registered (tag %s)", DIGEST_TAG)
+        log.debug("the version has no tag %s to compare the files with", DIGEST_TAG)  # train.py sets it
     elif found != recorded:
         raise ModelRefused(
             f"the files are not those that were registered: their digest is {found[:12]}…, and the tag "

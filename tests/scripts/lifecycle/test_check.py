@@ -56,7 +56,9 @@ def test_a_folder_without_a_signature_is_refused_in_the_words_of_the_service(
     ("text", "words"),
     [
         (f"model:/{NAME}/1", "is no model; expected models:/NAME/VERSION, models:/NAME@ALIAS"),
-        (f"models:/{NAME}", "is no model; expected"),
+        (f"models:/{NAME}", f"'{NAME}' is a registered model; name one of its versions: models:/{NAME}/3"),
+        (NAME, f"'{NAME}' is a registered model; name one of its versions: models:/{NAME}/3"),
+        ("models:/vine", "'models:/vine' is no model; expected"),
         (".", "is no model; expected"),
         (f"models:/{NAME}/9", "has no version 9 (there are: 1, 2, 3)"),
         (f"models:/{NAME}/Staging", "has no version Staging (there are: 1, 2, 3)"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,16 @@ def test_the_version_before_is_what_the_promotion_of_the_current_one_replaced():
     assert previous_version(again, production, "1") is None
     assert previous_version(moves, Selector("alias", "staging"), "3") is None
     assert previous_version([], production, "3") is None
+
+
+def test_a_long_reason_is_cut_to_the_width_and_a_line():
+    moves = [move(1, "promote", "1", "2"), move(2, "rollback", "2", "1")]
+    moves[1] = msgspec.structs.replace(moves[1], why="it fails\n" + "more often " * 30)
+    head, first, last = history.to_table(moves, {}, 120)
+    assert max(map(len, (head, first, last))) == len(last) == 120
+    assert last.endswith("…")
+    assert "it fails more often more often" in last
+    assert "it fails more" in history.to_table(moves, {}, 40)[2]
 
 
 @given(st.permutations(range(8)))

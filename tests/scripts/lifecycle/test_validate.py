@@ -142,7 +142,7 @@ def test_a_version_that_falls_short_is_told_and_ends_with_1(versions: Registry, 
 
     code, out, _ = validate("3", "--min", "accuracy=0.99")
     assert code == 1
-    assert "1 of 1 checks not met" in out
+    assert "178 rows, compared with version 1: 1 check not met" in out
     assert "NOT MET" in out
 
 
@@ -157,6 +157,7 @@ def test_a_good_version_passes_with_slices(validate: Validate):
     ("arguments", "part"),
     [
         (["1"], "nothing to check"),
+        (["1", "--target", "taste"], "no column 'taste'"),
         (["9", "--min", "f1=0.5"], "has no version 9"),
         (["1", "--min", "f1=0.5", "--by", "planet"], "no column 'planet'"),
         (["1", "--min", "f1=0.5", "--target", "taste"], "no column 'taste'"),

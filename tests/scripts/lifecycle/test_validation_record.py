@@ -128,4 +128,4 @@ def test_the_line_of_an_old_record_is_shown():
         '"alias":"production","from":"1","to":"2","why":"","results":"wine version 2 on 9 rows: all 1 checks met"}'
     )
     moves = read_moves([{"serving.move.20260102T030405.678901Z": old}])
-    assert "wine version 2 on 9 rows: all 1 checks met" in history.to_table(moves, {})[1]
+    assert "wine version 2 on 9 rows: all 1 checks met" in history.to_table(moves, {}, 200)[1]
