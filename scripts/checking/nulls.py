@@ -31,9 +31,8 @@ def find_refused_nulls(runtime: Runtime, schema: Schema, examples: bytes) -> dic
         if column.may_be_missing and column.type.kind is not Kind.TENSOR
     ]
     decoder = JsonDecoder(schema, len(instances))
-    runtime.predict(
-        *decoder.predict(examples)
-    )  # from this it learns whether the model takes a frame or texts
+    # From this it learns whether the model takes a frame or texts.
+    runtime.predict(*decoder.predict(examples))
 
     def ask(positions: list[int]) -> str | None:
         """Says what is raised on null in these columns; None if it is answered."""
