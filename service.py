@@ -1,4 +1,4 @@
-"""The BentoML service: endpoints, probes, life cycle. Wiring only; the parts are in `serving/`."""
+"""The BentoML service: endpoints, probes, lifecycle. Wiring only; the parts are in `serving/`."""
 
 import asyncio
 import atexit
@@ -27,10 +27,10 @@ except SettingsError as error:
 
 RUN_DIRECTORY = os.environ.get(RUN_DIRECTORY_VARIABLE)
 if RUN_DIRECTORY is not None:
-    # A folder of this service's own: BentoML's default is shared by, and emptied by, every service of a user.
+    # A private folder: all services of a user share BentoML's default, and each empties it.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(Path(RUN_DIRECTORY) / "metrics")
 
-import bentoml  # noqa: E402  # after the settings, so that a mistake in them is the first line
+import bentoml  # noqa: E402  # after the settings, so that an error in them is the first line
 import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
 from bentoml import server_context  # noqa: E402
@@ -67,11 +67,11 @@ log = logging.getLogger("serving.service")
 
 
 IS_CONFINED = sys.platform == "linux" and not settings.allow_pickle
-"""Whether workers give up files and log-ins; code that models bring along may need any."""
+"""Whether workers drop access to files and credentials; code inside a model may need them."""
 
 
 def new_run_directory() -> Path:
-    """Returns a new folder for what the processes of one running service share."""
+    """Returns a new folder that the processes of one running service share."""
     folder = Path(tempfile.mkdtemp(prefix="serving-"))
     for name in WRITABLE:
         (folder / name).mkdir()
@@ -81,7 +81,7 @@ def new_run_directory() -> Path:
 
 
 def find_ignored_options() -> dict[str, str | None]:
-    """Returns the options of `BENTOML_CONFIG` that nothing here follows, each with what there is instead."""
+    """Returns the options of `BENTOML_CONFIG` without effect here, each with its replacement."""
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.configuration.helpers import get_default_config
     from bentoml._internal.utils import deep_merge
@@ -92,11 +92,11 @@ def find_ignored_options() -> dict[str, str | None]:
 
 
 class GatewayService(bentoml.Service[Any]):
-    """A BentoML service whose requests meet our gateway before BentoML's own application."""
+    """A BentoML service with our gateway in front of BentoML's application."""
 
     def to_asgi(self, is_main: bool = True) -> App:
         """Returns the application that BentoML's worker runs."""
-        # In workers only: what serves HTTP takes 5 MB.
+        # In workers only: the HTTP modules take 5 MB.
         from serving.http.connection import use_limits
         from serving.http.connections import Connections
 
@@ -121,31 +121,31 @@ class GatewayService(bentoml.Service[Any]):
 
 
 def alone() -> Claim:
-    """Returns the claim of a request that comes from within the process."""
+    """Returns the claim of an in-process request."""
     return Claim(InFlight(limits.request_bytes))
 
 
 LOAD_SECONDS = 30
-"""How long a worker takes no connections where it is to serve a model that is prepared."""
+"""How long a worker with a prepared model waits for it to load before it accepts connections."""
 
 
 class Worker:
-    """The life of one worker process."""
+    """The lifecycle of one worker process."""
 
     def __init__(self, service: bentoml.Service[Any]) -> None:
         self._service = service
 
     async def start(self) -> None:
-        """Starts watching for the model."""
+        """Starts watching for models."""
         self._confine()
         replacing = end_gracefully(router.end, settings.drain_seconds, settings.shutdown_seconds)
         router.start(replacing)
         await router.wait_loaded(LOAD_SECONDS)
-        if server_context.worker_index == 1:  # one worker speaks for all
+        if server_context.worker_index == 1:  # one greeting is enough
             self._greeting = asyncio.create_task(self._greet())
 
     def _confine(self) -> None:
-        """Takes from this worker what its models do not need, before there is one."""
+        """Drops privileges that models do not need, before one is loaded."""
         run_directory = Path(RUN_DIRECTORY or ".")
         remove_unix_sockets(run_directory)
         if not IS_CONFINED:
@@ -153,20 +153,20 @@ class Worker:
         is_first = server_context.worker_index == 1
         for path in settings.readable_files:
             if is_first and not path.exists():
-                log.warning("SERVING_READABLE_PATHS: there is no %s", path)
+                log.warning("SERVING_READABLE_PATHS: %s does not exist", path)
         try:
-            # The folder above the store: the store itself may be deleted, and is made anew.
+            # The folder above the store: the store itself may be deleted and created again.
             confine([model_store().parent, *settings.readable_files], run_directory)
         except OSError as error:
             if is_first:
                 log.warning(
-                    "workers may read every file that this user may: the kernel has no Landlock, or does not let it be "
-                    "used (%s)",
+                    "no sandbox: workers can read every file that this user can; the kernel has no Landlock, or "
+                    "denies it (%s)",
                     error.strerror,
                 )
 
     async def _greet(self) -> None:
-        """Prints where the service listens once the first model answers."""
+        """Prints the URL once the first model is loaded."""
         await router.loaded.wait()
         if settings.log_format == "json":
             log.info("%s answers", router.model.tag)
@@ -193,7 +193,7 @@ class ModelServer:
     """Serves the Production model of an MLflow registry."""
 
     @bentoml.on_deployment
-    def start_syncing() -> None:  # BentoML calls it on the class, once, in the parent
+    def start_syncing() -> None:  # BentoML calls it once, on the class, in the parent
         """Starts the sync process; the workers find its outcome through the environment."""
         address = wanted_address()
         trouble = why_not_listen(*address) if address else None
@@ -202,22 +202,20 @@ class ModelServer:
         try:
             folder = new_run_directory()
         except OSError as error:
-            sys.exit(f"error: no folder can be made for temporary files (TMPDIR): {error}")
+            sys.exit(f"error: cannot create a folder for temporary files (TMPDIR): {error}")
         os.environ[RUN_DIRECTORY_VARIABLE] = str(folder)
         use_unix_sockets(folder)
         replace_ended_workers(without_secrets if IS_CONFINED else dict)
         watch_over_workers(folder, settings.request_timeout_seconds + GRACE_SECONDS)
         for name, near in unknown_variables().items():
             hint = f"; did you mean {near}?" if near else ""
-            log.warning("no setting reads %s%s", name, hint)
+            log.warning("unknown setting %s%s", name, hint)
         for option, instead in find_ignored_options().items():
-            log.warning(
-                "BentoML's option %s changes nothing here%s", option, f"; {instead}" if instead else ""
-            )
+            log.warning("BentoML's option %s has no effect here%s", option, f"; {instead}" if instead else "")
         sealed = find_sealed(Path(__file__).parent)
         if sealed is None:
-            with contextlib.suppress(OSError):  # the sync process says why
-                model_store().mkdir(parents=True, exist_ok=True)  # workers may not read what is made later
+            with contextlib.suppress(OSError):  # the sync process reports the reason
+                model_store().mkdir(parents=True, exist_ok=True)  # workers cannot read folders created later
             start_sync(folder)
             return
         store, tag = sealed

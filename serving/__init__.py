@@ -3,14 +3,13 @@
 import os
 import sys
 
-# Nothing leaves the machine unless somebody asks for it: these libraries send reports of their use. They look at the
-# variables as they are imported or first used, which is after this. ONNX Runtime also leaves an identifier of the
-# machine in the home folder.
+# Telemetry is opt-in. These libraries read the variables when they are imported or first used, which is later. ONNX
+# Runtime also writes a machine identifier into the home folder.
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# `bentoml serve` asks once before it imports a service, and keeps the answer.
+# `bentoml serve` reads the variable before it imports a service, and caches the result.
 _usage = sys.modules.get("bentoml._internal.utils.analytics.usage_stats")
 if _usage is not None:
     _usage.do_not_track.cache_clear()

@@ -5,34 +5,34 @@
     │   ├── MalformedRequest     400  not HTTP
     │   ├── UpgradeRefused       400  a WebSocket
     │   ├── MalformedBody        400  not JSON, not .npy, not Arrow
-    │   ├── MalformedHeader      400  a header of ours that says nothing
-    │   ├── Unauthorized         401  no signature, or a wrong one
-    │   ├── Forbidden            403  switched off
+    │   ├── MalformedHeader      400  a header of ours with an invalid value
+    │   ├── Unauthorized         401  missing or wrong signature
+    │   ├── Forbidden            403  disabled
     │   ├── RouteNotFound        404
-    │   ├── VersionNotFound      404  the version that was asked for by name
+    │   ├── VersionNotFound      404  the requested version is not loaded
     │   ├── MethodNotAllowed     405
-    │   ├── RequestTimeout       408  headers or a body that do not come
+    │   ├── RequestTimeout       408  headers or body not received in time
     │   ├── PayloadTooLarge      413  too many bytes, rows or values
     │   ├── TargetTooLong        414
     │   ├── UnsupportedMedia     415
     │   ├── InvalidInput         422  does not fit the model's signature
-    │   ├── ModelRefusedInput    422  fits the signature, and the model raised
+    │   ├── ModelRefusedInput    422  fits the signature, but the model raised
     │   └── HeadersTooLarge      431
     ├── ModelNotReady            503
-    ├── QueueFull                503  too many requests, or too large ones, wait already
+    ├── QueueFull                503  too many queued requests, or too much memory
     ├── ModelBusy                503  the calls before it take too long
     ├── TooManyConnections       503
     ├── TimedOut                 504  its own call takes too long
-    ├── InternalError            500  a mistake of ours
-    └── PrepareError                  no HTTP status: why no model could be made ready
+    ├── InternalError            500  a bug in the service
+    └── PrepareError                  no HTTP status: why no model is ready
         ├── RegistryUnreachable
         ├── ModelNotFound
-        ├── ModelRefused              found, and must not be served
-        ├── OutOfMemory               takes more memory than there is
+        ├── ModelRefused              found, but must not be served
+        ├── OutOfMemory               needs more memory than is free
         └── StorageError              the disk is full or not writable
 
-The HTTP status sits on the class, so one handler turns any of them into an answer. No message holds a
-value that a caller sent.
+The HTTP status sits on the class, so one handler turns any error into a response. No message contains a
+caller's values.
 """
 
 from typing import ClassVar, Literal
@@ -42,11 +42,11 @@ import msgspec
 from serving.redaction import redact
 
 MAX_DETAILS = 20
-"""How many problems of one request are reported."""
+"""Reported problems per request."""
 
 
 class Detail(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that is wrong in a request: where, what was expected, and what type was there instead."""
+    """One problem in a request: where, what was expected, and the type found instead."""
 
     expected: str
     got: str
@@ -55,7 +55,7 @@ class Detail(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ServingError(Exception):
-    """What goes wrong while serving. `str()` is the line shown to people."""
+    """Base of all errors. `str()` is the line shown to people."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
@@ -64,12 +64,12 @@ class ServingError(Exception):
         super().__init__(message)
         self.details = details or []
         self.model: tuple[str, str, str] | None = None
-        """Name, version and role of the model that was asked, once one was chosen."""
+        """Name, version and role of the model, once one is chosen."""
         self.headers: list[tuple[bytes, bytes]] = []
 
 
 class InternalError(ServingError):
-    """A mistake of ours; the log has the trace."""
+    """A bug in the service; the traceback is in the log."""
 
 
 class RequestError(ServingError):
@@ -79,41 +79,41 @@ class RequestError(ServingError):
 
 
 class MalformedRequest(RequestError):
-    """The connection does not carry a request that can be told from the next one."""
+    """The bytes on the connection cannot be parsed as a request."""
 
     code = "malformed_request"
 
 
 class UpgradeRefused(RequestError):
-    """The client wants another protocol, and has nothing to ask in this one."""
+    """The client wants another protocol and sends no plain HTTP request."""
 
     code = "upgrade_refused"
 
     def __init__(self) -> None:
-        super().__init__("no WebSocket is served here; send a request without Upgrade")
+        super().__init__("WebSockets are not supported; send a request without Upgrade")
 
 
 class MalformedBody(RequestError):
-    """The body is not what its media type says."""
+    """The body does not match its media type."""
 
     code = "malformed_body"
 
 
 class MalformedHeader(RequestError):
-    """A header has a value that means nothing."""
+    """A header has an invalid value."""
 
     code = "malformed_header"
 
 
 class Unauthorized(RequestError):
-    """Nobody who may ask for this."""
+    """The caller is not authenticated."""
 
     status = 401
     code = "unauthorized"
 
 
 class Forbidden(RequestError):
-    """Nobody may ask for this here."""
+    """The endpoint or option is disabled."""
 
     status = 403
     code = "forbidden"
@@ -127,7 +127,7 @@ class RouteNotFound(RequestError):
 
 
 class VersionNotFound(RequestError):
-    """The version that the request names is not loaded."""
+    """The requested version is not loaded."""
 
     status = 404
     code = "version_not_found"
@@ -140,12 +140,12 @@ class MethodNotAllowed(RequestError):
     code = "method_not_allowed"
 
     def __init__(self, allowed: str) -> None:
-        super().__init__(f"this endpoint answers {allowed} only")
+        super().__init__(f"this endpoint accepts {allowed} only")
         self.headers = [(b"allow", allowed.encode())]
 
 
 class RequestTimeout(RequestError):
-    """The rest of the headers, or of the body, did not come in time."""
+    """The headers or the body did not arrive in time."""
 
     status = 408
     code = "request_timeout"
@@ -168,32 +168,32 @@ class TargetTooLong(RequestError):
     code = "target_too_long"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the path and its query have more than {limit} bytes")
+        super().__init__(f"the path with its query has more than {limit} bytes")
 
 
 class UnsupportedMedia(RequestError):
-    """The Content-Type or the Content-Encoding is none that the endpoint reads."""
+    """The endpoint does not read this Content-Type or Content-Encoding."""
 
     status = 415
     code = "unsupported_media_type"
 
 
 class InvalidInput(RequestError):
-    """The body can be read and does not fit the model's signature."""
+    """The body can be read, but does not fit the model's signature."""
 
     status = 422
     code = "invalid_input"
 
 
 class ModelRefusedInput(RequestError):
-    """The rows fit the signature, and the model raised on them."""
+    """The rows fit the signature, but the model raised on them."""
 
     status = 422
     code = "model_refused_input"
 
 
 class HeadersTooLarge(RequestError):
-    """The headers or trailers have too many bytes, or are too many."""
+    """Too many headers or trailers, or too many bytes of them."""
 
     status = 431
     code = "headers_too_large"
@@ -211,7 +211,7 @@ class ModelNotReady(ServingError):
 
 
 class QueueFull(ServingError):
-    """More requests wait for the model than may, or they take more memory."""
+    """Too many requests are queued, or they take too much memory."""
 
     status = 503
     code = "queue_full"
@@ -222,32 +222,31 @@ class QueueFull(ServingError):
 
 
 class ModelBusy(ServingError):
-    """The model works at the requests before this one, and for too long."""
+    """The calls before this request take too long."""
 
     status = 503
     code = "model_busy"
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        # Where there are more workers, another connection may lead to one of them.
+        # A new connection may reach another worker.
         self.headers = [(b"retry-after", b"5"), (b"connection", b"close")]
 
 
 class TimedOut(ServingError):
-    """The request took longer than it may."""
+    """The request exceeded its timeout."""
 
     status = 504
     code = "timed_out"
 
     def __init__(self) -> None:
         super().__init__(
-            "there was no answer in the time that the request may take (SERVING_REQUEST_TIMEOUT_SECONDS, or less "
-            "by X-Request-Timeout)"
+            "the request timed out (SERVING_REQUEST_TIMEOUT_SECONDS, or X-Request-Timeout if shorter)"
         )
 
 
 class TooManyConnections(ServingError):
-    """More connections are open than may be."""
+    """The connection limit is reached."""
 
     status = 503
     code = "too_many_connections"
@@ -258,15 +257,15 @@ class TooManyConnections(ServingError):
 
 
 class ClientGone(Exception):
-    """The client hung up before it was answered; there is nobody to tell."""
+    """The client disconnected before the answer."""
 
 
 class PrepareError(ServingError):
-    """Why no model could be made ready; shown by `/readyz` and in the log."""
+    """Why no model is ready; shown by `/readyz` and in the log."""
 
     code = "prepare_failed"
     final_after: int | None = None
-    """After so many failures a version is not tried again until it changes; None of what may always pass."""
+    """After this many failures a version is not retried until it changes; None if the error may pass."""
 
     def __init__(self, message: str) -> None:
         super().__init__(redact(message))
@@ -285,14 +284,14 @@ class ModelNotFound(PrepareError):
 
 
 class ModelRefused(PrepareError):
-    """The version was found and must not be served."""
+    """The version was found, but must not be served."""
 
     code = "model_refused"
     final_after = 1
 
 
 class OutOfMemory(PrepareError):
-    """The version takes more memory than there is; another time there may be more."""
+    """The version needs more memory than is free; a retry may find more."""
 
     code = "out_of_memory"
     final_after = 2
@@ -305,6 +304,6 @@ class StorageError(PrepareError):
 
 
 def from_code(code: str, message: str) -> PrepareError:
-    """Returns the error of a code, as another process has told it."""
+    """Returns the error for a code and message from another process."""
     kinds = (RegistryUnreachable, ModelNotFound, ModelRefused, OutOfMemory, StorageError)
     return {kind.code: kind for kind in kinds}.get(code, PrepareError)(message)

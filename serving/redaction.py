@@ -1,4 +1,4 @@
-"""What logs in somewhere, taken out of texts that people see: logs, `/readyz`, errors, the scripts' sentences."""
+"""Removes credentials from texts that people see: logs, `/readyz`, errors, the scripts' messages."""
 
 import re
 
@@ -9,8 +9,8 @@ _URI = re.compile(
 )
 
 _ENDS_BEFORE_PATH = re.compile(r"(https?|wss?|ftps?|s3a?|gs|abfss?|wasbs?|hdfs|dbfs|viewfs)", re.IGNORECASE)
-"""Schemes whose user name and password stand before the first `/`, `?` or `#`. Drivers of databases take what is
-before the last `@`: a password may hold any of these. Source: `_parse_url` in sqlalchemy/engine/url.py."""
+"""Schemes whose user name and password end before the first `/`, `?` or `#`. Database drivers split at the last `@`:
+a password may contain any of these. Source: `_parse_url` in sqlalchemy/engine/url.py."""
 
 _CONTAINER_BEFORE_HOST = re.compile(
     r"(abfss?|wasbs?|r2|b2)://[^\s/?#@:]+@[^\s/?#@]+([/?#].*)?", re.IGNORECASE
@@ -21,19 +21,19 @@ Source: mlflow/store/artifact/azure_blob_artifact_repo.py, r2_artifact_repo.py, 
 _NO_LOGIN = re.compile(r"(sqlite|file)(\+.*)?", re.IGNORECASE)
 
 _VALUE = re.compile(r"(?<=[\w/.)\]?&;#])(?P<key>[?&;#][\w.~%\-\[\]]{1,100}=)[^\s&;#'\"<>\\`]+")
-"""Of a query, or what looks like one: `?key=value`, `&key=value`, `;key=value`, `#key=value`."""
+"""Of a query or the like: `?key=value`, `&key=value`, `;key=value`, `#key=value`."""
 
 _SECRET = re.compile(
     r"(?P<key>(?:password|passwd|pwd|token|secret|api[_-]?key|access[_-]?key)[\w-]{0,60}"
     r"(?:=|['\"]\s?[:=]\s?)['\"]?)[^\s&;,'\"<>\\`]{3,}",
     re.IGNORECASE,
 )
-"""As drivers and clouds write it: `password=…`, `"token": "…"`."""
+"""As drivers and clouds write them: `password=…`, `"token": "…"`."""
 
 _SIGNATURE = re.compile(
     r"(?P<key>signature[\w-]{0,60}(?:=|['\"]\s?[:=]\s?)['\"]?)[A-Za-z0-9+/=%_\-]{8,}+(?![.(])", re.IGNORECASE
 )
-"""Of a signed request; not the `signature=infer_signature(…)` of our own advice."""
+"""Of a signed request; not the `signature=infer_signature(…)` in our own messages."""
 
 _HEADER = re.compile(
     r"(?P<key>\bauthorization['\"]?\s?[=:]\s?['\"]?)(?:(?:basic|bearer)\s+)?[^\s'\",]+", re.IGNORECASE
@@ -41,10 +41,10 @@ _HEADER = re.compile(
 
 
 def redact(text: str) -> str:
-    """Returns a text, such as a URI or a message with some in it, without what logs in somewhere.
+    """Returns a URI, or a message that contains some, without credentials.
 
-    Of URIs user names, passwords and the values of queries are taken out, signatures of presigned ones among them; of
-    other text the values of what is called a password, a token or the like.
+    URIs lose user names, passwords and query values, including presigned signatures; other text loses the values of
+    passwords, tokens and the like.
     """
     text = _URI.sub(_redact_login, text)
     text = _VALUE.sub(rf"\g<key>{MASK}", text)
@@ -62,7 +62,7 @@ def _redact_login(found: re.Match[str]) -> str:
         authority = re.match(r"[^/?#]*", rest)
         assert authority is not None
         host, _, port = authority[0].rpartition(":")
-        # A password with a slash in it makes a wrong URI of it, and is a password all the same.
+        # A password with a slash makes the URI invalid, but must be removed all the same.
         if "@" in authority[0] or not host or port.isdigit() or host.startswith("["):
             end = authority.end()
     return f"{scheme}://{rest[:end].rpartition('@')[2]}{rest[end:]}"

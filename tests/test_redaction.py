@@ -60,7 +60,7 @@ def test_what_logs_in_is_taken_out(given: str, shown: str):
         "row 617 column 'a': expected double, got string",
         "is refused: a row takes 3 times as long; SERVING_MAX_SLOWDOWN",
         "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, and the permissions",
-        "syncing on request is off; set SERVING_WEBHOOK_SECRET to the secret of MLflow's webhook",
+        "webhooks are disabled; set SERVING_WEBHOOK_SECRET to the secret of MLflow's webhook",
         "models:/churn@production",
         "",
     ],

@@ -1,4 +1,4 @@
-"""How an error looks on the wire, whoever gives it: the gateway, or the connection before there is a request."""
+"""The wire format of errors from the gateway and, before a request is parsed, from the connection."""
 
 import random
 import re
@@ -12,12 +12,12 @@ _REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
 
 
 def is_request_id(value: bytes) -> bool:
-    """Whether a caller's `X-Request-ID` may come back."""
+    """Whether a caller's `X-Request-ID` is safe to echo."""
     return _REQUEST_ID.fullmatch(value) is not None
 
 
 def new_request_id() -> str:
-    """Returns the id of a request that brought none."""
+    """Returns an id for a request without one."""
     return f"{random.getrandbits(128):032x}"
 
 
@@ -30,7 +30,7 @@ def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def encode_error(error: ServingError, request_id: str) -> bytes:
-    """Returns the body of an answer that is an error."""
+    """Returns the body of an error response."""
     return msgspec.json.encode(
         {
             "error": {"code": error.code, "message": str(error), "details": error.details},

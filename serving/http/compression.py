@@ -1,4 +1,4 @@
-"""Bodies that a caller has compressed: read within the limit on what comes out."""
+"""Decompresses request bodies, up to a limit on the decompressed size."""
 
 import re
 import zlib
@@ -13,9 +13,9 @@ _NAME = re.compile(rb"[\w.+ ,-]{1,40}", re.ASCII)
 
 
 def decompress(body: Body, encoding: bytes, limit: int) -> Body:
-    """Returns the body without its `Content-Encoding`; never more than `limit` bytes are made of it.
+    """Returns the body without its `Content-Encoding`; never decompresses more than `limit` bytes.
 
-    `deflate` is the form of zlib, or without its frame, as some clients send it. Source: RFC 9110, section 8.4.1.
+    `deflate` is zlib's format; some clients send it without the frame. Source: RFC 9110, section 8.4.1.
 
     Args:
         body: as it was received.
@@ -24,8 +24,8 @@ def decompress(body: Body, encoding: bytes, limit: int) -> Body:
 
     Raises:
         UnsupportedMedia: another encoding, or several.
-        MalformedBody: it is empty, damaged, breaks off, or is followed by something else.
-        PayloadTooLarge: what comes out has more bytes.
+        MalformedBody: it is empty, damaged, truncated, or has bytes after its end.
+        PayloadTooLarge: the decompressed body is larger than `limit`.
     """
     name = encoding.strip().lower()
     if name == b"identity":
@@ -37,18 +37,18 @@ def decompress(body: Body, encoding: bytes, limit: int) -> Body:
         form = _ZLIB if has_frame else _RAW
     else:
         got = encoding.decode() if _NAME.fullmatch(encoding) else "that"
-        error = UnsupportedMedia(f"a body may have the Content-Encoding gzip or deflate, not {got}")
+        error = UnsupportedMedia(f"expected the Content-Encoding gzip or deflate, got {got}")
         error.headers = [(b"accept-encoding", b"gzip, deflate")]
         raise error
     decoder = zlib.decompressobj(form)
     try:
         whole = decoder.decompress(body, limit + 1)
     except zlib.error:
-        raise MalformedBody("the body is not what its Content-Encoding says") from None
+        raise MalformedBody("the body does not match its Content-Encoding") from None
     if len(whole) > limit:
-        raise PayloadTooLarge(f"the body has more than {limit} bytes once decompressed (SERVING_MAX_BODY_MB)")
+        raise PayloadTooLarge(f"the decompressed body has more than {limit} bytes (SERVING_MAX_BODY_MB)")
     if not decoder.eof:
-        raise MalformedBody("the compressed body breaks off")
+        raise MalformedBody("the compressed body is truncated")
     if decoder.unused_data:
-        raise MalformedBody("something follows the compressed body")
+        raise MalformedBody("the compressed body has bytes after its end")
     return whole

@@ -1,8 +1,7 @@
-"""One connection: what a stranger may send before there is a request to answer, and for how long.
+"""One HTTP connection, with limits on the size and time of a request.
 
-A subclass of uvicorn's protocol for httptools, which has no limits of its own. Whatever it refuses is answered in our
-form of errors, after the answers to what was asked before, and then the connection is closed: what follows
-cannot be told apart any more.
+A subclass of uvicorn's protocol for httptools, which has no such limits. A rejected request is answered in our
+error format, after the requests before it. Then the connection is closed: where the next request begins is unknown.
 
 Source: uvicorn/protocols/http/httptools_impl.py, httptools/parser/parser.pyx.
 """
@@ -32,10 +31,10 @@ from serving.http.answers import encode_error, request_id_of
 from serving.http.connections import Connections
 
 MAX_HEADER_BYTES = 65_536
-"""Of all headers of a request together; as much again of trailers, or of what is between two chunks of a body."""
+"""Of all headers of a request; the same limit again for trailers, or for the bytes between two chunks of a body."""
 
 MAX_HEADERS = 1000
-"""Each takes a hundred bytes of memory beside its own."""
+"""Each takes a hundred bytes of memory in addition to its text."""
 
 MAX_TARGET_BYTES = 16_384
 """Of the path with its query."""
@@ -44,11 +43,11 @@ MAX_CHUNKS = 1_000_000
 """Of a body: each takes about a microsecond, however small it is."""
 
 MAX_PIPELINED = 64
-"""Requests that may wait for their turn on a connection."""
+"""Requests that may be queued on a connection."""
 
 LINGER_SECONDS = 5
-"""How long what comes after a last answer is read and thrown away: closed at once, many clients that are still sending
-would lose the answer. Source: RFC 9112, section 9.6."""
+"""How long input after the last answer is read and discarded: after an immediate close, many clients that are still
+sending would lose the answer. Source: RFC 9112, section 9.6."""
 
 
 class Phase(IntEnum):
@@ -63,7 +62,7 @@ class Phase(IntEnum):
     ANSWER = 3
     """The application."""
     CLOSING = 4
-    """The end: nothing is read any more."""
+    """The end: no more input is parsed."""
 
 
 IDLE, HEAD, BODY, ANSWER, CLOSING = Phase
@@ -79,25 +78,25 @@ class Connection(HttpToolsProtocol):
         self._deadline = math.inf
         """Of the phase, in seconds of the event loop."""
         self._write_deadline = math.inf
-        """Of what a client has not fetched, whatever else it sends meanwhile."""
+        """For the client to read the answer, whatever it sends meanwhile."""
         self._idle_since = 0.0
         self._n_read = 0
         """Bytes of the piece that is being parsed."""
         self._n_quiet = 0
-        """Bytes since a request, or a piece of its body, was there whole; that of a piece before it is not counted."""
+        """Bytes since the last complete request or piece of its body."""
         self._n_hosts = 0
         self._n_chunks = 0
         self._is_offer = False
-        """Whether the request offers to go on in another protocol."""
+        """Whether the request offers an upgrade to another protocol."""
         self._answered: RequestResponseCycle | None = None
-        """What the application is asked, or was asked last."""
+        """The application's current or last request."""
         self._refusal: bytes | None = None
-        """What is said once everything before it is answered."""
+        """The error to send once the requests before it are answered."""
 
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begins, or is told that there are too many."""
+        """Admits the connection, or rejects it above the limit."""
         super().connection_made(transport)
         self.write, self.is_closing = transport.write, transport.is_closing
         self._idle_since = self.loop.time()
@@ -109,7 +108,7 @@ class Connection(HttpToolsProtocol):
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parses what was received, unless what came before it was refused."""
+        """Parses the data, unless an earlier part was rejected."""
         if self._phase is CLOSING:
             return
         self._n_read = len(data)
@@ -128,20 +127,20 @@ class Connection(HttpToolsProtocol):
                 self._deadline = self.loop.time() + self._all.body_seconds
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tells the request that is being answered, which need not be the one that came last."""
+        """Notifies the request being answered, which may not be the last one received."""
         if self._answered is not None:
             self._answered.disconnected = True
             self._answered.message_event.set()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Gives the client as long to take an answer as it had to send the body."""
+        """Gives the client the body timeout to read the answer."""
         super().pause_writing()
-        if self._write_deadline == math.inf:  # of all pieces of an answer together
+        if self._write_deadline == math.inf:  # one deadline for all pieces of an answer
             self._write_deadline = self.loop.time() + self._all.body_seconds
 
     def resume_writing(self) -> None:
-        """Is told that it has taken most of it."""
+        """Ends the client's deadline once the whole answer is on its way."""
         super().resume_writing()
         if self._answered is None or self._answered.response_complete:
             self._write_deadline = math.inf
@@ -149,7 +148,7 @@ class Connection(HttpToolsProtocol):
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        """A first byte."""
+        """Called at the first byte of a request."""
         super().on_message_begin()
         self._phase = HEAD
         self._deadline = math.inf
@@ -157,13 +156,13 @@ class Connection(HttpToolsProtocol):
         self._n_chunks = 0
 
     def on_url(self, url: bytes) -> None:
-        """A piece of the target."""
+        """Called with a piece of the target."""
         self.url += url
         if len(self.url) > MAX_TARGET_BYTES:
             raise TargetTooLong(MAX_TARGET_BYTES)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which nothing here reads."""
+        """Called with a header, or with a trailer, which is ignored."""
         if self._phase is not HEAD:
             return
         name = name.lower()
@@ -174,7 +173,7 @@ class Connection(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """All that comes before a body."""
+        """Called before the body."""
         headers, parser = self.headers, self.parser
         if (self._n_quiet > MAX_HEADER_BYTES or self._n_read > MAX_HEADER_BYTES) and (
             sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES
@@ -185,7 +184,7 @@ class Connection(HttpToolsProtocol):
         self._is_offer = parser.should_upgrade()
         if self._is_offer:
             if parser.get_method() == b"CONNECT":
-                raise MalformedRequest("this is no proxy: CONNECT has no answer here")
+                raise MalformedRequest("CONNECT is not supported: this is not a proxy")
             if any(name == b"upgrade" and b"websocket" in value.lower() for name, value in headers):
                 raise UpgradeRefused
             return
@@ -196,19 +195,19 @@ class Connection(HttpToolsProtocol):
                 f"more than {MAX_PIPELINED} requests were sent before the first was answered"
             )
         super().on_headers_complete()
-        self.cycle.transport = self  # type: ignore[assignment]  # which writes and closes, no more
+        self.cycle.transport = self  # type: ignore[assignment]  # only writes and closes
         self._phase = BODY
         self._deadline = math.inf
         self._n_quiet = 0
 
     def on_chunk_header(self) -> None:
-        """The size of a chunk."""
+        """Called with the size of a chunk."""
         self._n_chunks += 1
         if self._n_chunks > MAX_CHUNKS:
             raise MalformedRequest(f"the body has more than {MAX_CHUNKS} chunks")
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Called with a piece of the body."""
         self._n_quiet = 0
         cycle = self.cycle
         if cycle.response_complete:
@@ -219,7 +218,7 @@ class Connection(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """The end of a request."""
+        """Called at the end of a request."""
         if self._is_offer:
             return
         self._n_quiet = 0
@@ -234,7 +233,7 @@ class Connection(HttpToolsProtocol):
     # What the answer calls, beside `write` and `is_closing`
 
     def close(self) -> None:
-        """Ends with an answer that does not wait for the rest of the body, or with the last one."""
+        """Closes after the last answer, or after one sent before the whole body has arrived."""
         if self._phase is BODY:
             self._phase = CLOSING
             self.flow.resume_reading()
@@ -243,10 +242,10 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Goes on with the next request."""
+        """Continues with the next request."""
         self.server_state.total_requests += 1
         if self._answered is not None:
-            self._answered.body = bytearray()  # what nobody has read
+            self._answered.body = bytearray()  # the unread part
         if not self.flow.write_paused:
             self._write_deadline = math.inf
         if self.transport.is_closing() or (self._phase is CLOSING and self._refusal is None):
@@ -262,7 +261,7 @@ class Connection(HttpToolsProtocol):
         elif self._phase is ANSWER:
             self._wait_for_request()
 
-    # What all connections have in common calls
+    # What `Connections` calls
 
     @property
     def idle_since(self) -> float | None:
@@ -270,11 +269,11 @@ class Connection(HttpToolsProtocol):
         return self._idle_since if self._phase is IDLE else None
 
     def look(self, now: float) -> None:
-        """Ends what has taken too long."""
+        """Ends a request or connection that has timed out."""
         if self.flow.write_paused and now > self._write_deadline:
             self.transport.abort()
         elif self.transport.is_closing():
-            # Something is left to be sent.
+            # Output is still buffered.
             if self._phase is not CLOSING or self._deadline == math.inf:
                 self._phase = CLOSING
                 self._deadline = now + self._all.body_seconds
@@ -283,7 +282,7 @@ class Connection(HttpToolsProtocol):
         elif now <= self._deadline:
             return
         elif self._phase in (HEAD, BODY):
-            if self.flow.read_paused:  # it is we who are late
+            if self.flow.read_paused:  # the delay is ours
                 self._deadline = math.inf
                 return
             if self._phase is HEAD:
@@ -294,7 +293,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def close_idle(self) -> None:
-        """Makes room for another one."""
+        """Closes it to make room for another."""
         self.transport.close()
 
     # Our own
@@ -312,28 +311,27 @@ class Connection(HttpToolsProtocol):
         """Feeds the parser.
 
         Raises:
-            ServingError: what it says, or one of the functions that it calls.
+            ServingError: from the parser, or from a callback.
         """
         while True:
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
-                # The parser takes what follows for another protocol, though we do not go on in one.
+                # The parser expects another protocol now, but we ignore the upgrade.
                 data = self._parse_without_offer() + data[offer.args[0] :]
             except httptools.HttpParserCallbackError as error:
                 if isinstance(error.__context__, ServingError):
                     raise error.__context__ from None
                 raise MalformedRequest("the target of the request is not a path") from None
             except httptools.HttpParserError as error:
-                raise MalformedRequest(f"this is not HTTP: {error}") from None
+                raise MalformedRequest(f"the request is not valid HTTP: {error}") from None
             else:
                 return
 
     def _parse_without_offer(self) -> bytes:
         """Returns the headers without `Upgrade`, for a new parser.
 
-        A server may ignore the offer of another protocol. Source: RFC 9110, section 7.8; Java's clients send
-        `Upgrade: h2c` by default.
+        A server may ignore an upgrade. Source: RFC 9110, section 7.8; Java's clients send `Upgrade: h2c` by default.
         """
         first = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
@@ -342,11 +340,11 @@ class Connection(HttpToolsProtocol):
         return b"".join([b"%b %b HTTP/%b\r\n" % first, *lines, b"\r\n"])
 
     def _refuse(self, error: ServingError) -> None:
-        """Answers the request that is being read, in its turn, and reads no more."""
+        """Answers the request being read with an error, in its turn, and parses no more input."""
         answer, phase, cycle = self._encode(error), self._phase, self.cycle
         self._phase = CLOSING
         self._deadline = math.inf
-        self.flow.resume_reading()  # and throw it away: what the client sees is the answer
+        self.flow.resume_reading()  # and discard it, so that the client gets the answer
         if phase is BODY and self.pipeline:
             self.pipeline.popleft()  # it waits for its turn
             self._refusal = answer
@@ -393,15 +391,15 @@ def _headers_too_large() -> HeadersTooLarge:
 
 def _new_parser(connection: Connection) -> httptools.HttpRequestParser:
     parser = httptools.HttpRequestParser(connection)
-    # As uvicorn has it: else nothing is answered where something follows a request that asks to close.
+    # As in uvicorn: else data after a request with `Connection: close` would prevent its answer.
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
 
 
 def use_limits(connections: Connections) -> None:
-    """Lets the server that this process starts next speak HTTP by `Connection`, and no WebSocket.
+    """Makes the server that this process starts next use `Connection` for HTTP, and no WebSocket.
 
-    BentoML has no option for it. Source: `uvicorn.config.Config.load`, `_bentoml_impl.worker.service`.
+    BentoML has no option for this. Source: `uvicorn.config.Config.load`, `_bentoml_impl.worker.service`.
     """
     config.HTTP_PROTOCOLS["auto"] = partial(Connection, connections)  # type: ignore[assignment]
     config.WS_PROTOCOLS["auto"] = None

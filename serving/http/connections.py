@@ -1,4 +1,4 @@
-"""All open connections of a worker: how many there may be, and how long each may take."""
+"""Limits the number of a worker's connections and their timeouts."""
 
 import asyncio
 import logging
@@ -10,37 +10,37 @@ from typing import Protocol
 log = logging.getLogger("serving.connections")
 
 TICK_SECONDS = 0.25
-"""How often is looked for connections whose time is up: cheaper than a timer for each request."""
+"""Interval of the check for timeouts: cheaper than a timer for each request."""
 
 LOG_SECONDS = 60
-"""At most one line in so many seconds says that the limit is reached: who fills it must not fill the disk, too."""
+"""Minimum interval between log lines about the limit: a flood of connections must not fill the disk."""
 
 OPEN_FILES = Path("/proc/self/fd")
 """Source: proc_pid_fd(5)."""
 
 SPARE_DESCRIPTORS = 96
-"""File descriptors that are left to everything but connections: models, metrics, threads, the sandbox."""
+"""File descriptors reserved for models, metrics, threads and the sandbox."""
 
 IDLE_SECONDS = 1
-"""A connection that was opened or answered less long ago may have its next request under way."""
+"""A connection idle for less than this may have its next request under way."""
 
 
 class Watched(Protocol):
-    """A connection, as far as all of them are concerned."""
+    """What `Connections` needs from a connection."""
 
     @property
     def idle_since(self) -> float | None:
         """When it was opened or answered last, in seconds of the event loop; None while a request is under way."""
 
     def look(self, now: float) -> None:
-        """Ends what has taken too long."""
+        """Ends a request or connection that has timed out."""
 
     def close_idle(self) -> None:
-        """Closes it, since there are too many."""
+        """Closes it to make room."""
 
 
 class Connections:
-    """The limits of a worker's connections, and who keeps to them."""
+    """Enforces the limits of a worker's connections."""
 
     def __init__(self, max_connections: int, header_seconds: float, body_seconds: float) -> None:
         self.header_seconds = header_seconds
@@ -54,9 +54,9 @@ class Connections:
         self._next_line = 0.0
 
     def admit(self, opened: Collection[Watched], loop: asyncio.AbstractEventLoop) -> bool:
-        """Returns whether one more connection may stay, which is among those that are open already.
+        """Returns whether a new connection, which is already in `opened`, may stay.
 
-        Where there are too many, the one that has been idle longest makes room.
+        Above the limit, the connection that has been idle longest is closed.
         """
         if not self._is_watching:
             self._is_watching = True
@@ -76,7 +76,7 @@ class Connections:
         return False
 
     def _find_limit(self) -> int:
-        """Returns how many connections there may be, having asked for as many file descriptors as that takes."""
+        """Returns the connection limit; raises the limit of file descriptors as needed."""
         used = len(list(OPEN_FILES.iterdir())) if OPEN_FILES.is_dir() else SPARE_DESCRIPTORS
         wanted = self._max_connections + used + SPARE_DESCRIPTORS
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -88,8 +88,7 @@ class Connections:
         limit = max(1, soft - used - SPARE_DESCRIPTORS)
         self._limited_by = "the limit of open files, ulimit -n"
         log.warning(
-            "file descriptors are enough for %d connections, not for %d (SERVING_MAX_CONNECTIONS): the limit of open "
-            "files (ulimit -n) is %d",
+            "at most %d connections, not %d (SERVING_MAX_CONNECTIONS): the limit of open files (ulimit -n) is %d",
             limit,
             self._max_connections,
             soft,
@@ -103,8 +102,7 @@ class Connections:
         if (self._n_refused or self._n_closed) and now >= self._next_line:
             self._next_line = now + LOG_SECONDS
             log.warning(
-                "%d connections are open in this worker, as many as may be (%s): %d more were refused, %d idle ones "
-                "closed",
+                "the limit of %d connections per worker is reached (%s): %d rejected, %d idle ones closed",
                 self._limit,
                 self._limited_by,
                 self._n_refused,

@@ -1,4 +1,4 @@
-"""Web pages of other origins: which may call the service. Browsers ask; other clients do not care."""
+"""CORS: which web pages of other origins may call the service. Only browsers enforce it."""
 
 from starlette.middleware.cors import CORSMiddleware
 
@@ -12,16 +12,16 @@ SENT = (
     "X-Request-Timeout",
     "X-Routing-Key",
 )
-"""Headers that a page may send beside those that it always may."""
+"""Request headers allowed in addition to the safelisted ones."""
 
 SHOWN = ("X-Model-Role", "X-Model-Version", "X-Request-ID", "Retry-After")
-"""Headers of an answer that a page may read beside those that it always may."""
+"""Response headers exposed in addition to the safelisted ones."""
 
 
 def allow_origins(app: App, origins: list[str]) -> App:
-    """Returns the application with `Access-Control-*` in its answers to pages of these origins; `*` is any.
+    """Returns the application with `Access-Control-*` headers for these origins; `*` is any.
 
-    Cookies and logins of the browser are not sent along. Source: the Fetch standard, "HTTP extensions".
+    The browser sends no cookies or logins. Source: the Fetch standard, "HTTP extensions".
     """
     return CORSMiddleware(
         app,

@@ -1,8 +1,8 @@
 """The outermost ASGI application: our endpoints, without a framework in between.
 
-BentoML's own application stands behind it and answers what is left: the Swagger assets and the schema that
-its Python client reads. It is made when one of these is first asked for: what it imports takes a worker 19 MB
-and a tenth of its start, and most are never asked.
+BentoML's application behind it serves the rest: the Swagger assets and the schema for its Python client. It is
+created on the first such request: its imports take 19 MB and a tenth of a worker's startup, and most workers
+never need it.
 """
 
 import asyncio
@@ -55,25 +55,25 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Lifespan(Protocol):
-    """What a worker does beside answering."""
+    """A worker's startup and shutdown."""
 
     async def start(self) -> None:
-        """Begins, before the first request."""
+        """Called before the first request."""
 
     async def stop(self) -> None:
-        """Ends, after the last one."""
+        """Called after the last one."""
 
 
 BENTOML_ASSETS, BENTOML_SCHEMA = "/static_content/", "/schema.json"
 
 SENT_BYTES = 2**20
-"""Of an answer that are written at a time."""
+"""Bytes of an answer written at a time."""
 
 _SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
 
 class Gateway:
-    """Routes, reads bodies within the limit, and turns every error into its answer."""
+    """Routes requests, reads bodies within the limit, and turns errors into responses."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Gateway:
         }
         self._shadow = Shadow()
         self._document: tuple[str | None, bytes] | None = None
-        """The OpenAPI document, and the tag of the model that it describes."""
+        """The tag of a model, and its OpenAPI document."""
         self._pages: dict[str, Callable[[], tuple[int, bytes, bytes]]] = {
             "/": lambda: (200, b"text/html; charset=utf-8", SWAGGER_PAGE),
             "/docs.json": self._openapi,
@@ -126,12 +126,12 @@ class Gateway:
             await self._page(path, scope, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """Follows ASGI's lifespan protocol."""
+        """Implements ASGI's lifespan protocol."""
         await receive()
         try:
             await self._life.start()
         except Exception as error:  # it is logged
-            log.exception("the worker cannot start")
+            log.exception("the worker failed to start")
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})
@@ -146,7 +146,7 @@ class Gateway:
         return app
 
     async def _ask_bentoml(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hands on what BentoML answers, but for its errors, which have another form."""
+        """Forwards BentoML's response, but replaces its errors with our format."""
         request_id, *_ = _read_headers(scope["headers"])
         is_refused = False
 
@@ -181,7 +181,7 @@ class Gateway:
         except ClientGone:
             return
         except ServingError as error:
-            forget_frames(error)  # before the answer is taken
+            forget_frames(error)  # before the client reads the answer
             self._count(error)
             await _send_error(send, error, request_id)
         except Exception as error:  # noqa: BLE001  # it is logged
@@ -223,8 +223,8 @@ class Gateway:
             if len(body) > SMALL_BYTES:
                 claim.add(len(body))
             return body
-        # It grows where it lies: parts that are joined at the end are there twice, and pieces
-        # of a byte take forty times their size.
+        # One growing buffer: joining a list of parts takes the memory twice, and one-byte parts take forty
+        # times their size.
         whole = bytearray(body)
         while message.get("more_body", False):
             if len(whole) > limit:
@@ -252,7 +252,7 @@ class Gateway:
                     raise
         try:
             async with asyncio.timeout(seconds):
-                # As many as may come out: how many do is known once they are there.
+                # Claims the limit: the decompressed size is not known before.
                 body = await claim.run_in_turn(limit, decompress, body, encoding, limit)
         except TimeoutError:
             raise TimedOut from None
@@ -265,7 +265,7 @@ class Gateway:
         try:
             if page is None:
                 endpoints = ", ".join(sorted({*self._predictions, *self._pages, *self._commands}))
-                raise RouteNotFound(f"there is no such endpoint; there are {endpoints}")
+                raise RouteNotFound(f"no such endpoint; expected one of {endpoints}")
             if scope["method"] not in ("GET", "HEAD"):
                 raise MethodNotAllowed("GET, HEAD")
             status, media_type, body = page()
@@ -302,10 +302,10 @@ class Gateway:
 
     def _sync(self, headers: list[tuple[bytes, bytes]], body: bytes) -> dict[str, str]:
         if self._router.is_sealed:
-            raise Forbidden("no registry is followed here: the model is inside this service")
+            raise Forbidden("there is no registry to sync with: the model is inside this service")
         check_delivery(headers, body, self._webhook_secret, time.time())
         self._router.synchronize()
-        return {"status": "asking the registry"}
+        return {"status": "polling the registry"}
 
     def _readyz(self) -> tuple[int, bytes, bytes]:
         manifest = self._router.model.manifest
@@ -339,12 +339,12 @@ def _mistake(error: Exception, request_id: str) -> InternalError:
     ending = _sparing.admit(*origin(error))
     if ending is not None:
         log.error("request %s failed%s", request_id, ending, exc_info=error, extra=BY_CALLERS)
-    return InternalError("the service made a mistake; its log has the trace")
+    return InternalError("internal error; the traceback is in the service's log")
 
 
 def _too_large(limit: int) -> PayloadTooLarge:
     error = PayloadTooLarge(f"the body is larger than the limit of {limit} bytes (SERVING_MAX_BODY_MB)")
-    # What was not read of the body cannot be told from the next request on this connection.
+    # The unread rest of the body would be taken for the next request.
     error.headers = [(b"connection", b"close")]
     return error
 
@@ -359,7 +359,7 @@ def _read_seconds(value: bytes) -> float:
 def _read_headers(
     headers: list[tuple[bytes, bytes]],
 ) -> tuple[str, str, int | None, Choice, bytes, bytes | None]:
-    """Returns the request id (the caller's, or a new one), media type, body length, wanted model, encoding and time."""
+    """Returns request id (the caller's, or a new one), media type, body length, choice of model, encoding, timeout."""
     request_id, content_type, length, choice, encoding, timeout = "", "", None, NO_CHOICE, b"", None
     for name, value in headers:
         if name == b"content-type":
@@ -396,8 +396,8 @@ async def _send(
     if len(body) <= SMALL_BYTES:
         await send({"type": "http.response.body", "body": body})
         return
-    # A client that takes its time with a long answer keeps the request, and what it has claimed, until it has all of it:
-    # each piece waits until the one before it is on its way.
+    # A slow reader of a long answer holds its request and claim until it has all of it: each piece waits until the one
+    # before it is on its way.
     for start in range(0, len(body), SENT_BYTES):
         await send(
             {"type": "http.response.body", "body": bytes(body[start : start + SENT_BYTES]), "more_body": True}

@@ -1,4 +1,4 @@
-"""What the terminal says once a model answers: where, and one command that can be pasted."""
+"""The terminal's greeting once a model is loaded: the URL, and a command to paste."""
 
 import shlex
 
@@ -9,12 +9,12 @@ from serving.traffic.loaded import LoadedModel
 
 
 def examples(model: LoadedModel, *, is_published: bool) -> bytes:
-    """Returns the request body that everybody may see: the model's own example, or one that is made up."""
+    """Returns a request body that may be public: the model's example, or one generated from the signature."""
     return model.examples if is_published else made_up_body(model.schema)
 
 
 def greeting(model: LoadedModel, url: str, *, is_published: bool = True) -> str:
-    """Returns the lines; the `curl` sends the first example row as it stands."""
+    """Returns the lines; `curl` sends the first example row unchanged."""
     first = msgspec.json.decode(examples(model, is_published=is_published))["instances"][:1]
     body = msgspec.json.encode({"instances": first}).decode()
     return (

@@ -1,9 +1,9 @@
-"""The question that a container's HEALTHCHECK asks: does the service answer?
+"""The container's HEALTHCHECK.
 
-    python -m serving.http.health
-    python -m serving.http.health /readyz   # has it a model?
+    python -m serving.http.health           # is the service up?
+    python -m serving.http.health /readyz   # is a model loaded?
 
-Exit code 0 when it answers 200, 1 when it does not.
+Exit code 0 for status 200, else 1.
 """
 
 import http.client
@@ -12,7 +12,7 @@ import sys
 
 
 def main(path: str = "/livez") -> int:
-    """Asks; returns the exit code."""
+    """Requests the path and returns the exit code."""
     connection = http.client.HTTPConnection(
         "127.0.0.1", int(os.environ.get("BENTOML_PORT") or 3000), timeout=4
     )

@@ -1,4 +1,4 @@
-"""What `GET /v1/models` says of the loaded models."""
+"""The response of `GET /v1/models`."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from serving.traffic.router import Router
 
 
 def describe_models(router: Router) -> dict[str, Any]:
-    """Returns the answer of `GET /v1/models`."""
+    """Returns the whole response."""
     routes = router.routes
     described = [
         {
@@ -26,7 +26,7 @@ def describe_models(router: Router) -> dict[str, Any]:
 
 
 def describe_model(model: LoadedModel) -> dict[str, Any]:
-    """Returns what is known of a loaded model."""
+    """Returns the description of a loaded model."""
     manifest = model.manifest
     return {
         "name": manifest.name,
@@ -49,7 +49,7 @@ def describe_model(model: LoadedModel) -> dict[str, Any]:
 
 
 def describe_state(router: Router) -> dict[str, Any]:
-    """Returns what the registry's last word has come to."""
+    """Returns the result of the last sync with the registry."""
     state, asked = router.state, router.registry_asked_at
     return {
         "aliases": router.aliases,
@@ -67,7 +67,7 @@ def to_iso(seconds: float) -> str:
 
 
 def describe_calls(model: LoadedModel) -> dict[str, Any]:
-    """Returns what calls of the model cost in this worker, and how they are made because of it."""
+    """Returns the cost of model calls in this worker, and the batching chosen from it."""
     policy = model.batcher.policy
     return {
         "shared_calls": policy.batches or policy.turn_rows > 0,
@@ -79,7 +79,7 @@ def describe_calls(model: LoadedModel) -> dict[str, Any]:
 
 
 def describe_schema(schema: Schema) -> dict[str, Any]:
-    """Returns the signature in words that need no MLflow.
+    """Returns the signature, readable without MLflow.
 
     A column that is `required` has to be there, and may be null if it is `nullable`.
     """

@@ -1,4 +1,4 @@
-"""MLflow's webhooks: who may wake the sync process.
+"""Authenticates MLflow's webhooks, which wake the sync process.
 
 Source: MLflow's documentation, "Model Registry Webhooks", and mlflow/webhooks/delivery.py: the signature is
 `v1,` and the base64 of HMAC-SHA256 over `delivery_id.timestamp.body` with the secret of the webhook.
@@ -13,17 +13,17 @@ from collections.abc import Iterable
 from serving.errors import Forbidden, Unauthorized
 
 MAX_AGE_SECONDS = 300
-"""A delivery is not believed when it was signed longer ago, or is from so far in the future; clocks differ."""
+"""Maximum difference between a delivery's time stamp and our clock, past or future."""
 
 
 MAX_DIGITS = 20
-"""Of a time stamp in seconds; Python refuses to read thousands."""
+"""Of a time stamp in seconds; `int()` rejects thousands of digits."""
 
 
 def check_delivery(
     headers: Iterable[tuple[bytes, bytes]], body: bytes, secret: str | None, now: float
 ) -> None:
-    """Returns where the body was signed with the secret, not long ago.
+    """Returns if the body was recently signed with the secret.
 
     Args:
         headers: of the request, the names in lower case.
@@ -32,13 +32,11 @@ def check_delivery(
         now: seconds since 1970.
 
     Raises:
-        Forbidden: there is no secret to check with.
-        Unauthorized: the signature is missing, another, or too old.
+        Forbidden: no secret is set.
+        Unauthorized: the signature is missing, wrong or too old.
     """
     if not secret:
-        raise Forbidden(
-            "syncing on request is off; set SERVING_WEBHOOK_SECRET to the secret of MLflow's webhook"
-        )
+        raise Forbidden("webhooks are disabled; set SERVING_WEBHOOK_SECRET to the secret of MLflow's webhook")
     found = {name: value for name, value in headers if name.startswith(b"x-mlflow-")}
     delivery, timestamp = found.get(b"x-mlflow-delivery-id"), found.get(b"x-mlflow-timestamp")
     version, _, signature = found.get(b"x-mlflow-signature", b"").partition(b",")
@@ -46,10 +44,10 @@ def check_delivery(
         raise Unauthorized("MLflow's signature is missing (X-MLflow-Signature, -Timestamp and -Delivery-Id)")
     expected = hmac.new(secret.encode(), b"%b.%b.%b" % (delivery, timestamp, body), hashlib.sha256).digest()
     if not hmac.compare_digest(expected, _decode(signature)):
-        raise Unauthorized("the signature is not one with this secret (SERVING_WEBHOOK_SECRET)")
+        raise Unauthorized("the signature does not match the secret (SERVING_WEBHOOK_SECRET)")
     if not timestamp.isdigit() or len(timestamp) > MAX_DIGITS or abs(now - int(timestamp)) > MAX_AGE_SECONDS:
         raise Unauthorized(
-            f"the delivery is older than {MAX_AGE_SECONDS} seconds, or the clocks differ by that"
+            f"the delivery is older than {MAX_AGE_SECONDS} seconds, or the clocks differ by more"
         )
 
 

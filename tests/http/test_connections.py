@@ -39,10 +39,8 @@ async def test_one_more_than_may_be_is_503(lines: pytest.LogCaptureFixture) -> N
         assert wire.statuses == [200]
     await asyncio.sleep(0.1)
     (line,) = lines.messages
-    assert line.startswith(
-        "3 connections are open in this worker, as many as may be (SERVING_MAX_CONNECTIONS)"
-    )
-    assert "2 more were refused" in line
+    assert line.startswith("the limit of 3 connections per worker is reached (SERVING_MAX_CONNECTIONS)")
+    assert "2 rejected" in line
 
 
 @in_loop
@@ -58,7 +56,7 @@ async def test_one_that_is_idle_makes_room(lines: pytest.LogCaptureFixture) -> N
     await new.send(GET % b"a")
     assert new.statuses == [200]
     await asyncio.sleep(0.1)
-    assert "0 more were refused, 1 idle ones closed" in lines.messages[0]
+    assert "0 rejected, 1 idle ones closed" in lines.messages[0]
 
 
 @in_loop

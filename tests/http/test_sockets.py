@@ -179,7 +179,9 @@ def test_no_more_connections_than_may_be(service: Service) -> None:
             opened.sendall(b"GET")
         wait_until(lambda: [answer.status for answer in ask(service)] == [503], 5, "one more is refused")
         wait_until(
-            lambda: "as many as may be (SERVING_MAX_CONNECTIONS)" in service.log, 10, "the log says so"
+            lambda: "connections per worker is reached (SERVING_MAX_CONNECTIONS)" in service.log,
+            10,
+            "the log says so",
         )
     assert wait_until(lambda: service.answers("/livez", 200), 10, "it answers again")
 
@@ -211,8 +213,8 @@ def test_a_page_of_an_allowed_origin_is_let_in(service: Service) -> None:
 
 
 def test_options_of_bentoml_that_change_nothing_are_told(service: Service) -> None:
-    assert "BentoML's option traffic.timeout changes nothing here" in service.log
-    assert "http.cors.enabled changes nothing here; set SERVING_CORS_ORIGINS" in service.log
+    assert "BentoML's option traffic.timeout has no effect here" in service.log
+    assert "http.cors.enabled has no effect here; set SERVING_CORS_ORIGINS" in service.log
 
 
 def test_good_requests_are_answered_beside_bad_ones(service: Service) -> None:

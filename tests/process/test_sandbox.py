@@ -189,6 +189,6 @@ def test_a_worker_reads_the_files_of_the_setting_and_no_others(tmp_path: Path):
         (refused,) = wait_until(refusals, 60, "the second version is refused")
         assert "SERVING_READABLE_PATHS" in refused["reason"]
         assert service.predict(X[:1].tolist())["model"]["version"] == "1"
-    assert "there is no /missing" in service.log
+    assert "/missing does not exist" in service.log
     assert "Landlock" not in service.log
     assert "are not in it" not in service.log

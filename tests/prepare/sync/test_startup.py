@@ -138,7 +138,7 @@ def wine_service(
 
 def test_mistyped_setting_is_warned_about(wine_service: tuple[Service, Path]) -> None:
     service, _ = wine_service
-    assert "no setting reads SERVING_MODEL_ALAIS; did you mean SERVING_MODEL_ALIAS?" in service.log
+    assert "unknown setting SERVING_MODEL_ALAIS; did you mean SERVING_MODEL_ALIAS?" in service.log
 
 
 def test_without_a_secret_nobody_may_wake_the_sync_process(wine_service: tuple[Service, Path]) -> None:
