@@ -1,1 +1,1 @@
-"""Pull, verify, write: everything slow or dangerous, in a process of its own, before traffic."""
+"""Pull, verify, write: everything slow or dangerous, in a separate process, before traffic."""

@@ -1,6 +1,6 @@
-"""One attempt: writes what came of it as JSON into the file OUTCOME.
+"""One attempt: writes its outcome as JSON to the file OUTCOME.
 
-python -m serving.prepare OUTCOME            # asks the registry which version is to be served
+python -m serving.prepare OUTCOME            # asks the registry which version to serve
 python -m serving.prepare OUTCOME REQUEST    # prepares a version (JSON of `serving.prepare.request`)
 """
 
@@ -24,7 +24,7 @@ log = logging.getLogger("serving.prepare")
 
 
 def main(outcome_file: Path, request: str | None = None) -> int:
-    """Makes the attempt; returns the exit status."""
+    """Runs the attempt and returns the exit status."""
     settings = load_settings()
     configure_logging(settings.log_format)
     end_with_parent()
@@ -37,14 +37,14 @@ def main(outcome_file: Path, request: str | None = None) -> int:
     try:
         os.environ.update(bounds(settings) | log_in(settings))
         outcome = carry_out(parsed, settings)
-    except PrepareError as error:  # there is no token
+    except PrepareError as error:  # the token is missing
         outcome = Outcome(code=error.code, message=str(error))
     write_outcome(outcome_file, outcome)
     return 1 if outcome.code else 0
 
 
 def carry_out(request: PrepareRequest | None, settings: Settings) -> Outcome:
-    """Asks the registry, or prepares a version; whatever is raised becomes an outcome."""
+    """Asks the registry, or prepares a version; turns every exception into an outcome."""
     try:
         if request is None:
             from serving.prepare.registry.client import resolve

@@ -47,25 +47,25 @@ log = logging.getLogger("serving.prepare")
 
 
 N_TIMED_CALLS = 3
-"""Of which the shortest counts."""
+"""The fastest counts."""
 
 
 def prepare(resolved: Resolved, settings: Settings, champion: str | None = None) -> Prepared:
-    """Returns the prepared model of a version that stands the gate, and makes it where there is none yet.
+    """Returns the prepared model of a version that passes the gate; prepares it if necessary.
 
     Args:
         resolved: the version.
         settings: of the service.
-        champion: the tag of the model that answers now, which it is compared with.
+        champion: the tag of the current model, for comparison.
 
     Raises:
-        PrepareError: which says in one line what is missing or wrong.
+        PrepareError: says in one line what is missing or wrong.
     """
     try:
         found = find_prepared(resolved.name, resolved.version, resolved.source_key, library_versions())
         if found is None:
             with preparing(resolved.name) as folder:
-                # Another process may have made it while this one waited.
+                # Another process may have prepared it while this one waited.
                 found = find_prepared(
                     resolved.name, resolved.version, resolved.source_key, library_versions()
                 )
@@ -74,7 +74,7 @@ def prepare(resolved: Resolved, settings: Settings, champion: str | None = None)
         raise ModelRefused(f"{resolved.title} is refused: {error}") from error
     except MemoryError as error:
         raise OutOfMemory(
-            f"{resolved.title} is refused: it takes more memory than there is "
+            f"{resolved.title} is refused: it needs more memory than is available "
             "(SERVING_PREPARE_MEMORY_MB); give it more, or log a smaller model or example"
         ) from error
     except OSError as error:
@@ -115,7 +115,7 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         sample = sample_inputs(logged, schema, examples)
     native_seconds, is_per_row = _warm_up(runtime, schema, examples, is_logged=is_logged)
     if answering is not None:
-        # Before thousands of rows are compared, with a model that may take seconds for each.
+        # Before comparing thousands of rows, each of which may take seconds.
         check_slowdown("a row", answering.manifest.native_seconds, native_seconds, settings.max_slowdown)
     compiled, reason = _compile(runtime, schema, sample, folder / "compiled", resolved)
     check_mlflow_agrees(
@@ -172,14 +172,14 @@ def _open_champion(tag: str | None) -> Prepared | None:
     try:
         return open_prepared(tag)
     except (OSError, msgspec.MsgspecError):
-        log.warning("%s, which answers now, cannot be read; the new version is not compared with it", tag)
+        log.warning("the current model %s cannot be read; the new version is not compared with it", tag)
         return None
 
 
 def _compare_costs(
     folder: Path, manifest: Manifest, examples: bytes, answering: Prepared, settings: Settings
 ) -> None:
-    """Measures what calls cost, in this process, of the new version and of the one that answers."""
+    """Compares the cost of calls of the new version and the current one, measured in this process."""
     costs = []
     for one, body in ((Prepared(folder, manifest), examples), (answering, answering.examples)):
         inputs, params = JsonDecoder(one.schema, MAX_EXAMPLES).predict(body)
@@ -199,7 +199,7 @@ def _compare_costs(
 def _compile(
     native: NativeRuntime, schema: Schema, sample: Inputs, folder: Path, resolved: Resolved
 ) -> tuple[Compiled | None, str | None]:
-    """The compiled model where there is one that answers the same; else, or for its front, why not."""
+    """The compiled model if its answers agree; and why the model, or its first steps, are not compiled."""
     try:
         compiled = compile_model(native, schema, sample, folder)
     except NotCompiled as error:
@@ -207,7 +207,7 @@ def _compile(
         log.info("%s version %s is served natively: %s", resolved.name, resolved.version, error)
         return None, str(error)
     except (OSError, MemoryError):
-        raise  # the disk is full, or the memory
+        raise  # disk or memory is full
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
         log.warning("compiling failed; serving natively", exc_info=True)
@@ -216,7 +216,7 @@ def _compile(
         "%s version %s is compiled%s: %d rows compared, largest difference %.2g",
         resolved.name,
         resolved.version,
-        f" but for {', '.join(compiled.native_steps)} ({compiled.reason})" if compiled.native_steps else "",
+        f" except {', '.join(compiled.native_steps)} ({compiled.reason})" if compiled.native_steps else "",
         compiled.parity.rows,
         compiled.parity.max_abs_difference,
     )
@@ -226,11 +226,11 @@ def _compile(
 def _warm_up(
     runtime: NativeRuntime, schema: Schema, examples: bytes, *, is_logged: bool
 ) -> tuple[float, bool]:
-    """Predicts the examples; returns the seconds per row, once it was warm, and whether each row had one result."""
+    """Predicts the examples; returns the seconds per row after warm-up, and whether each row had one result."""
     inputs, params = JsonDecoder(schema, MAX_EXAMPLES).predict(examples)
     try:
         output = runtime.predict(inputs, params)
-        # An example is often of one row, and requests are not.
+        # Examples often have one row, requests more.
         twice = runtime.predict(join([inputs] * 2), params)
         seconds = float("inf")
         for _ in range(N_TIMED_CALLS):
@@ -240,7 +240,7 @@ def _warm_up(
     except MemoryError:
         raise
     except Exception as error:
-        log.info("the model does not predict", exc_info=True)
+        log.info("the model cannot predict its example", exc_info=True)
         raise ModelRefused(why_not_predicted(runtime, schema, inputs, error, is_logged=is_logged)) from error
     check_output(output, runtime.description)
     counts = count_output(output), count_output(twice)

@@ -1,4 +1,4 @@
-"""From a fitted model to its compiled form, compared with the original before anybody is served by it."""
+"""Compiles a fitted model and compares it with the original before it serves."""
 
 import time
 import warnings
@@ -26,7 +26,7 @@ from serving.runtime.mixed import MixedRuntime, NativeParts, native_parts
 from serving.runtime.native import NativeRuntime, adapter_of
 
 SAMPLE_ROWS = 50
-"""Rows that the compiled steps are tried on as they are made."""
+"""Rows that the compiled steps are tried on during compilation."""
 
 ROWS_ON_THRESHOLDS = 2_000
 
@@ -38,10 +38,10 @@ class Compiled(NamedTuple):
     native_steps: list[str]
     """Names of the pipeline's steps that stay in their own library."""
     reason: str | None
-    """Why they stay; None where the whole model is compiled."""
+    """Why they stay; None if the whole model is compiled."""
     parity: Parity
     is_rowwise: bool | None
-    """Whether each row's answer is its own; None where that is to be tried, because a part stays native."""
+    """Whether rows are independent; None if a part stays native, so that this must be tested."""
 
 
 def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder: Path) -> Compiled:
@@ -50,8 +50,8 @@ def compile_model(native: NativeRuntime, schema: Schema, sample: Inputs, folder:
     Args:
         native: the original.
         schema: its inputs.
-        sample: real rows, the examples and the reference sample.
-        folder: where the plan is written; it must not exist.
+        sample: real rows: the examples and the reference sample.
+        folder: for the plan; it must not exist.
 
     Raises:
         NotCompiled: a part has no compiled form, or the answers differ; says which and how.
@@ -113,10 +113,10 @@ def _compare(
 
 
 def accepted_rows(native: NativeRuntime, sample: Inputs) -> Inputs:
-    """Returns the rows that the model answers: an example may hold one that it refuses.
+    """Returns the rows that the model answers: an example may contain rows that it refuses.
 
     Raises:
-        NotCompiled: it answers none of those that were tried.
+        NotCompiled: it answers none of the rows tried.
     """
     if isinstance(ask(lambda rows: native.predict(rows, {}), sample), Output):
         return sample
@@ -128,7 +128,7 @@ def accepted_rows(native: NativeRuntime, sample: Inputs) -> Inputs:
 
 
 def _compile(model: Any, data: Data) -> Predictor:
-    """The compiled form of the model, or of as many of its parts as have one."""
+    """The compiled form of the model, or of all its parts that have one."""
     try:
         return compile_predictor(model, data)
     except NotCompiled:
@@ -137,7 +137,7 @@ def _compile(model: Any, data: Data) -> Predictor:
 
 
 def words_of(predictor: Predictor) -> set[str]:
-    """Returns the texts among the state of the nodes, short ones: the categories that a model knows."""
+    """Returns the short texts in the nodes' state: the categories that a model knows."""
     found: set[str] = set()
 
     def look(value: Any) -> None:
@@ -156,7 +156,7 @@ def words_of(predictor: Predictor) -> set[str]:
 def _threshold_answers(
     native: NativeRuntime, predictor: Predictor, sample: Inputs, schema: Schema
 ) -> Iterator[tuple[npt.NDArray[Any], Output, Output]]:
-    """What the last estimator and its compiled form say of rows on split thresholds, where there are any."""
+    """The answers of the last estimator and its compiled form for rows on split thresholds, if it has any."""
     last = predictor.last if isinstance(predictor, ChainPredictor) else predictor
     finders = [node for node in nodes_of(last) if isinstance(node, LeafFinder)]
     if not finders:
@@ -168,7 +168,7 @@ def _threshold_answers(
     try:
         matrix = as_matrix(data)
     except (ValueError, NotCompiled):
-        return  # text or a sparse matrix reaches the estimator, which sorts it out itself
+        return  # the estimator itself handles text or a sparse matrix
     rows = rows_on_thresholds(matrix, finders)
     if isinstance(predictor, ChainPredictor):
         expected = adapter_of(_pipeline_of(native.model).steps[-1][1]).predict(rows, {})
@@ -181,7 +181,7 @@ def _threshold_answers(
 
 
 def _pipeline_of(model: Any) -> Any:
-    """The pipeline that a model is, or that a search has found, or a frozen one."""
+    """The pipeline in a model: itself, a search's best estimator, or a frozen one."""
     while not hasattr(model, "steps"):
         model = model.best_estimator_ if hasattr(model, "best_estimator_") else model.estimator
     return model
@@ -190,7 +190,7 @@ def _pipeline_of(model: Any) -> Any:
 def rows_on_thresholds(
     matrix: npt.NDArray[Any], finders: list[LeafFinder], seed: int = 0
 ) -> npt.NDArray[Any]:
-    """Returns rows of the matrix in which features have been moved onto thresholds, or next to them."""
+    """Returns rows of the matrix with features moved onto thresholds, or next to them."""
     rng = np.random.default_rng(seed)
     rows = matrix[rng.integers(len(matrix), size=ROWS_ON_THRESHOLDS)].astype(np.float64)
     for finder in finders:
@@ -214,16 +214,16 @@ def _matrix_to_inputs(rows: npt.NDArray[Any], schema: Schema) -> Inputs:
 
 
 MAX_ROWWISE_ROWS = 400
-"""Of the sample, and of ordinary generated rows; of the others a few."""
+"""Of the sample, and of ordinary generated rows; the other groups give a few."""
 
 ROWWISE_SECONDS = 5.0
-"""After so long nothing further is tried: calls of a slow model take longer than waiting for their turn."""
+"""Time limit of the test. For a slower model, sharing calls matters little: calls take longer than the wait for them."""
 
 
 def is_rowwise(native: NativeRuntime, schema: Schema, sample: Inputs) -> bool:
-    """Whether rows got the same answers one by one as together: real ones, missing values, unknown texts, extremes.
+    """Whether rows get the same answers alone as together: real ones, missing values, unknown texts, extremes.
 
-    That is tried, not proven. Where all rows that could be tried got one answer, nothing can be told: then False.
+    This is a test, not a proof. If all rows tried get the same answer, the test is inconclusive: then False.
     """
     give_up = time.monotonic() + ROWWISE_SECONDS
     made = [take(group.inputs, 0, MAX_ROWWISE_ROWS) for group in generate_groups(schema, sample, [])]
@@ -235,7 +235,7 @@ def is_rowwise(native: NativeRuntime, schema: Schema, sample: Inputs) -> bool:
         for inputs in groups:
             together = ask(lambda rows: native.predict(rows, {}), inputs)
             if not isinstance(together, Output):
-                continue  # rows that are refused share no call for long
+                continue  # a shared call that fails is split up anyway
             for row in range(inputs.n_rows):
                 if time.monotonic() > give_up:
                     return varies

@@ -1,4 +1,4 @@
-"""A version's files: pulled from the artifact store, and looked at before anything is made of them."""
+"""Pulls a version's files from the artifact store, and checks them before they are loaded."""
 
 import importlib.util
 import logging
@@ -33,13 +33,13 @@ def pull(resolved: Resolved, target: Path, settings: Settings) -> None:
 
     Raises:
         ModelNotFound: they cannot be fetched.
-        ModelRefused: they must not be.
+        ModelRefused: they are too large.
         OSError: they cannot be written.
     """
     fetched = fetched_folder(resolved.name, resolved.source_key)
     fetch(resolved, fetched, settings).rename(target)
     shutil.rmtree(fetched)
-    # Bytecode would run instead of the source that is looked at.
+    # Bytecode would run instead of the source that is checked.
     for cache in list(target.rglob("__pycache__")):
         shutil.rmtree(cache)
     for bytecode in list(target.rglob("*.py[co]")):
@@ -47,7 +47,7 @@ def pull(resolved: Resolved, target: Path, settings: Settings) -> None:
 
 
 def read_mlmodel(folder: Path, resolved: Resolved, settings: Settings) -> dict[str, Any]:
-    """Returns what the MLmodel file says.
+    """Returns the content of the MLmodel file.
 
     Args:
         folder: with the version's files.
@@ -55,7 +55,7 @@ def read_mlmodel(folder: Path, resolved: Resolved, settings: Settings) -> dict[s
         settings: of the service.
 
     Raises:
-        ModelNotFound: there is none that can be read.
+        ModelNotFound: it is missing or unreadable.
     """
     try:
         mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
@@ -65,7 +65,7 @@ def read_mlmodel(folder: Path, resolved: Resolved, settings: Settings) -> dict[s
     except (OSError, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError):
         raise ModelNotFound(
             f"the artifacts of {resolved.title} cannot be fetched{find_place(resolved, settings)}: "
-            "there is no MLmodel file that can be read among them; register the model again"
+            "they have no readable MLmodel file; register the model again"
         ) from None
     else:
         return dict(mlmodel)
@@ -75,7 +75,7 @@ def schema_of(mlmodel: dict[str, Any], nulls: dict[str, str] | None = None) -> S
     """Returns the inputs that an MLmodel file describes; `nulls` as `parse_schema` takes them.
 
     Raises:
-        ModelRefused: it describes none, or of types that are not known.
+        ModelRefused: it describes none, or has unsupported types.
     """
     signature = mlmodel.get("signature") or {}
     if not signature.get("inputs"):
@@ -87,7 +87,7 @@ def schema_of(mlmodel: dict[str, Any], nulls: dict[str, str] | None = None) -> S
 
 
 class Files(NamedTuple):
-    """What a model's files are, as far as somebody has to trust them."""
+    """What must be trusted in a model's files."""
 
     hook_digest: str | None
     writers_code: str | None
@@ -96,31 +96,31 @@ class Files(NamedTuple):
 
     @property
     def trust(self) -> Trust | None:
-        """What the model may be made of; None where it runs its writer's code."""
+        """The types that the model may contain; None if it runs its author's code."""
         if self.writers_code is not None:
             return None
         return Trust(frozenset(self.own_types), self.hook_digest is not None)
 
 
 def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Files:
-    """Looks at a model's files before anything is made of them.
+    """Checks a model's files before they are loaded.
 
     Raises:
-        ModelRefused: they are of another `preprocessing.py`, run code that nobody trusts, or want other libraries.
+        ModelRefused: they need another `preprocessing.py` or other libraries, or run untrusted code.
     """
     flavors = mlmodel["flavors"]
     hook_digest = _hook_digest(folder, flavors, (mlmodel.get("metadata") or {}).get(DIGEST_KEY))
     mismatch = check_preprocessing(hook_digest, settings)
     if mismatch is not None:
-        log.warning("%s; the one that was logged with the model is used", mismatch)
-    # Before its types: of another version's model some of them are not known here.
+        log.warning("%s; using the one logged with the model", mismatch)
+    # Before the types: another library version may have types that are unknown here.
     check_libraries(folder / "requirements.txt", settings.library_versions)
     writers_code = find_code(folder, flavors)
     own_types: list[str] = []
     file = object_file(folder, flavors)
     if file is not None and writers_code is None:
         names = needed_types(file)
-        # The hook was compared with the one that stands here, or is allowed to differ.
+        # The hook was compared with ours, or may differ.
         own_types = untrusted_types(names, frozenset(), has_our_preprocessing=hook_digest is not None)
         untrusted = [name for name in own_types if name not in settings.trusted_type_names]
         _refuse_gone(untrusted, differing_libraries(folder / "requirements.txt"))
@@ -133,22 +133,22 @@ def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Fi
 
 
 def _refuse_gone(names: list[str], others: list[str]) -> None:
-    """Refuses a model of types that its libraries have given up since; no setting brings them back.
+    """Refuses a model of types that newer libraries have removed; no setting brings them back.
 
     Args:
-        names: of its types that are not trusted.
-        others: the libraries that it was logged with, and that are others here.
+        names: of its untrusted types.
+        others: the libraries that it was logged with, if other versions are installed.
     """
     gone = [name for name in names if others and not _has_module(name.rpartition(".")[0])]
     if gone:
         raise ModelRefused(
-            f"it is made of {', '.join(gone)}, which is not in the libraries that are installed here; it was logged with "
-            f"{', '.join(others)}: train it with those that are here"
+            f"it contains {', '.join(gone)}, which the installed libraries do not have; it was logged with "
+            f"{', '.join(others)}: train it with the installed versions"
         )
 
 
 def _has_module(name: str) -> bool:
-    """Whether a package that is installed has a module, which is not imported."""
+    """Whether an installed package has a module; does not import it."""
     package, *inner = name.split(".")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -157,15 +157,15 @@ def _has_module(name: str) -> bool:
 
 
 def allow_code(writers_code: str | None, settings: Settings) -> None:
-    """Lets code of the model's writer run where that is allowed, and says so in the log.
+    """Logs a warning if the model runs its author's code.
 
     Raises:
-        ModelRefused: it is not allowed.
+        ModelRefused: this is not allowed.
     """
     check_code(writers_code, settings)
     if writers_code is not None:
         log.warning(
-            "the model %s: loading it runs code that its writer chose, with this service's rights "
+            "the model %s: loading it runs its author's code with this service's permissions "
             "(SERVING_ALLOW_PICKLE=true)",
             writers_code.partition(";")[0],
         )
@@ -174,33 +174,33 @@ def allow_code(writers_code: str | None, settings: Settings) -> None:
 def load(
     folder: Path, schema: Schema, files: Files, settings: Settings, *, is_per_row: bool = True
 ) -> tuple[NativeRuntime, Files]:
-    """Loads a model as its files deserve, and looks at what it holds; returns it with what they turned out to be.
+    """Loads a model as data or as code, and checks its contents; returns it with what `files` turned out to be.
 
     Raises:
-        ModelRefused: it cannot be loaded, has no way to predict, or holds what a model must not.
+        ModelRefused: it cannot be loaded, cannot predict, or contains what a model must not.
     """
     try:
         runtime = load_native(folder, schema, files.trust, is_per_row=is_per_row)
     except (PrepareError, MemoryError):
         raise
     except Exception as error:
-        # Where code may run, what cannot be read as data is read as Python does.
+        # If code may run, a pickle that cannot be read as data is loaded by Python.
         if isinstance(error, Refused) or (settings.allow_pickle and files.trust is not None):
             what = str(error) if isinstance(error, Refused) else f"it raises {type(error).__name__}"
-            code = f"is a pickle that is not read as data: {what}; log it with skops"
+            code = f"is a pickle that cannot be read as data: {what}; log it with skops"
             allow_code(code, settings)
             files = files._replace(writers_code=code, own_types=[])
             return load(folder, schema, files, settings, is_per_row=is_per_row)
-        log.exception("the model does not load")
+        log.exception("the model cannot be loaded")
         others = differing_libraries(folder / "requirements.txt")
         if others:
             raise ModelRefused(
-                f"the libraries that are installed here cannot load it: {type(error).__name__} in {where_raised(error)}; "
-                f"it was logged with {', '.join(others)}: train it with those that are here"
+                f"the installed libraries cannot load it: {type(error).__name__} in {where_raised(error)}; "
+                f"it was logged with {', '.join(others)}: train it with the installed versions"
             ) from error
         raise ModelRefused(
             f"it cannot be loaded: {type(error).__name__} in {where_raised(error)}; load it with "
-            "mlflow.pyfunc.load_model in an environment of the service's requirements to see more"
+            "mlflow.pyfunc.load_model in an environment with the service's requirements to see more"
         ) from error
     if files.trust is not None and runtime.model is not None:
         check_contents(runtime.model, files.trust)
@@ -208,9 +208,9 @@ def load(
 
 
 def _hook_digest(folder: Path, flavors: dict[str, Any], recorded: str | None) -> str | None:
-    """The digest of the `preprocessing.py` among the model's files, else the one that was recorded.
+    """The digest of the `preprocessing.py` in the model's files, else the recorded one.
 
-    The file that would run counts, not what is said of it.
+    The file counts first, because it is what would run.
     """
     code = code_folder(folder, flavors.get("sklearn") or {})
     hook = code / HOOK if code else None

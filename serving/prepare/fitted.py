@@ -1,18 +1,18 @@
-"""The parts of a fitted model of scikit-learn's kind, with the columns that each was fitted on."""
+"""Walks the parts of a fitted scikit-learn model, with the columns that each was fitted on."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 def fitted_parts(model: Any, names: list[str]) -> Iterator[tuple[Any, list[str]]]:
-    """Yields a model and what it is made of, outer parts first.
+    """Yields a model and its parts, outer parts first.
 
     Args:
         model: a pipeline, a search, an ensemble, … or any other object.
         names: the columns that it is called with.
 
     Yields:
-        A part, and the names of its columns, as far as they are the model's own.
+        A part, and the names of its columns if they come from the model's input.
     """
     seen: set[int] = set()
 
@@ -27,7 +27,7 @@ def fitted_parts(model: Any, names: list[str]) -> Iterator[tuple[Any, list[str]]
             if hasattr(step, "get_params"):
                 yield from look(step, [names[i] for i in indices.get(name, ()) if i < len(names)])
         for attribute, value in getattr(part, "__dict__", {}).items():
-            # What a fit has made ends with "_"; a pipeline's steps are fitted where they are.
+            # Fitted attributes end with "_"; a pipeline's steps are fitted in place.
             if attribute.endswith("_") or attribute in ("steps", "transformer_list", "estimator"):
                 for child in _estimators(value):
                     yield from look(child, names)

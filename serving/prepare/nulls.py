@@ -1,7 +1,7 @@
-"""What a missing value is to a model: NaN or None, which scikit-learn takes for two different values.
+"""Finds what a model takes for a missing value: NaN or None, which scikit-learn treats as different values.
 
-JSON has one null. A model that was fitted on objects may know None as a category, one that was fitted on pandas' text
-knows NaN; the other of the two is as strange to it as a word that it has never seen.
+JSON has one null. A model fitted on objects may know None as a category, one fitted on pandas' text knows NaN; to
+either model the other value is an unknown category.
 """
 
 import time
@@ -18,20 +18,20 @@ from serving.runtime import Output
 from serving.runtime.native import NativeRuntime
 
 TRIED = frozenset({Kind.STRING, Kind.BOOLEAN, Kind.INTEGER, Kind.LONG, Kind.ANY})
-"""Kinds of which a model that holds no categories is asked. Of floats that would be each of its numbers, in vain."""
+"""Kinds tried on a model without categories. Not floats: that would try every numeric column in vain."""
 
 MAX_ROWS = 20
-"""Of the sample, that a model is asked with either."""
+"""Of the sample, that each of the two is tried on."""
 
 MAX_SECONDS = 10.0
-"""After so long a slow model is asked no further."""
+"""Time limit for all columns of a slow model."""
 
 UNSEEN = "\x00never seen"
-"""No word of any model."""
+"""A category that no model knows."""
 
 
 def learn_nulls(runtime: NativeRuntime, schema: Schema, sample: Inputs) -> dict[str, str]:
-    """Returns what a missing value is to a model, for the columns where it is not what pandas makes of the kind.
+    """Returns the model's missing value, for the columns where it differs from pandas' default for the type.
 
     Args:
         runtime: the original.
@@ -57,7 +57,7 @@ def learn_nulls(runtime: NativeRuntime, schema: Schema, sample: Inputs) -> dict[
 
 
 def _categories_of(model: Any, schema: Schema) -> dict[str, set[str]]:
-    """Which missing values are among the categories that a fitted model holds, by column."""
+    """The missing values among a fitted model's categories, by column."""
     found: dict[str, set[str]] = {}
     for part, names in fitted_parts(model, schema.names):
         categories = getattr(part, "categories_", None)
@@ -65,18 +65,18 @@ def _categories_of(model: Any, schema: Schema) -> dict[str, set[str]]:
             continue
         for name, known in zip(names, categories, strict=True):
             for cell in np.asarray(known, dtype=object).tolist():
-                if cell is None or cell != cell:  # noqa: PLR0124  # that is what NaN is
+                if cell is None or cell != cell:  # noqa: PLR0124  # true of NaN only
                     found.setdefault(name, set()).add(NONE if cell is None else NAN)
     return found
 
 
 def _tried(runtime: NativeRuntime, schema: Schema, sample: Inputs, position: int) -> str | None:
-    """Which of the two the model answers otherwise than a word that it has never seen, or at all; None if either."""
+    """Which of the two the model accepts, or tells from an unknown category; None if both or neither."""
     rows = take(sample, 0, MAX_ROWS)
     column = schema.columns[position]
 
     def ask_with(null: str, cell: Any) -> Output | Exception:
-        """What the model says of the rows with one cell in all of the column."""
+        """The model's answer to the rows with one cell in all of the column."""
         columns: list[Column] = list(schema.columns)
         columns[position] = msgspec.structs.replace(column, null=null)
         is_number = null == NAN and column.type.kind in INTEGER_LIMITS

@@ -1,4 +1,4 @@
-"""What a preparing process is asked for, and what comes of it: one JSON document each way."""
+"""Request to a preparing process and its outcome: one JSON document each way."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from serving.prepare.registry.resolution import Resolved, Wanted
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What came of an attempt: a tag in the model store, versions in the registry, or why there is none."""
+    """The outcome of an attempt: a tag in the model store, versions in the registry, or an error."""
 
     tag: str | None = None
     wanted: Wanted | None = None
@@ -18,20 +18,20 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PrepareRequest(msgspec.Struct, frozen=True):
-    """What an attempt is to get ready."""
+    """The version that an attempt prepares."""
 
     resolved: Resolved
     champion: str | None
-    """The tag of the model that answers now, with which it is compared."""
+    """The tag of the current model, for comparison."""
 
 
 def write_outcome(file: Path, outcome: Outcome) -> None:
-    """Tells the process that started the attempt."""
+    """Writes the outcome for the process that started the attempt."""
     write_aside(file, outcome)
 
 
 def read_outcome(file: Path) -> Outcome | None:
-    """Returns what came of the attempt; None where it did not get so far."""
+    """Returns the outcome of the attempt; None if it wrote none."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=Outcome)
     except (OSError, msgspec.MsgspecError):

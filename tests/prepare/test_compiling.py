@@ -236,9 +236,9 @@ def test_the_gate_lets_a_right_one_through(tmp_path: Path) -> None:
     [
         ("offset", "parity: rows with the sample's values differ by up to 0.00"),
         ("extremes", "parity: rows with extreme numbers differ"),
-        ("refuses", "the compiled model alone refuses one (ValueError)"),
-        ("nan", "parity: .* the original model alone refuses one"),
-        ("alone", "a row with the sample's values gets another answer alone than among others"),
+        ("refuses", "only the compiled model refuses one (ValueError)"),
+        ("nan", "parity: .* only the original model refuses one"),
+        ("alone", "a row with the sample's values gets a different answer alone than among others"),
     ],
 )
 def test_the_gate_stops_a_wrong_one_and_says_where(fault: str, reason: str, tmp_path: Path) -> None:

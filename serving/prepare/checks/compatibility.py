@@ -1,4 +1,4 @@
-"""Whether a new version can take the requests of the one that answers now."""
+"""Whether a new version accepts the requests of the current one."""
 
 from serving.model.schema import Column, Form, Kind, Param, Schema, Type
 
@@ -7,11 +7,11 @@ WIDER = {
     Kind.LONG: {Kind.DOUBLE},
     Kind.FLOAT: {Kind.DOUBLE},
 }
-"""Types that hold the values of another: of `long` all up to 2^53, and the few beyond are refused one by one."""
+"""Types that can represent the values of another: of `long` all up to 2^53; larger ones are rejected one by one."""
 
 
 def find_incompatibilities(old: Schema, new: Schema) -> list[str]:
-    """Returns what of the old version's requests the new one would refuse, one clause each; nothing if all is well."""
+    """Returns why the new version would reject requests of the old one, one clause each; empty if it would not."""
     if old.form is not new.form:
         return [f"a row was {old.form.value} and is {new.form.value}"]
     return _columns(old, new) + _params(old, new)
@@ -38,7 +38,7 @@ def _column(before: Column, after: Column) -> list[str]:
     if after.required and not before.required:
         return [f"it requires the column {after.name!r}"]
     if before.may_be_missing and not after.may_be_missing:
-        return [f"column {after.name!r} may not be null any more"]
+        return [f"column {after.name!r} may no longer be null"]
     return []
 
 

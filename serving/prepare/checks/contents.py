@@ -1,7 +1,7 @@
-"""What a model that was loaded holds: every object that it can reach, and no function that is not listed.
+"""Checks every object that a loaded model can reach, and refuses functions that are not listed.
 
-A type that is trusted does what its state says. A text vectorizer with `input="filename"` opens the files that
-callers name, wherever it is in the model; and a bound method is one more function, which nobody has looked at.
+A trusted type does what its state says. A text vectorizer with `input="filename"` opens the files that callers
+name, wherever it is in the model; and a bound method is another function that nobody has checked.
 """
 
 import functools
@@ -34,15 +34,15 @@ _METHODS_OF_TEXT = [getattr(str, name) for name in sorted(METHODS_OF_TEXT)]
 
 
 def check_contents(model: Any, trust: Trust) -> None:
-    """Refuses a model that would call or open what callers or its writer choose.
+    """Refuses a model that would call functions, or open files, chosen by callers or its author.
 
-    Attributes, containers, fitted parts, `__slots__`, arrays of objects, partials and what compiled classes hold
-    are looked at, each object once.
+    Checks attributes, containers, fitted parts, `__slots__`, arrays of objects, partials and the state of compiled
+    classes, each object once.
 
     Raises:
-        ModelRefused: something in it reads files that callers name, or may call what is not on the list.
+        ModelRefused: something in it reads files that callers name, or may call an unlisted function.
     """
-    # What was seen is kept, or a new object could have the address of one that is gone.
+    # Objects seen are kept alive: else a new one could reuse an address.
     seen: dict[int, Any] = {}
     waiting = [model]
     while waiting:
@@ -72,15 +72,15 @@ def _look(part: Any, trust: Trust) -> list[Any]:
     if isinstance(part, _METHODS) or _bound_to(part) is not None:
         if _name(part) not in trust.own_types and part not in _METHODS_OF_TEXT:
             raise ModelRefused(
-                f"it holds {_name(part)}, a method, as a value, which nobody has looked at; log it with a function of "
-                "a module, which SERVING_TRUSTED_TYPES can name"
+                f"it holds the method {_name(part)} as a value, which cannot be checked; log it with a function of a "
+                "module, which SERVING_TRUSTED_TYPES can name"
             )
         return [_bound_to(part)]
     if inspect.isroutine(part) or isinstance(part, np.ufunc) or type(part) is type(np.mean):
         if not _is_trusted(part, trust):
             raise ModelRefused(
-                f"it calls {_name(part)}, which is not trusted; use a function of the libraries that computes only, or "
-                "one of a module of your own, which SERVING_TRUSTED_TYPES can name"
+                f"it calls {_name(part)}, which is not trusted; use a library function without side effects, or one of "
+                "your own module, which SERVING_TRUSTED_TYPES can name"
             )
         return []
     _check_input(part)
@@ -89,7 +89,7 @@ def _look(part: Any, trust: Trust) -> list[Any]:
 
 
 def _elements(array: Any) -> Iterator[Any]:
-    """The objects in an array, also of a structure's fields, and beside it, as in a masked array."""
+    """The objects in an array, in the fields of a structured one, and in attributes, as of a masked array."""
     if array.dtype.names is not None:
         yield from (array[name] for name in array.dtype.names if array.dtype[name].hasobject)
     elif array.dtype.hasobject:
@@ -104,10 +104,10 @@ def _bound_to(part: Any) -> Any:
 
 
 def _is_trusted(function: Any, trust: Trust) -> bool:
-    """Whether a function is one that is trusted, and not another that says it were."""
+    """Whether a function is trusted, and not another one of that name."""
     name = getattr(function, "__name__", "")
     names = {_name(function), f"numpy.{name}", f"scipy.special.{name}"}
-    # An interpolation of SciPy keeps the one of its own functions that it uses.
+    # A SciPy interpolation stores the one of its own functions that it uses.
     if _name(function).startswith(f"{_INTERPOLATION}._call_"):
         return vars(find(_INTERPOLATION)).get(name) is function
     return any(trust.covers(name) and find(name) is function for name in names)

@@ -1,4 +1,4 @@
-"""Real rows of a model: its logged input example and the reference sample, as requests and as inputs."""
+"""A model's real rows: its logged input example and the reference sample, as requests and as inputs."""
 
 import base64
 import datetime as dt
@@ -18,7 +18,7 @@ from serving.protocols.openapi import example_instance
 log = logging.getLogger("serving.prepare")
 
 MAX_EXAMPLES = 5
-"""Rows of the logged input example that are kept for warm-up and documentation."""
+"""Rows of the logged input example kept for warm-up and documentation."""
 
 MAX_SAMPLE_ROWS = 2_000
 """Rows of the reference sample, or of a large input example, that a compiled model is compared on."""
@@ -27,8 +27,8 @@ MAX_SAMPLE_ROWS = 2_000
 def example_body(logged: list[list[Any]], schema: Schema, model: Any) -> tuple[bytes, bool]:
     """Returns a request body, and whether its rows were logged (`logged_instances`).
 
-    Where there is no logged input example that fits the signature, one is made from the types, and from the
-    categories that the model's encoders know.
+    If no logged example fits the signature, one is generated from the types and the categories that the model's
+    encoders know.
     """
     for instances in logged:
         body = msgspec.json.encode({"instances": instances[:MAX_EXAMPLES]})
@@ -47,25 +47,25 @@ def example_body(logged: list[list[Any]], schema: Schema, model: Any) -> tuple[b
 
 
 def known_cells(model: Any, columns: list[str]) -> dict[str, Any]:
-    """Returns a category for each column of which an encoder of a fitted pipeline knows some.
+    """Returns a known category for each column that an encoder of the fitted pipeline takes.
 
     Args:
         model: the pipeline.
-        columns: what it is called with, for one that was fitted without names.
+        columns: names of its input, if it was fitted without names.
     """
     found: dict[str, Any] = {}
     for part, names in fitted_parts(model, columns):
         categories = getattr(part, "categories_", None)
         if isinstance(categories, list) and len(names) == len(categories):
             for name, known in zip(names, categories, strict=True):
-                # The missing value, where it is one of them, comes last.
+                # A missing value among them comes last.
                 if len(known) and isinstance(cell := _plain(known[0]), (str, bool, int, float)):
                     found.setdefault(name, cell)
     return found
 
 
 def logged_instances(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> list[list[Any]]:
-    """Returns what may serve as an example, best first: the logged input example, then the reference sample."""
+    """Returns the possible examples, best first: the logged input example, then the reference sample."""
     found = []
     info = mlmodel.get("saved_input_example_info") or {}
     if info.get("artifact_path"):
@@ -74,7 +74,7 @@ def logged_instances(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> l
         try:
             example = Model.load(str(folder)).load_input_example(str(folder))
             found.append(example_to_instances(example, schema))
-        except Exception as error:  # noqa: BLE001  # whatever MLflow could write and not read again
+        except Exception as error:  # noqa: BLE001  # anything that MLflow wrote and cannot read
             log.warning("the logged input example cannot be read: %s", type(error).__name__)
     reference = folder / "reference.json"
     if reference.exists():
@@ -117,7 +117,7 @@ def example_to_instances(example: Any, schema: Schema) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Python's own types of NumPy's and pandas'."""
+    """Converts NumPy's and pandas' types to Python's."""
     import pandas as pd
 
     if isinstance(value, dict):
@@ -130,12 +130,12 @@ def _plain(value: Any) -> Any:
 
 
 def sample_instances(logged: list[list[Any]], examples: bytes) -> list[Any]:
-    """Returns real rows as JSON values: the best of what was logged, else the examples."""
+    """Returns real rows as JSON values: the best that was logged, else the examples."""
     return logged[0] if logged else list(msgspec.json.decode(examples)["instances"])
 
 
 def sample_inputs(logged: list[list[Any]], schema: Schema, examples: bytes) -> Inputs:
-    """Returns all real rows there are, up to `MAX_SAMPLE_ROWS`; at least the examples."""
+    """Returns all real rows, up to `MAX_SAMPLE_ROWS`; at least the examples."""
     decoder = JsonDecoder(schema, MAX_SAMPLE_ROWS)
     found = []
     for instances in logged:

@@ -1,7 +1,7 @@
-"""Why a model does not predict rows that fit its signature: in words that its writer can act on.
+"""Explains to its author why a model cannot predict rows that fit its signature.
 
-What an exception says may hold values of the rows. What is told here is where it was raised, and what a look at
-the model, the signature and the rows finds out: columns, types, counts.
+An exception's message may contain values of the rows. The explanation says where it was raised, and what the model,
+the signature and the rows reveal: columns, types, counts.
 """
 
 import traceback
@@ -20,20 +20,20 @@ from serving.runtime.compiled.nodes import type_name
 from serving.runtime.native import NativeRuntime
 
 MAX_NAMES = 10
-"""Columns that are named in a sentence."""
+"""Columns named per sentence."""
 
 
 def why_not_predicted(
     runtime: NativeRuntime, schema: Schema, inputs: Inputs, error: Exception, *, is_logged: bool
 ) -> str:
-    """Returns a sentence: what was tried, what went wrong where, which columns it is about, and what to do.
+    """Returns a sentence: what was tried, what failed where, which columns are involved, and what to do.
 
     Args:
         runtime: the model.
         schema: its inputs.
-        inputs: the rows that it was asked.
+        inputs: the rows that it was given.
         error: what it raised.
-        is_logged: whether they are of its own input example; else they were made from the signature.
+        is_logged: whether they come from its input example; else they were generated from the signature.
     """
     if isinstance(error, WrongRowCount):
         return f"{error}{OTHER_ROWS}"
@@ -45,7 +45,7 @@ def why_not_predicted(
     clues = [*_clues(runtime, schema, inputs, error)]
     todo = (
         "predict the example with mlflow.pyfunc.load_model where it was trained, and log it again with the signature "
-        "and the example of what it was fitted on"
+        "and an example of its training data"
         if is_logged
         else "log it with input_example=X.head(50)"
     )
@@ -92,9 +92,9 @@ def _clues(runtime: NativeRuntime, schema: Schema, inputs: Inputs, error: Except
 
 
 def _column_clue(model: Any, schema: Schema) -> str | None:
-    """What the columns that the model was fitted on say of those of its signature."""
+    """How the columns that the model was fitted on differ from its signature's."""
     fitted = getattr(model, "feature_names_in_", None)
-    # LightGBM's names have underscores in the place of blanks.
+    # LightGBM replaces blanks in names by underscores.
     if fitted is not None and not type_name(model).startswith("lightgbm."):
         absent = [str(name) for name in fitted if str(name) not in schema.names]
         if absent:
@@ -113,20 +113,20 @@ def _column_clue(model: Any, schema: Schema) -> str | None:
 
 
 def _failing_step(runtime: NativeRuntime, inputs: Inputs) -> tuple[str, Any] | None:
-    """The first step of a pipeline that raises on what comes out of those before."""
+    """The first step of a pipeline that raises on the output of the steps before."""
     rows: Any = runtime.frame_of(inputs)
     for name, step in getattr(runtime.model, "steps", None) or []:
         if step is None or step == "passthrough":
             continue
         try:
             rows = step.transform(rows) if hasattr(step, "transform") else step.predict(rows)
-        except Exception:  # noqa: BLE001  # it is the one
+        except Exception:  # noqa: BLE001  # found
             return str(name), step
     return None
 
 
 def _words(error: BaseException) -> set[str]:
-    """The quoted parts and longer words of what an exception says; only names of columns are looked for among them."""
+    """The quoted parts and longer words of an exception's message; used only to find column names."""
     text = str(error)
     words = {word for word in text.replace(",", " ").split() if len(word) > 2}
     return {*words, *text.split("'")[1::2], *text.split('"')[1::2]}
@@ -155,7 +155,7 @@ def _count(n: int, what: str) -> str:
 
 
 def where_raised(error: BaseException) -> str:
-    """Returns the module and function that raised, which tell more than a type, and nothing of the values."""
+    """Returns the module and function that raised: more telling than the type, without values."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return "an unknown place"

@@ -1,4 +1,4 @@
-"""The gate: what a version must stand before any request reaches it."""
+"""The gate: the checks that a version must pass before any request reaches it."""
 
 import json
 import logging
@@ -25,49 +25,49 @@ from serving.settings import Settings
 log = logging.getLogger("serving.prepare")
 
 COMPARED_LIBRARIES = ("scikit-learn", "xgboost", "lightgbm", "numpy", "pandas", "scipy", "skops")
-"""Libraries whose version a model's answers may depend on."""
+"""Libraries whose version may affect a model's answers."""
 
 NEGLIGIBLE_SECONDS = 0.001
-"""A row that takes no longer is never too slow."""
+"""Up to this time a row is never too slow."""
 
 _PINNED = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+]+)")
 
 
 def check_digest(found: str, recorded: str | None) -> None:
-    """Compares the digest of the files with the one that was recorded when they were registered.
+    """Compares the digest of the files with the one recorded at registration.
 
     Raises:
-        ModelRefused: they are others.
+        ModelRefused: they differ.
     """
     if recorded is None:
         log.debug("the version has no tag %s to compare the files with", DIGEST_TAG)  # train.py sets it
     elif found != recorded:
         raise ModelRefused(
-            f"the files are not those that were registered: their digest is {found[:12]}…, and the tag "
+            f"the files have changed since registration: their digest is {found[:12]}…, but the tag "
             f"{DIGEST_TAG} says {recorded[:12]}…; find out who changed them, and register the model again"
         )
 
 
 def check_libraries(requirements: Path, mode: Literal["strict", "minor", "off"]) -> None:
-    """Compares the versions that a model was logged with to those that are installed here.
+    """Compares the library versions that a model was logged with to the installed ones.
 
     Args:
         requirements: the model's requirements.txt.
-        mode: `strict` wants the same versions, `minor` the same but for the last part, `off` any.
+        mode: `strict` requires the same version, `minor` the same major and minor, `off` accepts any.
 
     Raises:
-        ModelRefused: another one is installed, or none.
+        ModelRefused: another version is installed, or none.
     """
     different = [] if mode == "off" else differing_libraries(requirements, mode)
     if different:
         raise ModelRefused(
-            f"it was logged with other libraries than are installed here: {', '.join(different)}; train it with "
-            f"these, or set SERVING_LIBRARY_VERSIONS ({mode} now)"
+            f"it was logged with other library versions than are installed here: {', '.join(different)}; train it with "
+            f"the installed ones, or set SERVING_LIBRARY_VERSIONS ({mode} now)"
         )
 
 
 def differing_libraries(requirements: Path, mode: Literal["strict", "minor"] = "minor") -> list[str]:
-    """Returns the libraries that a model was logged with, and that are others here: `scikit-learn 1.2.2 (here 1.9.1)`."""
+    """Returns the libraries whose installed version differs from the model's: `scikit-learn 1.2.2 (here 1.9.1)`."""
     if not requirements.is_file():
         return []
     pinned = dict(_PINNED.findall(requirements.read_text(errors="replace")))
@@ -96,55 +96,53 @@ def _agree(wanted: str, here: str, mode: str) -> bool:
 
 
 def check_signature(old: Schema | None, new: Schema, tags: dict[str, str]) -> None:
-    """Compares the signature with that of the version that answers now.
+    """Compares the signature with the current version's.
 
     Raises:
-        ModelRefused: requests that are answered now would be refused, and it is not forced.
+        ModelRefused: valid requests would be rejected, and the version is not forced.
     """
     found = find_incompatibilities(old, new) if old is not None else []
     if not found:
         return
     if is_forced(tags):
-        log.warning(
-            "requests of the version that answers now would be refused: %s (forced)", "; ".join(found)
-        )
+        log.warning("requests of the current version would be rejected: %s (forced)", "; ".join(found))
         return
     raise ModelRefused(
-        f"it cannot take the requests of the version that answers now: {'; '.join(found)}; where callers know, "
-        f"tag the version {FORCE_TAG}=true"
+        f"it cannot take the requests of the current version: {'; '.join(found)}; if callers know, tag the version "
+        f"{FORCE_TAG}=true"
     )
 
 
 OTHER_ROWS = (
-    "; a service answers one for each row; where that is meant, as of a forecast, log it with a signature whose "
-    "outputs are a tensor of that length, or set SERVING_ANSWER_ROWS=any"
+    "; expected one per row; if this is intended, as for a forecast, log it with a signature whose outputs are a "
+    "tensor of that length, or set SERVING_ANSWER_ROWS=any"
 )
-"""What to do about a model with another number of results."""
+"""What to do about a model that does not return one result per row."""
 
 
 def has_own_number_of_results(outputs: str | None) -> bool:
-    """Whether a signature's outputs, as MLflow writes them, are a tensor of a length that is not the request's."""
+    """Whether a signature's outputs, as MLflow writes them, are a tensor of fixed length."""
     specs = json.loads(outputs or "[]")
     shapes = [spec["tensor-spec"]["shape"] for spec in specs if spec.get("type") == "tensor"]
     return any(shape and shape[0] != -1 for shape in shapes)
 
 
 def check_row_count(manifest: Manifest, settings: Settings) -> None:
-    """Refuses a prepared model that has shown to answer another number of results than rows, unless that is meant.
+    """Refuses a prepared model that did not return one result per row.
 
     Raises:
-        ModelRefused: neither its signature nor the settings say that it is.
+        ModelRefused: neither its signature nor the settings allow that.
     """
     is_meant = settings.answer_rows == "any" or has_own_number_of_results(manifest.outputs)
     if not manifest.is_per_row and not is_meant:
-        raise ModelRefused(f"the model returned another number of results than there were rows{OTHER_ROWS}")
+        raise ModelRefused(f"the model returned more or fewer results than rows{OTHER_ROWS}")
 
 
 def check_output(output: Output, description: Description) -> None:
-    """Looks at what a model says of rows that it must be able to answer.
+    """Checks a model's output for rows that it must be able to answer.
 
     Raises:
-        ModelRefused: numbers that are not finite, of another shape, or classes that it does not know.
+        ModelRefused: it has numbers that are not finite, a wrong shape, or unknown classes.
     """
     n_rows = count_output(output)
     if output.values is not None:
@@ -154,19 +152,19 @@ def check_output(output: Output, description: Description) -> None:
         if output.probabilities.shape != (n_rows, n_classes):
             raise ModelRefused(
                 f"its probabilities have shape {output.probabilities.shape}, for {n_rows} rows and {n_classes} classes; "
-                "fit it on rows of every class, so that classes_ has one for each column"
+                "fit it on rows of every class, so that classes_ has one per column"
             )
         _check_finite("probabilities", output.probabilities)
         if (output.probabilities < 0).any() or (output.probabilities > 1 + 1e-6).any():
             raise ModelRefused(
-                "its probabilities are not all between 0 and 1; calibrate what its predict_proba returns, or log a "
-                "model that has only predict"
+                "its probabilities are not all between 0 and 1; calibrate its predict_proba, or log a model that has "
+                "only predict"
             )
     if output.labels is not None and description.classes is not None and output.labels.ndim == 1:
         unknown = set(map(_plain, output.labels.tolist())) - set(map(_plain, description.classes))
         if unknown:
             raise ModelRefused(
-                f"it answers {len(unknown)} label(s) that are not among its classes; its classes_ must be what its "
+                f"it predicts {len(unknown)} label(s) that are not among its classes; its classes_ must list what its "
                 "predict returns"
             )
 
@@ -184,32 +182,32 @@ def _check_finite(what: str, array: npt.NDArray[Any]) -> None:
         return
     if bad:
         raise ModelRefused(
-            f"{bad} of its {array.size} {what} on rows of its own are not finite numbers; look whether its training "
-            "diverged, or its example has values that it was not trained on"
+            f"{bad} of its {array.size} {what} for its own rows are not finite; check whether its training diverged, "
+            "or its example has values that it was not trained on"
         )
 
 
 def check_costs(old: Costs | None, new: Costs, limit: float) -> None:
-    """Compares what calls cost with what they cost the version that answers now, both measured here.
+    """Compares the cost of calls with the current version's, both measured here.
 
     Raises:
-        ModelRefused: for one row, or per row of many, it takes more than `limit` times as long.
+        ModelRefused: one row, or each of many, takes more than `limit` times as long.
     """
     if old is None:
         return
     for n_rows in (1, 64):
-        rows = "a row" if n_rows == 1 else f"a row of {n_rows}"
+        rows = "a row" if n_rows == 1 else f"a row in a batch of {n_rows}"
         check_slowdown(rows, old.estimate(n_rows) / n_rows, new.estimate(n_rows) / n_rows, limit)
 
 
 def check_slowdown(what: str, before: float, after: float, limit: float) -> None:
-    """Compares the seconds that the version that answers now takes with those that the new one does.
+    """Compares the seconds that the current version takes with those of the new one.
 
     Raises:
-        ModelRefused: more than `limit` times as long.
+        ModelRefused: it takes more than `limit` times as long.
     """
     if after > NEGLIGIBLE_SECONDS and after > limit * before:
         raise ModelRefused(
             f"it is too slow: {what} takes {after * 1e3:.3g} ms, {after / before:.0f} times as long as with the "
-            f"version that answers now (SERVING_MAX_SLOWDOWN, {limit:g}); make the model smaller, or raise the limit"
+            f"current version (SERVING_MAX_SLOWDOWN, {limit:g}); make the model smaller, or raise the limit"
         )

@@ -1,4 +1,4 @@
-"""Rows that a model may meet, made from a sample of real ones: what a compiled model is compared on."""
+"""Generates rows from a sample of real ones, to compare a compiled model with the original."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,17 +9,17 @@ import numpy.typing as npt
 from serving.model.schema import DTYPES, Column, Inputs, Kind, Schema
 
 STRANGE_TEXTS = ("", " ", "?", "unknown", "Ärger ✓", "0", "nan", "None", "x" * 300)
-"""Texts that no model was trained on, or only by mistake."""
+"""Texts that a model was hardly trained on."""
 
 ORDINARY_ROWS, VARIED_ROWS, EXTREME_ROWS, OVERFLOWING_ROWS = 10_000, 1_500, 1_000, 64
 
 
 WITHIN = ("ordinary", "missing values", "unknown texts")
-"""Groups whose numbers stay between the least and the largest real one: a logarithm refuses what is below."""
+"""Groups whose numbers stay between the smallest and the largest real one: a logarithm, for one, fails below."""
 
 
 class Group(NamedTuple):
-    """Rows of one character; a model that refuses one of them refuses them all at once."""
+    """Rows of one kind, predicted in one call; a model that refuses one row fails the call."""
 
     name: str
     inputs: Inputs
@@ -31,7 +31,7 @@ def generate_groups(schema: Schema, sample: Inputs, words: list[str], seed: int 
     Args:
         schema: of the model.
         sample: real rows, the more the better.
-        words: texts that the model knows, of whichever column.
+        words: texts that the model knows, of any column.
         seed: of the random numbers.
     """
     generator = _Generator(np.array([*words, *STRANGE_TEXTS], dtype=object), np.random.default_rng(seed))
@@ -55,7 +55,7 @@ class _Generator(NamedTuple):
     rng: np.random.Generator
 
     def column(self, column: Column, sample: npt.NDArray[Any], n_rows: int, group: str) -> npt.NDArray[Any]:
-        """Values of the column's own, drawn independently of the other columns, changed as the group says."""
+        """Values of the column, drawn independently of the other columns, changed as the group requires."""
         values = sample[self.rng.integers(len(sample), size=n_rows)]
         if column.type.kind is Kind.STRING and group == "unknown texts":
             drawn = self.strange[self.rng.integers(len(self.strange), size=n_rows)]
@@ -72,12 +72,12 @@ def _numbers(
 ) -> npt.NDArray[Any]:
     known = sample[np.isfinite(sample)] if sample.dtype.kind == "f" else sample
     scale = float(np.abs(known.astype(np.float64)).max()) if known.size else 1.0
-    # Of one value nothing is known of the others: they may be as far from it as it is from 0.
+    # With a single value the spread is unknown: take its distance from 0.
     spread = float(known.std()) or scale if known.size else 1.0
     shape = values.shape
     with np.errstate(over="ignore", invalid="ignore"):
         out = values
-        # Whole numbers are often categories, which a model may refuse where it does not know them.
+        # Integers are often categories; a model may refuse unknown ones.
         if values.dtype.kind == "f" or group not in ("ordinary", "further numbers"):
             moved = values + rng.normal(0, max(spread, 1e-3), shape)
             if group in WITHIN:
@@ -95,7 +95,7 @@ def _numbers(
 
 
 def _range(known: npt.NDArray[Any]) -> tuple[float, float]:
-    """The least and the largest of the real numbers; of one value, what is not far from it and of its sign."""
+    """The smallest and largest real number; for a single value, a range around it with its sign."""
     if not known.size:
         return -1.0, 1.0
     low, high = float(known.min()), float(known.max())
@@ -105,12 +105,12 @@ def _range(known: npt.NDArray[Any]) -> tuple[float, float]:
 
 
 def cast_within(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Returns the values in a dtype, at its limits where they are beyond; integers are rounded."""
+    """Returns the values in a dtype, clipped to its limits; integers are rounded."""
     if dtype.kind == "f":
         limit = float(np.finfo(dtype).max)
         return np.asarray(values.clip(-limit, limit).astype(dtype))
     limits = np.iinfo(dtype)
-    # The largest integer of 64 bits is no double; 2^53 is far enough.
+    # The largest 64-bit integer is not a double; 2^53 is large enough.
     low, high = max(limits.min, -(2**53)), min(limits.max, 2**53)
     return np.asarray(np.nan_to_num(values).round().clip(low, high).astype(dtype))
 

@@ -1,7 +1,7 @@
-"""The second opinion: rows as a caller's JSON, through MLflow's own parser, to the model itself.
+"""A second opinion: sends JSON rows through MLflow's own parser to the model.
 
-What the comparison of compiled and original cannot see is what both are handed: a cell that our decoder has changed.
-Here nothing of ours stands between the JSON and the model.
+Comparing the compiled model with the original cannot reveal errors in our decoder, which feeds both. Here none of our
+code stands between the JSON and the model.
 """
 
 import json
@@ -24,36 +24,36 @@ from serving.runtime.native import Frame, NativeRuntime, asking
 log = logging.getLogger("serving.prepare")
 
 MAX_ROWS, MAX_SINGLE_ROWS = 100, 10
-"""Of the sample: together, and alone, where a frame has one row and its columns may have other dtypes."""
+"""Of the sample: together, and alone, since columns of a frame with one row may have other dtypes."""
 
 MAX_SECONDS = 10.0
-"""After so long a slow model is asked no further."""
+"""Time limit for a slow model."""
 
 NULLABLE = MAY_BE_MISSING - {Kind.ANY}
-"""Kinds whose null MLflow hands on. Of a boolean it makes False, and an integer it refuses."""
+"""Kinds whose null MLflow passes on. A boolean null becomes False, an integer null is rejected."""
 
 
 def check_mlflow_agrees(
     served: Runtime, native: NativeRuntime, schema: Schema, signature: str, instances: list[Any]
 ) -> int:
-    """Compares what a caller is answered with what MLflow's path to the model answers.
+    """Compares our answers with those of MLflow's own path to the model.
 
     Args:
         served: the runtime that will answer.
         native: the model in its own library.
         schema: its inputs.
-        signature: the same as MLflow wrote it (JSON).
+        signature: the same in MLflow's JSON.
         instances: rows as JSON values.
 
     Returns:
-        The number of answers that were compared; 0 where MLflow's path takes none of the rows, and where the
-        columns' labels are no text, which it mixes up.
+        The number of answers compared; 0 if MLflow's path rejects all rows, or if column labels are not text, which
+        it mixes up.
 
     Raises:
         ModelRefused: they differ; says for which kind of row.
     """
     if schema.labels != schema.names:
-        return 0  # MLflow takes a label that is no text for a position
+        return 0  # MLflow takes a label that is not text for a position
     give_up = time.monotonic() + MAX_SECONDS
     n_compared = 0
     for name, rows in _groups(schema, instances):
@@ -62,7 +62,7 @@ def check_mlflow_agrees(
         expected = _ask_mlflow(native, schema, signature, rows)
         again = _ask_mlflow(native, schema, signature, rows)
         if expected is None or again is None or not same_output(expected, again):
-            continue  # MLflow refuses the rows, or the model draws lots
+            continue  # MLflow rejects the rows, or the model is random
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
@@ -70,14 +70,14 @@ def check_mlflow_agrees(
                 got = served.predict(JsonDecoder(schema, len(rows)).predict(body)[0], {})
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001  # a refusal is no wrong answer
+        except Exception as error:  # noqa: BLE001  # an error is not a wrong answer
             log.warning(
-                "%s: MLflow answers it and the service would refuse it (%s)", name, type(error).__name__
+                "%s: MLflow answers, but the service would reject it (%s)", name, type(error).__name__
             )
             continue
         if not same_output(expected, got):
             raise ModelRefused(
-                f"{name}: the service would answer it differently than MLflow's own path from JSON to the model; "
+                f"{name}: the service's answer would differ from that of MLflow's own path from JSON to the model; "
                 "please report this, with the signature and the model's type"
             )
         n_compared += 1
@@ -93,7 +93,7 @@ def _groups(schema: Schema, instances: list[Any]) -> Iterator[tuple[str, list[An
             row = _with_null(instances[0], schema, position)
             if row is not None:
                 yield f"a row with null in {column.name!r}", [row]
-                yield f"a row with null in {column.name!r}, beside others", [row, *instances[:2]]
+                yield f"a row with null in {column.name!r}, among others", [row, *instances[:2]]
 
 
 def _with_null(row: Any, schema: Schema, position: int) -> Any:
@@ -105,7 +105,7 @@ def _with_null(row: Any, schema: Schema, position: int) -> Any:
 
 
 def _ask_mlflow(native: NativeRuntime, schema: Schema, signature: str, rows: list[Any]) -> Output | None:
-    """What the model says of rows as MLflow's scoring server would hand them to it; None where one of them refuses."""
+    """The model's answer to rows parsed as by MLflow's scoring server; None if either rejects them."""
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
@@ -115,8 +115,8 @@ def _ask_mlflow(native: NativeRuntime, schema: Schema, signature: str, rows: lis
             return output if count_output(output) == len(rows) else None
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001  # MLflow takes fewer rows than the service does
-        log.debug("MLflow's path refuses rows: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001  # MLflow rejects more rows than the service
+        log.debug("MLflow's path rejects rows: %s", type(error).__name__)
         return None
 
 
@@ -159,7 +159,7 @@ def _cells(row: Any, schema: Schema) -> list[Any]:
 
 
 def _as_learned(cells: Any, column: Column) -> Any:
-    """Text with the missing value that the model knows: pandas makes None of it in one row, NaN beside others."""
+    """Text with the model's missing value: pandas makes it None in a single row, NaN among others."""
     if column.missing is not None:
         return pd.Series(cells.tolist(), index=cells.index, dtype="str")
     return pd.Series([None if pd.isna(c) else c for c in cells.tolist()], index=cells.index, dtype=object)

@@ -1,4 +1,4 @@
-"""Whether a model's files are plain data, or code of their writer's; looked at before anything is made of them."""
+"""Whether a model's files are plain data, or their author's code; checked before they are loaded."""
 
 import json
 import logging
@@ -21,16 +21,16 @@ PLAIN_CLASSES = frozenset(
         ),
     }
 )
-"""`model_class` of what MLflow saves in the library's own format. Source: mlflow/xgboost and mlflow/lightgbm,
+"""`model_class` of models that MLflow saves in the library's own format. Source: mlflow/xgboost and mlflow/lightgbm,
 `_save_model`."""
 
 PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".cloudpickle", ".pt", ".pth"})
 
 
 def needed_types(file: ObjectFile) -> list[str]:
-    """Returns the types and functions that a skops file or a pickle needs; makes nothing of them.
+    """Returns the types and functions that a skops file or a pickle needs, without loading it.
 
-    Of a skops file, those that skops does not trust by itself.
+    Of a skops file, only those that skops does not trust by default.
 
     Raises:
         ModelRefused: it is damaged, or calls methods, which no model needs.
@@ -48,7 +48,7 @@ def needed_types(file: ObjectFile) -> list[str]:
     except Exception as error:
         log.info("the model's file cannot be read", exc_info=True)
         raise ModelRefused(
-            "it cannot be loaded: its file is damaged, or of a format that is not known here; log the model again"
+            "it cannot be loaded: its file is damaged, or in an unknown format; log the model again"
         ) from error
     if caller is not None:
         raise ModelRefused(f"its skops file {caller}, which no model of the libraries needs; log it without")
@@ -56,11 +56,11 @@ def needed_types(file: ObjectFile) -> list[str]:
 
 
 BOOSTERS = ("xgboost.core.Booster", "lightgbm.basic.Booster")
-"""Their constructors open files; a model holds their state instead."""
+"""Their constructors open files; models store their state instead."""
 
 
 def _find_caller(schema: Any) -> str | None:
-    """What in a skops file calls something else than `__new__` and a constructor that only keeps its arguments."""
+    """The node of a skops file that calls more than `__new__` and a constructor that only stores its arguments."""
     waiting = [schema]
     while waiting:
         node = waiting.pop()
@@ -77,22 +77,22 @@ def _find_caller(schema: Any) -> str | None:
 
 
 def find_code(folder: Path, flavors: dict[str, Any]) -> str | None:
-    """Returns what in a model's files is, or may run, code of its writer's, with a remedy, as the end of a sentence.
+    """Returns what in a model's files is, or may run, its author's code, with a remedy, as the end of a sentence.
 
-    None of plain data: XGBoost's and LightGBM's own formats, and a skops file or a pickle, which are looked at
-    type by type. MLflow's loaders put the code that was logged with a model in front of all other modules, and
-    import classes that the MLmodel file names.
+    None for plain data: XGBoost's and LightGBM's own formats, and a skops file or a pickle, which are checked type by
+    type. MLflow's loaders let code logged with a model shadow all other modules, and import classes that the MLmodel
+    file names.
     """
     main = object_file(folder, flavors)
     if main is None:
         flavor = flavors.get("xgboost") or flavors.get("lightgbm")
         if flavor is None:
-            return f"{_code_of_pyfunc(flavors)}; log it with the flavor of its library where that is one of these"
+            return f"{_code_of_pyfunc(flavors)}; log it with mlflow.sklearn, mlflow.xgboost or mlflow.lightgbm if it can be"
         if flavor.get("code"):
-            return "brings code of its own (code_paths), which MLflow would run; log it without"
+            return "has its own code (code_paths), which MLflow would run; log it without"
         if flavor.get("model_class", "xgboost.core.Booster") not in PLAIN_CLASSES:
             return (
-                f"is a {flavor.get('model_class')}, a class which is not known here; log one of "
+                f"is a {flavor.get('model_class')}, which is not a supported class; log one of "
                 f"{', '.join(sorted(name.rpartition('.')[2] for name in PLAIN_CLASSES))}"
             )
         member(folder, flavor.get("data"))
@@ -107,33 +107,35 @@ def _code_of_pyfunc(flavors: dict[str, Any]) -> str:
     loader = (flavors.get("python_function") or {}).get("loader_module")
     others = ", ".join(sorted(set(flavors) - {"python_function"}))
     if others:
-        return f"is of the flavor {others}, which is loaded through mlflow.pyfunc and may run code of the model's own"
+        return (
+            f"has the flavor {others}, which is loaded through mlflow.pyfunc and may run the model's own code"
+        )
     if loader == "mlflow.pyfunc.model":
-        return "is a pyfunc model of Python code of its own, which would run here"
-    return "is loaded through mlflow.pyfunc, which may run code of the model's own"
+        return "is a pyfunc model with its own Python code, which would run here"
+    return "is loaded through mlflow.pyfunc, which may run the model's own code"
 
 
 def why_a_pickle_is_code(untrusted: list[str]) -> str | None:
     """Returns why a pickle of these types is not plain data, with a remedy, as the end of a sentence; else None.
 
-    cloudpickle writes down the code of functions and classes that cannot be imported.
+    cloudpickle stores the code of functions and classes that cannot be imported.
     """
     if not untrusted:
         return None
     if any(name.startswith("scipy.stats.") for name in untrusted):
         return (
-            "is a pickle that holds distributions of scipy.stats, which run code as they are read, as a search for "
-            "parameters does; log the search's best_estimator_"
+            "is a pickle of a search that holds distributions of scipy.stats, which run code when loaded; log the "
+            "search's best_estimator_"
         )
     if any(name.startswith(("cloudpickle.", "__main__.", "builtins.type", "types.")) for name in untrusted):
         return (
-            "is a pickle that holds functions or classes which were defined where it was trained (a notebook, a "
-            "script, a lambda), and loading it would run their code; import them from a module, which "
-            "SERVING_TRUSTED_TYPES can name"
+            "is a pickle that holds functions or classes defined in the training code (a notebook, a script, a "
+            "lambda), and loading it would run their code; import them from a module, which SERVING_TRUSTED_TYPES can "
+            "name"
         )
     return (
-        f"is a pickle that needs {', '.join(untrusted)}, which a model is not to be made of here; if you trust them, "
-        f"set SERVING_TRUSTED_TYPES={','.join(untrusted)}"
+        f"is a pickle that needs untrusted types: {', '.join(untrusted)}; if you trust them, set "
+        f"SERVING_TRUSTED_TYPES={','.join(untrusted)}"
     )
 
 

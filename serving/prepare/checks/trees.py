@@ -1,7 +1,7 @@
 """Whether the trees in a model stay within their arrays.
 
-scikit-learn's compiled code follows the children and reads the features that a tree names, and does not ask whether they
-exist: a file that was made for it would have a worker read memory that is not the model's, or end.
+scikit-learn's compiled code follows a tree's children and features without bounds checks: a crafted file could make a
+worker read foreign memory, or crash.
 """
 
 from typing import Any
@@ -20,10 +20,10 @@ FORESTS = ("sklearn.ensemble._forest.", "sklearn.ensemble._gb.", "sklearn.ensemb
 
 
 def check_trees(part: Any) -> None:
-    """Looks at one object of a model: a tree, or an estimator that hands its rows to trees.
+    """Checks one object of a model: a tree, or an estimator that passes its rows to trees.
 
     Raises:
-        ModelRefused: a node names a child or a feature that there is not.
+        ModelRefused: a node refers to a child or a feature that does not exist.
     """
     name = name_of(part)
     if name == TREE:
@@ -37,14 +37,14 @@ def check_trees(part: Any) -> None:
     elif name_of(getattr(part, "tree_", None)) == TREE:
         _check(part.tree_.n_features == part.n_features_in_)
     elif name.startswith(FORESTS) and hasattr(part, "estimators_"):
-        # These check their rows once, for all of their trees.
+        # These validate rows once for all trees.
         widths = [len(columns) for columns in getattr(part, "estimators_features_", ())]
         trees = np.ravel(np.array(part.estimators_, dtype=object)).tolist()
         expected = widths or [part.n_features_in_] * len(trees)
         _check(len(expected) == len(trees))
         _check(all(tree.tree_.n_features == n for tree, n in zip(trees, expected, strict=True)))
     elif hasattr(part, "_predictors") and hasattr(part, "n_features_in_"):
-        for tree in (tree for trees in part._predictors for tree in trees):  # noqa: SLF001  # nothing public has them
+        for tree in (tree for trees in part._predictors for tree in trees):  # noqa: SLF001  # no public attribute has them
             _check_histogram_tree(tree, part.n_features_in_)
 
 
@@ -61,7 +61,7 @@ def _check_histogram_tree(tree: Any, n_features: int) -> None:
 
 
 def _are_children(left: Any, right: Any, inner: Any) -> bool:
-    """Whether the inner nodes' children come after them, so that each way ends, and are there."""
+    """Whether the inner nodes' children exist and come after them, so that each path ends."""
     own = np.flatnonzero(inner)
     children = np.stack([left[inner], right[inner]]).astype(np.int64)
     return len(left) > 0 and bool(((children > own) & (children < len(left))).all())
@@ -74,5 +74,5 @@ def _are_within(values: Any, n: int) -> bool:
 def _check(holds: bool) -> None:
     if not holds:
         raise ModelRefused(
-            "it holds a tree whose nodes name children or features which are not there; train it and log it again"
+            "it holds a tree whose nodes refer to missing children or features; train it and log it again"
         )

@@ -1,7 +1,7 @@
-"""What a model's files may do to the process that reads them.
+"""What a model's files may do to the process that loads them.
 
-`pickle.load` runs what the writer of the file put into it. Here a pickle is read as skops reads its files, by
-name: of either we make only what is on our own list, whatever list the model brings along.
+`pickle.load` runs whatever the author of the file put into it. Here a pickle is read as skops reads its files, by
+name: from either only types on our own list are created, whatever list the model comes with.
 """
 
 import logging
@@ -17,23 +17,23 @@ log = logging.getLogger("serving.prepare")
 
 
 def untrusted_types(names: list[str], own_types: frozenset[str], *, has_our_preprocessing: bool) -> list[str]:
-    """Returns those of a file's types and functions that a model is not to be made of.
+    """Returns those of a file's types and functions that are not trusted.
 
     Args:
         names: what it needs, such as `sklearn.tree._tree.Tree`.
-        own_types: trusted, too: `SERVING_TRUSTED_TYPES`.
-        has_our_preprocessing: whether the model was trained with the `preprocessing.py` that stands here.
+        own_types: trusted in addition: `SERVING_TRUSTED_TYPES`.
+        has_our_preprocessing: whether the model was trained with this service's `preprocessing.py`.
     """
     trust = Trust(own_types, has_our_preprocessing)
     return sorted(name for name in names if not trust.covers(name))
 
 
 def check_admission(manifest: Manifest, settings: Settings) -> None:
-    """Refuses a prepared model that the settings, which may have changed since, do not allow.
+    """Refuses a prepared model that the current settings do not allow.
 
     Raises:
-        ModelRefused: what it is made of is not trusted any more, it was trained with another `preprocessing.py`, or
-            it answers another number of results than rows.
+        ModelRefused: its types are no longer trusted, it was trained with another `preprocessing.py`, or it does not
+            return one result per row.
     """
     check_code(manifest.writers_code, settings)
     check_preprocessing(manifest.preprocessing_sha256, settings)
@@ -42,36 +42,36 @@ def check_admission(manifest: Manifest, settings: Settings) -> None:
 
 
 def check_code(why: str | None, settings: Settings) -> None:
-    """Refuses a model that cannot be read without running what its writer put into it.
+    """Refuses a model that cannot be loaded without running its author's code.
 
     Args:
         why: what `find_code` or `why_a_pickle_is_code` found.
         settings: of the service.
 
     Raises:
-        ModelRefused: it is a pickle of more than is trusted, or code of its own loads it, and that is not allowed.
+        ModelRefused: it is an untrusted pickle, or its own code loads it, and `allow_pickle` is off.
     """
     if why is None:
         return
     if not settings.allow_pickle:
         raise ModelRefused(
-            f"it {why}, or set SERVING_ALLOW_PICKLE=true where all who may register models are "
-            "trusted like those who may deploy"
+            f"it {why}, or set SERVING_ALLOW_PICKLE=true if everybody who may register models is trusted to run code "
+            "here"
         )
 
 
 def check_preprocessing(digest: str | None, settings: Settings) -> str | None:
-    """Refuses a model that was trained with another `preprocessing.py`, and would be fed other features.
+    """Refuses a model that was trained with another `preprocessing.py`, and would get other features.
 
     Args:
-        digest: of the file that it was trained with; None where there was none.
+        digest: of the file that it was trained with; None if there was none.
         settings: of the service.
 
     Returns:
-        What is wrong, where that is allowed; else None.
+        The mismatch if it is allowed; else None.
 
     Raises:
-        ModelRefused: it is not allowed.
+        ModelRefused: a mismatch is not allowed.
     """
     if digest is None:
         return None
@@ -91,7 +91,7 @@ def check_preprocessing(digest: str | None, settings: Settings) -> str | None:
 
 
 def check_types(untrusted: list[str]) -> None:
-    """Refuses a model of types that nobody trusts.
+    """Refuses a model of untrusted types.
 
     Raises:
         ModelRefused: there are some; names them.
@@ -99,5 +99,5 @@ def check_types(untrusted: list[str]) -> None:
     if untrusted:
         names = ",".join(untrusted)
         raise ModelRefused(
-            f"it is made of types that are not trusted; if you trust them, set SERVING_TRUSTED_TYPES={names}"
+            f"it contains untrusted types; if you trust them, set SERVING_TRUSTED_TYPES={names}"
         )

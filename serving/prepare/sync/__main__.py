@@ -1,4 +1,4 @@
-"""The sync process: rounds of asking the registry, until the parent is gone; see `serving.prepare.sync`."""
+"""The sync process: polls the registry until the parent exits; see `serving.prepare.sync`."""
 
 import logging
 import os
@@ -20,36 +20,36 @@ MIN_ROUND_SECONDS = 0.5
 
 
 class Alarm:
-    """What the process sleeps on: a named pipe that others write to."""
+    """Wakes the process: a named pipe that others write to."""
 
     def __init__(self, run_directory: Path) -> None:
-        # For writing, too: a pipe without a writer would be at its end, and never silent.
+        # Also open for writing: without a writer the pipe would always be ready, at end of file.
         self._pipe = os.open(make_wake_pipe(run_directory), os.O_RDWR | os.O_NONBLOCK)
 
     def wait(self, seconds: float) -> bool:
-        """Returns False after so long, or True once somebody has written."""
+        """Returns False after the timeout, or True as soon as somebody writes."""
         if select.select([self._pipe], [], [], seconds)[0]:
             os.read(self._pipe, 65_536)
             return True
         return False
 
     def ring(self) -> None:
-        """Ends the wait; by the open pipe, whose name is gone once the parent has tidied up."""
+        """Ends the wait; uses the open pipe, since the parent deletes its name on exit."""
         os.write(self._pipe, b"!")
 
 
 def main(run_directory: Path) -> None:
-    """Runs until the parent is gone."""
+    """Runs until the parent exits."""
     settings = load_settings()
     configure_logging(settings.log_format)
     stop = threading.Event()
     try:
         alarm = Alarm(run_directory)
-    except FileNotFoundError:  # the parent has ended already: its port was taken, for one
+    except FileNotFoundError:  # the parent has exited already, for example because its port was taken
         return
 
     def wait_for_parent() -> None:
-        # Not through sys.stdin, whose lock a thread would hold while the interpreter ends.
+        # Not sys.stdin: the thread would hold its lock at interpreter exit.
         while os.read(0, 1024):
             pass
         stop.set()
@@ -61,19 +61,19 @@ def main(run_directory: Path) -> None:
         began = time.monotonic()
         try:
             synchronizer.round()
-        except OSError as error:  # the run directory's disk is full, or no process can be made
-            if not run_directory.exists():  # the parent has tidied up, and ends
+        except OSError as error:  # the run directory's disk is full, or no process can be started
+            if not run_directory.exists():  # the parent has cleaned up, and exits
                 return
-            log.error("the registry cannot be followed: %s (trying again)", error)  # noqa: TRY400  # no trace for it
+            log.error("syncing with the registry failed: %s (retrying)", error)  # noqa: TRY400  # no traceback needed
         except Exception:
-            log.exception("the registry cannot be followed (trying again)")
+            log.exception("syncing with the registry failed (retrying)")
         if synchronizer.is_hurried:
             synchronizer.is_hurried = False
             continue
-        # Jitter keeps many pods from asking the registry in step.
+        # Jitter keeps pods from polling the registry in step.
         if alarm.wait(settings.sync_seconds * random.uniform(0.8, 1.2)):  # noqa: S311  # no secret depends on it
             synchronizer.hurry()
-            # However often somebody wakes it, the registry is not asked more than so often.
+            # Limits the polling rate, however often somebody wakes the process.
             stop.wait(max(began + MIN_ROUND_SECONDS - time.monotonic(), 0))
 
 

@@ -1,7 +1,7 @@
-"""One attempt to get a version ready, in a process of its own.
+"""One attempt to prepare a version, in a separate process.
 
-MLflow, scikit-learn, pandas and whatever the model brings are in memory only while it runs, and what a model
-does to its process it does to nobody else's.
+MLflow, scikit-learn, pandas and the model's own imports are in memory only while it runs, and a model that crashes
+its process harms no other.
 """
 
 import os
@@ -32,11 +32,11 @@ CRASHES = frozenset(
         signal.SIGTRAP,
     }
 )
-"""Signals that end a process for what it did itself; it would do it again."""
+"""Signals caused by the process itself; a retry would fail the same way."""
 
 
 SUPERSEDED = "superseded"
-"""Code of an attempt that was ended because the registry wants something else by now."""
+"""Code of an attempt that was ended because the registry now names another version."""
 
 
 def attempt(
@@ -49,16 +49,16 @@ def attempt(
     environment: Mapping[str, str] = MappingProxyType({}),
     log: IO[bytes] | None = None,
 ) -> Outcome:
-    """Runs one attempt; however that ends, an outcome comes back.
+    """Runs one attempt, and returns an outcome however it ends.
 
     Args:
-        file: where the process writes its outcome.
-        request: the version to prepare; None asks MLflow's own client which it is, and prepares nothing.
+        file: for the outcome.
+        request: the version to prepare; None only looks it up with MLflow's own client.
         settings: of the service.
         stop: ends the attempt.
-        is_superseded: asked all the time; ends it, too.
-        environment: more variables of the process.
-        log: what it prints, if that is not to be seen where this process prints.
+        is_superseded: called repeatedly; True ends the attempt.
+        environment: additional variables of the process.
+        log: for the output of the process; default: this process's.
     """
     file.unlink(missing_ok=True)
     arguments = [] if request is None else [msgspec.json.encode(request).decode()]
@@ -71,12 +71,12 @@ def attempt(
             env=os.environ | environment | {PARENT_VARIABLE: str(os.getpid())},
         )
     except OSError as error:
-        return Outcome(code="internal_error", message=f"no process can be started: {error.strerror}")
+        return Outcome(code="internal_error", message=f"cannot start a process: {error.strerror}")
     give_up = time.monotonic() + settings.prepare_timeout_seconds
     try:
         while process.poll() is None:
             if is_superseded is not None and is_superseded():
-                return Outcome(code=SUPERSEDED, message="the registry names another version by now")
+                return Outcome(code=SUPERSEDED, message="the registry now names another version")
             if stop.wait(0.05) or time.monotonic() > give_up:
                 return Outcome(
                     code="prepare_failed",
@@ -92,7 +92,7 @@ def attempt(
 
 def _without_outcome(status: int) -> Outcome:
     if -status in CRASHES:
-        # The name is one of the system's; what the model printed is in the log.
+        # The model's own output is in the log.
         return Outcome(
             code="model_refused",
             message=f"it crashed the process that prepared it ({signal.Signals(-status).name}); load it and predict "
@@ -101,8 +101,8 @@ def _without_outcome(status: int) -> Outcome:
     if status == -signal.SIGKILL:
         return Outcome(
             code="prepare_failed",
-            message="the preparing process was killed, as the system does where memory is short; give it more, or set "
-            "SERVING_PREPARE_MEMORY_MB, so that the log says what takes it",
+            message="the preparing process was killed, probably for lack of memory; give it more, or set "
+            "SERVING_PREPARE_MEMORY_MB, so that the log says what needs it",
         )
     how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
     return Outcome(code="prepare_failed", message=f"the preparing process {how}; the log may say more")

@@ -1,4 +1,4 @@
-"""What went wrong with versions so far, and when each is tried again."""
+"""Remembers failures of versions, and when to retry each."""
 
 import time
 
@@ -8,45 +8,45 @@ from serving.errors import PrepareError
 from serving.prepare.registry.resolution import Resolved
 
 MAX_RETRY_SECONDS = 600
-"""Between two attempts at a version that failed for a reason that may pass."""
+"""Maximum pause between attempts at a version whose failure may be temporary."""
 
 
 class _Failure(msgspec.Struct):
     error: PrepareError
     n_times: int
     next_try: float
-    """By the monotonic clock; infinite where it is not tried again."""
+    """By the monotonic clock; infinite if there is no retry."""
 
 
 class Failures:
-    """Of one service, remembered until something about the version changes in the registry.
+    """Failures of one service, remembered until the version changes in the registry.
 
-    Another champion to be compared with may let a version pass, too: it is part of the key.
+    The key includes the champion: compared with another one, a version may pass.
     """
 
     def __init__(self, pause_seconds: float) -> None:
-        """Takes the pause after a first failure; each further one doubles it."""
+        """Takes the pause after a first failure; each further failure doubles it."""
         self._pause_seconds = pause_seconds
         self._failures: dict[tuple[str, str | None], _Failure] = {}
 
     def check(self, resolved: Resolved, champion: str | None) -> None:
-        """Refuses a version whose time has not come.
+        """Refuses a version whose retry is not due.
 
         Raises:
-            PrepareError: what it failed with.
+            PrepareError: its last failure.
         """
         failure = self._failures.get((resolved.fingerprint, champion))
         if failure is not None and time.monotonic() < failure.next_try:
             raise failure.error
 
     def add(self, resolved: Resolved, champion: str | None, error: PrepareError, seconds: float) -> bool:
-        """Remembers a failure; returns whether it is for good.
+        """Remembers a failure; returns whether it is final.
 
         Args:
             resolved: the version.
             champion: the tag of the model that it was compared with.
-            error: what it failed with.
-            seconds: that the attempt took; the next one is no sooner.
+            error: the failure.
+            seconds: duration of the attempt, and minimum pause before the next.
         """
         key = resolved.fingerprint, champion
         before = self._failures.get(key)
@@ -57,5 +57,5 @@ class Failures:
         return is_final
 
     def forget(self, resolved: Resolved, champion: str | None) -> None:
-        """Forgets what a version failed with."""
+        """Forgets a version's failures."""
         self._failures.pop((resolved.fingerprint, champion), None)

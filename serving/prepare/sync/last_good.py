@@ -1,4 +1,4 @@
-"""The model that was served last, for a start without the registry.
+"""Records the last served model, for a start without the registry.
 
 One small file per selection (registry, model, and alias, stage or version) in the model store:
 
@@ -23,7 +23,7 @@ class LastGood(msgspec.Struct, frozen=True):
 
 
 def record_path(settings: Settings) -> Path:
-    """Returns the file of what the settings select."""
+    """Returns the record's file for the selection in the settings."""
     selection = (
         settings.registry,
         settings.model_name,
@@ -36,7 +36,7 @@ def record_path(settings: Settings) -> Path:
 
 
 def read_last_good(settings: Settings) -> LastGood | None:
-    """Returns what was served last; None where nothing was, or it cannot be read."""
+    """Returns the last served model; None if there is no readable record."""
     try:
         return msgspec.json.decode(record_path(settings).read_bytes(), type=LastGood)
     except (OSError, msgspec.MsgspecError):
@@ -44,7 +44,7 @@ def read_last_good(settings: Settings) -> LastGood | None:
 
 
 def write_last_good(settings: Settings, last_good: LastGood) -> None:
-    """Records what is served now.
+    """Records the served model.
 
     Raises:
         OSError: the disk is full or not writable.

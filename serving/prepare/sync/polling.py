@@ -1,4 +1,4 @@
-"""RegistryPoller the registry which versions are to be served: often and cheaply where that can be, else seldom."""
+"""Polls the registry for the versions to serve: often if that is cheap, else seldom."""
 
 import time
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from serving.prepare.request import Outcome
 from serving.settings import Settings
 
 ASK_MLFLOW_SECONDS = 60
-"""A registry that only MLflow's own client can ask is asked so often while a model answers: importing the client
-takes seconds of a processor."""
+"""Polling interval, while a model serves, of a registry that needs MLflow's own client: importing it takes seconds of
+CPU time."""
 
 MAX_LOOK_SECONDS = 5
-"""The registry is asked at least so often while a version is prepared or loaded."""
+"""Maximum polling interval while a version is prepared or loaded."""
 
 
 class RegistryPoller:
-    """What the registry said last, and when it is asked again."""
+    """The registry's last answer, and when to poll again."""
 
     def __init__(self, run_directory: Path, settings: Settings, ask_mlflow: Callable[[], Outcome]) -> None:
-        """Takes the way to ask by MLflow's own client, in a process of its own."""
+        """Takes a function that asks MLflow's own client, in a separate process."""
         self._run_directory = run_directory
         self._settings = settings
         self._ask_mlflow = ask_mlflow
@@ -33,14 +33,14 @@ class RegistryPoller:
         self._look_again_at = 0.0
 
     def hurry(self) -> None:
-        """Lets the next question be asked in any case: somebody says that there is news."""
+        """Makes the next `ask` poll in any case, after a notification."""
         self._ask_mlflow_at = 0
 
     def ask(self, *, is_serving: bool) -> Wanted:
         """Returns the versions that the registry names.
 
         Args:
-            is_serving: whether a model answers meanwhile.
+            is_serving: whether a model is served meanwhile.
 
         Raises:
             PrepareError: it does not answer, or names none.
@@ -58,19 +58,19 @@ class RegistryPoller:
             wanted = outcome.wanted
         else:
             note_asked(self._run_directory)
-            # What MLflow's own client said before is not the registry's last word any more.
+            # An earlier answer of MLflow's own client is outdated.
             self._said_mlflow = None
         self._wanted = wanted
         return wanted
 
     def look_later(self) -> None:
-        """Puts off the next look: what is waited for is mostly done at once, and a slow registry would hold it up."""
+        """Postpones the next poll: loading is mostly fast, and a slow registry would delay it."""
         self._look_again_at = time.monotonic() + MAX_LOOK_SECONDS
 
     def is_superseded(self, resolved: Resolved) -> bool:
-        """Whether the registry, asked now and then, wants something else by now than this version got ready.
+        """Whether the registry, polled now and then, no longer names the version being prepared.
 
-        For the champion nothing else counts; what is got ready beside it must not hold up any change.
+        A champion is superseded only by another champion; a challenger or shadow by any change, which it must not delay.
         """
         if time.monotonic() < self._look_again_at or self._wanted is None:
             return False

@@ -1,4 +1,4 @@
-"""Which prepared models stay on disk."""
+"""Decides which prepared models stay on disk."""
 
 import fcntl
 import logging
@@ -14,17 +14,17 @@ log = logging.getLogger("serving.sync")
 
 
 class Retention:
-    """Holds on to the prepared models that a service uses, so that no other service on the store removes them."""
+    """Locks the prepared models that a service uses, so that no other service with the same store removes them."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._held: dict[str, int] = {}
 
     def keep(self, tags: list[str]) -> None:
-        """Holds these models, and no others any more; removes what is too much beside them.
+        """Locks only these models; removes others above the limits.
 
         Args:
-            tags: those that are served, or were before.
+            tags: of the current and the previous models.
         """
         if self._held.keys() == set(tags):
             return
@@ -43,13 +43,13 @@ class Retention:
         try:
             held = os.open(folder / "manifest.json", os.O_RDONLY)
             fcntl.flock(held, fcntl.LOCK_SH)
-            os.utime(held)  # used last now
+            os.utime(held)  # marks it as used last
         except OSError:
-            return  # it is gone, and prepared again in the next round
+            return  # deleted; the next round prepares it again
         self._held[tag] = held
 
     def _remove(self, tags: list[str]) -> None:
-        """Removes the models that were used longest ago, until the rest is within the limits."""
+        """Removes the least recently used models, until the rest is within the limits."""
         kept = sorted(_stored(self._settings.model_name), key=lambda one: one.used, reverse=True)
         n_bytes, n_kept = sum(one.n_bytes for one in kept), len(kept)
         for one in reversed(kept):
@@ -76,12 +76,12 @@ def _stored(model_name: str) -> list[_Stored]:
             sizes = [path.lstat().st_size for path in file.parent.rglob("*")]
             found.append(_Stored(file.parent, file.stat().st_mtime, sum(sizes)))
         except OSError:
-            continue  # another service removes it at this moment
+            continue  # another service is removing it
     return found
 
 
 def _remove_unused(folder: Path) -> bool:
-    """Removes a prepared model that nobody holds; returns whether that was so."""
+    """Removes a prepared model unless a service holds it; returns whether it was removed."""
     try:
         held = os.open(folder / "manifest.json", os.O_RDONLY)
     except OSError:
@@ -90,7 +90,7 @@ def _remove_unused(folder: Path) -> bool:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         aside = bentoml_home() / "preparing" / f"{folder.parent.name}@{folder.name}.removed.tmp"
         aside.parent.mkdir(exist_ok=True)
-        # At once, as it has come: nobody finds half of one.
+        # Atomic, as when it was published: nobody sees half of it.
         folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
     except BlockingIOError:

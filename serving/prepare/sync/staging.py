@@ -1,4 +1,4 @@
-"""Staging: every worker loads a model beside the one that answers, and says so, before it takes a role."""
+"""Staging: every worker loads a model beside the current one, and reports it, before the model takes a role."""
 
 import threading
 import time
@@ -9,15 +9,15 @@ from serving.errors import ModelRefused, PrepareError
 from serving.model.state import read_reports
 
 LOOK_SECONDS = 0.02
-"""Between two looks at what the workers report."""
+"""Interval between checks of the workers' reports."""
 
 
 class Superseded(PrepareError):
-    """Meanwhile the registry names another version, which may be prepared already: that comes first."""
+    """The registry now names another version, which comes first and may be prepared already."""
 
 
 class WorkerEnded(PrepareError):
-    """A worker ended while it loaded a model: perhaps because of that, perhaps not."""
+    """A worker ended while it loaded a model, which may or may not be the cause."""
 
     final_after = 2
 
@@ -44,22 +44,22 @@ def wait_loaded(
         answering: the processes that answered before.
         until: when to give up, by the monotonic clock.
         stop: ends the wait.
-        is_superseded: asked all the time; ends it, too.
+        is_superseded: called repeatedly; True ends the wait.
 
     Raises:
-        ModelRefused: a worker could not.
-        Superseded: it is not wanted any more.
+        ModelRefused: a worker could not load it.
+        Superseded: the registry now names another version.
         PrepareError: a worker ended, or took too long.
     """
     while not stop.wait(LOOK_SECONDS):
         reports = read_reports(run_directory)
         for report in reports.values():
             if tag in report.broken:
-                raise ModelRefused(f"{tag} passed the gate, and in a worker it {report.broken[tag]}")
+                raise ModelRefused(f"{tag} passed the gate, but in a worker it {report.broken[tag]}")
         if answering - set(reports):
             raise WorkerEnded(
                 f"a worker ended while {tag} was loaded; see its last lines in the log, and give it more memory if "
-                "they say nothing"
+                "they show no error"
             )
         if all(tag in report.loaded for report in reports.values()):
             return

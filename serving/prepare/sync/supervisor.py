@@ -11,10 +11,10 @@ log = logging.getLogger("serving.sync")
 
 
 def start_sync(run_directory: Path) -> threading.Thread:
-    """Starts the sync process, and again if it is killed; it ends with this process.
+    """Starts the sync process, and restarts it if it is killed; it ends with this process.
 
     Returns:
-        The thread that watches over it, a daemon.
+        The daemon thread that supervises it.
     """
 
     def watch() -> None:
@@ -24,13 +24,13 @@ def start_sync(run_directory: Path) -> threading.Thread:
                     [sys.executable, "-m", "serving.prepare.sync", str(run_directory)],
                     stdin=subprocess.PIPE,
                     env=os.environ | {"PYTHONPATH": _python_path()},
-                    # Ctrl-C goes to the whole foreground group; this process is ended by its parent's end alone.
+                    # Ctrl-C goes to the whole foreground group; only its parent's exit may end this process.
                     start_new_session=True,
                 )
-                # Not by the exit status: BentoML's process manager reaps every child of the parent itself.
+                # The exit status is ignored: BentoML's process manager reaps all children of the parent.
                 process.wait()
             except OSError as error:  # no more processes, for the moment
-                log.error("no sync process can be started: %s (trying again)", error)  # noqa: TRY400  # no trace for it
+                log.error("cannot start the sync process: %s (retrying)", error)  # noqa: TRY400  # no traceback needed
             threading.Event().wait(1)
 
     thread = threading.Thread(target=watch, name="sync", daemon=True)
@@ -39,6 +39,6 @@ def start_sync(run_directory: Path) -> threading.Thread:
 
 
 def _python_path() -> str:
-    """Where `serving` is, first: the working folder stays the user's, relative registry paths are theirs."""
+    """Puts the folder of `serving` first; the working folder stays the user's, for relative registry paths."""
     root = str(Path(__file__).resolve().parents[3])
     return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,8 +1,8 @@
-"""What one round of the sync process does: ask the registry, get ready what it names, swap it in.
+"""One round of the sync process: poll the registry, prepare the versions that it names, swap them in.
 
-A version is swapped in two steps. First it is staged: every worker loads it beside the model that answers, and
-reports. Once all have, it becomes the champion, which each worker finds within a fraction of a second; where
-one could not load it, it stays out everywhere.
+A swap takes two steps. First the version is staged: every worker loads it beside the current model, and reports. Once
+all have, it becomes the champion, which each worker notices within a fraction of a second; if one worker cannot load
+it, it is rejected everywhere.
 """
 
 import datetime as dt
@@ -35,7 +35,7 @@ from serving.settings import Settings
 log = logging.getLogger("serving.sync")
 
 MAX_REFUSED = 20
-"""How many refused versions are remembered, the newest."""
+"""Maximum of remembered refused versions; the newest stay."""
 
 
 class Synchronizer:
@@ -45,7 +45,7 @@ class Synchronizer:
         self._run_directory = run_directory
         self._settings = settings
         self._stop = stop
-        # A sync process that was killed left its last word here.
+        # Resumes from the state of a killed sync process.
         self._written = read_state(run_directory)
         self._state = self._written or State()
         self._keeper = Retention(settings)
@@ -53,19 +53,19 @@ class Synchronizer:
         self._said = ""
         self._said_of: dict[str, str] = {}
         self._refused_tag: str | None = None
-        """The prepared model that was refused last: it must not come back as the one that was served last."""
+        """The prepared model refused last, which must not come back as the last served one."""
         self._semantic_versions = dict(self._state.semantic_versions)
         self._n_attempts = 0
         self._asking = RegistryPoller(run_directory, settings, partial(self._attempt, None))
         self.is_hurried = False
-        """Whether the next round is to begin at once."""
+        """Whether the next round starts at once."""
 
     def hurry(self) -> None:
-        """Makes the next round ask the registry in any case: somebody says that there is news."""
+        """Makes the next round poll the registry in any case, after a notification."""
         self._asking.hurry()
 
     def round(self) -> None:
-        """Asks once, and follows the answer; whatever goes wrong is in the state and, once, in the log."""
+        """Polls once and applies the answer; failures are in the state and, once, in the log."""
         if self._state.champion is not None and not is_prepared(self._state.champion):
             log.warning("%s is gone from the model store; preparing it again", self._state.champion)
         wanted = None
@@ -87,9 +87,9 @@ class Synchronizer:
                 self.is_hurried = True
 
     def _find(self, wanted: Wanted) -> tuple[Wanted, str]:
-        """Returns what the registry names, and the champion's prepared model.
+        """Returns the registry's answer, and the tag of the prepared champion.
 
-        Preparing takes seconds, in which the registry may have come to name another.
+        Preparing takes seconds; if the registry names another version by then, starts over.
         """
         while True:
             tag = self._get_ready(wanted.champion)
@@ -106,7 +106,7 @@ class Synchronizer:
     def _attempt(self, resolved: Resolved | None) -> Outcome:
         request = None if resolved is None else PrepareRequest(resolved, self._state.champion)
         self._n_attempts += 1
-        # A name of its own: what was left behind by a killed sync process may still write into another.
+        # A unique name: an attempt left by a killed sync process may still write to its own file.
         file = self._run_directory / f"attempt-{os.getpid()}-{self._n_attempts}.json"
         try:
             is_superseded = partial(self._asking.is_superseded, resolved) if resolved else None
@@ -114,15 +114,15 @@ class Synchronizer:
         finally:
             file.unlink(missing_ok=True)
         if outcome.code == SUPERSEDED:
-            log.info("the registry names another version by now")
+            log.info("the registry now names another version")
             raise Superseded(outcome.message)
         return outcome
 
     def _get_ready(self, resolved: Resolved) -> str:
-        """Returns the tag of the prepared version; prepares it where that was not done yet.
+        """Returns the tag of the prepared version; prepares it if necessary.
 
         Raises:
-            PrepareError: it must not, or cannot be served.
+            PrepareError: it cannot or must not be served.
         """
         tag = self._find_or_prepare(resolved)
         self._semantic_versions[tag] = resolved.semantic_version or ""
@@ -144,17 +144,17 @@ class Synchronizer:
         return outcome.tag
 
     def _admit(self, found: Prepared, resolved: Resolved) -> None:
-        """Lets a version pass that was prepared before, by whomever, for another champion, or other settings.
+        """Checks a version that was prepared earlier, perhaps for another champion or other settings.
 
         Raises:
-            ModelRefused: it must not be served here and now.
+            ModelRefused: it must not be served here.
         """
         if found.tag in self._state.tags:
             return
         try:
             check_admission(found.manifest, self._settings)
             if found.tag == self._state.previous:
-                return  # it has answered these callers
+                return  # it has served these callers
             check_digest(found.manifest.digest, resolved.tags.get(DIGEST_TAG))
             check_libraries(found.folder / "mlflow" / "requirements.txt", self._settings.library_versions)
             if self._state.champion is not None:
@@ -172,10 +172,10 @@ class Synchronizer:
             self._failed(resolved, refusal, 0)
             raise refusal from error
         except (OSError, msgspec.MsgspecError):
-            return  # the champion is gone from the store; it is prepared again
+            return  # the champion is gone from the store, and will be prepared again
 
     def _failed(self, resolved: Resolved, error: PrepareError, seconds: float) -> None:
-        """Remembers a failure, and shows it where it is for good."""
+        """Remembers a failure, and shows it if it is final."""
         is_final = self._failures.add(resolved, self._state.champion, error, seconds)
         if is_final and not self._stop.is_set():
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
@@ -208,12 +208,12 @@ class Synchronizer:
             )
 
     def _accompany(self, wanted: Wanted) -> None:
-        """Gets challenger and shadow ready, and gives each its share."""
+        """Prepares challenger and shadow, and gives each its share."""
         roles = {
             "challenger": (wanted.challenger, wanted.challenger_percent),
             "shadow": (wanted.shadow, wanted.shadow_percent),
         }
-        # First what takes no time: a share that changed, or a role that is taken away, does not wait for the other.
+        # Fast changes first: a new share, or a removed role, does not wait for the other role.
         for role, (resolved, percent) in sorted(roles.items(), key=lambda item: not self._has(*item)):
             tag = self._get_loaded(role, resolved)
             if self._stop.is_set():
@@ -221,7 +221,7 @@ class Synchronizer:
             self._give(role, tag, percent if tag else 0)
 
     def _has(self, role: str, wanted: tuple[Resolved | None, float]) -> bool:
-        """Whether the version of a role is there already, or there is to be none."""
+        """Whether a role already has its version, or is to have none."""
         resolved, _ = wanted
         if resolved is None:
             return True
@@ -236,7 +236,7 @@ class Synchronizer:
         self._write(msgspec.structs.replace(before, staged=None, **given))
 
     def _get_loaded(self, role: str, resolved: Resolved | None) -> str | None:
-        """Returns the tag of a model that accompanies the champion, once every worker has it; else None."""
+        """Returns the tag of a role's model once every worker has loaded it; None if there is none."""
         if resolved is None:
             self._said_of.pop(role, None)
             return None
@@ -250,14 +250,14 @@ class Synchronizer:
             raise
         except PrepareError as error:
             if self._said_of.get(role) != str(error) and not self._stop.is_set():
-                log.error("no %s: %s", role, error)  # noqa: TRY400  # the attempt's log has the trace
+                log.error("no %s: %s", role, error)  # noqa: TRY400  # the attempt's log has the traceback
             self._said_of[role] = str(error)
             return None
         self._said_of.pop(role, None)
         return tag
 
     def _stage(self, tag: str, resolved: Resolved) -> None:
-        """Lets every worker that answers load a model, and waits until all have.
+        """Has every serving worker load a model, and waits until all have.
 
         Raises:
             PrepareError: see `wait_loaded`.
@@ -278,7 +278,7 @@ class Synchronizer:
                 is_superseded=partial(self._asking.is_superseded, resolved),
             )
         except Superseded:
-            log.info("the registry names another version by now")
+            log.info("the registry now names another version")
             raise
         except PrepareError as error:
             self._failed(resolved, error, time.monotonic() - started)
@@ -292,14 +292,14 @@ class Synchronizer:
         try:
             write_last_good(self._settings, LastGood(state.champion, state.previous))
         except OSError as error:
-            log.warning("what is served cannot be recorded for a start without the registry: %s", error)
+            log.warning("cannot record the served model for a start without the registry: %s", error)
 
     def _keep(self, error: PrepareError) -> None:
-        """Goes on with what answers; else with what was served last; else with nothing, and says why."""
+        """Keeps the current model, else falls back to the last served one, else stays not ready with a reason."""
         message = str(error)
         champion = self._state.champion
         if champion is None and (last_good := self._find_last_good()) is not None:
-            log.warning("%s, served last time, answers: %s", last_good.tag, message)
+            log.warning("serving %s from the last run: %s", last_good.tag, message)
             self._write(
                 msgspec.structs.replace(
                     self._state, champion=last_good.tag, previous=last_good.previous, stale=message
@@ -310,13 +310,13 @@ class Synchronizer:
             self._say("not ready: %s", error)
             self._write(msgspec.structs.replace(self._state, reason=message))
         else:
-            self._say(f"{champion} goes on: %s", error)
+            self._say(f"keeping {champion}: %s", error)
             self._write(msgspec.structs.replace(self._state, staged=None, stale=message))
 
     def _say(self, form: str, error: PrepareError) -> None:
-        """Logs a reason, unless it is the one that was logged last."""
+        """Logs a reason, unless it was the last one logged."""
         is_final = any(one.reason == str(error) for one in self._state.refused)
-        then = "not tried again until it changes" if is_final else "trying again"
+        then = "not retried until it changes" if is_final else "retrying"
         if f"{error} ({then})" != self._said:
             log.error(f"{form} (%s)", error, then)  # noqa: G004  # the form is ours
         self._said = f"{error} ({then})"

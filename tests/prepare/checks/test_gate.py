@@ -145,7 +145,7 @@ def test_what_takes_hardly_any_time_is_never_too_slow():
 
 def test_many_rows_count_by_themselves():
     before = Costs({1: 0.01, 64: 0.02})
-    with pytest.raises(ModelRefused, match="a row of 64"):
+    with pytest.raises(ModelRefused, match="a row in a batch of 64"):
         check_costs(before, Costs({1: 0.01, 64: 0.64}), 10)
 
 

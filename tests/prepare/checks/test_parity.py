@@ -37,10 +37,10 @@ def test_the_same_answers_pass() -> None:
 def test_other_labels_beside_the_same_probabilities_are_stopped(
     labels: tuple[Any, ...], others: tuple[Any, ...]
 ) -> None:
-    with pytest.raises(NotCompiled, match="rows with made-up values get other labels"):
+    with pytest.raises(NotCompiled, match="rows with made-up values get different labels"):
         compare(labelled(*labels), labelled(*others))
 
 
 def test_an_answer_of_another_shape_is_stopped() -> None:
-    with pytest.raises(NotCompiled, match="of another shape"):
+    with pytest.raises(NotCompiled, match="of a different shape"):
         compare(Output(values=np.zeros(4)), Output(values=np.zeros((4, 1))))

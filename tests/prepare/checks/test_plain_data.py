@@ -40,8 +40,8 @@ BOOSTER = {"xgboost": {"model_class": "xgboost.core.Booster", "data": "model.jso
         ({"python_function": {"loader_module": "loader"}}, "pyfunc"),
         ({"langchain": {"model_code_path": "m.py"}} | PYFUNC, "pyfunc"),
         ({"xgboost": {"model_class": "evil.M", "data": "model.json"}} | PYFUNC, "evil.M"),
-        ({"xgboost": {"code": "code"}} | PYFUNC, "code of its own"),
-        ({"statsmodels": {}} | PYFUNC, "of the flavor statsmodels"),
+        ({"xgboost": {"code": "code"}} | PYFUNC, "has its own code"),
+        ({"statsmodels": {}} | PYFUNC, "the flavor statsmodels"),
     ],
 )
 def test_flavors_that_may_run_their_writers_code_are_found(
@@ -117,9 +117,9 @@ def test_a_pickle_with_code_inside_says_where_that_comes_from(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     model = make_pipeline(FunctionTransformer(lambda rows: rows), LogisticRegression()).fit(X, Y)
-    assert "defined where it was trained" in refusal(tmp_path, model)
+    assert "defined in the training code" in refusal(tmp_path, model)
     check_files(tmp_path, {"flavors": PICKLE}, Settings(allow_pickle=True))
-    assert "runs code that its writer chose" in caplog.text
+    assert "runs its author's code" in caplog.text
 
 
 def test_a_search_over_distributions_is_told_to_log_its_best_estimator(tmp_path: Path):

@@ -116,7 +116,7 @@ def test_a_pickle_that_is_not_allowed_any_more_is_not_even_served_as_the_last_on
 ) -> None:
     settings = {"MLFLOW_TRACKING_URI": registry, "SERVING_MODEL_NAME": "custom pyfunc"}
     assert follow(**settings, SERVING_ALLOW_PICKLE="true").next().champion is not None
-    assert "runs code that its writer chose" in caplog.text
+    assert "runs its author's code" in caplog.text
     state = follow(**settings, SERVING_ALLOW_PICKLE="").next()
     assert state.champion is None
     assert "SERVING_ALLOW_PICKLE=true" in state.reason
@@ -129,7 +129,7 @@ def test_a_version_whose_files_are_in_doubt_now_is_not_even_served_as_the_last_o
     mlflow.MlflowClient(own.uri, own.uri).set_model_version_tag(NAME, "1", "serving.digest", "0" * 64)
     state = follow(**of(own)).next()
     assert state.champion is None
-    assert "not those that were registered" in state.reason
+    assert "files have changed since registration" in state.reason
 
 
 def test_a_start_without_the_artifacts_serves_what_was_served_last(

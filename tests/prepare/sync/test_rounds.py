@@ -45,9 +45,9 @@ def changed(registry: Registry) -> str:
 
 BAD: dict[str, tuple[Callable[[Registry], str], str]] = {
     "truncated file": (truncated, "cannot be loaded"),
-    "wrong digest": (changed, "not those that were registered"),
+    "wrong digest": (changed, "files have changed since registration"),
     "another signature": (lambda r: r.add(another_signature), "it requires the column 'region'"),
-    "NaN outputs": (lambda r: r.add(nan_outputs), "are not finite numbers"),
+    "NaN outputs": (lambda r: r.add(nan_outputs), "are not finite"),
     "slow predict": (lambda r: r.add(trapped("slow")), "it is too slow"),
     "untrusted type": (
         lambda r: r.add(trapped("none", "skops")),
@@ -105,7 +105,7 @@ def test_a_version_that_takes_all_memory_is_told_and_may_be_tried_again(
         SERVING_PREPARE_MEMORY_MB="2000",
     )
     state = rounds.next()
-    assert "more memory than there is" in state.reason
+    assert "more memory than is available" in state.reason
     assert (state.refused, rounds.attempts) == ((), [greedy])
 
 
