@@ -1,1 +1,1 @@
-"""In whose company a request is asked: rows of several requests share one call of the model where that pays."""
+"""Batching: rows of several requests share one model call if that is faster."""

@@ -1,13 +1,13 @@
-"""The adaptive batcher: makes the calls of a model, for one request or for several at once.
+"""The adaptive batcher: calls a model for one request or for several at once.
 
-A compiled model answers a row in less time than a request takes to be read: its calls are made on the event
-loop, and only large ones go to the model's thread. A lone request is answered at once; of many clients, those
-whose requests are read in one turn of the loop share a call. Where one call costs much whatever it is asked
-(scikit-learn on a DataFrame), all go to the thread, and those that have gathered while it worked share the
-next call. Nothing ever waits for a timer. What a model gets of this is in `serving.batching.policy`.
+A compiled model answers a row faster than a request is read: it is called on the event loop, and only large requests go
+to the model's thread. A lone request is answered at once; requests of several clients that are read in one turn of the
+loop share a call. If every call is expensive regardless of its size (scikit-learn on a DataFrame), all requests go to
+the thread, and those that gather during a call share the next one. Nothing ever waits for a timer.
+`serving.batching.policy` decides which of this applies to a model.
 
-A call in the thread cannot be ended. A request whose time is over is answered with an error, whatever became of its
-call; and while one call takes longer than any request may, no others are taken in.
+A call in the thread cannot be cancelled. A request that times out gets an error while its call goes on; and while a
+call exceeds the request timeout, further requests are rejected.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ log = logging.getLogger("serving.batching")
 _sparing = Sparing()
 
 Gone = Callable[[], Awaitable[Any]]
-"""Returns when the client has hung up."""
+"""Returns when the client has disconnected."""
 
 LARGE_RATIO = 8
-"""A request with more than this part of a batch's rows is large: it runs alone, between two batches."""
+"""A request with more than this part (1/8) of a batch's rows is large: it runs alone, between two batches."""
 
 
 class _Entry:
@@ -48,8 +48,8 @@ class _Entry:
 
     def __init__(self, inputs: Inputs, params: dict[str, Any], future: "asyncio.Future[Output]") -> None:
         self.inputs, self.params, self.future = inputs, params, future
-        # Only requests with the same parameters share a call; and the same dtypes, because joining a column of
-        # large integers with one of floats (an integer was missing) would round them.
+        # Only requests with the same parameters and dtypes share a call: joining a column of large integers with one
+        # of floats (an integer was missing) would round them.
         self.key: Hashable = (
             msgspec.json.encode(params, order="sorted", enc_hook=str) if params else b"",
             *[column.dtype for column in inputs.columns],
@@ -57,7 +57,7 @@ class _Entry:
         )
         self.since = time.perf_counter()
         self.has_begun = False
-        """Whether its call has."""
+        """Whether its call has started."""
 
 
 class Batcher:
@@ -72,31 +72,31 @@ class Batcher:
         self._is_turn_of_large = False
         self._is_gathering = False
         self._call_seconds: float | None = None
-        """What the call in the thread has taken, as far as `pass_time` was told; None where there is none."""
+        """Duration of the call in the thread, as counted by `pass_time`; None without a call."""
         self.is_stuck = False
-        """Whether the call in the thread takes longer than any request may."""
+        """Whether the call in the thread exceeds the request timeout."""
         self._in_turn: list[_Entry] = []
         self._n_in_turn = self._n_in_last_turn = 0
-        # One thread: not every model may be called from two at once.
+        # One thread: not every model is thread-safe.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def predict(
         self, inputs: Inputs, params: dict[str, Any], gone: Gone, deadline: float | None = None
     ) -> Output:
-        """Returns what the model says of the rows.
+        """Returns the model's answer to the rows.
 
         Args:
-            inputs: whole request.
+            inputs: the whole request.
             params: of the request.
             gone: awaited while the request waits; its rows are dropped when it returns.
-            deadline: by `time.perf_counter`, when nobody waits any more; None is the policy's timeout from now on.
-                A call that is made at once, on the event loop, has none: it is shorter than setting a timer pays.
+            deadline: by `time.perf_counter`; default: the policy's timeout from now on. Calls on the event loop have
+                none: they are too short for a timer to pay off.
 
         Raises:
-            QueueFull: too many requests wait already.
-            ModelBusy: the deadline is over, and its call has not begun; or it need not wait for that.
-            TimedOut: the deadline is over.
-            ClientGone: the client hung up before its call was made.
+            QueueFull: the queue is full.
+            ModelBusy: the deadline passed before the call started, or a stuck call blocks the model.
+            TimedOut: the deadline passed during the call.
+            ClientGone: the client disconnected before the call started.
             Exception: whatever the model raises.
         """
         if inputs.n_rows <= self.policy.inline_rows:
@@ -111,7 +111,7 @@ class Batcher:
             self._drop_abandoned()
             if len(self._small) + len(self._large) >= self.policy.max_queued_requests:
                 raise QueueFull(
-                    f"{self.policy.max_queued_requests} requests wait for the model already "
+                    f"{self.policy.max_queued_requests} requests are queued already "
                     "(SERVING_MAX_QUEUED_REQUESTS); try again shortly"
                 )
         loop = asyncio.get_running_loop()
@@ -127,7 +127,7 @@ class Batcher:
         finally:
             watcher.cancel()
             timer.cancel()
-            if not entry.has_begun:  # nobody waits for it any more, and its rows need not either
+            if not entry.has_begun:  # nobody waits for it: drop its rows
                 with contextlib.suppress(ValueError):
                     (self._large if is_large else self._small).remove(entry)
 
@@ -138,24 +138,24 @@ class Batcher:
     def _too_busy(self) -> ModelBusy:
         if self.is_stuck:
             return ModelBusy(
-                f"a call of the model has taken more than {self.policy.timeout_seconds:g} s "
-                "(SERVING_REQUEST_TIMEOUT_SECONDS), and goes on; try again shortly"
+                f"a model call has exceeded {self.policy.timeout_seconds:g} s (SERVING_REQUEST_TIMEOUT_SECONDS) "
+                "and is still running; try again shortly"
             )
-        return ModelBusy("the model worked at other requests for as long as this one may take; try again")
+        return ModelBusy("the model was busy with other requests until this one timed out; try again")
 
     @property
     def is_calling(self) -> bool:
-        """Whether a call is being made in the thread."""
+        """Whether a call is running in the thread."""
         return self._call_seconds is not None
 
     def pass_time(self, seconds: float) -> float:
-        """Counts time for the call that is being made, and lets those who wait behind it go when it is stuck.
+        """Counts time for the running call, and rejects the requests queued behind it when it is stuck.
 
         Args:
-            seconds: since the last time, as far as this process could work in them.
+            seconds: since the last time, as far as this process could run.
 
         Returns:
-            What the call has taken, in seconds; 0 where there is none.
+            Duration of the call in seconds; 0 without a call.
         """
         if self._call_seconds is None:
             return 0
@@ -169,14 +169,14 @@ class Batcher:
         return self._call_seconds
 
     def _is_alone(self) -> bool:
-        """Counts a request of this turn of the event loop; whether the last turn that had any had one only."""
+        """Counts a request of this turn of the event loop; returns whether the last turn with requests had only one."""
         self._n_in_turn += 1
         if self._n_in_turn == 1:
             asyncio.get_running_loop().call_soon(self._end_turn)
         return self._n_in_last_turn < 2
 
     def _end_turn(self) -> None:
-        """Answers the requests that one turn of the event loop has brought, in shared calls."""
+        """Answers the requests of one turn of the event loop in shared calls."""
         self._n_in_last_turn, self._n_in_turn = self._n_in_turn, 0
         waiting, self._in_turn = deque(self._in_turn), []
         while waiting:
@@ -207,10 +207,9 @@ class Batcher:
     def _gather(self, loop: asyncio.AbstractEventLoop, n_before: int, until: float) -> None:
         """Dispatches as soon as a turn of the event loop brings no further request.
 
-        Clients that were answered by one batch send their next requests within a fraction of a millisecond,
-        and the loop is busy reading them: the first must not go alone. With nothing to read this is one turn
-        of an idle loop, some microseconds; and reading goes on for no longer than the call for one row would
-        have taken, which is the most that going alone could have saved.
+        Clients answered by one batch send their next requests within a fraction of a millisecond, while the loop is busy
+        reading: the first must not go alone. With nothing to read this takes one turn of an idle loop, some microseconds.
+        Gathering never exceeds the cost of a call for one row, which is the most that going alone could save.
         """
         n_now = len(self._small)
         if (
@@ -230,9 +229,9 @@ class Batcher:
         self._observe(batch)
         try:
             work = self._thread.submit(self._answer, loop, batch)
-        except RuntimeError:  # the thread has ended: this worker is being stopped
+        except RuntimeError:  # the thread has ended: the worker is stopping
             self._call_seconds = None
-            _hand_out(batch, [ModelNotReady("the model is not loaded any more") for _ in batch])
+            _hand_out(batch, [ModelNotReady("the model is no longer loaded") for _ in batch])
             return
         work.add_done_callback(lambda done: _call_soon(loop, self._finish, loop, done))
 
@@ -242,7 +241,7 @@ class Batcher:
             loop.call_soon(self._gather, loop, 0, time.perf_counter() + self.policy.gather_seconds)
 
     def _next_batch(self) -> list[_Entry]:
-        """Whole requests, in the order of their arrival; large ones take turns with batches of small ones."""
+        """Whole requests, in order of arrival; large ones alternate with batches of small ones."""
         self._drop_abandoned()
         if self._large and (self._is_turn_of_large or not self._small):
             self._is_turn_of_large = False
@@ -253,11 +252,11 @@ class Batcher:
         return _take_batch(self._small, self.policy.max_batch_rows if self.policy.batches else 0)
 
     def _answer(self, loop: asyncio.AbstractEventLoop, batch: list[_Entry]) -> "_Answered":
-        """Makes the call, in the model's thread; where a shared one fails, one for each request.
+        """Calls the model in its thread; if a shared call fails, once for each request.
 
         Returns:
-            What is to be handed out yet: of calls for one request each, the last. One of them may never end, and
-            the others do not wait for it.
+            The answers still to be handed out: after single calls, only the last. One of these may never end, and must
+            not delay the answers before it.
         """
         answers = self._answer_together(batch)
         if answers is not None:
@@ -268,29 +267,31 @@ class Batcher:
         return [last], [self._answer_one(last)]
 
     def _answer_together(self, batch: list[_Entry]) -> list[Output | Exception] | None:
-        """Makes one call for all; None where there is only one, or it failed."""
+        """Makes one call for all; returns None for a single request, or if the call failed."""
         if len(batch) > 1:
             n_rows = [entry.inputs.n_rows for entry in batch]
             try:
                 output = self._call(join([entry.inputs for entry in batch]), batch[0].params)
                 if count_output(output) == sum(n_rows):
                     return list(_split(output, n_rows))
-            except BaseException:  # noqa: BLE001  # whose fault it was is found out below
+            except BaseException:  # noqa: BLE001  # single calls find the culprit
                 ending = _sparing.admit(id(self))
                 if ending is not None:
-                    log.info("a call shared by %d requests failed; making one for each%s", len(batch), ending)
+                    log.info(
+                        "a call shared by %d requests failed; making one per request%s", len(batch), ending
+                    )
         return None
 
     def _answer_one(self, entry: _Entry) -> Output | Exception:
-        if entry.future.done():  # nobody waits any more
+        if entry.future.done():  # nobody waits
             return ClientGone()
         try:
             return self._call(entry.inputs, entry.params)
-        except BaseException as error:  # noqa: BLE001  # it is raised where the request waits
+        except BaseException as error:  # noqa: BLE001  # raised where the request waits
             return as_exception(error)
 
     def _finish(self, loop: asyncio.AbstractEventLoop, done: "Future[_Answered]") -> None:
-        """Hands out the answers and looks for what has gathered meanwhile."""
+        """Hands out the answers, and starts on the requests that have gathered meanwhile."""
         self._call_seconds, self.is_stuck = None, False
         self._start_gathering(loop)
         if not done.cancelled():
@@ -302,13 +303,13 @@ _Answered = tuple[list[_Entry], list[Output | Exception]]
 
 def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
     """Calls a function on the event loop, from another thread."""
-    # The loop may have been closed meanwhile: nobody waits any more.
+    # The loop may be closed: then nobody waits.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(function, *args)
 
 
 def _take_batch(waiting: deque[_Entry], max_rows: int) -> list[_Entry]:
-    """Takes the first of those that wait, and with it those that may share its call."""
+    """Takes the first waiting request, and those that may share its call."""
     first = waiting.popleft()
     batch, n_rows = [first], first.inputs.n_rows
     others: list[_Entry] = []

@@ -1,4 +1,4 @@
-"""What calls of a model cost, measured when it is loaded, and how they are made because of that."""
+"""Measures the cost of a model's calls when it is loaded, and chooses the batching policy from it."""
 
 import time
 from collections.abc import Callable
@@ -15,13 +15,13 @@ Call = Callable[[Inputs, dict[str, Any]], Output]
 MEASURED_ROWS = (1, 8, 64, 512)
 
 MEASURE_SECONDS = 0.25
-"""A call that takes longer than this is measured twice, and no larger one is."""
+"""A call that takes longer than this is measured twice, and larger ones are not measured."""
 
 INLINE_SECONDS = 0.0005
-"""A call may hold the event loop for so long: a few times what reading and answering a request costs."""
+"""How long a call may block the event loop: a few times the cost of reading and answering a request."""
 
 TURN_SECONDS = 0.00002
-"""What sharing a call on the event loop costs a request: its rows are joined with others, and it is woken."""
+"""Overhead per request of sharing a call on the event loop: joining rows and waking the request."""
 
 
 class Costs(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Costs(msgspec.Struct, frozen=True):
 def measure_costs(
     call: Call, inputs: Inputs, params: dict[str, Any], clock: Callable[[], float] = time.perf_counter
 ) -> Costs:
-    """Measures what calls cost, by a clock in seconds, with the rows of `inputs` over and over.
+    """Measures the cost of calls, by a clock in seconds, with the rows of `inputs` repeated.
 
     Raises:
         Exception: whatever the model raises.
@@ -55,7 +55,7 @@ def measure_costs(
             started = clock()
             call(rows, params)
             best = min(best, clock() - started)
-            if best > MEASURE_SECONDS and n_calls:  # once may have been bad luck
+            if best > MEASURE_SECONDS and n_calls:  # once may be an outlier
                 break
         seconds[n_rows] = best
         if best > MEASURE_SECONDS:
@@ -69,16 +69,15 @@ class Policy(msgspec.Struct, frozen=True):
     batches: bool
     """Whether requests may share a call."""
     inline_rows: int
-    """Requests of up to this many rows are answered on the event loop; 0 is none."""
+    """Requests of up to this many rows are answered on the event loop; 0 for none."""
     turn_rows: int
-    """Of those, requests that one turn of the event loop has brought share calls of up to this many rows; 0
-    is none."""
+    """Row limit of calls shared by such requests of one turn of the event loop; 0 for no sharing."""
     max_batch_rows: int
     max_queued_requests: int
     gather_seconds: float
-    """What the call for one row costs: for so long at most more requests are taken in before a call."""
+    """Cost of a call for one row, and the longest time that requests are gathered before a call."""
     timeout_seconds: float
-    """What a request may take, and a call."""
+    """Timeout of a request, and of a call."""
 
 
 def choose_policy(
@@ -94,26 +93,24 @@ def choose_policy(
     """Returns the policy for a model of these costs.
 
     Args:
-        mode: `on` batches whatever the costs, `off` never, `auto` where it pays.
+        mode: `on` batches regardless of costs, `off` never, `auto` if it is faster.
         costs: as measured.
-        is_compiled: only a compiled model is called on the event loop: what another one does with the next
-            rows nobody knows.
-        is_rowwise: whether a row's answer is independent of the rows beside it; where it is not, only
-            `on` batches.
-        max_batch_rows: rows of one shared call.
+        is_compiled: only compiled models are called on the event loop: the call time of others is unpredictable.
+        is_rowwise: whether a row's answer is independent of the other rows; if not, only `on` batches.
+        max_batch_rows: row limit of a shared call.
         max_queued_requests: requests that may wait.
-        timeout_seconds: what a request may take.
+        timeout_seconds: of a request.
     """
     inline_rows = 0
     if is_compiled and mode != "on":
-        # The largest power of two that stays below the limit.
+        # The largest power of two within the limit.
         while costs.estimate(max(2 * inline_rows, 1)) <= INLINE_SECONDS and inline_rows < max_batch_rows:
             inline_rows = max(2 * inline_rows, 1)
         inline_rows = min(inline_rows, max_batch_rows)
     may_share = mode == "auto" and is_rowwise
     batches = mode == "on" or (may_share and inline_rows == 0)
     saved = costs.estimate(1) - costs.estimate(8) / 8
-    # A turn's requests would hold the loop one after the other, too: sharing makes that shorter, never longer.
+    # A turn's requests block the loop one after the other anyway: sharing only shortens that.
     turn_rows = max_batch_rows if may_share and inline_rows and saved > TURN_SECONDS else 0
     return Policy(
         batches,

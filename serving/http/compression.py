@@ -36,7 +36,7 @@ def decompress(body: Body, encoding: bytes, limit: int) -> Body:
         has_frame = body[:1] and body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2], "big") % 31 == 0
         form = _ZLIB if has_frame else _RAW
     else:
-        got = encoding.decode() if _NAME.fullmatch(encoding) else "that"
+        got = encoding.decode() if _NAME.fullmatch(encoding) else "another one"
         error = UnsupportedMedia(f"expected the Content-Encoding gzip or deflate, got {got}")
         error.headers = [(b"accept-encoding", b"gzip, deflate")]
         raise error

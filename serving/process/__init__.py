@@ -1,1 +1,1 @@
-"""What a process needs whatever it does: processors, memory, threads, logs, an orderly end."""
+"""Process-level concerns: processors, memory, threads, logs, graceful shutdown."""

@@ -1,6 +1,6 @@
-"""Whether this service can listen where it was told to, asked before anything is started.
+"""Checks at startup that the service can listen on its address.
 
-BentoML finds out when all else is under way, and shows a trace.
+BentoML finds out late, and shows a traceback.
 """
 
 import errno
@@ -11,9 +11,9 @@ INSTEAD = "choose another with `bentoml serve -p PORT` or `make serve PORT=…`"
 
 
 def wanted_address() -> tuple[str, int] | None:
-    """Returns host and port of the `bentoml serve` that runs; None if something else has started the service.
+    """Returns host and port of the running `bentoml serve`; None if something else started the service.
 
-    Source: bentoml_cli.serve, whose options go before BENTOML_CONFIG.
+    Source: bentoml_cli.serve, whose options override BENTOML_CONFIG.
     """
     import click
     from bentoml._internal.configuration.containers import BentoMLContainer
@@ -29,7 +29,7 @@ def wanted_address() -> tuple[str, int] | None:
 
 
 def why_not_listen(host: str, port: int) -> str | None:
-    """Returns why nothing can listen there; None if it can, or the host is no address, which BentoML tells."""
+    """Returns why the service cannot listen there; None if it can, or if the host is a name, which BentoML checks."""
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:

@@ -1,4 +1,4 @@
-"""Options of BentoML that this service does not follow, since its requests do not pass BentoML's application."""
+"""BentoML options without effect here, since requests bypass BentoML's application."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,15 +12,15 @@ INSTEAD = {
     "traffic": "see SERVING_MAX_CONNECTIONS, SERVING_MAX_QUEUED_REQUESTS and SERVING_BODY_SECONDS",
     "tracing": None,
 }
-"""What is not followed, and what there is instead."""
+"""Ignored options, and their replacements."""
 
 
 def ignored_options(wanted: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, str | None]:
-    """Returns the options that somebody has set and nothing follows, each with what there is instead.
+    """Returns the options that are set but ignored, each with its replacement.
 
     Args:
-        wanted: of this service, with what `BENTOML_CONFIG` says.
-        usual: without.
+        wanted: options of this service, with `BENTOML_CONFIG`.
+        usual: the same without it.
     """
     known = dict(_flatten(usual))
     return {

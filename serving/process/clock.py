@@ -1,17 +1,16 @@
-"""A clock that stands still while others have the processor."""
+"""A clock that stops while the thread waits for a processor."""
 
 import time
 from pathlib import Path
 
 SCHEDULE = Path("/proc/thread-self/schedstat")
-"""Nanoseconds that this thread ran, and that it waited for a processor. Source: the kernel's documentation of
-sched-stats."""
+"""Nanoseconds that this thread ran, and waited for a processor. Source: the kernel's documentation of sched-stats."""
 
 
 def unhindered_seconds() -> float:
-    """Returns seconds that only differences of mean something: sleeping counts, waiting for a processor does not.
+    """Returns seconds from an arbitrary origin: sleeping counts, waiting for a processor does not.
 
-    Preparing has a low priority: beside busy workers a call takes many times as long as it would for them.
+    Preparing has a low priority: beside busy workers, its calls take many times longer than theirs.
     """
     try:
         waited = int(SCHEDULE.read_text().split()[1])

@@ -1,24 +1,24 @@
-"""The control sockets of BentoML's process manager, kept off the network."""
+"""Keeps the control sockets of BentoML's process manager off the network."""
 
 from pathlib import Path
 from typing import Any
 
 MAX_PATH_BYTES = 100
-"""Of a socket's path, with some to spare. Source: sun_path of unix(7), 108 bytes."""
+"""Of a socket's path, with a margin. Source: sun_path of unix(7), 108 bytes."""
 
 
 SOCKETS = ("control", "events")
 
 
 def use_unix_sockets(folder: Path) -> None:
-    """Lets the process manager that this process starts next listen in a folder instead of on two TCP ports.
+    """Makes the process manager that this process starts next listen on Unix sockets instead of two TCP ports.
 
-    BentoML looks for free ports and binds them a moment later: another process that was quicker ends the start
-    with `zmq … Address already in use`. And whoever reaches these ports, as each user of the machine does, may
-    have the manager run commands. Source: bentoml._internal.utils.circus, circus.commands.addwatcher.
+    BentoML finds free ports and binds them a moment later: if another process is faster, startup fails with
+    `zmq … Address already in use`. And everybody who can reach these ports, including every user of the machine, can
+    make the manager run commands. Source: bentoml._internal.utils.circus, circus.commands.addwatcher.
 
     Args:
-        folder: of this user only; a path that is too long for a socket changes nothing.
+        folder: private to this user; if its path is too long for a socket, the ports stay.
     """
     from bentoml._internal.utils import circus
 
@@ -35,6 +35,6 @@ def use_unix_sockets(folder: Path) -> None:
 
 
 def remove_unix_sockets(folder: Path) -> None:
-    """Lets nobody connect to the process manager any more: what a worker can reach, its model can."""
+    """Prevents further connections to the process manager: a model can reach whatever its worker can."""
     for name in SOCKETS:
         (folder / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How many processors this process may use: fewer than the machine has, in a container."""
+"""Processors that this process may use: in a container, fewer than the machine has."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ def _read_v2(cgroup: Path) -> tuple[int, int]:
 
 
 def _read_v1(cgroup: Path) -> tuple[int, int]:
-    """Microseconds, -1 where there is no limit. Source: the kernel's documentation, CFS Bandwidth Control."""
+    """Microseconds, -1 for no limit. Source: the kernel's documentation, CFS Bandwidth Control."""
     quota, period = (int((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
     if quota < 0:
         raise ValueError("no limit")

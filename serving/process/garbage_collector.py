@@ -1,29 +1,29 @@
-"""Memory: what is not needed any more must not stay, and looking for it must not show in the slowest answers."""
+"""Frees memory promptly, without garbage collections that show in tail latency."""
 
 import contextlib
 import ctypes
 import gc
 
 THRESHOLDS = (50_000, 20, 100)
-"""Allocations (less releases) between collections of the youngest generation, and how many of those between
-two of the next. Python's 700, 10, 10 looks through everything that is loaded every few thousand requests."""
+"""Allocations (less releases) between collections of the youngest generation, and how many of these per collection of
+the next. Python's 700, 10, 10 scans all loaded objects every few thousand requests."""
 
 
 LARGE_BLOCK_BYTES, KEPT_TOP_BYTES = 2**23, 2**24
-"""A block from this size on goes back to the system once it is free; and how much of the others' memory is kept."""
+"""Blocks of at least this size return to the system when freed; and how much of the smaller ones' memory is kept."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Source: mallopt(3), malloc.h."""
 
 
 def settle(*, has_let_go: bool = False) -> None:
-    """Takes what is loaded now out of the collector's sight; called whenever a model has been loaded.
+    """Exempts everything loaded so far from collections; called whenever a model has been loaded.
 
-    What requests leave behind is freed by its reference count; only cycles wait for a collection.
+    Objects of requests are freed by reference counting; only cycles wait for a collection.
 
     Args:
-        has_let_go: whether something that was settled before is needed no more; looking through all of it
-            takes some hundredths of a second.
+        has_let_go: whether something settled earlier was released; scanning all of it takes some hundredths of a
+            second.
     """
     if has_let_go:
         gc.unfreeze()
@@ -34,9 +34,9 @@ def settle(*, has_let_go: bool = False) -> None:
 
 
 def give_back_blocks() -> None:
-    """Has the C library give every large block back to the system once it is free.
+    """Makes the C library return large freed blocks to the system.
 
-    By default it keeps freed blocks of up to 32 MB for the next one, and bodies that come and go fragment the heap.
+    By default it keeps freed blocks of up to 32 MB for reuse, and request bodies fragment the heap.
 
     Linux with glibc only.
     """
@@ -47,7 +47,7 @@ def give_back_blocks() -> None:
 
 
 def give_back() -> None:
-    """Gives memory back to the system that the C library keeps in holes: after loading, and large requests.
+    """Returns freed memory that the C library keeps to the system: after loading, and large requests.
 
     Linux with glibc only; takes milliseconds.
     """
@@ -56,14 +56,14 @@ def give_back() -> None:
 
 
 def forget_frames(error: BaseException) -> None:
-    """Lets go of the frames that an exception has passed, and with them of the body and the rows of its request.
+    """Releases the frames of an exception's traceback, and with them the body and rows of its request.
 
-    An exception that waited in a future, or that one of the frames has a name for, is part of a cycle through them: they
+    An exception that was stored in a future, or in a local of one of the frames, is part of a reference cycle: the frames
     would stay until a collection.
     """
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
         chain.append(link)
-        link.__traceback__ = None  # one that was never raised has none, and what caused it may
+        link.__traceback__ = None  # an exception never raised has none, but its cause may
         link = link.__cause__ or link.__context__

@@ -1,7 +1,7 @@
-"""Signs of life: each worker gives them, and the process that started the workers ends those that give none.
+"""Heartbeats: each worker sends them, and the parent process kills workers that send none.
 
-A worker that was stopped, or whose event loop hangs in a call that lets nothing else run, can do nothing about it
-itself. BentoML's process manager starts another one for each that has ended.
+A worker that was stopped, or whose event loop is blocked, cannot help itself. BentoML's process manager replaces each
+worker that has ended.
 """
 
 import logging
@@ -16,24 +16,24 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 log = logging.getLogger("serving.heartbeat")
 
 LOOK_SECONDS = 1.0
-"""Between two looks at the signs of life."""
+"""Interval between checks of the heartbeats."""
 
 MAX_LOOK_SECONDS = 2.0
-"""What a look counts at most: where the machine was asleep, or this process had no processor either, nobody is silent."""
+"""Maximum that one check counts: if the machine slept, or this process had no CPU either, no worker was silent."""
 
 
 def beat(run_directory: Path) -> None:
-    """Gives a sign of life of this process."""
+    """Records a heartbeat of this process."""
     folder = run_directory / "beats"
     try:
         folder.mkdir(exist_ok=True)
         (folder / str(os.getpid())).touch()
-    except OSError:  # a full disk, for one: who gave none is not watched over
+    except OSError:  # a full disk, for example: a worker without a heartbeat file is not watched
         return
 
 
 class Silence:
-    """For how long each process has been silent."""
+    """Tracks how long each process has been silent."""
 
     def __init__(self) -> None:
         self._beats: dict[int, int] = {}
@@ -43,8 +43,8 @@ class Silence:
         """Returns the seconds that each process has been silent.
 
         Args:
-            beats: something that differs after each sign of life, by process.
-            seconds: since the last look.
+            beats: a value that changes with each heartbeat, by process.
+            seconds: since the last check.
         """
         passed = min(seconds, MAX_LOOK_SECONDS)
         self._seconds = {
@@ -56,10 +56,10 @@ class Silence:
 
 
 def watch_over_workers(run_directory: Path, silent_seconds: float) -> threading.Thread:
-    """Kills the workers, which are children of this process, that have been silent for so long.
+    """Kills workers, children of this process, that have been silent for longer than `silent_seconds`.
 
     Returns:
-        The thread that watches, a daemon.
+        The daemon thread that watches.
     """
 
     def watch() -> None:
@@ -83,19 +83,17 @@ def _read_beats(run_directory: Path) -> dict[int, int]:
     for file in (run_directory / "beats").glob("[0-9]*"):
         try:
             beats[int(file.name)] = file.stat().st_mtime_ns
-        except (OSError, ValueError):  # it is gone meanwhile
+        except (OSError, ValueError):  # deleted meanwhile
             continue
     return beats
 
 
 def _end(run_directory: Path, pid: int, seconds: float) -> None:
-    """Kills a worker, unless it has ended; its number may be another process' by now."""
+    """Kills a worker unless it has ended; its PID may belong to another process by now."""
     try:
         process = psutil.Process(pid)
         if process.ppid() == os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-            log.error(
-                "worker %d has given no sign of life for %.0f s; it is killed and replaced", pid, seconds
-            )
+            log.error("worker %d has sent no heartbeat for %.0f s; it is killed and replaced", pid, seconds)
             process.send_signal(signal.SIGKILL)
     except psutil.NoSuchProcess:
         pass

@@ -1,4 +1,4 @@
-"""What the requests of a worker take in memory while they are answered: bodies, rows and answers, all together."""
+"""Limits the memory of a worker's requests in flight: bodies, rows and answers, all together."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _ONE_BY_ONE = ThreadPoolExecutor(1, thread_name_prefix="large")
 _TWO_BY_TWO = ThreadPoolExecutor(2, thread_name_prefix="medium")
 
 LARGE_BYTES = 1_000_000
-"""Of these one at a time is worked at, of smaller ones two: JSON takes up to 40 times its size on the way."""
+"""Larger bodies are processed one at a time, smaller ones two: parsing JSON takes up to 40 times its size."""
 
 
 class InFlight:
@@ -27,9 +27,9 @@ class InFlight:
 
 
 class Claim:
-    """What one request takes.
+    """The memory of one request.
 
-    One that is alone may take whatever the limits of a request let it.
+    A request that is alone may take as much as the limits of a single request allow.
     """
 
     __slots__ = ("_all", "_is_kept", "n_bytes")
@@ -38,26 +38,25 @@ class Claim:
         self._all = in_flight
         self.n_bytes = 0
         self._is_kept = False
-        """Whether a thread still works at what the request has sent, though that is answered."""
+        """Whether a thread still works on the request's data after the answer."""
 
     def check(self, n_bytes: int) -> None:
-        """Refuses what is about to be taken if others have left no room for it.
+        """Rejects a further claim if other requests leave no room for it.
 
         Raises:
-            QueueFull: there is too little.
+            QueueFull: there is too little memory.
         """
         others = self._all.n_bytes - self.n_bytes
         if others and self._all.n_bytes + n_bytes > self._all.limit_bytes:
             error = QueueFull(
-                "the requests that are being answered take the memory that there is for them "
-                "(SERVING_REQUEST_MEMORY_MB); try again shortly"
+                "requests in flight use up the memory limit (SERVING_REQUEST_MEMORY_MB); try again shortly"
             )
-            # The rest of a body is not read; and another connection may lead to another worker.
+            # The rest of the body is not read; and a new connection may reach another worker.
             error.headers.append((b"connection", b"close"))
             raise error
 
     def add(self, n_bytes: int) -> None:
-        """Takes more.
+        """Claims more.
 
         Raises: as `check`.
         """
@@ -66,21 +65,21 @@ class Claim:
         self._all.n_bytes += n_bytes
 
     def release(self) -> None:
-        """Gives all of it back, unless it is kept."""
+        """Releases all of it, unless a thread still needs it."""
         if self._is_kept:
             return
         self._all.n_bytes -= self.n_bytes
         self.n_bytes = 0
 
     async def run_in_turn(self, n_bytes: int, function: Callable[..., T], *args: Any) -> T:
-        """Calls a function in a thread, whose result is claimed before the next one is made.
+        """Calls a function in a thread; the next call waits until the caller can claim the result.
 
-        A busy event loop would let threads make many that nobody has counted. A caller that gives up leaves its turn and
-        its claim to the thread, which goes on.
+        Otherwise, while the event loop is busy, threads would produce results that nobody has claimed. If the caller gives
+        up, the thread continues and keeps the turn and the claim.
 
         Args:
-            n_bytes: that it works at.
-            function: takes the longer, and the more memory, the more there are.
+            n_bytes: size of its input.
+            function: takes time and memory in proportion.
             *args: of the function.
         """
         pool, turn = (
@@ -101,7 +100,7 @@ class Claim:
 
     def _end(self, turn: asyncio.Lock | asyncio.Semaphore, work: "asyncio.Future[Any]") -> None:
         if not work.cancelled():
-            work.exception()  # nobody waits for it
+            work.exception()  # marks it as retrieved
         turn.release()
         self._is_kept = False
         self.release()

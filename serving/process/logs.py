@@ -1,7 +1,7 @@
-"""Logging of our own processes: in the form that BentoML's have, or all of it as JSON.
+"""Logging of our processes: in BentoML's format, or all as JSON.
 
-A line is short and holds nothing that logs in somewhere. Where a request may be the cause, it holds nothing of the
-request either: the text of an exception that a model raises often quotes the row.
+Lines are short and contain no credentials. If a request may be the cause, they contain no values of it either: a model's
+exception message often quotes the row.
 """
 
 import datetime as dt
@@ -19,13 +19,13 @@ from serving.redaction import redact
 Format = Literal["text", "json"]
 
 MAX_CHARS = 10_000
-"""Of a message, and of a trace; what registries and models say may be of any length."""
+"""Of a message, and of a traceback; texts from registries and models may have any length."""
 
 BY_CALLERS = {"by_caller": True}
-"""`extra` of a record with an exception that a request may have caused: its text is left out."""
+"""`extra` of a record with an exception that a request may have caused: its message is left out."""
 
 _STRANGERS = ("asyncio", "uvicorn", "concurrent")
-"""Loggers that tell of exceptions that nobody caught, those of requests among them."""
+"""Loggers that report uncaught exceptions, including those of requests."""
 
 
 def _cut(text: str) -> str:
@@ -35,7 +35,7 @@ def _cut(text: str) -> str:
 
 
 def _trace(record: logging.LogRecord, *, with_values: bool) -> str:
-    """Returns the trace of a record's exception; without the text where it may hold a caller's values."""
+    """Returns the traceback of a record's exception; without the message if it may contain a caller's values."""
     error = record.exc_info[1] if record.exc_info else None
     if error is None:
         return ""
@@ -43,12 +43,12 @@ def _trace(record: logging.LogRecord, *, with_values: bool) -> str:
         text = "".join(traceback.format_exception(error)).rstrip()
     else:
         frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-        text = f"{frames}\n{type(error).__name__} (its text is left out, SERVING_LOG_TRACES)".lstrip()
+        text = f"{frames}\n{type(error).__name__} (message left out, SERVING_LOG_TRACES)".lstrip()
     return redact(_cut(text))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and the trace of an exception."""
+    """One JSON object per line: time, level, logger, message, and the traceback of an exception."""
 
     def __init__(self, *, with_values: bool = False) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line as BentoML's are, and the trace of an exception after it."""
+    """A line in BentoML's format, followed by the traceback of an exception."""
 
     def __init__(self, *, with_values: bool = False) -> None:
         super().__init__("%(asctime)s [%(levelname)s] [%(name)s] %(message)s", "%Y-%m-%dT%H:%M:%S%z")
@@ -83,11 +83,11 @@ class TextFormatter(logging.Formatter):
 
 
 def configure_logging(form: Format = "text", *, with_values: bool = False) -> None:
-    """Sends the `serving` loggers to standard error as text, or to standard output as JSON, one line a record.
+    """Sends the `serving` loggers to standard error as text, or to standard output as JSON, one line per record.
 
     Args:
         form: of the lines.
-        with_values: whether traces have the texts of exceptions also where they may hold a caller's values.
+        with_values: whether tracebacks include exception messages that may contain a caller's values.
     """
     handler = logging.StreamHandler(sys.stdout if form == "json" else sys.stderr)
     formatter = JsonFormatter if form == "json" else TextFormatter
@@ -96,12 +96,12 @@ def configure_logging(form: Format = "text", *, with_values: bool = False) -> No
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    # What libraries say, asyncio among them, would go to standard error as it is.
+    # Otherwise records of libraries, including asyncio, would go to standard error unformatted.
     logging.lastResort = handler
 
 
 def configure_bentoml(config: dict[str, Any], *, with_values: bool) -> None:
-    """Lets BentoML's own records be JSON, too: those of handlers that it has, and of those that it makes later.
+    """Formats BentoML's own records as JSON, too: of its handlers now and later.
 
     Args:
         config: BentoML's `SERVER_LOGGING_CONFIG`, which each of its processes applies.
@@ -116,22 +116,22 @@ def configure_bentoml(config: dict[str, Any], *, with_values: bool) -> None:
 
 
 SPARING_SECONDS = 10
-"""Of lines that are the same but for the request there is one in so many seconds."""
+"""Minimum interval between lines that differ only in the request."""
 
 MAX_KINDS = 1000
-"""How many kinds of lines are told apart."""
+"""Kinds of lines tracked."""
 
 
 class Sparing:
-    """Lets one line of a kind through now and then: who sends the same request again and again fills no disk."""
+    """Rate-limits lines of one kind: repeated requests must not fill the disk."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._kinds: dict[Hashable, tuple[float, int]] = {}
-        """When the last line of a kind was let through, and how many were left out since."""
+        """When the last line of a kind was logged, and how many were left out since."""
 
     def admit(self, *kind: Hashable) -> str | None:
-        """Returns what the line ends with, which may be nothing; None where it is to be left out."""
+        """Returns the end of the line, which may be empty; None to leave the line out."""
         now = self._clock()
         since, n_left_out = self._kinds.get(kind, (now - SPARING_SECONDS, 0))
         if now - since < SPARING_SECONDS:
@@ -145,7 +145,7 @@ class Sparing:
 
 def origin(error: BaseException) -> tuple[str, str]:
     """Returns the type of an exception and where it was raised, `file.py:12 in transform`."""
-    while error.__traceback__ is None and error.__cause__ is not None:  # another one was made of it
+    while error.__traceback__ is None and error.__cause__ is not None:  # re-raised as another exception
         error = error.__cause__
     where = "nowhere"
     for frame, line in traceback.walk_tb(error.__traceback__):

@@ -1,4 +1,4 @@
-"""How much memory is left: less than the machine has, in a container."""
+"""Available memory: in a container, less than the machine has."""
 
 import contextlib
 import resource
@@ -16,15 +16,15 @@ _FILES = (
         "total_inactive_file",
     ),
 )
-"""Limit, use, statistics, and what in these is given back when it is needed: pages of files. Source: the kernel's
+"""Limit, usage, statistics, and the field in these of reclaimable memory: the page cache. Source: the kernel's
 documentation of cgroup v2, Memory, and of cgroup v1, Memory Resource Controller."""
 
 KEPT_FREE = 0.1
-"""The part of what is left that a limited process leaves to the others."""
+"""Fraction of the available memory that a limited process leaves to others."""
 
 
 def total_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Returns the bytes that there are; None where the system does not say."""
+    """Returns the total memory in bytes; None if the system does not report it."""
     found = [_read_meminfo(meminfo, "MemTotal")]
     for limit, *_ in _FILES:
         with contextlib.suppress(OSError, ValueError):  # "max" is no limit
@@ -33,7 +33,7 @@ def total_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) ->
 
 
 def available_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Returns the bytes that may still be used; None where the system does not say."""
+    """Returns the available memory in bytes; None if the system does not report it."""
     found = (_left_in_group(cgroup), _read_meminfo(meminfo, "MemAvailable"))
     return min((bytes_ for bytes_ in found if bytes_ is not None), default=None)
 
@@ -59,25 +59,25 @@ def _read_meminfo(meminfo: Path, wanted: str) -> int | None:
 
 
 REQUESTS_PART, REQUESTS_BYTES = 0.2, 1_000_000_000
-"""What requests may take: this part of all memory, and no more than so many bytes.
+"""Default memory limit of requests: this fraction of all memory, and at most this many bytes.
 
-At the worst a worker has it three times: taken by its requests, by the next one while it is read, and by what the
-parser makes of one row of that, and of two small bodies. Of a container of 1 GiB the rest is the model's."""
+In the worst case a worker uses it three times: for its requests, for the next one while it is read, and for what the
+parser makes of one of its rows and of two small bodies. In a container of 1 GiB the rest is left for the model."""
 
 
 def requests_bytes(n_workers: int) -> int:
-    """Returns what requests may take in each worker where nobody has said it."""
+    """Returns the default memory limit of requests, per worker."""
     total = total_bytes()
     return REQUESTS_BYTES if total is None else min(REQUESTS_BYTES, int(total * REQUESTS_PART / n_workers))
 
 
 def limit_memory(megabytes: float | None) -> None:
-    """Makes this process fail with MemoryError before the machine, or the container, has none left.
+    """Makes this process raise MemoryError before the machine, or the container, runs out of memory.
 
-    Where a container's memory is used up the kernel ends one of its processes, and with some settings all.
+    If a container runs out of memory, the kernel kills one of its processes, or with some settings all.
 
     Args:
-        megabytes: the limit in 10^6 bytes; None takes most of what is left.
+        megabytes: the limit in 10^6 bytes; None for most of the available memory.
     """
     left = available_bytes()
     if megabytes is not None:

@@ -1,20 +1,20 @@
-"""Workers that have ended are started again, soon and everywhere."""
+"""Restarts workers that have ended, within a second and also in containers."""
 
 from collections.abc import Callable
 from typing import Any
 
 CHECK_SECONDS = 1
-"""How often the process manager looks whether a worker has ended. BentoML's own 10 are long for callers who wait."""
+"""Interval of the process manager's check for ended workers. BentoML's 10 are long for waiting callers."""
 
 
 def replace_ended_workers(environment_of: Callable[[dict[str, str]], dict[str, str]]) -> None:
-    """Lets the process manager that this process starts next replace each worker that has ended.
+    """Makes the process manager that this process starts next replace each worker that has ended.
 
-    In a container BentoML leaves them away, and ends with the last: of several workers fewer and fewer would be left.
+    In a container, BentoML does not restart workers and ends with the last one, so that their number would dwindle.
     Source: `respawn` in bentoml.serving.create_watcher, `check_delay` in bentoml._internal.utils.circus.
 
     Args:
-        environment_of: returns the variables that a worker gets, of those that this process has.
+        environment_of: selects the variables of this process that a worker gets.
     """
     from bentoml._internal.utils import circus
 

@@ -1,4 +1,4 @@
-"""What a worker may do with files: listed ones are read, fewer are written, the kernel refuses the rest (Landlock).
+"""Limits a worker's access to files: it reads listed ones and writes a few; the kernel denies the rest (Landlock).
 
 Numbers and structures: landlock(7) and Linux' include/uapi/linux/landlock.h.
 """
@@ -42,35 +42,35 @@ _OWN = tuple(
     f"/proc/self/{name}"
     for name in ("cgroup", "fd", "limits", "maps", "mountinfo", "mounts", "stat", "statm", "status")
 )
-"""Of the process itself. `environ` is not among them: it has what logs in to the registry."""
-_SHARED = ("/dev/null", "/dev/shm")  # noqa: S108  # semaphores: without, joblib has one thread
+"""Of the process itself, but not `environ`: it contains the registry's credentials."""
+_SHARED = ("/dev/null", "/dev/shm")  # noqa: S108  # semaphores: without them, joblib uses one thread
 
 _kept: list[int] = []
-"""Descriptors of what is allowed. The kernel may forget inodes that nothing holds, those in /proc for one, and with them
-what is allowed of them."""
+"""Descriptors of allowed paths. The kernel may drop inodes that nothing holds, such as those in /proc, and their rules
+with them."""
 
 WRITABLE = ("beats", "metrics", "tmp", "workers")
-"""Folders in the run directory that a worker writes in."""
+"""Folders in the run directory that a worker writes to."""
 
 _PRIVATE = ("mlflow.db", "mlruns", "mlartifacts")
 """In a checkout, like every name that begins with a dot: `.env`, `.git`."""
 
 SECRETS = ("MLFLOW_TRACKING_", "MLFLOW_REGISTRY_", "AWS_", "AZURE_", "GOOGLE_", "DATABRICKS_")
-"""Beginnings of the variables that log in to the registry and to artifact stores, which workers ask for nothing."""
+"""Prefixes of variables with credentials of the registry and artifact stores, which workers do not need."""
 
 
 def confine(readable: Iterable[Path], run_directory: Path) -> None:
-    """Leaves this process Python, its libraries and the given files; for good.
+    """Permanently restricts this process to Python, its libraries and the given files.
 
-    Temporary files go to the run directory from now on. Of other files only what is in them is out of reach: Landlock
-    lets a process find them, and change the mode and the times of those that it owns.
+    Temporary files go to the run directory from now on. Landlock protects only the content of other files: a process
+    can still find them, and change the mode and the times of those that it owns.
 
     Args:
-        readable: files, and folders with all that is below them. What does not exist is left out.
-        run_directory: where the folders `WRITABLE` are written, and the pipe `wake`; the rest is read.
+        readable: files, and folders with everything below them. Missing ones are ignored.
+        run_directory: the folders `WRITABLE` and the pipe `wake` in it are writable, the rest is readable.
 
     Raises:
-        OSError: the kernel has no Landlock, or the process may not use it.
+        OSError: the kernel has no Landlock, or denies it to the process.
     """
     version = landlock_version()
     handled = sum(rights for since, rights in _SINCE.items() if since <= version)
@@ -98,10 +98,10 @@ def confine(readable: Iterable[Path], run_directory: Path) -> None:
 
 
 def landlock_version() -> int:
-    """Returns which version of Landlock the kernel has.
+    """Returns the kernel's version of Landlock.
 
     Raises:
-        OSError: it has none, or the process may not use it.
+        OSError: it has none, or denies it to the process.
     """
     return _call(_CREATE_RULESET, None, 0, _VERSION_FLAG)
 
@@ -112,10 +112,10 @@ def without_secrets(environment: dict[str, str]) -> dict[str, str]:
 
 
 def _end_library_threads() -> None:
-    """Ends the threads that OpenBLAS began as NumPy was imported; it begins new ones when it needs them.
+    """Ends the threads that OpenBLAS started when NumPy was imported; it starts new ones when needed.
 
-    Landlock takes effect in the thread that asks for it and in those that it begins. OpenBLAS ends its threads before a
-    fork. Source: pthread_atfork in OpenBLAS' blas_server.c.
+    Landlock applies to the calling thread and the threads that it starts later. OpenBLAS ends its threads before a fork.
+    Source: pthread_atfork in OpenBLAS' blas_server.c.
     """
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -127,7 +127,7 @@ def _end_library_threads() -> None:
     os.waitpid(child, 0)
     others = len(list(Path("/proc/self/task").iterdir())) - 1
     if others:
-        log.warning("%d threads of this worker were there before the sandbox, and are not in it", others)
+        log.warning("%d threads of this worker started before the sandbox, and are not in it", others)
 
 
 def _allow(ruleset: int, path: str | Path, rights: int) -> None:

@@ -1,4 +1,4 @@
-"""The end of a worker: not ready at once, answering for a while, then what is in flight, and no longer."""
+"""Graceful shutdown of a worker: not ready at once, drains, finishes requests in flight, then cuts off."""
 
 import asyncio
 import signal
@@ -7,28 +7,28 @@ from types import FrameType
 from typing import NamedTuple
 
 LINGER_SECONDS = 1.0
-"""In which a connection that was taken last brings its request."""
+"""Time for the connection accepted last to send its request."""
 
 
 class Replacing(NamedTuple):
-    """How a worker lets another one take its place."""
+    """How a worker makes way for another one."""
 
     withdraw: Callable[[], None]
-    """Takes no new connections from now on; others have the same socket."""
+    """Stops accepting connections; other workers share the socket."""
     replace: Callable[[], None]
-    """Begins the end."""
+    """Starts the shutdown."""
 
 
 def end_gracefully(begin: Callable[[], None], drain_seconds: float, shutdown_seconds: float) -> Replacing:
-    """Puts an end in three steps in the place of the server's own at SIGTERM.
+    """Replaces the server's SIGTERM handler by a shutdown in three steps.
 
-    At once `begin` is called; after `drain_seconds` the server takes no new connections and finishes what is in
-    flight; `shutdown_seconds` later it is cut off. Called in the event loop's thread while the server starts.
+    `begin` is called at once; after `drain_seconds` the server stops accepting connections and finishes requests in
+    flight; `shutdown_seconds` later it cuts them off. Called in the event loop's thread while the server starts.
 
     Returns:
-        How a worker ends that another one takes the place of: no load balancer has to notice anything.
+        How a worker ends when another one replaces it, without draining: load balancers need not notice.
 
-    Source: `Server.handle_exit` in uvicorn: a first signal ends it, SIGINT after that does not wait any longer.
+    Source: `Server.handle_exit` in uvicorn: the first signal ends it gracefully, a SIGINT after it at once.
     """
     loop = asyncio.get_running_loop()
     handle_exit = signal.getsignal(signal.SIGTERM)
@@ -53,7 +53,7 @@ def end_gracefully(begin: Callable[[], None], drain_seconds: float, shutdown_sec
             server.close()
 
     def replace() -> None:
-        # What is connected in this moment would be hung up on: its request has not been read yet.
+        # Lingers: a connection just accepted, whose request is not read yet, would be dropped.
         withdraw()
         end(signal.SIGTERM, None, LINGER_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Work beside the event loop."""
+"""Runs work outside the event loop."""
 
 import asyncio
 import contextlib
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 def call_aside(function: Callable[[], T]) -> "asyncio.Future[T]":
-    """Calls a function in a thread of its own, which does not keep the process from ending.
+    """Calls a function in a daemon thread, which does not keep the process from exiting.
 
-    `asyncio.to_thread` does: the interpreter waits for its threads, and a function may hang.
+    With `asyncio.to_thread`, the interpreter would wait for a function that hangs.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -23,7 +23,7 @@ def call_aside(function: Callable[[], T]) -> "asyncio.Future[T]":
             settle = partial(future.set_result, function())
         except BaseException as error:  # noqa: BLE001  # it is raised where the result is awaited
             settle = partial(future.set_exception, as_exception(error))
-        # The loop may have been closed meanwhile: nobody waits any more.
+        # The loop may be closed: then nobody waits.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle)
 
@@ -32,9 +32,9 @@ def call_aside(function: Callable[[], T]) -> "asyncio.Future[T]":
 
 
 def as_exception(error: BaseException) -> Exception:
-    """Returns an exception that a future takes, and that ends nothing but what awaits it.
+    """Returns an exception that a future accepts, and that ends only the code that awaits it.
 
-    Models do exit, panic in Rust, or raise StopIteration, which a future refuses.
+    Models may call exit, panic in Rust, or raise StopIteration, which futures reject.
     """
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error

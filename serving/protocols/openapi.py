@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the signature of the loaded model and its logged example."""
+"""Generates the OpenAPI document from the loaded model's signature and logged example."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
 def _bounds(dtype: str) -> dict[str, Any]:
-    """Returns the least and the largest number of a dtype; nothing of float64, which has all that JSON writes."""
+    """Returns the smallest and largest number of a dtype; empty for float64, which covers all of JSON's."""
     if dtype == "float64":
         return {}
     info: Any = np.finfo(dtype) if np.dtype(dtype).kind == "f" else np.iinfo(dtype)
@@ -76,7 +76,7 @@ def type_to_json_schema(type_: Type) -> dict[str, Any]:
         case Kind.TENSOR:
             kind = "U" if type_.dtype == "str" else np.dtype(type_.dtype).kind
             json_type = {"U": "string", "b": "boolean", "f": "number"}.get(kind, "integer")
-            # A float of a tensor may be null, which is NaN.
+            # A tensor's float may be null, which means NaN.
             schema: dict[str, Any] = {"type": ["number", "null"] if json_type == "number" else json_type}
             if kind in "iuf":
                 schema |= _bounds(type_.dtype)
@@ -117,7 +117,7 @@ def _row_schema(schema: Schema) -> dict[str, Any]:
 
 
 def example_value(type_: Type) -> Any:
-    """Returns a valid value of a type, for documentation and warm-up where no example was logged."""
+    """Returns a valid value of a type, for documentation and warm-up without a logged example."""
     match type_.kind:
         case Kind.ARRAY:
             assert type_.items is not None
@@ -135,7 +135,7 @@ def example_value(type_: Type) -> Any:
 
 
 def example_instance(schema: Schema) -> Any:
-    """Returns a valid instance made from the types alone."""
+    """Returns a valid instance generated from the types alone."""
     values = [example_value(column.type) for column in schema.columns]
     if schema.form is Form.BARE:
         return values[0]
@@ -143,7 +143,7 @@ def example_instance(schema: Schema) -> Any:
 
 
 def made_up_body(schema: Schema) -> bytes:
-    """Returns a request body with one valid instance, made from the types alone."""
+    """Returns a request body with one valid instance, generated from the types alone."""
     return msgspec.json.encode({"instances": [example_instance(schema)]})
 
 
@@ -270,7 +270,7 @@ def _responses(content: dict[str, Any]) -> dict[str, Any]:
         "413": {"description": "Too many bytes or rows", **error},
         "415": {"description": "The media type is not supported", **error},
         "422": {"description": "The rows do not fit the model's signature", **error},
-        "503": {"description": "No model is ready, or it has too much to do", **error},
+        "503": {"description": "No model is ready, or it is overloaded", **error},
         "504": {"description": "The model took too long", **error},
     }
 
@@ -279,9 +279,9 @@ _OK = {"200": {"description": "OK"}}
 
 _PROBES = {
     "/livez": ("Whether the process is alive", "livez"),
-    "/readyz": ("Whether a model is loaded and answers", "readyz"),
+    "/readyz": ("Whether a model is ready", "readyz"),
     "/healthz": ("The same as /readyz, with what is loaded", "healthz"),
-    "/v1/models": ("What is loaded", "models"),
+    "/v1/models": ("The loaded models", "models"),
     "/metrics": ("Prometheus metrics", "metrics"),
 }
 

@@ -27,22 +27,22 @@ from serving.traffic.router import Router
 from serving.traffic.routing import NO_CHOICE, Choice, Route
 
 LARGE_BODY_BYTES = 64_000
-"""From here on a body is decoded, or encoded, in a thread, so that other requests need not wait for it."""
+"""From this size on, bodies are decoded or encoded in a thread, so that other requests need not wait."""
 
 GIVEN_BACK_BYTES = 1_000_000
-"""After a body of this size the memory that it took is given back once nothing else is being answered."""
+"""After a body of this size, freed memory is returned to the system once the worker is idle."""
 
 SMALL_CELLS = SMALL_BYTES // NUMBER_BYTES
-"""Numbers that are not claimed."""
+"""Up to this many numbers are not claimed."""
 
 ENCODED_ROWS = 4096
-"""Of an answer in JSON, become Python objects at a time."""
+"""Rows of a JSON answer that are Python objects at a time."""
 
 ENCODED_ROW_BYTES = 60
-"""What a row's prediction takes in JSON, about, with one number or two probabilities."""
+"""Approximate size of a row's prediction in JSON, with one number or two probabilities."""
 
 NUMBER_TEXT_BYTES = 25
-"""What each further one takes."""
+"""Size of each further number."""
 
 Decoded = tuple[Inputs, dict[str, Any]]
 """The rows, and the parameters of the request."""
@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 def encode_hook(value: Any) -> Any:
-    """What JSON has no word for, from a model's own objects."""
+    """Converts a model's own objects to JSON types."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):
@@ -63,21 +63,21 @@ _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 
 
 class Request(NamedTuple):
-    """A request for predictions, as far as any protocol is concerned."""
+    """A request for predictions, independent of the protocol."""
 
     body: Body
     content_type: str
     id: str
     gone: Gone
     claim: Claim
-    """What it takes in memory."""
+    """Its memory."""
     choice: Choice = NO_CHOICE
     timeout_seconds: float | None = None
-    """What it may take, where that is less than the service's own limit."""
+    """Its timeout, if shorter than the service's."""
 
 
 class Answer(NamedTuple):
-    """What a request is answered with."""
+    """The answer to a request."""
 
     body: Body
     media_type: str
@@ -86,7 +86,7 @@ class Answer(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """What is different about each endpoint: how rows are read and answers are written."""
+    """How an endpoint decodes rows and encodes answers."""
 
     decode: Callable[[LoadedModel, Request], Decoded]
     encode: Callable[[Output, LoadedModel, Request], Body]
@@ -96,8 +96,8 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
     """Answers a request for predictions.
 
     Raises:
-        ServingError: with the status to answer with, and the model that was asked.
-        ClientGone: the client hung up.
+        ServingError: with the status to answer with, and the model.
+        ClientGone: the client disconnected.
     """
     started = time.perf_counter()
     with router.choose(request.choice) as route:
@@ -116,7 +116,7 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
         ):
             request.claim.add(held_bytes(inputs))
         output = await model.predict(inputs, params, request.gone, deadline=deadline, request_id=request.id)
-        # The answer to one row is never long; most requests have one.
+        # Most requests have one row, whose answer is never long.
         size = (
             _answer_bytes(output, model.manifest, inputs.n_rows) if inputs.n_rows > 1 else ENCODED_ROW_BYTES
         )
@@ -131,7 +131,7 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
 
 
 def _answer_bytes(output: Output, manifest: Manifest, n_rows: int) -> int:
-    """Returns about what an answer takes in JSON; of other forms, and of objects, that is near enough."""
+    """Returns the approximate size of an answer in JSON; close enough for other formats and objects."""
     name_bytes = 0
     if output.probabilities is not None:
         n_more: int = output.probabilities.shape[1] - 2
@@ -144,7 +144,7 @@ def _answer_bytes(output: Output, manifest: Manifest, n_rows: int) -> int:
 
 
 def held_bytes(inputs: Inputs) -> int:
-    """Returns about what rows take in memory."""
+    """Returns the approximate memory of rows."""
     n_objects = sum(column.size for column in inputs.columns if column.dtype == object)
     return sum(column.nbytes for column in inputs.columns) + max(
         inputs.object_bytes, n_objects * OBJECT_BYTES
@@ -152,10 +152,10 @@ def held_bytes(inputs: Inputs) -> int:
 
 
 async def ask(endpoint: Endpoint, route: Route, request: Request) -> Output:
-    """Returns what a model says that nobody waits for.
+    """Returns the answer of a shadow, for which nobody waits.
 
     Raises:
-        ServingError: it cannot say.
+        ServingError: it cannot answer.
     """
     started = time.perf_counter()
     with route:
@@ -169,13 +169,13 @@ async def ask(endpoint: Endpoint, route: Route, request: Request) -> Output:
 
 
 async def never() -> None:
-    """Waits for a client that cannot hang up."""
+    """Waits forever: a client that cannot disconnect."""
     await asyncio.Event().wait()
 
 
 def _decode_predict(model: LoadedModel, request: Request) -> Decoded:
     if request.content_type not in ("", JSON):
-        raise UnsupportedMedia(f"predict takes {JSON}, not {_media_name(request.content_type)}")
+        raise UnsupportedMedia(f"predict expects {JSON}, got {_media_name(request.content_type)}")
     return model.decoder.predict(request.body)
 
 
@@ -198,7 +198,7 @@ def encode_predictions(output: Output, manifest: Manifest, request_id: str) -> B
 
 
 def _encode_rows(start: bytes, output: Output, rows: Callable[[Output], list[Any]], end: bytes) -> Body:
-    """Returns an answer of many rows in JSON, made of some of them at a time."""
+    """Returns a JSON answer with many rows, encoded some at a time."""
     whole = bytearray(start)
     for first in range(0, count_output(output), ENCODED_ROWS):
         part = slice_output(output, first, first + ENCODED_ROWS)
@@ -209,7 +209,7 @@ def _encode_rows(start: bytes, output: Output, rows: Callable[[Output], list[Any
 
 
 def _decoding_bytes(request: Request) -> int:
-    """The body's length, with what the first Arrow body takes beside it: pyarrow is imported, half a second."""
+    """The body's length; for the first Arrow body at least that of a large one, as importing pyarrow takes 0.5 s."""
     if request.content_type == ARROW and "pyarrow.compute" not in sys.modules:
         return max(LARGE_BODY_BYTES, len(request.body))
     return len(request.body)
@@ -218,7 +218,7 @@ def _decoding_bytes(request: Request) -> int:
 async def _off_loop(
     request: Request, n_bytes: int, deadline: float, function: Callable[..., T], *args: Any
 ) -> T:
-    """Calls a function that takes the longer the more bytes there are: in a thread where they are many.
+    """Calls a function whose time grows with the number of bytes; in a thread if there are many.
 
     Raises:
         TimedOut: the thread is not done at the deadline; it goes on.
@@ -243,7 +243,7 @@ def _decode_batch(model: LoadedModel, request: Request) -> Decoded:
             return arrow_to_inputs(body, model.schema, model.max_rows), {}
         case _:
             raise UnsupportedMedia(
-                f"predict_batch takes {JSON}, {NPY} or {ARROW}, not {_media_name(request.content_type)}"
+                f"predict_batch expects {JSON}, {NPY} or {ARROW}, got {_media_name(request.content_type)}"
             )
 
 
@@ -252,7 +252,7 @@ def _encode_batch(output: Output, model: LoadedModel, request: Request) -> Body:
 
 
 def _media_name(content_type: str) -> str:
-    return content_type if len(content_type) <= 60 and content_type.isascii() else "that"
+    return content_type if len(content_type) <= 60 and content_type.isascii() else "another one"
 
 
 def predictions(output: Output, manifest: Manifest) -> list[dict[str, Any]]:
@@ -276,7 +276,7 @@ def class_names(classes: list[Any]) -> list[str]:
 
 
 def batch_array(output: Output) -> npt.NDArray[Any]:
-    """Returns the array that `predict_batch` answers: probabilities, else labels, else values."""
+    """Returns the array for `predict_batch`: probabilities, else labels, else values."""
     for array in (output.probabilities, output.labels, output.values):
         if array is not None:
             return array
@@ -296,7 +296,7 @@ def encode_batch(output: Output, manifest: Manifest, content_type: str) -> Body:
         return _encode_rows(b"[", output, lambda part: array_to_json(batch_array(part)), b"]")
     is_text = array.dtype == object and all(isinstance(value, str) for value in array.flat)
     if array.dtype == object and not is_text:
-        raise UnsupportedMedia(f"this model's outputs are not an array of numbers or text; ask for {JSON}")
+        raise UnsupportedMedia(f"this model's outputs are not an array of numbers or text; send {JSON}")
     if content_type == NPY:
         return array_to_npy(array)
     if output.probabilities is not None and manifest.classes is not None:

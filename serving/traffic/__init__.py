@@ -1,1 +1,1 @@
-"""Which version answers a request: champion, challenger, and the shadow that is only compared."""
+"""Routes requests to versions: champion, challenger, and a shadow that is only compared."""

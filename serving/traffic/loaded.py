@@ -24,9 +24,9 @@ _sparing = Sparing()
 
 
 class LoadedModel:
-    """A prepared model in memory that has answered its own example.
+    """A prepared model in memory that has predicted its own example.
 
-    A request uses it in a `with` statement: a model that was replaced is let go of once the last has ended.
+    Requests use it in a `with` statement: a replaced model is released after its last request.
     """
 
     def __init__(self, prepared: Prepared, settings: Settings) -> None:
@@ -54,7 +54,7 @@ class LoadedModel:
         )
         self.costs = measure_costs(self._runtime.predict, *self.decoder.predict(self.examples))
         policy = choose_policy(
-            # Results cannot be told apart where there is not one for each row.
+            # Without one result per row, a shared call's results cannot be split.
             settings.batching if manifest.is_per_row else "off",
             self.costs,
             is_compiled=self.runtime_name == "compiled",
@@ -65,7 +65,7 @@ class LoadedModel:
         )
         if policy.batches and not manifest.is_rowwise:
             log.warning(
-                "%s version %s: a row's answer depends on the rows beside it, and requests share calls "
+                "%s version %s: answers depend on the other rows in a call, but requests share calls "
                 "(SERVING_BATCHING=on)",
                 manifest.name,
                 manifest.version,
@@ -86,7 +86,7 @@ class LoadedModel:
             self._close()
 
     def retire(self) -> None:
-        """Takes no further requests, and ends with the last that it has."""
+        """Closes the model after its last request."""
         self._is_retired = True
         if not self._n_users:
             self._close()
@@ -104,21 +104,21 @@ class LoadedModel:
         deadline: float | None = None,
         request_id: str = "",
     ) -> Output:
-        """Returns what the model says.
+        """Returns the model's answer.
 
         Args:
             inputs: the rows.
             params: of the request.
-            gone: returns when the client has hung up.
-            deadline: when nobody waits any more, see `Batcher.predict`.
+            gone: returns when the client has disconnected.
+            deadline: of the request, see `Batcher.predict`.
             request_id: for the log.
 
         Raises:
             ModelRefusedInput: the model raised.
-            QueueFull: too many requests wait already.
-            ModelBusy: the deadline is over, and the call was not made.
-            TimedOut: the deadline is over.
-            ClientGone: `gone` returned before the call was made.
+            QueueFull: the queue is full.
+            ModelBusy: the deadline passed before the call started.
+            TimedOut: the deadline passed during the call.
+            ClientGone: `gone` returned before the call started.
         """
         try:
             return await self.batcher.predict(inputs, params, gone, deadline)
@@ -128,7 +128,7 @@ class LoadedModel:
             kind, where = origin(error)
             ending = _sparing.admit(self.tag, kind, where)
             if ending is not None:
-                log.error(  # noqa: TRY400  # its trace only where that is wanted
+                log.error(  # noqa: TRY400  # traceback only if enabled
                     "%s version %s raised %s on %d row(s) of request %s, %s%s",
                     self.manifest.name,
                     self.manifest.version,
@@ -144,7 +144,7 @@ class LoadedModel:
             if isinstance(error, MemoryError):
                 raise InternalError("the model ran out of memory") from error
             if isinstance(error, WrongRowCount):
-                raise ModelRefusedInput(f"the rows fit the signature, and {error}") from error
+                raise ModelRefusedInput(f"the rows fit the signature, but {error}") from error
             raise ModelRefusedInput(
-                f"the rows fit the signature, and the model refused them with {kind}; the log of the service says where"
+                f"the rows fit the signature, but the model raised {kind}; the log of the service says where"
             ) from error

@@ -1,4 +1,4 @@
-"""Which model answers: watches the sync process' state, loads what it names, swaps in what it says."""
+"""Watches the sync process' state, loads the models that it names, and swaps them in."""
 
 import asyncio
 import contextlib
@@ -26,10 +26,10 @@ from serving.traffic.watchdog import Watchdog
 log = logging.getLogger("serving.router")
 
 WATCH_SECONDS = 0.1
-"""How often a worker looks at the state file: one `stat` each."""
+"""Interval of a worker's check of the state file: one `stat` each."""
 
 RETRY_SECONDS = 2.0
-"""How long a worker waits before it tries again to load what it could not load."""
+"""Pause before a worker retries a failed load."""
 
 
 class Router:
@@ -44,7 +44,7 @@ class Router:
         self._tasks: list[asyncio.Task[None]] = []
         self._models: dict[str, LoadedModel] = {}
         self._retired: list[LoadedModel] = []
-        """Those that may be answering a last request."""
+        """Models that may still be answering a last request."""
         self._broken: dict[str, str] = {}
         self._report: Report | None = None
         aliases = (settings.model_alias, settings.challenger_alias, settings.shadow_alias)
@@ -56,20 +56,20 @@ class Router:
         self.routes = Routes()
         self.loaded = asyncio.Event()
         self.is_sealed = STORE_VARIABLE in os.environ
-        """Whether the model is inside this Bento, and no registry is asked."""
+        """Whether the model is inside this Bento, without a registry."""
         self.is_ending = False
-        """Whether the worker ends soon, and is not ready any more."""
+        """Whether the worker is shutting down, and no longer ready."""
         self._trouble: str | None = None
         self._metrics_trouble: str | None = None
-        """What was logged last of why this worker cannot follow, and of why its metrics are not shown."""
+        """The last logged reasons why this worker cannot follow the state, and why its metrics are not shown."""
         self._is_stuck = False
-        """Whether a call that callers wait for takes longer than any request may."""
+        """Whether a call that callers wait for exceeds the request timeout."""
         self.had_large_request = False
-        """Whether one has left holes in the memory that are worth giving back."""
+        """Whether one has left freed memory to return to the system."""
 
     @property
     def aliases(self) -> dict[str, str | None]:
-        """The alias that each role follows; None of one that is not followed."""
+        """The alias that each role follows; None if it follows none."""
         one = self._settings
         followed = one.model_alias if one.model_version is None and one.model_stage is None else None
         return {"champion": followed, "challenger": one.challenger_alias, "shadow": one.shadow_alias}
@@ -95,12 +95,12 @@ class Router:
         if champion is None:
             raise ModelNotReady(f"no model is ready: {self.reason}")
         if self._is_stuck:
-            raise ModelNotReady("a call of the model does not end (SERVING_REQUEST_TIMEOUT_SECONDS)")
+            raise ModelNotReady("a model call exceeds its timeout (SERVING_REQUEST_TIMEOUT_SECONDS)")
         return champion
 
     @property
     def sends_away(self) -> bool:
-        """Whether the next request of a client is better made on another connection, which may be another worker's."""
+        """Whether a client's next request should use a new connection, which may reach another worker."""
         return self.is_ending or self._is_stuck
 
     def _note_stuck(self, is_stuck: bool) -> None:
@@ -108,14 +108,14 @@ class Router:
         metrics.model_ready.set(0 if is_stuck or self.routes.champion is None else 1)
         if self._settings.workers == 1 or self._replacing is None:
             return
-        # Answering 503 at once, it would get more new connections than those who work.
+        # Fast 503s would attract more new connections than the other workers get.
         if is_stuck:
             self._replacing.withdraw()
         elif was_stuck:
             self._replacing.replace()
 
     def _watched(self) -> dict[LoadedModel, bool]:
-        """The models in memory, and whether a call of theirs that does not end does harm."""
+        """The models in memory, and whether a stuck call of theirs does harm."""
         self._retired = [model for model in self._retired if model.batcher.is_calling]
         shadow = self.routes.shadow
         ours = (*self._models.values(), *self._retired)
@@ -123,7 +123,7 @@ class Router:
 
     @property
     def champion_labels(self) -> tuple[str, str, str]:
-        """Name, version and role, for the metrics of requests that never came to a model."""
+        """Name, version and role, for the metrics of requests that never reached a model."""
         manifest = self.current.manifest if self.current else None
         return (manifest.name, manifest.version, CHAMPION) if manifest else ("", "", CHAMPION)
 
@@ -139,7 +139,7 @@ class Router:
         return self.routes.choose(choice)
 
     def shadow_of(self, route: Route) -> Route | None:
-        """Returns the shadow, if it is to be asked what this route was asked."""
+        """Returns the shadow, if this route's request is to be copied to it."""
         routes = self.routes
         return (
             routes.shadow if routes.shadow_percent and route is routes.champion and routes.mirrors() else None
@@ -147,7 +147,7 @@ class Router:
 
     @property
     def reason(self) -> str:
-        """Why no model answers."""
+        """Why no model is ready."""
         champion = self.state.champion
         if champion is None:
             return self.state.reason or "the model is being prepared"
@@ -158,7 +158,7 @@ class Router:
         )
 
     def end(self) -> None:
-        """Says from now on that it is not ready; requests are still answered."""
+        """Makes the worker not ready; requests are still answered."""
         log.info("shutting down")
         self.is_ending = True
 
@@ -166,7 +166,7 @@ class Router:
         """Starts watching, in the running event loop.
 
         Args:
-            replacing: how this worker ends when its model is stuck; None where it is nobody's worker.
+            replacing: how this worker ends when its model is stuck; None if it has no process manager.
         """
         metrics.model_ready.set(0)
         self._replacing = replacing
@@ -175,9 +175,9 @@ class Router:
         self._tasks = [asyncio.create_task(task) for task in (self._watch(), watchdog.run())]
 
     async def wait_loaded(self, seconds: float) -> None:
-        """Waits until the model answers, where there is one.
+        """Waits until the model is loaded, if the state names one.
 
-        A worker that was started again beside others would take connections of theirs, with nothing to answer with.
+        Without waiting, a restarted worker would take connections from the others, and could not answer them.
         """
         state = read_state(self._run_directory)
         if state is not None and state.champion is not None:
@@ -194,23 +194,23 @@ class Router:
 
     @property
     def registry_asked_at(self) -> float | None:
-        """When the registry answered last, in seconds since 1970; None where it never did."""
+        """When the registry answered last, in seconds since 1970; None if it never did."""
         return read_asked(self._run_directory)
 
     def synchronize(self) -> None:
-        """Makes the sync process ask the registry at once."""
+        """Makes the sync process poll the registry at once."""
         wake(self._run_directory)
 
     def flush_metrics(self) -> None:
-        """Writes what this worker has counted where `/metrics` of every worker finds it."""
+        """Writes this worker's counts to where `/metrics` of every worker finds them."""
         trouble = find_space()
         if trouble != self._metrics_trouble:
             self._metrics_trouble = trouble
             if trouble is None:
-                log.info("there is space for the metrics of this worker again")
+                log.info("metrics of this worker are shown again: there is enough space")
             else:
                 log.error(
-                    "the metrics of this worker are not shown, there is no space for them in %s: %s (trying again)",
+                    "metrics of this worker are not shown: no space in %s: %s (retrying)",
                     self._run_directory,
                     trouble,
                 )
@@ -223,9 +223,9 @@ class Router:
         seen: tuple[int, int] | None = None
         while True:
             if os.getppid() != parent:
-                # Killed, or it would have ended this worker: nobody would start it again, and the port stays
-                # taken.
-                log.error("the process that started this worker is gone; ending")
+                # The parent was killed, else it would have ended this worker. Staying would keep the port in use,
+                # and nobody would restart the worker.
+                log.error("the parent process has ended; shutting down")
                 signal.raise_signal(signal.SIGTERM)
                 return
             now = self.look() or seen
@@ -241,11 +241,11 @@ class Router:
                     await asyncio.to_thread(give_back)
                 self._trouble = None
             except Exception as error:  # it is logged
-                # Of a full disk, for one: whoever does not watch follows no promotion any more.
+                # A full disk, for example. Without this, the worker would stop following promotions.
                 if str(error) != self._trouble:
                     self._trouble = str(error)
-                    log.error(  # noqa: TRY400  # a full disk needs no trace
-                        "this worker cannot follow what %s says: %s (trying again every %g s)",
+                    log.error(  # noqa: TRY400  # a full disk needs no traceback
+                        "this worker cannot follow the state in %s: %s (retrying every %g s)",
                         self._run_directory,
                         error,
                         RETRY_SECONDS,
@@ -259,16 +259,16 @@ class Router:
                 metrics.loop_delay_seconds.observe(max(time.perf_counter() - due, 0))
 
     def look(self) -> tuple[int, int] | None:
-        """Returns what changes with the state; None where there is none."""
+        """Returns a value that changes with the state; None if there is no state."""
         try:
             status = state_path(self._run_directory).stat()
         except OSError:
             return None
-        # The inode, too: each state is a file of its own, and a clock may be set back.
+        # The inode, too: each state is a new file, and a clock may be set back.
         return status.st_ino, status.st_mtime_ns
 
     async def _follow(self) -> bool:
-        """Does what the state says; returns whether that is done, or has to be tried again."""
+        """Applies the state; returns False if it must be retried."""
         state = read_state(self._run_directory)
         if state is None:
             return True
@@ -278,7 +278,7 @@ class Router:
             if tag not in self._models and not (tag == state.staged and tag in self._broken):
                 await self._load(tag)
             if tag == state.champion:
-                # Before others are loaded: that takes a while, and this one may be all there is.
+                # Before loading others: that takes a while, and the champion may be the only model.
                 self._swap(state)
         self._swap(state)
         answering = {route.model.tag for route in self.routes.all}
@@ -292,9 +292,9 @@ class Router:
         return all(tag in self._models for tag in state.tags if tag != state.staged)
 
     def _catch_up(self) -> None:
-        """Lets the first champion answer as soon as it may.
+        """Lets the first champion answer as soon as the state names it.
 
-        Another worker may have seen the state a moment earlier, and said that the service is ready.
+        Another worker may have read the state a moment earlier, and reported ready.
         """
         state = read_state(self._run_directory)
         if state is not None and state.champion in self._models:
@@ -302,7 +302,7 @@ class Router:
             self._swap(state)
 
     async def _load(self, tag: str) -> None:
-        """Loads a model, unless the state names it no more before that is done: the next one must not wait."""
+        """Loads a model; abandons it if the state no longer names it, so that the next one need not wait."""
         loading = call_aside(partial(self._open, tag))
         while not (await asyncio.wait({loading}, timeout=WATCH_SECONDS))[0]:
             state = read_state(self._run_directory)
@@ -325,7 +325,7 @@ class Router:
         return LoadedModel(open_prepared(tag), self._settings)
 
     def _swap(self, state: State) -> None:
-        """Lets the models answer that the state gives a role, as far as they are loaded."""
+        """Gives the loaded models their roles in the state."""
         champion = self._models.get(state.champion or "")
         if champion is None:
             return
@@ -343,7 +343,7 @@ class Router:
         self._tell()
 
     def _tell(self) -> None:
-        """Reports to the sync process, if there is news."""
+        """Reports changes to the sync process."""
         report = Report(
             os.getpid(), self.current.tag if self.current else None, tuple(self._models), dict(self._broken)
         )
@@ -353,13 +353,13 @@ class Router:
 
 
 def _let_go(loading: "asyncio.Future[LoadedModel]") -> None:
-    """Forgets a model that was loaded in vain."""
+    """Releases a model that is no longer needed."""
     if loading.exception() is None:
         loading.result().retire()
 
 
 def why_not_loaded(error: Exception) -> str:
-    """Returns the words that say why a prepared model cannot be used."""
+    """Returns why a prepared model cannot be used, as the end of a sentence."""
     if isinstance(error, PermissionError):
         return (
             "cannot be loaded: PermissionError; the log of the worker has the trace; SERVING_READABLE_PATHS names the "

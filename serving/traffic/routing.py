@@ -1,4 +1,4 @@
-"""Which of the loaded models answers a request."""
+"""Chooses the loaded model that answers a request."""
 
 import hashlib
 import random
@@ -13,19 +13,19 @@ CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
 
 
 class Choice(NamedTuple):
-    """What a request says of the model that it wants."""
+    """A request's headers that choose the model."""
 
     key: bytes | None = None
     """`X-Routing-Key`: requests with the same one get the same version."""
     version: str | None = None
-    """`X-Model-Version`: a version's number, an alias, a role, or a semantic version or its beginning: `2`, `2.1`."""
+    """`X-Model-Version`: a version number, an alias, a role, or a semantic version or a prefix of it: `2`, `2.1`."""
 
 
 NO_CHOICE = Choice()
 
 
 class Route:
-    """A loaded model in a role. Used in a `with` statement, which keeps the model meanwhile."""
+    """A loaded model in a role. A `with` statement keeps the model loaded."""
 
     def __init__(self, model: LoadedModel, role: str, semantic_version: str | None = None) -> None:
         self.model = model
@@ -47,7 +47,7 @@ class Route:
 
 
 class Routes:
-    """The routes of one moment; all of them change at once."""
+    """An immutable set of routes; all of them change at once."""
 
     def __init__(
         self,
@@ -64,12 +64,12 @@ class Routes:
 
         Args:
             champion: answers.
-            challenger: answers so many percent of the requests instead.
+            challenger: answers a share of the requests instead.
             challenger_percent: 0 to 100.
-            shadow: is asked so many percent of them after the answer is out.
+            shadow: gets a copy of a share of the requests, after the answer is sent.
             shadow_percent: 0 to 100.
-            names: the role by alias, where a request may choose; None where it may not.
-            semantic_versions: by tag; a model that is not there has the one that it was prepared with.
+            names: the role by alias, if requests may choose; else None.
+            semantic_versions: by tag; default: the one that the model was prepared with.
         """
 
         def route(model: LoadedModel | None, role: str) -> Route | None:
@@ -86,7 +86,7 @@ class Routes:
 
     @property
     def all(self) -> list[Route]:
-        """Those that there are."""
+        """The routes that are set."""
         return [route for route in (self.champion, self.challenger, self.shadow) if route is not None]
 
     def share(self, route: Route) -> float:
@@ -96,10 +96,10 @@ class Routes:
         return self.challenger_percent if route.role == CHALLENGER else 100 - self.challenger_percent
 
     def choose(self, choice: Choice) -> Route:
-        """Returns the route of a request; there has to be a champion.
+        """Returns the route of a request; requires a champion.
 
         Raises:
-            Forbidden: the request names a version, and may not.
+            Forbidden: the request names a version, which is disabled.
             VersionNotFound: it names one that is not loaded.
         """
         assert self.champion is not None
@@ -111,11 +111,11 @@ class Routes:
         return self.champion
 
     def _fraction(self, key: bytes | None) -> float:
-        """A number from 0 to below 1: of a key always the same, in every worker and replica."""
+        """A number in [0, 1): the same for a key in every worker and replica, else random."""
         if key is None:
             return random.random()  # noqa: S311  # no secret depends on it
         assert self.champion is not None
-        # With the model's name, so that it is not the same tenth of the callers for every model.
+        # Includes the model's name, so that each model's challenger gets different callers.
         digest = hashlib.blake2b(
             key, digest_size=8, person=_person(self.champion.model.manifest.name)
         ).digest()
@@ -123,7 +123,7 @@ class Routes:
 
     def _named(self, name: str) -> Route:
         if self._names is None:
-            raise Forbidden("choosing a version is off (SERVING_ALLOW_VERSION_CHOICE)")
+            raise Forbidden("choosing a version is disabled (SERVING_ALLOW_VERSION_CHOICE)")
         for route in self.all:
             if name in (route.model.manifest.version, route.role) or self._names.get(name) == route.role:
                 return route
@@ -131,20 +131,20 @@ class Routes:
             if is_within(route.semantic_version, name):
                 return route
         loaded = ", ".join(f"{describe(route)} ({route.role})" for route in self.all)
-        raise VersionNotFound(f"the version that X-Model-Version names is not loaded; there are {loaded}")
+        raise VersionNotFound(f"the version in X-Model-Version is not loaded; expected one of {loaded}")
 
     def mirrors(self) -> bool:
-        """Whether the shadow is asked what was just asked of another."""
+        """Whether this request is copied to the shadow; drawn at random."""
         return self.shadow_percent > 0 and random.random() * 100 < self.shadow_percent  # noqa: S311  # the same
 
 
 def is_within(semantic_version: str | None, asked: str) -> bool:
-    """Whether a version such as `2.1.0` is what `2`, `2.1`, `2.1.0`, or any of them with a `v`, asks for."""
+    """Whether a version such as `2.1.0` matches `2`, `2.1` or `2.1.0`, each with or without a `v`."""
     return semantic_version is not None and f"{semantic_version}.".startswith(f"{asked.removeprefix('v')}.")
 
 
 def describe(route: Route) -> str:
-    """Returns the number of a route's version, and what it is called beside that."""
+    """Returns the number and semantic version of a route."""
     number = route.model.manifest.version
     return number if route.semantic_version is None else f"{number}, {route.semantic_version}"
 

@@ -1,4 +1,4 @@
-"""The shadow: another model is asked what was asked, after the answer is out, and its answers are compared."""
+"""The shadow: copies requests to another model after the answer is sent, and compares its answers."""
 
 import asyncio
 import logging
@@ -22,11 +22,10 @@ log = logging.getLogger("serving.shadow")
 _sparing = Sparing()
 
 MAX_WAITING, MAX_WAITING_BYTES = 100, 50_000_000
-"""Requests that may wait for the shadow in a worker, and what their bodies may take; what comes meanwhile it is not
-asked."""
+"""Requests queued for the shadow per worker, and the size of their bodies; above it, requests are not copied."""
 
 TOLERANCE = 1e-6
-"""Values that differ by no more than this part of them are the same."""
+"""Relative difference up to which values are equal."""
 
 
 class _Question(NamedTuple):
@@ -37,27 +36,27 @@ class _Question(NamedTuple):
 
 
 class Shadow:
-    """Asks, and compares; whatever goes wrong is nobody's business but the metrics'.
+    """Copies requests and compares the answers; failures appear only in metrics and the log.
 
-    One question begins in each turn of the event loop, after the requests that came in it: a compiled shadow
-    answers on the loop, and a burst of questions would hold up the requests behind it.
+    Each turn of the event loop starts one copy, after the turn's requests: a compiled shadow answers on the loop, and a
+    burst of copies would delay the requests behind it.
     """
 
     def __init__(self) -> None:
         self._waiting: deque[_Question] = deque()
         self._asked: set[asyncio.Task[None]] = set()
         self._load: defaultdict[LoadedModel, list[int]] = defaultdict(lambda: [0, 0])
-        """Requests and bytes that wait for each model: one that hangs takes no other's places."""
+        """Queued requests and bytes per model: one that hangs does not block others."""
 
     def compare(
         self, route: Route, answered: Output, ask: Callable[[], Coroutine[Any, Any, Output]], n_bytes: int
     ) -> None:
-        """Begins to ask; returns at once.
+        """Queues a copy; returns at once.
 
         Args:
             route: of the shadow.
             answered: what the caller got.
-            ask: asks the shadow.
+            ask: sends the request to the shadow.
             n_bytes: of the request.
         """
         n_waiting, n_bytes_waiting = self._load[route.model]
@@ -105,7 +104,7 @@ async def _compare(route: Route, answered: Output, ask: Callable[[], Coroutine[A
 
 
 def count_differences(first: Output, second: Output) -> int:
-    """Returns the number of rows to which two models give different answers: other labels, or other values."""
+    """Returns the number of rows with different labels or values."""
     ours, theirs = _answers(first), _answers(second)
     if ours.shape != theirs.shape:
         return len(ours)

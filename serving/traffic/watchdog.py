@@ -1,4 +1,4 @@
-"""A worker's own watch over the calls of its models, and its sign of life for those who watch over it."""
+"""Watches the calls of a worker's models, and sends the worker's heartbeat."""
 
 import asyncio
 import logging
@@ -12,14 +12,14 @@ log = logging.getLogger("serving.watchdog")
 TICK_SECONDS = 0.25
 
 MAX_TICK_SECONDS = 1.0
-"""What a tick counts at most: a process that was stopped, or a machine that was asleep, has not worked at a call."""
+"""Maximum that one tick counts: a stopped process, or a machine that sleeps, makes no progress in a call."""
 
 GRACE_SECONDS = 10
-"""How long a call may go on after its time is over, before the worker is replaced."""
+"""How long a call may overrun its timeout before the worker is replaced."""
 
 
 class Watchdog:
-    """Looks at what the models of a worker are doing."""
+    """Checks the calls of a worker's models."""
 
     def __init__(
         self,
@@ -28,13 +28,13 @@ class Watchdog:
         note_stuck: Callable[[bool], None],
         replace: Callable[[], None],
     ) -> None:
-        """Takes what it looks at, and what it does.
+        """Takes the models to check, and the actions.
 
         Args:
             models: those in memory, and whether callers wait for them: a shadow may hang.
-            beat: gives a sign of life.
-            note_stuck: is told when a call that callers wait for takes too long, and when none does any more.
-            replace: begins the end of this worker.
+            beat: sends a heartbeat.
+            note_stuck: called when a call that callers wait for overruns, and when none does any longer.
+            replace: starts the shutdown of this worker.
         """
         self._models = models
         self._beat = beat
@@ -44,7 +44,7 @@ class Watchdog:
         self._is_stuck = self._is_replacing = False
 
     async def run(self) -> None:
-        """Looks for as long as the worker lives."""
+        """Checks until the worker ends."""
         before = time.monotonic()
         while True:
             await asyncio.sleep(TICK_SECONDS)
@@ -53,7 +53,7 @@ class Watchdog:
             before = now
 
     def look(self, seconds: float) -> None:
-        """Looks once, so many seconds after the last time."""
+        """Checks once, `seconds` after the last check."""
         self._beat()
         stuck = set()
         does_harm = False
@@ -66,16 +66,16 @@ class Watchdog:
             limit = model.batcher.policy.timeout_seconds
             if model not in self._stuck:
                 log.error(
-                    "%s: a call has taken more than %g s (SERVING_REQUEST_TIMEOUT_SECONDS) and goes on; %s",
+                    "%s: a call has exceeded %g s (SERVING_REQUEST_TIMEOUT_SECONDS) and is still running; %s",
                     model.tag,
                     limit,
                     f"this worker is not ready, and is replaced unless it ends within {GRACE_SECONDS} s"
                     if is_waited_for
-                    else "it is asked no more until that ends",
+                    else "it gets no requests until the call ends",
                 )
             if is_waited_for and taken > limit + GRACE_SECONDS and not self._is_replacing:
                 self._is_replacing = True
-                log.error("%s: the call does not end; another worker takes the place of this one", model.tag)
+                log.error("%s: the call does not end; replacing this worker", model.tag)
                 self._replace()
         for model in self._stuck - stuck:
             log.info("%s: the call has ended", model.tag)

@@ -411,7 +411,7 @@ def test_one_request_more_than_may_wait_is_refused_and_the_others_are_answered()
         first = await hold(batcher, model)
         waiting = [asyncio.ensure_future(batcher.predict(rows(n), {}, stays)) for n in (1, 2)]
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull, match="2 requests wait"):
+        with pytest.raises(QueueFull, match="2 requests are queued"):
             await batcher.predict(rows(3), {}, stays)
         model.may_work.set()
         return [(await one).values.tolist() for one in [first, *waiting]]

@@ -52,7 +52,7 @@ def test_a_worker_that_begins_on_a_full_disk_answers_and_is_seen_again(
         wait_until(answers, 60, "another worker is ready")
         (worker,) = child_processes(service.process.pid, WORKER)
         service.predict(ROWS)
-        wait_until(lambda: "the metrics of this worker are not shown" in service.log, 20, "the log says so")
+        wait_until(lambda: "metrics of this worker are not shown" in service.log, 20, "the log says so")
         assert ROWS_COUNTED + "2.0" not in service.http.get("/metrics").text
         said = [line for line in service.log[n_before:].splitlines() if "[ERROR]" in line]
         assert len(said) == 2  # the metrics, and what it has loaded

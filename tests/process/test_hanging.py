@@ -78,7 +78,7 @@ def test_workers_that_are_stopped_or_stuck_are_replaced_and_no_other_request_is_
     assert answers[200] > 50
     assert answers[503] < answers[200] / 5, "the one that is stuck takes new connections"
     service.wait_ready()
-    assert f"worker {stopped} has given no sign of life" in service.log
+    assert f"worker {stopped} has sent no heartbeat" in service.log
     assert "the call does not end" in service.log
 
 

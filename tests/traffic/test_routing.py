@@ -140,7 +140,7 @@ def test_a_semantic_version_or_its_beginning_names_a_version(asked: str, version
 @pytest.mark.parametrize("asked", ["3", "2.10", "2.1.0.0", "2.1.", "v", "", "2.1.1", "vv2", "latest"])
 def test_what_no_loaded_version_is_called_is_not_found(asked: str):
     of = Routes(Model("7"), names={}, semantic_versions={"wine:7": "2.1.0"})
-    with pytest.raises(VersionNotFound, match=r"there are 7, 2\.1\.0 \(champion\)"):
+    with pytest.raises(VersionNotFound, match=r"expected one of 7, 2\.1\.0 \(champion\)"):
         of.choose(Choice(version=asked))
 
 
