@@ -1,7 +1,7 @@
-"""A client for programs that know the service's URL and nothing else of it: `Client`, and `AsyncClient` for asyncio.
+"""A client that needs only the service's URL: `Client`, and `AsyncClient` for asyncio.
 
-It needs httpx and NumPy, and nothing else of this project: the folder can be copied into another one. Of pandas and
-pyarrow it uses what is there, if rows of theirs are handed in.
+It depends on httpx and NumPy, and on nothing else of this project: the folder can be copied into another one. pandas
+and pyarrow are used if they are installed and rows of theirs are passed.
 """
 
 from .clients import AsyncClient, Client

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """An HTTP response."""
 
     status: int
     headers: httpx.Headers
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 def decode_predictions(answer: Answer) -> dict[str, Any]:
-    """Returns what `predict` answered."""
+    """Returns the answer of `predict`."""
     try:
         said = json.loads(answer.content)
         if all("label" in one or "value" in one for one in said["predictions"]):
@@ -38,7 +38,7 @@ def decode_predictions(answer: Answer) -> dict[str, Any]:
 
 
 def decode_array(answer: Answer) -> Array:
-    """Returns what `predict_batch` answered, in the media type that it was asked in; or `predict`, as an array."""
+    """Returns the answer of `predict_batch`, in the request's media type, or of `predict`, as an array."""
     media_type = answer.headers.get("content-type", "")
     try:
         if media_type == NPY:
@@ -56,7 +56,7 @@ def decode_array(answer: Answer) -> Array:
 
 
 def _predicted(predictions: list[Any]) -> list[Any]:
-    """Returns a row's probabilities, where there are some; else its label or value."""
+    """Returns each row's probabilities if there are any; else its label or value."""
     if predictions and "probabilities" in predictions[0]:
         return [list(one["probabilities"].values()) for one in predictions]
     return _labels(predictions)
@@ -90,7 +90,7 @@ def to_frame(predictions: list[Any], index: Any) -> "pd.DataFrame":
         for name in predictions[0]["probabilities"]:
             one_class = [one["probabilities"][name] for one in predictions]
             columns[f"probability_{name}"] = np.array(one_class, dtype=np.float64)
-    # A forecast answers other rows than it was asked about.
+    # A forecast's rows are not those of the request.
     return pd.DataFrame(columns, index=index if len(index) == len(predictions) else None)
 
 
@@ -98,13 +98,13 @@ def _unexpected(answer: Answer, expected: str) -> UnexpectedAnswer:
     media_type = answer.headers.get("content-type", "no media type").partition(";")[0]
     moved = "; redirects are not followed: use the URL that it leads to" if 300 <= answer.status < 400 else ""
     return UnexpectedAnswer(
-        f"expected {expected} of the model server, got status {answer.status} with {media_type}{moved}",
+        f"expected {expected} from the model server, got status {answer.status} with {media_type}{moved}",
         answer.status,
     )
 
 
 def to_error(answer: Answer, rows: Rows, start: int, stop: int) -> ClientError:
-    """Returns what an answer with another status than 200 means."""
+    """Returns the error for an answer whose status is not 200."""
     status = answer.status
     if status < 400:
         return _unexpected(answer, "an answer")
@@ -116,7 +116,7 @@ def to_error(answer: Answer, rows: Rows, start: int, stop: int) -> ClientError:
         code, message = error["code"], str(error["message"])
         details = [_detail(one, rows, start) for one in error["details"]]
     except (ValueError, LookupError, TypeError):
-        return kind(f"{_unexpected(answer, 'an answer')}; a proxy may have said it", status)
+        return kind(f"{_unexpected(answer, 'an answer')}; a proxy may have sent it", status)
     if details and details[0].row is not None:
         message = re.sub(r"\brow \d+", f"row {details[0].row}", message, count=1)
     elif stop - start < rows.n_rows:

@@ -12,17 +12,17 @@ from .errors import Detail, InvalidInput
 from .rows import Rows
 
 CHUNK_ROWS, CHUNK_CELLS = 10_000, 1_000_000
-"""What one request may have: some megabytes, well below the service's own limits. After a 413 it is half of it."""
+"""Maximum per request: some megabytes, well below the service's limits. Halved after a 413."""
 
 JSON, NPY, ARROW = "application/json", "application/x-npy", "application/vnd.apache.arrow.stream"
 PREDICT, PREDICT_BATCH = "v1/predict", "v1/predict_batch"
 
 SENT = "a number, text, boolean, date, bytes, or a list or dict of them"
-"""What JSON has a form for."""
+"""Values that JSON can represent."""
 
 
 def _instances(rows: Rows, start: int, stop: int) -> Sequence[Any]:
-    """Returns some rows as `predict` takes them."""
+    """Returns some rows as instances of `predict`."""
     if rows.columns is None:
         values = rows.values[start:stop]
         return values if isinstance(values, Sequence) else to_cells(values)
@@ -34,13 +34,13 @@ def _instances(rows: Rows, start: int, stop: int) -> Sequence[Any]:
 def _encode(value: Any) -> bytes:
     try:
         return json.dumps(value, default=to_plain, allow_nan=False, separators=(",", ":")).encode()
-    except (ValueError, TypeError):  # NaN, keys that are no text, or what cannot be sent
-        # An infinity is no JSON either; the service refuses it as it does every other value, by row and column.
+    except (ValueError, TypeError):  # NaN, keys that are not text, or values that cannot be sent
+        # Infinity is not JSON either, but the service rejects it with its row and column.
         return json.dumps(to_plain(value), separators=(",", ":")).encode()
 
 
 def _arrow(columns: Mapping[str, Any], start: int, stop: int) -> bytes | None:
-    """Returns some rows as a stream; None where Arrow is not there, or not as exact as JSON."""
+    """Returns some rows as a stream; None if pyarrow is not installed, or Arrow would be less exact than JSON."""
     try:
         import pyarrow as pa
     except ImportError:
@@ -51,8 +51,8 @@ def _arrow(columns: Mapping[str, Any], start: int, stop: int) -> bytes | None:
         try:
             array = part if hasattr(part, "to_pylist") else pa.array(part, from_pandas=True)
         except (ValueError, TypeError, NotImplementedError, OverflowError):
-            return None  # mixed types, and such as Arrow does not have
-        # It rounds decimals in its own way, and gives each dict the keys of all.
+            return None  # mixed types, or types unknown to Arrow
+        # Arrow rounds decimals differently, and gives each dict the keys of all.
         if any(name in str(array.type) for name in ("decimal", "struct")):
             return None
         arrays.append(array)
@@ -79,7 +79,7 @@ def to_body(rows: Rows, start: int, stop: int, params: Mapping[str, Any] | None 
 
 
 def _not_sent(rows: Rows, start: int, stop: int) -> InvalidInput | None:
-    """Says which value of the rows cannot be sent."""
+    """Returns the error for the first value that cannot be sent."""
     named = [(None, rows.values)] if rows.columns is None else rows.columns.items()
     for name, column in named:
         part = column[start:stop]
@@ -96,7 +96,7 @@ def _not_sent(rows: Rows, start: int, stop: int) -> InvalidInput | None:
 
 
 def to_batch(rows: Rows, start: int, stop: int) -> tuple[str, str, bytes]:
-    """Returns some rows in the form that is read soonest: path, media type and body."""
+    """Returns some rows in the fastest format: path, media type and body."""
     if rows.columns is not None:
         stream = _arrow(rows.columns, start, stop)
         if stream is not None:
@@ -104,7 +104,7 @@ def to_batch(rows: Rows, start: int, stop: int) -> tuple[str, str, bytes]:
         return PREDICT, JSON, to_body(rows, start, stop)
     part = rows.values[start:stop]
     is_array = isinstance(part, np.ndarray)
-    # A file has no place for the mask of a masked array.
+    # `.npy` cannot store the mask of a masked array.
     if is_array and not isinstance(part, np.ma.MaskedArray) and part.dtype.kind in "biufUM":
         out = io.BytesIO()
         np.save(out, part)
@@ -117,7 +117,7 @@ def to_batch(rows: Rows, start: int, stop: int) -> tuple[str, str, bytes]:
 
 
 def chunk_rows(rows: Rows) -> int:
-    """Returns how many rows go into one request."""
+    """Returns the number of rows per request."""
     if rows.columns is not None:
         n_cells = len(rows.columns)
     else:

@@ -1,4 +1,4 @@
-"""Values of pandas, Arrow, NumPy and Python → what JSON has."""
+"""Values of pandas, Arrow, NumPy and Python → JSON values."""
 
 import base64
 import datetime as dt
@@ -12,21 +12,19 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 _PLAIN = frozenset({str, int, bool, type(None)})
-"""Types that JSON has, and that need no second look."""
+"""JSON's own types, which need no conversion."""
 
 
 class NoJson(TypeError):
-    """A value that cannot be sent, by its type."""
+    """A value that cannot be sent; the message is its type."""
 
 
 def to_cells(column: Any) -> list[Any]:
-    """Returns a column's values as JSON has them."""
+    """Returns a column's values as JSON values."""
     if isinstance(column, np.ndarray):
         return array_to_cells(column)
     if hasattr(column, "categories"):
-        words = np.empty(
-            len(column.categories) + 1, dtype=object
-        )  # the last is None, which the code -1 stands for
+        words = np.empty(len(column.categories) + 1, dtype=object)  # the last one is None, for the code -1
         words[:-1] = to_cells(pandas_column(column.categories))
         return list(words[column.codes])
     if hasattr(column, "isna"):
@@ -34,14 +32,14 @@ def to_cells(column: Any) -> list[Any]:
         cells[np.asarray(column.isna())] = None
         return array_to_cells(cells)
     if hasattr(column, "to_pylist"):
-        # pyarrow makes Python's datetimes, which end at microseconds, or needs pandas.
+        # pyarrow creates Python's datetimes, which end at microseconds, or needs pandas.
         is_moment = str(column.type).startswith("timestamp")
         return array_to_cells(column.to_numpy()) if is_moment else _plain_cells(column.to_pylist())
     return _plain_cells(list(column))
 
 
 def array_to_cells(array: Array) -> list[Any]:
-    """Returns an array's values, nested as its dimensions are: datetimes as text, None for NaN and NaT."""
+    """Returns an array's values, nested like its dimensions: datetimes as text, None for NaN and NaT."""
     kind = array.dtype.kind
     if kind == "f":
         array = array.astype(np.float64) if array.dtype.itemsize > 8 else array
@@ -67,10 +65,10 @@ def _plain_cells(cells: list[Any]) -> list[Any]:
 
 
 def to_plain(value: Any) -> Any:  # noqa: PLR0912  # one branch per type reads as the table it is
-    """Returns a value as JSON has it: null where it is missing, ISO 8601, base64.
+    """Returns a JSON value: null if missing, ISO 8601 for datetimes, base64 for bytes.
 
     Raises:
-        NoJson: there is no such form.
+        NoJson: JSON cannot represent it.
     """
     match value:
         case None | bool() | int() | str():
@@ -97,7 +95,7 @@ def to_plain(value: Any) -> Any:  # noqa: PLR0912  # one branch per type reads a
             return _decimal(value)
         case bytes() | bytearray() | memoryview():
             return base64.b64encode(value).decode()
-        case _ if type(value).__name__ == "NAType":  # pandas', which may not be there to compare with
+        case _ if type(value).__name__ == "NAType":  # pandas' type, by name: pandas may not be installed
             return None
         case _:
             pass
@@ -105,7 +103,7 @@ def to_plain(value: Any) -> Any:  # noqa: PLR0912  # one branch per type reads a
 
 
 def _decimal(value: Decimal) -> float | int | None:
-    """The nearest double; an integer of 64 bits stays one, as no double may hold it."""
+    """The nearest double; a 64-bit integer stays one, as a double may not represent it."""
     if value.is_nan():
         return None
     is_integer = value.is_finite() and abs(value) < 2**63 and value == int(value)
@@ -113,7 +111,7 @@ def _decimal(value: Decimal) -> float | int | None:
 
 
 def pandas_column(column: Any) -> Any:
-    """Returns the values of a series or an index, which are cut by position, as an array of NumPy's or pandas' own."""
+    """Returns the values of a series or an index as a NumPy or pandas array, which slices by position."""
     dtype = column.dtype
     if isinstance(dtype, np.dtype):
         return column.to_numpy()

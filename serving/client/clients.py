@@ -1,4 +1,4 @@
-"""The clients: how each of them sends and waits."""
+"""The synchronous and the asynchronous client."""
 
 import time
 from collections.abc import Mapping
@@ -18,22 +18,22 @@ T = TypeVar("T")
 
 
 class Client(Exchange):
-    """Asks one service; threads may share it, and with it its connections.
+    """Sends rows to one service; threads may share it and its connections.
 
         with Client("http://localhost:3000") as client:
             predictions = client.predict(frame)
 
     Args:
-        url: of the service, with the path that a proxy gives it, if one does.
-        headers: for every request, as {"Authorization": "Bearer …"}.
-        timeout_seconds: that a request may take, with its retries; of rows that go in several requests, each. The
-            service is told, and its own word that time is up is waited for a second longer.
-        retries: how often a request is sent again, after a connection that failed before it was answered and after 503
-            and 429: when `Retry-After` says, or else after a quarter of a second, a half, one.
+        url: of the service, with a proxy's path if there is one.
+        headers: for every request, such as {"Authorization": "Bearer …"}.
+        timeout_seconds: of each request, including its retries. The service gets it as its timeout, and its timeout
+            error is awaited for one second longer.
+        retries: maximum retries of a request, after a connection that failed before the answer and after 503 and 429:
+            as `Retry-After` says, else with backoff: a quarter of a second, a half, one.
         transport: httpx's, for certificates, proxies and tests.
 
     Raises:
-        ValueError: an argument cannot be used.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -79,22 +79,22 @@ class Client(Exchange):
         """Returns a prediction for each row.
 
         Args:
-            rows: a pandas DataFrame, an Arrow table (or what can be one, as a polars DataFrame), a structured array, a dict
-                of columns, or a list of records; for a tensor signature an array, for a model of texts a series or a list
-                of them. None, NaN, NaT and NA are missing values. Datetimes with a zone become UTC; bytes are for
-                binary columns.
+            rows: a pandas DataFrame, an Arrow table (or anything convertible, such as a polars DataFrame), a structured
+                array, a dict of columns, or a list of records; for a tensor signature an array, for a text model a series
+                or a list of texts. None, NaN, NaT and NA are missing values. Datetimes with a zone become UTC; bytes are
+                for binary columns.
             params: of the signature.
-            model_version: a version, alias or role that is to answer, if the service lets callers choose.
+            model_version: the version, alias or role to answer, if the service lets callers choose.
             headers: for these requests.
 
         Returns:
             For a DataFrame another one with its index: `prediction`, and `probability_…` for each class of a classifier;
             for several outputs `prediction_…` for each. Its `attrs` have `model` (name and version) and `request_ids`.
-            For other rows the service's own words, a list of dicts: `label` and `probabilities`, or `value`.
+            For other rows the service's predictions, a list of dicts: `label` and `probabilities`, or `value`.
 
         Raises:
-            ClientError: there is none; the kinds are in the tree of this module.
-            TypeError, ValueError: the rows are none.
+            ClientError: there is no prediction; `errors` has the kinds.
+            TypeError, ValueError: the rows have an invalid type or shape.
         """
         return self._run(self._predict(rows, params, model_version, headers))
 
@@ -105,7 +105,7 @@ class Client(Exchange):
         model_version: str | int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Array:
-        """Returns what `predict` does as one array; of many rows sooner. They go as Arrow, if pyarrow is there, or as `.npy`.
+        """Returns predictions as one array; faster for many rows. They are sent as Arrow if pyarrow is installed, or `.npy`.
 
         Args:
             rows: as for `predict`; also a plain array of shape `(n_rows, n_columns)` in the order of the signature.
@@ -113,7 +113,7 @@ class Client(Exchange):
             headers: the same.
 
         Returns:
-            Probabilities, shape `(n_rows, n_classes)`; of models without, labels or values, shape `(n_rows,)` or
+            Probabilities, shape `(n_rows, n_classes)`; for models without them labels or values, shape `(n_rows,)` or
             `(n_rows, n_outputs)`.
 
         Raises: as `predict`.
@@ -161,7 +161,7 @@ class Client(Exchange):
 
 
 class AsyncClient(Exchange):
-    """The same as `Client` for asyncio: its methods are awaited, and `aclose` ends it."""
+    """`Client` for asyncio: its methods are awaited, and `aclose` closes it."""
 
     def __init__(
         self,

@@ -1,13 +1,13 @@
 """The error tree.
 
-    ClientError                  status, code, request_id and details, where they are known
+    ClientError                  status, code, request_id and details, if they are known
     ├── Unreachable              no connection, or one that broke before the answer was complete
     ├── TimedOut            504  no answer in time
-    ├── UnexpectedAnswer         neither predictions nor an error, as of a redirect
-    ├── VersionChanged           rows that were sent in several requests met two versions of the model
-    ├── Refused             4xx  the request, which would fail again
-    │   └── InvalidInput    422  its rows: `details` says which, and which columns
-    └── Unavailable         5xx  and 429: not now
+    ├── UnexpectedAnswer         neither predictions nor an error, for example a redirect
+    ├── VersionChanged           several requests for the rows were answered by two versions of the model
+    ├── Refused             4xx  the request would fail again
+    │   └── InvalidInput    422  rows do not fit: `details` has rows and columns
+    └── Unavailable         5xx  and 429: temporary
 
 No message holds values of the caller's rows, or credentials.
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 
 class Detail(NamedTuple):
-    """One thing that is wrong in the rows: a type, never a value."""
+    """One problem in the rows, by type, never by value."""
 
     expected: str
     got: str
@@ -26,11 +26,11 @@ class Detail(NamedTuple):
     """Of all rows of the call, from 0."""
     column: str | None
     index: Any
-    """What the frame's index calls the row."""
+    """The row's label in the frame's index."""
 
 
 class ClientError(Exception):
-    """What goes wrong while rows are predicted."""
+    """Base of the client's errors."""
 
     def __init__(
         self,
@@ -42,11 +42,11 @@ class ClientError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        """Of HTTP; None where nothing was answered."""
+        """Of HTTP; None without an answer."""
         self.code = code
         """The service's error code, as in its API documentation; None if something else answered."""
         self.request_id = request_id
-        """What the service's log calls the request."""
+        """The request's id in the service's log."""
         self.details = tuple(details)
 
 
@@ -63,7 +63,7 @@ class UnexpectedAnswer(ClientError):
 
 
 class VersionChanged(ClientError):
-    """Rows that were sent in several requests met two versions of the model."""
+    """Several requests for the rows were answered by two versions of the model."""
 
 
 class Refused(ClientError):
@@ -75,4 +75,4 @@ class InvalidInput(Refused):
 
 
 class Unavailable(ClientError):
-    """The service has no answer now."""
+    """The service cannot answer at the moment."""

@@ -1,4 +1,4 @@
-"""What is sent when, and again; told by a generator, so that the two clients differ in how they wait, and in nothing else."""
+"""Requests and retries, as a generator, so that the two clients differ only in how they wait."""
 
 import email.utils
 import random
@@ -19,16 +19,16 @@ from .errors import ClientError, TimedOut, UnexpectedAnswer, Unreachable, Versio
 from .rows import Rows, to_rows
 
 CONNECT_SECONDS = 5.0
-"""A connection takes milliseconds; who waits longer had better try another time."""
+"""Connecting takes milliseconds; a slower attempt is better retried."""
 
 GRACE_SECONDS = 1.0
-"""The service ends a request in time by itself, and says so; its word may take so long to arrive."""
+"""Time for the service's own timeout error to arrive."""
 
 BACKOFF_SECONDS = 0.25
-"""The first pause where the service names none; each further one is twice as long."""
+"""The first pause without `Retry-After`; each further one is twice as long."""
 
 KEEP_ALIVE_SECONDS = 4.0
-"""The service closes a connection 5 seconds after its last answer, and a request that meets the end would be lost."""
+"""The service closes idle connections after 5 seconds, and a request sent at that moment would be lost."""
 
 T = TypeVar("T")
 
@@ -47,40 +47,40 @@ class Post(NamedTuple):
     deadline: float
 
     def options(self) -> dict[str, Any]:
-        """What httpx is told; the service hears how long it may take."""
+        """Returns httpx's arguments; the service gets the remaining time as its timeout."""
         left = max(self.deadline - time.monotonic(), 0.001)
         headers = {**self.headers, "content-type": self.media_type, "x-request-timeout": f"{left:.3f}"}
         timeout = httpx.Timeout(left + GRACE_SECONDS, connect=min(left, CONNECT_SECONDS))
         return {"url": self.path, "content": self.body, "headers": headers, "timeout": timeout}
 
     def check(self) -> None:
-        """Ends an answer that comes byte by byte."""
+        """Aborts an answer that arrives too slowly."""
         if time.monotonic() > self.deadline + GRACE_SECONDS:
             raise httpx.ReadTimeout("the answer is not complete")
 
 
 class Failure(NamedTuple):
-    """What came instead of an answer."""
+    """An error instead of an answer."""
 
     error: httpx.HTTPError
     has_answered: bool
-    """Whether an answer had begun."""
+    """Whether the answer had started."""
 
 
 Outcome = Answer | Failure | None
 Flow = Generator[Post | float, Outcome, T]
-"""Yields what to send, or the seconds to wait; is sent what came of it."""
+"""Yields a request to send, or the seconds to wait; receives the outcome."""
 
 
 def pause_seconds(outcome: Outcome, n_retries: int) -> float | None:
-    """Returns how long to wait before the request is sent again; None where that is no use."""
+    """Returns the pause before a retry; None if a retry would not help."""
     match outcome:
         case Failure(httpx.ConnectError() | httpx.ConnectTimeout(), _):
             pass
         case Failure(httpx.ReadError() | httpx.WriteError() | httpx.RemoteProtocolError(), False):
             pass
         case Answer(429 | 503, headers, _) if (named := _retry_after(headers)) is not None:
-            return named * random.uniform(1, 1.1)  # noqa: S311  # so that those who wait do not come back at once
+            return named * random.uniform(1, 1.1)  # noqa: S311  # so that clients do not retry in step
         case Answer(429 | 503, _, _):
             pass
         case _:
@@ -89,7 +89,7 @@ def pause_seconds(outcome: Outcome, n_retries: int) -> float | None:
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:
-    """Returns the seconds of the header, which may name a moment instead. Source: RFC 9110, section 10.2.3."""
+    """Returns the seconds in the header, which may be a date instead. Source: RFC 9110, section 10.2.3."""
     text = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}", text, re.ASCII):
         return float(text)
@@ -106,7 +106,7 @@ def to_unreachable(failure: Failure, url: str, timeout_seconds: float, n_retries
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
         return TimedOut(f"{url}: no answer within timeout_seconds={timeout_seconds:g}")
     is_connected = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
-    # What goes wrong with the protocol may be told with the header that it is about.
+    # Messages of protocol errors may quote a header.
     reason = "" if is_connected or not str(error) else f": {error}"
     tries = f", tried {n_retries + 1} times" if n_retries else ""
     what = "the connection broke" if is_connected else "no connection"
@@ -117,7 +117,7 @@ def merge_headers(*several: Mapping[str, Any] | None) -> dict[str, str]:
     """Returns headers by names in lower case, the last of each.
 
     Raises:
-        ValueError: one is none of HTTP's; its value is not told.
+        ValueError: one is invalid in HTTP; the message omits its value.
     """
     merged: dict[str, str] = {}
     for headers in several:
@@ -135,7 +135,7 @@ def merge_headers(*several: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 class Exchange:
-    """What both clients know and decide."""
+    """The logic that both clients share."""
 
     def __init__(
         self, url: str, headers: Mapping[str, str] | None, timeout_seconds: float, retries: int
@@ -143,7 +143,7 @@ class Exchange:
         try:
             parsed = httpx.URL(url)
         except (httpx.InvalidURL, TypeError):
-            parsed = httpx.URL("")  # what is wrong with it may be told with a password in it
+            parsed = httpx.URL("")  # httpx's message may quote a password
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ValueError("url: expected http://HOST:PORT or https://HOST")
         if not timeout_seconds > 0:
@@ -203,12 +203,12 @@ class Exchange:
         headers: dict[str, str],
         decode: Callable[[Answer], T],
     ) -> Flow[list[T]]:
-        """Sends the rows in as many requests as it takes, one after the other."""
+        """Sends the rows in as many requests as needed, one after the other."""
         start, size = 0, chunk_rows(rows)
         parts: list[T] = []
         versions: list[str | None] = []
         if size < rows.n_rows:
-            # Else each request would be drawn anew between the model and its challenger.
+            # Else each request would be assigned to champion or challenger separately.
             headers = {"x-routing-key": uuid.uuid4().hex, **headers}
         while start < rows.n_rows or not parts:
             stop = min(start + size, rows.n_rows)
@@ -228,15 +228,15 @@ class Exchange:
             n_answers = _count(parts[-1])
             if stop - start < rows.n_rows and n_answers != stop - start:
                 raise UnexpectedAnswer(
-                    f"expected {stop - start} predictions for as many rows, got {n_answers}; a model that answers "
-                    f"for all rows together takes at most {size} of them",
+                    f"expected {stop - start} predictions, one per row, got {n_answers}; a model that answers for all "
+                    f"rows together takes at most {size} of them",
                     answer.status,
                 )
             start = stop
         return parts
 
     def _ask(self, path: str, media_type: str, body: bytes, headers: Mapping[str, str]) -> Flow[Answer]:
-        """Sends one request, and again where that helps and there is time."""
+        """Sends one request, and retries it if that helps and time remains."""
         deadline = time.monotonic() + self._timeout_seconds
         n_retries = 0
         while True:

@@ -1,4 +1,4 @@
-"""Rows of whatever kind, as columns or values that can be cut."""
+"""Converts rows of any kind to columns or values that can be sliced."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,23 @@ from .cells import pandas_column
 
 
 class Rows(NamedTuple):
-    """Rows that can be cut by position."""
+    """Rows that can be sliced by position."""
 
     n_rows: int
     columns: dict[str, Any] | None
-    """By name, each to be cut by position; None where rows have no names."""
+    """By name, each sliced by position; None if columns have no names."""
     values: Any = None
-    """An array or a list of rows, where there are no columns."""
+    """An array or a list of rows, if there are no columns."""
     index: Any = None
-    """The frame's."""
+    """Of the frame."""
 
     @property
     def is_series(self) -> bool:
-        """Whether they were one of pandas."""
+        """Whether they were a pandas Series."""
         return self.columns is None and self.index is not None
 
     def label(self, row: int | None) -> Any:
-        """What the frame's index calls a row."""
+        """Returns a row's label in the frame's index."""
         return None if row is None or self.index is None else self.index[row]
 
 
@@ -34,7 +34,7 @@ def to_rows(rows: Any) -> Rows:
     """Returns rows of any kind.
 
     Raises:
-        TypeError, ValueError: they are no rows.
+        TypeError, ValueError: they have an invalid type or shape.
     """
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(rows, pandas.DataFrame):
@@ -44,7 +44,7 @@ def to_rows(rows: Any) -> Rows:
         return Rows(len(rows), None, pandas_column(rows), rows.index)
     if hasattr(rows, "__arrow_c_stream__"):
         table = _to_table(rows)
-        # pyarrow's own name for what was a frame's index.
+        # pyarrow's name for a frame's index.
         table = table.drop_columns([n for n in set(table.column_names) if n.startswith("__index_level_")])
         return Rows(table.num_rows, _named(table.column_names, table.columns))
     if isinstance(rows, np.ndarray) and rows.dtype.names and rows.ndim == 1:
@@ -83,12 +83,12 @@ def _columns_of(rows: Mapping[Any, Any]) -> Rows:
         if not hasattr(column, "__len__") or isinstance(column, (str, bytes, Mapping)):
             raise TypeError(
                 f"rows: expected a list or an array for the column {str(name)!r}, got {type(column).__name__}; "
-                "one record goes into a list, [record]"
+                "put a single record in a list, [record]"
             )
     lengths = {len(column) for column in rows.values()}
     if len(lengths) != 1:
         got = " and ".join(map(str, sorted(lengths))) or "no columns"
         raise ValueError(f"rows: expected columns of one length, got {got}")
-    # pandas before version 3 cuts a series by its index, if that has numbers.
+    # pandas before version 3 slices a series by its index, if that is numeric.
     columns = [pandas_column(one) if hasattr(one, "array") else one for one in rows.values()]
     return Rows(lengths.pop(), _named(rows, columns))

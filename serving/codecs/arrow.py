@@ -49,15 +49,15 @@ def arrow_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
         table.validate(full=True)
         return _table_to_inputs(table, schema, is_matrix=is_matrix)
     except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, struct.error) as error:
-        raise MalformedBody("the body is not a complete Arrow IPC stream that can be read") from error
+        raise MalformedBody("the body is not a complete and valid Arrow IPC stream") from error
 
 
 def _check_fields(fields: Any, schema: Schema) -> bool:
-    """Compares names and types with the signature; returns whether the columns are those of the one tensor.
+    """Compares names and types with the signature; returns whether the columns form the signature's one tensor.
 
     Raises:
-        MalformedBody: a name comes twice.
-        InvalidInput: columns are missing, unknown, or of a type that holds nothing for them.
+        MalformedBody: a name is repeated.
+        InvalidInput: columns are missing, unknown, or of an unsuitable type.
     """
     from serving.codecs.arrow_values import is_hollow, is_nested, is_number, may_hold, type_name
 
@@ -78,7 +78,7 @@ def _check_fields(fields: Any, schema: Schema) -> bool:
         if column is None:
             faults.add_unknown(name, "a column", None, known)
         elif is_hollow(kind):
-            got = "a type that can stand for more than it holds"
+            got = "a type that expands without limit"
             faults.add(name, Detail("column of a plain type", got, None, name))
         elif is_nested(kind) and not may_hold(kind, column.type):
             faults.add(name, Detail(expected_name(column), type_name(kind), None, name))

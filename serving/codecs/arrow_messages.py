@@ -1,6 +1,6 @@
-"""What the messages of an Arrow stream say of the data that follows them, before any of it is read.
+"""Checks the metadata of an Arrow stream's messages before their data is read.
 
-pyarrow does not tell, so this reads the flatbuffers. Source: Arrow's format/Message.fbs; a field's position there
+pyarrow does not expose it, so this reads the flatbuffers. Source: Arrow's format/Message.fbs; a field's position there
 is its number here.
 """
 
@@ -13,11 +13,11 @@ from serving.errors import MalformedBody, PayloadTooLarge
 from serving.model.schema import Schema
 
 MAX_MESSAGES = 10_000
-"""Batches and dictionaries that a stream may have: of 100,000 rows, one for every ten."""
+"""Maximum of batches and dictionaries in a stream: for 100,000 rows, one for every ten."""
 
 SCHEMA_BYTES = 1_000_000
 COLUMN_BYTES = 4_000
-"""Bytes that a stream's schema may have, and more of them for each column that the signature has."""
+"""Maximum size of a stream's schema, and the addition for each column of the signature."""
 
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 """Source: Arrow's format/Message.fbs, union MessageHeader."""
@@ -31,12 +31,12 @@ class _Table:
         self._place = place
 
     def field(self, number: int, form: str) -> int:
-        """A number of a table; 0 where it is left out."""
+        """A number in the table; 0 if absent."""
         place = self._find(number)
         return int(struct.unpack_from(form, self._buffer, place)[0]) if place else 0
 
     def table(self, number: int) -> "_Table | None":
-        """A table in a table; None where it is left out."""
+        """A table in the table; None if absent."""
         place = self._find(number)
         return _follow(self._buffer, place) if place else None
 
@@ -54,16 +54,16 @@ def _follow(buffer: memoryview, place: int) -> _Table:
 
 
 def count_rows(messages: Any, schema: Schema) -> int:
-    """Returns the rows that the batches of a stream say they have.
+    """Returns the number of rows that a stream's batches declare.
 
     Args:
         messages: a `pyarrow.ipc.MessageReader`.
-        schema: what the rows are for.
+        schema: of the model.
 
     Raises:
-        MalformedBody: buffers are compressed: kilobytes of it can be gigabytes.
-        PayloadTooLarge: too many messages, a schema too long, or dictionaries that grow over and over.
-        struct.error: no stream.
+        MalformedBody: buffers are compressed: kilobytes can expand to gigabytes.
+        PayloadTooLarge: too many messages, a schema that is too long, or dictionaries that keep growing.
+        struct.error: not a stream.
     """
     n_rows = 0
     dictionary_bytes: dict[int, int] = defaultdict(int)
@@ -82,12 +82,12 @@ def count_rows(messages: Any, schema: Schema) -> int:
             data = batch.table(1)
             size = len(message.body)
             dictionary_bytes[name] = size + (dictionary_bytes[name] if is_delta else 0)
-            # What was there is copied for each addition.
+            # Each addition copies the existing entries.
             copied_bytes += dictionary_bytes[name] if is_delta else 0
             check_weight(copied_bytes, "the dictionaries of the Arrow stream")
         else:
             data = batch
             n_rows += batch.field(0, "<q")
         if data is not None and data.table(3) is not None:
-            raise MalformedBody("compressed Arrow streams are not read; write it without compression")
+            raise MalformedBody("compressed Arrow streams are not supported; write it without compression")
     return n_rows

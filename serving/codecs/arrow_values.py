@@ -1,6 +1,6 @@
-"""Columns of Arrow → arrays, or lists of Python objects made of whole arrays and not value by value.
+"""Arrow columns → arrays, or lists of Python objects, converted as whole arrays and not value by value.
 
-pyarrow's `to_pylist` takes more than a microsecond for each value, and keeps the interpreter meanwhile.
+pyarrow's `to_pylist` takes more than a microsecond per value, and holds the GIL.
 """
 
 import itertools
@@ -16,10 +16,10 @@ from serving.codecs.limits import OBJECT_BYTES, check_weight
 from serving.model.schema import Column, Kind, Type
 
 LIST_BYTES, DICT_BYTES, ENTRY_BYTES, NUMBER_BYTES = 80, 240, 100, 40
-"""What a list, a dict, an entry of one beside its value, and a number with the reference to it take. Source: `sys.getsizeof`, CPython 3.11."""
+"""Sizes of a list, a dict, a dict entry without its value, and a number with its reference. Source: `sys.getsizeof`, CPython 3.11."""
 
 SLICE_ROWS = 4_096
-"""Values of rare types that become objects at a time, some milliseconds; then other threads have their turn."""
+"""Values of rare types converted at a time, for some milliseconds, before other threads get their turn."""
 
 NUMBERS = frozenset({Kind.INTEGER, Kind.LONG, Kind.FLOAT, Kind.DOUBLE})
 
@@ -53,8 +53,8 @@ _HELD = {
     Kind.BINARY: _TEXTS | _BINARIES,
     Kind.DATETIME: _TEXTS | _MOMENTS,
 }
-"""The types that some values of a kind may come in. Asked by number: each function of `pyarrow.types` takes a
-microsecond, which adds up for the columns of one row."""
+"""Arrow types that may hold values of a kind. Compared by id: each function of `pyarrow.types` takes a microsecond, which
+adds up over columns."""
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -63,12 +63,12 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def is_nested(kind: pa.DataType) -> bool:
-    """Whether its values hold values."""
+    """Whether its values contain values."""
     return kind.id not in _PLAIN and bool(types.is_nested(kind))
 
 
 def type_name(kind: pa.DataType) -> str:
-    """Returns the name of a type for an error, without the names that it holds."""
+    """Returns the name of a type for an error, without the field names in it."""
     if types.is_dictionary(kind):
         return type_name(kind.value_type)
     if kind.id in _TEXTS:
@@ -81,13 +81,13 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def is_hollow(kind: pa.DataType, *, is_inside: bool = False) -> bool:
-    """Whether a few bytes of a type stand for any number of values, each of them an object here."""
+    """Whether a few bytes of a type can represent any number of values, each of which would become an object."""
     if kind.id in _PLAIN:
         return False
     if types.is_dictionary(kind):
         return is_inside or is_hollow(kind.value_type, is_inside=True)
     if types.is_null(kind) or kind.id in _VIEWS:
-        return is_inside  # what views show is counted where they are not inside another type
+        return is_inside  # views are counted if they are not inside another type
     if types.is_fixed_size_list(kind) and kind.list_size == 0:
         return True
     if types.is_list_view(kind) or types.is_large_list_view(kind) or types.is_union(kind):
@@ -125,23 +125,23 @@ def may_hold(kind: pa.DataType, type_: Type) -> bool:
 
 
 class Load:
-    """What the objects made of a stream take in memory."""
+    """Memory of the objects made from a stream."""
 
     def __init__(self) -> None:
         self.n_bytes = 0
 
     def add(self, n_bytes: int) -> None:
-        """Counts what is made next.
+        """Counts objects before they are created.
 
         Raises:
-            PayloadTooLarge: with what there is it is too much.
+            PayloadTooLarge: the total is too much.
         """
         self.n_bytes += n_bytes
         check_weight(self.n_bytes, "the rows")
 
 
 def column_to_values(values: pa.ChunkedArray, column: Column, load: Load) -> npt.NDArray[Any] | list[Any]:
-    """Returns an array where NumPy can hold the column, and say what is missing; else a list of cells.
+    """Returns an array if NumPy can represent the column and its missing values; else a list of cells.
 
     Raises:
         PayloadTooLarge: the objects would take too much memory.
@@ -166,7 +166,7 @@ def column_to_values(values: pa.ChunkedArray, column: Column, load: Load) -> npt
 
 
 def _to_tensor(values: pa.ChunkedArray, type_: Type, load: Load) -> npt.NDArray[Any] | None:  # noqa: ARG001
-    """Lists of one length each → shape `(n_rows, *lengths)`; None where they have others, or a value is missing."""
+    """Lists of equal length → shape `(n_rows, *lengths)`; None if lengths differ, or a value is missing."""
     parts = []
     for chunk in values.chunks:
         shape, inner = [len(chunk)], chunk
@@ -186,7 +186,7 @@ def _to_tensor(values: pa.ChunkedArray, type_: Type, load: Load) -> npt.NDArray[
 
 
 def _to_lists(values: pa.ChunkedArray, type_: Type, load: Load) -> npt.NDArray[Any] | None:
-    """Lists of numbers, booleans or text, cast as a whole; None where a value is missing or does not fit."""
+    """Lists of numbers, booleans or text, cast as a whole; None if a value is missing or does not fit."""
     cells: list[Any] = []
     for chunk in values.chunks:
         lists = _cast_flat(chunk, type_, load)
@@ -221,7 +221,7 @@ _TO_WHOLE = {Kind.TENSOR: _to_tensor, Kind.ARRAY: _to_lists}
 
 
 def _lengths(array: pa.Array) -> npt.NDArray[np.int64]:
-    """Of the lists of an array, in what `flatten` returns; 0 where one is missing."""
+    """Of the lists of an array, as in `flatten`'s result; 0 for a missing one."""
     if types.is_fixed_size_list(array.type):
         lengths = np.full(len(array), array.type.list_size, np.int64)
     else:
@@ -232,7 +232,7 @@ def _lengths(array: pa.Array) -> npt.NDArray[np.int64]:
 
 
 def _text_bytes(array: pa.Array) -> int:
-    """Of the texts of an array; views may show the same bytes of the body many times."""
+    """Of the texts of an array; views may refer to the same bytes of the body many times."""
     if array.type.id in _VIEWS:
         lengths = np.frombuffer(array.buffers()[1], dtype=np.int32)[::4]
         return int(lengths[array.offset : array.offset + len(array)].clip(0).sum(dtype=np.int64))
@@ -249,7 +249,7 @@ def _split(items: list[Any], lengths: npt.NDArray[np.int64]) -> list[Any]:
 
 
 def _to_cells(array: pa.Array, load: Load) -> list[Any]:
-    """The values of an array as Python objects; None where one is missing."""
+    """The values of an array as Python objects; None for a missing one."""
     kind = array.type
     if types.is_null(kind):
         return [None] * len(array)
@@ -301,7 +301,7 @@ def _maps_to_cells(array: pa.Array, load: Load) -> list[Any]:
 
 
 def _words_to_cells(array: pa.DictionaryArray, load: Load) -> list[Any]:
-    """Each word that a row has becomes one object, those that none has become none."""
+    """Converts each dictionary word that a row uses once, and no others."""
     load.add(8 * len(array))
     missing = _missing(array.indices)
     indices = array.indices.fill_null(0).to_numpy().astype(np.int64)

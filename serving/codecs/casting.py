@@ -1,4 +1,4 @@
-"""Casts that lose nothing: JSON values and arrays to what the signature asks for.
+"""Lossless casts of JSON values and arrays to the signature's types.
 
 A cast that would change a value (5.5 → long, 2^53 + 1 → double, text → number) is a `Mismatch`, which names
 types and never the value.
@@ -21,10 +21,10 @@ from serving.model.schema import DTYPES, Column, Kind, Type
 INTEGER_LIMITS = {Kind.INTEGER: (-(2**31), 2**31 - 1), Kind.LONG: (-(2**63), 2**63 - 1)}
 
 MAX_DIGITS = 400
-"""Of an integer, its sign among them: beyond that no double is near, and Python's own conversion is quadratic."""
+"""Of an integer, including its sign: longer ones exceed any double, and Python's conversion is quadratic."""
 
 _LOWEST, _HIGHEST = -(10 ** (MAX_DIGITS - 1)), 10**MAX_DIGITS
-"""The first integers that are longer."""
+"""The smallest integers, by magnitude, that are longer."""
 
 _DATETIME_UNITS = frozenset({"Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns"})
 
@@ -44,7 +44,7 @@ _BELOW_MICROSECONDS = re.compile(r"[.,]\d{6}(\d+)")
 
 
 class NotFinite:
-    """Stands for the tokens NaN, Infinity and -Infinity, and for numbers too large to be read."""
+    """Stands for the tokens NaN, Infinity and -Infinity, and for numbers that are too large."""
 
     def __init__(self, token: str) -> None:
         self.name = token
@@ -60,12 +60,12 @@ class Mismatch(Exception):
         self.path = path
 
     def below(self, key: str) -> "Mismatch":
-        """The same, seen from the value that holds this one under `key`."""
+        """The same, with a path from the value that contains this one under `key`."""
         return Mismatch(self.expected, self.got, key + self.path)
 
 
 def expected_name(column: Column) -> str:
-    """Returns what a column takes, in words."""
+    """Returns the type that a column expects, in words."""
     name = _EXPECTED.get(column.type.kind, str(column.type))
     return f"{name} or null" if column.may_be_missing and column.type.kind is not Kind.ANY else name
 
@@ -94,7 +94,7 @@ def json_type_name(value: object) -> str:
 
 
 def cast_cell(value: Any, column: Column) -> Any:
-    """Returns the value as the column holds it; None, or NaN in a float column, where it is missing.
+    """Returns the value as the column's type; None, or NaN in a float column, if it is missing.
 
     Raises:
         Mismatch: the column cannot hold the value.
@@ -113,7 +113,7 @@ def cast_value(value: Any, type_: Type) -> Any:  # noqa: PLR0912  # one branch p
     """Returns a JSON value as a Python value of the type.
 
     Raises:
-        Mismatch: it cannot be that without losing something.
+        Mismatch: the cast would not be lossless.
     """
     kind = type_.kind
     match kind:
@@ -166,7 +166,7 @@ def _below(key: str, value: Any, type_: Type) -> Any:
 
 
 def _unicode(value: str) -> str:
-    """The text, where it is some: half a surrogate pair is JSON, and nothing that could be written again."""
+    """The text, if it is valid Unicode: JSON allows half a surrogate pair, which cannot be encoded again."""
     if not value.isascii():
         try:
             value.encode()
@@ -176,7 +176,7 @@ def _unicode(value: str) -> str:
 
 
 def _anything(value: Any) -> Any:
-    """The value, where nothing in it is `NotFinite`; a loop, since it may be nested as deep as JSON can be."""
+    """The value, if nothing in it is `NotFinite`; not recursive, since JSON may be deeply nested."""
     left = [value]
     while left:
         match left.pop():
@@ -197,7 +197,7 @@ def _anything(value: Any) -> Any:
 
 
 def _exact_float(value: float, dtype: np.dtype[Any]) -> float | None:
-    """The nearest float of the type; None where an integer would change, or a number become infinite."""
+    """The nearest float of the type; None if an integer would change, or a number would become infinite."""
     try:
         number = float(value)
         if dtype.itemsize < 8:
@@ -216,13 +216,13 @@ def _nanoseconds(value: str | dt.datetime) -> np.datetime64:
     """ISO 8601 → UTC without a zone, in nanoseconds (what pandas and MLflow use)."""
     try:
         moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
-        # Python's datetime ends at microseconds and drops what is finer.
+        # Python's datetime truncates to microseconds.
         finer = _BELOW_MICROSECONDS.search(value) if isinstance(value, str) else None
         digits = finer[1].rstrip("0") if finer else ""
         if moment.tzinfo is not None:
             moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
-        raise Mismatch(_EXPECTED[Kind.DATETIME], "string that is no such date") from None
+        raise Mismatch(_EXPECTED[Kind.DATETIME], "string that is not an ISO 8601 datetime") from None
     if not 1678 <= moment.year <= 2261:
         raise Mismatch(_EXPECTED[Kind.DATETIME], "date outside these years")
     if len(digits) > 3:
@@ -274,7 +274,7 @@ def _flatten(value: Any, type_: Type, depth: int, flat: list[Any], path: str) ->
     shapes = {_flatten(item, type_, depth + 1, flat, f"{path}[{i}]") for i, item in enumerate(value)}
     if len(shapes) > 1:
         raise Mismatch(str(type_), "arrays of different lengths", path)
-    # What is empty has the lengths that the signature gives, and 0 where it leaves them open.
+    # An empty array gets the signature's lengths, or 0 for open ones.
     inner = next(iter(shapes)) if shapes else tuple(max(n, 0) for n in type_.shape[depth + 1 :])
     return (len(value), *inner)
 
@@ -283,7 +283,7 @@ def cast_scalar(value: Any, dtype: np.dtype[Any] | None) -> Any:
     """Returns a JSON value as an element of a tensor; `dtype` None is text.
 
     Raises:
-        Mismatch: it cannot be that without losing something.
+        Mismatch: the cast would not be lossless.
     """
     if dtype is None:
         if isinstance(value, str):
@@ -306,7 +306,7 @@ def cast_scalar(value: Any, dtype: np.dtype[Any] | None) -> Any:
 
 
 def short(name: str) -> str:
-    """Returns a name that came with a request, such that it can be written and cannot fill a log."""
+    """Returns a name from a request, encodable and short enough for logs."""
     name = name.encode(errors="replace").decode()
     return name if len(name) <= 80 else name[:77] + "…"
 
@@ -331,7 +331,7 @@ def cells_to_column(cells: Sequence[Any], column: Column) -> npt.NDArray[Any]:
 
 
 def _with_none(values: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
-    """Floats with None in the place of NaN, where that is what the model knows."""
+    """Floats with None in place of NaN, if the model expects None."""
     if column.missing is not None:
         return values
     out = values.astype(object)
@@ -340,7 +340,7 @@ def _with_none(values: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
 
 
 def replace_none(values: npt.NDArray[Any], missing: float) -> npt.NDArray[Any]:
-    """Returns an object array of shape `(n_rows,)` with `missing` in the place of None."""
+    """Returns an object array of shape `(n_rows,)` with `missing` in place of None."""
     is_none = [cell is None for cell in values.tolist()]
     if any(is_none):
         values = values.copy()
@@ -349,14 +349,14 @@ def replace_none(values: npt.NDArray[Any], missing: float) -> npt.NDArray[Any]:
 
 
 def cast_array(values: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
-    """Returns an array as the column holds it; NaN and NaT are missing values.
+    """Returns an array as the column's type; NaN and NaT are missing values.
 
     Args:
         values: shape `(n_rows,)`, any dtype but object.
-        column: what the values are for; not a tensor.
+        column: of the signature; not a tensor.
 
     Raises:
-        ArrayMismatch: some rows cannot be held; it lists them.
+        ArrayMismatch: some rows do not fit; it lists them.
     """
     kind = column.type.kind
     source = values.dtype.kind
@@ -371,7 +371,7 @@ def cast_array(values: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
     if kind is Kind.STRING and source == "U":
         _refuse(~is_unicode(values), column, "text that is not Unicode")
         return values.astype(object)
-    # Finer units than these span some hours around 1970, and NumPy does not convert them to years.
+    # Finer units span only some hours around 1970, and NumPy does not convert them to years.
     if kind is Kind.DATETIME and source == "M" and np.datetime_data(values.dtype)[0] in _DATETIME_UNITS:
         years = values.astype("datetime64[Y]").astype(np.int64) + 1970
         _refuse(~np.isnat(values) & ((years < 1678) | (years > 2261)), column, "date outside these years")
@@ -388,7 +388,7 @@ class ArrayMismatch(Exception):
 
 
 def is_unicode(values: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
-    """Returns which elements of fixed-width text hold code points that Unicode text may hold."""
+    """Returns which elements of fixed-width text have only valid code points."""
     points = np.ascontiguousarray(values).reshape(-1).view(np.uint32).reshape(values.size, -1)
     bad = (points > 0x10FFFF) | ((points >= 0xD800) & (points <= 0xDFFF))
     return np.asarray(~bad.any(axis=1)).reshape(values.shape)
@@ -425,8 +425,8 @@ def _array_to_floats(
 
 
 def is_changed(integers: npt.NDArray[Any], floats: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Returns which integers are others as floats."""
-    # What was rounded up to the power of two above the integer type cannot be cast back.
+    """Returns which integers change as floats."""
+    # A value rounded up to the power of two above the integer type cannot be cast back.
     above = np.float64(np.iinfo(integers.dtype).max + 1)
     changed = (floats >= above) | ~np.isfinite(floats)
     changed[~changed] = floats[~changed].astype(integers.dtype) != integers[~changed]
@@ -446,7 +446,7 @@ def _array_to_integers(values: npt.NDArray[Any], column: Column) -> npt.NDArray[
         values = values.astype(np.float32)  # float16 has no 2^31 to compare with
     with np.errstate(invalid="ignore"):
         fits = (values >= low) & (values < float(high + 1)) & (np.floor(values) == values)
-    _refuse(~fits & ~missing, column, "number that is not such an integer")
+    _refuse(~fits & ~missing, column, "number that is not an integer in range")
     if not missing.any():
         return values.astype(dtype)
     if column.required:

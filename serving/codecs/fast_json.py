@@ -1,4 +1,4 @@
-"""The fast way from JSON to `Inputs`: msgspec types made from the signature; see `serving.codecs.json`."""
+"""The fast path from JSON to `Inputs`: msgspec types built from the signature; see `serving.codecs.json`."""
 
 import math
 import operator
@@ -21,13 +21,13 @@ from serving.codecs.media_types import Body
 from serving.model.schema import DTYPES, Column, Form, Inputs, Kind, Schema, Type
 
 CHUNK_ROWS = 512
-"""Rows that are turned into columns at a time: their cells are then still in the processor's cache."""
+"""Rows turned into columns at a time: few enough that their cells stay in the CPU cache."""
 
 Builder = Callable[[Sequence[Any]], npt.NDArray[Any] | None]
 
 
 class FastRows:
-    """Rows of one form: a msgspec type for them, and how their fields become columns."""
+    """Decodes rows of one form with a msgspec type, and turns their fields into columns."""
 
     def __init__(self, schema: Schema, form: Form) -> None:
         self.form = form
@@ -64,16 +64,16 @@ class FastRows:
         """Decodes an array of rows.
 
         Raises:
-            MsgspecError, UnicodeDecodeError, RecursionError: only the thorough way can tell.
+            MsgspecError, UnicodeDecodeError, RecursionError: only the thorough path can tell.
         """
         return self._decoder.decode(text)
 
     def inputs(self, rows: list[Any], *, has_null: bool) -> Inputs | None:
-        """The rows as `Inputs`; None where only the thorough way can tell.
+        """Returns the rows as `Inputs`; None if only the thorough path can tell.
 
         Args:
             rows: of `row_type`.
-            has_null: whether one of the cells may be None; to look at each would cost a large body a third more.
+            has_null: whether a cell may be None; checking each would make large bodies a third slower.
         """
         if not self._is_able:
             return None
@@ -93,8 +93,8 @@ class FastRows:
     def _build(self, cells: Sequence[Sequence[Any]], n_rows: int, has_null: bool) -> Inputs | None:
         columns: list[Any] = [None] * len(cells)
         for positions, dtype in self._groups:
-            # One array for all of them, whose lines are the columns: a call each would cost a single row more
-            # than everything else.
+            # One array for all of them, whose lines are the columns: for a single row, one call per column would cost
+            # more than everything else.
             lines = np.array([cells[position] for position in positions], dtype=dtype)
             for position, line in zip(positions, lines, strict=True):
                 columns[position] = line
@@ -109,7 +109,7 @@ class FastRows:
 
 
 def _group_columns(schema: Schema) -> list[tuple[list[int], npt.DTypeLike]]:
-    """The positions of columns that become arrays of one dtype without another look at their cells."""
+    """The positions of columns that become arrays of one dtype without further checks of their cells."""
     groups: dict[Any, list[int]] = {}
     for position, column in enumerate(schema.columns):
         if _is_grouped(column):
@@ -129,7 +129,7 @@ def _is_nan_text(column: Column) -> bool:
 
 
 def _default(column: Column) -> float | None:
-    """What an optional column is that a row leaves out."""
+    """The value of an optional column that a row omits."""
     return math.nan if _is_nan_text(column) else None
 
 
@@ -140,7 +140,7 @@ def _is_grouped(column: Column) -> bool:
 
 
 def _is_field_name(name: str) -> bool:
-    r"""Whether msgspec takes it as a key. Source: its error, 'must not contain '\', '"', or control characters'."""
+    r"""Whether msgspec accepts it as a key. Source: its error, 'must not contain '\', '"', or control characters'."""
     return not any(char in '\\"' or char < " " for char in name)
 
 
@@ -182,16 +182,16 @@ def _fast_scalar(dtype: str) -> Any:
 
 
 def _fast_float(dtype: np.dtype[Any]) -> Any:
-    # Below 2^53 (2^24 for float32) every integer is a float; from there on the thorough way looks at each.
-    # The limit itself is out: msgspec compares after it has made a double of 2^53 + 1.
+    # Below 2^53 (2^24 for float32) every integer is a float; from there on the thorough path checks each.
+    # The limit itself is excluded: msgspec compares after converting 2^53 + 1 to a double.
     limit = 2.0 ** min(np.finfo(dtype).nmant + 1, 53)
     return Annotated[float, msgspec.Meta(gt=-limit, lt=limit)]
 
 
 def _fast_builder(column: Column) -> Builder | None:
-    """How decoded cells become the column's array; the function returns None where it cannot tell.
+    """A function that builds the column's array from decoded cells; it returns None if it cannot tell.
 
-    None of a column that is built with others.
+    None for a column that is built together with others.
     """
     kind = column.type.kind
     if _is_grouped(column):
@@ -217,7 +217,7 @@ def _build_integers(cells: Sequence[Any], column: Column) -> npt.NDArray[Any] | 
         values = np.array(cells)
         if values.dtype == np.int64 and column.type.kind is Kind.LONG:
             return values
-        # int64 from integers alone; float64 where one of them was written as 5.0, which is exact below 2^53.
+        # int64 from integers alone; float64 if one was written as 5.0, which is exact below 2^53.
         if values.dtype == np.int64 or (values.dtype == np.float64 and np.abs(values).max() < 2**53):
             return cast_array(values, column)
     except (ArrayMismatch, OverflowError):

@@ -1,4 +1,4 @@
-"""What is wrong with the rows of a request, told so that every wrong column is among it."""
+"""Collects the faults in a request's rows, so that every wrong column is reported."""
 
 import difflib
 import itertools
@@ -8,15 +8,15 @@ from serving.codecs.casting import short
 from serving.errors import MAX_DETAILS, Detail, InvalidInput
 
 MAX_HINTS, MAX_HINT_LETTERS, MAX_HINT_NAMES = 5, 40, 30
-"""Names of a request that get a hint, letters that each may have, and names each is compared with: a comparison takes
-up to 0.1 ms, and whoever sends the names should not decide how many there are."""
+"""Maximum of names per request with a hint, of their length, and of names compared with each: a comparison takes up to
+0.1 ms, and callers must not control how many there are."""
 
 HINT_RATIO = 0.7
-"""How alike two names have to be. Source: `difflib.SequenceMatcher.ratio`."""
+"""Minimum similarity of two names. Source: `difflib.SequenceMatcher.ratio`."""
 
 
 class Faults:
-    """Up to `MAX_DETAILS` of each column, and of each name that is no column.
+    """Up to `MAX_DETAILS` faults of each column, and of each unknown name.
 
     Args:
         names: the signature's.
@@ -26,7 +26,7 @@ class Faults:
         self._names = names
         self._n_enough = 0
         self.is_full = False
-        """Whether further rows need not be read: as many are no rows, or columns wrong, as are told, or all columns."""
+        """Whether to stop reading rows: enough rows or columns are wrong to fill the report, or all columns are."""
         self._columns: dict[str | None, list[Detail]] = {}
         self._unknown: dict[str | None, list[Detail]] = {}
 
@@ -37,7 +37,7 @@ class Faults:
         return column in self._columns
 
     def has_enough(self, column: str | None) -> bool:
-        """Whether further rows change nothing of what is told of a column."""
+        """Whether further rows cannot change the report on a column."""
         return len(self._columns.get(column, ())) >= MAX_DETAILS
 
     def add(self, column: str | None, detail: Detail) -> None:
@@ -51,15 +51,15 @@ class Faults:
         )
 
     def add_unknown(self, name: str, got: str, row: int | None, sent: Container[str]) -> None:
-        """Keeps that a name is no column.
+        """Keeps an unknown name.
 
         Args:
-            name: as it came.
-            got: the type of what it has.
+            name: as sent.
+            got: the type of its value.
             row: that has it, if it is one row.
-            sent: the names that came with it, which cannot be meant.
+            sent: the names sent with it, which cannot be meant.
         """
-        key = name[:80]  # as long as it is shown
+        key = name[:80]  # its shown length
         if key in self._unknown:
             if len(self._unknown[key]) >= MAX_DETAILS:
                 return
@@ -91,7 +91,7 @@ def _keep(names: dict[str | None, list[Detail]], name: str | None, detail: Detai
 
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:
-    """Returns ` (did you mean 'tenure'?)`; nothing if no name is close, or to compare them takes too long."""
+    """Returns ` (did you mean 'tenure'?)`; empty if no name is close, or comparing them would take too long."""
     if len(name) > MAX_HINT_LETTERS or len(names) > MAX_HINT_NAMES:
         return ""
     known = {one.casefold(): one for one in names if len(one) <= MAX_HINT_LETTERS}

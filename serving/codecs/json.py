@@ -1,11 +1,11 @@
-"""JSON → `Inputs`, twice over.
+"""JSON → `Inputs`, by two paths.
 
-The fast way is msgspec with types made from the signature: it takes the rows that every well-behaved client
-sends and never guesses. Whatever it does not take, the thorough way reads again, cell by cell; it alone
-decides what is valid, and it alone writes the error messages. So the fast way may refuse too much, but never
-accept what the thorough way would not, nor read it differently.
+The fast path is msgspec with types built from the signature: it accepts the rows of well-behaved clients and never
+guesses. Whatever it rejects, the thorough path reads again, cell by cell; it alone decides what is valid, and writes the
+error messages. So the fast path may reject too much, but never accepts what the thorough path would not, or reads it
+differently.
 
-A large body is read in pieces, by either way; see `serving.codecs.large_json`.
+Large bodies are read in pieces, by either path; see `serving.codecs.large_json`.
 """
 
 import gc
@@ -117,7 +117,7 @@ class JsonDecoder:
         return inputs, check_params(document.get("params"), self._schema)
 
     def _read_rows(self, rows: list[Any] | Span, fast: FastRows, body: Body) -> Inputs:
-        """The thorough way; of a large body it is gone only where the fast one ends."""
+        """The thorough path; for a large body only where the fast one fails."""
         if isinstance(rows, Span):
             from serving.codecs.large_json import read_long_rows
 
@@ -125,7 +125,7 @@ class JsonDecoder:
         return self._weighed(read_rows(rows, self._schema, fast.form, self._max_rows), body)
 
     def _weighed(self, inputs: Inputs, body: Body) -> Inputs:
-        """Says what lists and maps take, where it may be more than is worth counting."""
+        """Adds the memory of lists and maps, unless the body is too small to count."""
         if not self._is_nested or len(body) * OBJECT_BYTES <= SMALL_BYTES:
             return inputs
         text = bytes(body)
@@ -133,14 +133,14 @@ class JsonDecoder:
 
 
 def _parse_outline(body: Body, level: int) -> Any:
-    # Imported by the first large body: it needs what is below.
+    # Imported on the first large body: a circular import.
     from serving.codecs.large_json import parse_outline
 
     return parse_outline(body, level)
 
 
 def check_row_count(n_rows: int, max_rows: int) -> None:
-    """Refuses no rows and too many.
+    """Rejects an empty request, and one with too many rows.
 
     Raises:
         InvalidInput: there is no row.
@@ -153,22 +153,22 @@ def check_row_count(n_rows: int, max_rows: int) -> None:
 
 
 def parse_json(body: Body, offset: int | None = None, mistake: str | None = None) -> Any:
-    """Parses JSON, with `NotFinite` for NaN, Infinity and numbers that no double can hold.
+    """Parses JSON, with `NotFinite` for NaN, Infinity and numbers beyond any double.
 
     Args:
         body: the text.
-        offset: of its first byte in what was sent; None where this is all of it.
-        mistake: what to say of wrong syntax where its place in this text means nothing to the caller.
+        offset: of its first byte in the whole body; None if this is all of it.
+        mistake: the message for wrong syntax, if its position in this text means nothing to the caller.
 
     Raises:
         MalformedBody: it is empty or not JSON.
     """
     if not body or body.isspace():
         raise MalformedBody("the body is empty; expected JSON")
-    # Of a body with millions of brackets the collector would look at each again and again: 5 times as long.
+    # With millions of brackets, the garbage collector would scan all objects repeatedly: 5 times slower.
     gc.disable()
     try:
-        # Given bytes it would guess at UTF-16 and UTF-32, which JSON between programs is not: RFC 8259, section 8.1.
+        # Given bytes, json would guess UTF-16 and UTF-32, but exchanged JSON is UTF-8: RFC 8259, section 8.1.
         text = body.decode("utf-8-sig")
         return json.loads(text, parse_constant=NotFinite, parse_int=_parse_int, parse_float=_parse_float)
     except json.JSONDecodeError as error:
@@ -177,7 +177,7 @@ def parse_json(body: Body, offset: int | None = None, mistake: str | None = None
         where = f"line {error.lineno}, column {error.colno}"
         if offset is not None:
             where = f"byte {offset + len(error.doc[: error.pos].encode(errors='surrogatepass'))}"
-        # Python's words for some mistakes end with "at" themselves.
+        # Some of Python's messages end with "at" themselves.
         raise MalformedBody(f"the body is not JSON: {error.msg.removesuffix(' at')} at {where}") from None
     except UnicodeDecodeError:
         raise MalformedBody("the body is not JSON: it is not UTF-8 text") from None
@@ -205,15 +205,15 @@ def read_rows(
     *,
     faults: Faults | None = None,
 ) -> Inputs:
-    """The thorough way: casts every cell of decoded rows.
+    """The thorough path: casts every cell of decoded rows.
 
     Args:
         rows: decoded, of the form.
-        schema: what they are for.
-        form: of each.
-        max_rows: that there may be.
+        schema: of the model.
+        form: of each row.
+        max_rows: the limit.
         first_row: the number of the first of them in the request.
-        faults: of the rows before them; those of these are added.
+        faults: of earlier rows; faults of these rows are added.
 
     Raises:
         InvalidInput: there are faults.
@@ -255,7 +255,7 @@ def read_rows(
 
 
 def _row_to_values(row: Any, index: int, schema: Schema, form: Form, faults: Faults) -> dict[str, Any] | None:
-    """The row's cells by column name; None (and a fault) where the row itself is of the wrong shape."""
+    """The row's cells by column name; None (and a fault) if the row itself has the wrong shape."""
     if form is Form.BARE:
         return {schema.columns[0].name: row}
     if form is Form.ARRAY:
@@ -276,7 +276,7 @@ def _row_to_values(row: Any, index: int, schema: Schema, form: Form, faults: Fau
 
 
 def _check_keys(row: dict[str, Any], index: int, schema: Schema, faults: Faults) -> None:
-    """Tells the keys that are no columns, and the columns that are missing."""
+    """Reports unknown keys and missing columns."""
     known = set(schema.names)
     unknown = ((key, value) for key, value in row.items() if key not in known)
     for key, value in itertools.islice(unknown, MAX_DETAILS):
@@ -290,7 +290,7 @@ def check_params(params: Any, schema: Schema) -> dict[str, Any]:
     """Returns the parameters that a request sets, cast to their types.
 
     Raises:
-        InvalidInput: a parameter that the signature does not have, or of another type.
+        InvalidInput: a parameter is not in the signature, or has another type.
     """
     if params is None:
         return {}

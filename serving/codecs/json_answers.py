@@ -1,4 +1,4 @@
-"""Arrays of answers → what a JSON encoder takes, with one form for datetimes whatever the model holds them in."""
+"""Arrays of answers → values for a JSON encoder, with one format for all kinds of datetimes."""
 
 import datetime as dt
 from typing import Any
@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 
 def array_to_json(array: npt.NDArray[Any]) -> list[Any]:
-    """Returns an array's elements, nested as its dimensions are.
+    """Returns an array's elements, nested like its dimensions.
 
-    Datetimes become text like those in requests: UTC without a zone, `2024-05-01T01:00:00`, with the digits of a
-    second that they need. What is missing (NaT) is None.
+    Datetimes become text like those in requests: UTC without a zone, `2024-05-01T01:00:00`, with only the fractional
+    digits needed. NaT is None.
     """
     if array.dtype.kind == "M":
         return _moments_to_text(array)
@@ -36,7 +36,7 @@ def _without_zeros(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """An object with the datetimes in it as text."""
+    """Converts the datetimes in an object to text."""
     match value:
         case str() | int() | float() | None:
             return value
@@ -49,7 +49,7 @@ def _plain(value: Any) -> Any:
         case np.datetime64():
             return _moments_to_text(np.array([value]))[0]
         case dt.datetime():
-            if value != value:  # noqa: PLR0124  # pandas' NaT is a datetime, and does not equal itself
+            if value != value:  # noqa: PLR0124  # pandas' NaT is a datetime that does not equal itself
                 return None
             if value.tzinfo is not None:
                 value = value.astimezone(dt.UTC).replace(tzinfo=None)

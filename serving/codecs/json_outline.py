@@ -1,9 +1,8 @@
-"""Large JSON bodies: where their rows lie, and what they would take in memory, before anything is parsed.
+"""Finds the rows of large JSON bodies, and estimates their memory, before anything is parsed.
 
-A parser keeps the interpreter to itself and makes up to 40 bytes of objects of each byte that it is sent. So the
-body is looked through in pieces, with NumPy, which lets other threads run: strings are told from what
-stands between them, and brackets are counted. What lies between two commas of the outermost array is whole rows, and
-can be parsed alone.
+A parser holds the GIL and creates up to 40 bytes of objects per byte of input. So the body is scanned in pieces with
+NumPy, which releases the GIL: strings are told apart from the rest, and brackets are counted. The text between two commas
+of the outermost array is whole rows, and can be parsed alone.
 """
 
 import bisect
@@ -18,17 +17,17 @@ from serving.codecs.media_types import Body
 from serving.errors import MalformedBody
 
 LARGE_BYTES = 1_000_000
-"""A body of fewer bytes is parsed at once: at the worst that makes 40 MB and takes a tenth of a second."""
+"""A smaller body is parsed at once: in the worst case this takes 40 MB and a tenth of a second."""
 
 PIECE_BYTES = 2**18
-"""Bytes that are looked at, and parsed, at a time: about a millisecond of a parser's work."""
+"""Bytes scanned, and parsed, at a time: about a millisecond of a parser's work."""
 
 LONG_BYTES = 2**16
-"""Arrays and objects from this length on are set aside when what is around them is parsed."""
+"""Arrays and objects from this length on are cut out before the rest is parsed."""
 
 WEIGHTS = {b"[": 100, b"{": 240, b":": 100, b",": 40}
-"""What the value or the key takes that such a byte stands for, in bytes. Source: `sys.getsizeof` of lists and
-dicts of one element, of a short key and its entry, and of a number and the reference to it; CPython 3.11."""
+"""Size in bytes of the value or key that such a byte stands for. Source: `sys.getsizeof` of lists and
+dicts of one element, of a short key and its entry, and of a number and its reference; CPython 3.11."""
 
 
 class Span(NamedTuple):
@@ -43,7 +42,7 @@ class Span(NamedTuple):
 
     @property
     def pieces(self) -> list[tuple[int, int]]:
-        """First and last byte (not included) of what lies between the cuts."""
+        """First and last byte (not included) of the text between the cuts."""
         ends = [self.start, *self.cuts, self.stop]
         return [(before + 1, after) for before, after in itertools.pairwise(ends)]
 
@@ -52,9 +51,9 @@ class _Piece(NamedTuple):
     offset: int
     text: bytes
     quotes: npt.NDArray[np.intp]
-    """Where strings begin and end."""
+    """Positions where strings begin and end."""
     is_inside: int
-    """1 where it begins inside a string."""
+    """1 if it begins inside a string."""
 
     def outside(self, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Those of the places that are not inside a string."""
@@ -98,7 +97,7 @@ def find_long(body: Body, level: int) -> list[Span]:
     """Returns the arrays and objects at a depth that have `LONG_BYTES` or more.
 
     Args:
-        body: what may be JSON.
+        body: possibly JSON.
         level: 1 for the outermost array or object, 2 for those in it.
 
     Raises:
@@ -159,7 +158,7 @@ def _last_comma(piece: _Piece, low: int, high: int) -> int | None:
 
 
 def weigh(text: bytes) -> int:
-    """Returns what the Python objects of JSON take at most, in bytes, without the text of its strings."""
+    """Returns the maximum size in bytes of JSON's Python objects, without the text of its strings."""
     return sum(
         weight * len(piece.outside(_find(piece.text, byte)))
         for piece in _read_pieces(text)
@@ -168,11 +167,11 @@ def weigh(text: bytes) -> int:
 
 
 def text_bytes(text: bytes) -> int:
-    """Returns what the strings in JSON take at most: one emoji makes four bytes of each character beside it."""
-    # To look for one byte takes a hundredth of what it takes to look for two.
+    """Returns the maximum size of the strings in JSON: one emoji makes each character of its string four bytes."""
+    # Searching for one byte is a hundred times faster than searching for two.
     has_escapes = b"\\" in text and b"\\u" in text
     width = 4 if has_escapes else 1
     if width == 1 and not text.isascii():
-        # What UTF-8 begins with such a byte is beyond 16 bits. Source: RFC 3629, 3.
+        # Characters that begin with such a byte in UTF-8 are beyond 16 bits. Source: RFC 3629, 3.
         width = 4 if np.frombuffer(text, np.uint8).max() >= 0xF0 else 2
     return width * len(text)

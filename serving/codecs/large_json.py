@@ -1,7 +1,7 @@
 """Large JSON bodies → `Inputs`, a piece of whole rows at a time.
 
-So the parser keeps the interpreter to itself for some milliseconds at most, what it makes of a piece is gone before the
-next one is read, and too many rows, or values, are refused before all of them are in memory.
+The parser holds the GIL for some milliseconds at most, the objects of a piece are freed before the next one is read, and
+too many rows, or values, are rejected before all of them are in memory.
 """
 
 import random
@@ -35,14 +35,14 @@ def parse_outline(body: Body, level: int) -> Any:
 
     Args:
         body: the text.
-        level: how deep rows are: 1 for `[row, …]`, 2 for `{"instances": [row, …]}`.
+        level: depth of the rows: 1 for `[row, …]`, 2 for `{"instances": [row, …]}`.
 
     Raises:
         MalformedBody: it is not JSON.
-        PayloadTooLarge: it has more beside the rows than would be parsed at once.
+        PayloadTooLarge: the rest, besides the rows, is too large to parse at once.
     """
     spans = find_long(body, level if _OBJECT.match(body) else 1)
-    # Each is replaced by a word that nobody can have sent.
+    # Each is replaced by an unguessable random word.
     word = f"{random.getrandbits(128):x} "
     parts, end = [], 0
     for position, span in enumerate(spans):
@@ -117,7 +117,7 @@ def read_long_rows(body: Body, span: Span, schema: Schema, fast: FastRows, max_r
         n_rows += len(rows)
         if n_rows > max_rows:
             raise PayloadTooLarge(f"more rows than the limit of {max_rows} (SERVING_MAX_ROWS)")
-    # That shapes differ is said once, and only where nothing else is wrong.
+    # Different shapes are reported once, and only if nothing else is wrong.
     if faults or others:
         refuse(faults.told() or others[:1])
     columns = []
@@ -128,7 +128,7 @@ def read_long_rows(body: Body, span: Span, schema: Schema, fast: FastRows, max_r
 
 
 class _Load:
-    """What the rows of a body take as Python objects."""
+    """Memory of a body's rows as Python objects."""
 
     def __init__(self, schema: Schema, form: Form) -> None:
         types = [column.type for column in schema.columns]
@@ -145,23 +145,23 @@ class _Load:
         """Bytes."""
 
     def weigh(self, text: bytes) -> int:
-        """Returns what is made of rows while they are parsed, where that is more than some megabytes or kept.
+        """Returns the memory of rows while they are parsed, if it is more than some megabytes or kept.
 
         Raises:
-            PayloadTooLarge: it is too much; these are one row, or few.
+            PayloadTooLarge: it is too much for one row, or a few.
         """
         if not self._is_nested and len(text) <= LARGE_BYTES:
             return 0
         weight = weigh(text)
-        # The parser makes one string of all of it, and cuts the others out of that.
+        # The parser makes one string of the whole text, and slices the others from it.
         check_weight(weight + 2 * text_bytes(text), "a row", ROW_PART)
         return weight
 
     def keep(self, text: bytes, weight: int, n_rows: int) -> None:
-        """Counts what stays of rows until they are answered.
+        """Counts the memory that rows keep until they are answered.
 
         Raises:
-            PayloadTooLarge: with those before it is too much.
+            PayloadTooLarge: the total is too much.
         """
         if self._is_nested:
             self.objects += max(0, weight - n_rows * self._row_weight)
@@ -172,13 +172,13 @@ class _Load:
 
 
 def join_column(parts: list[npt.NDArray[Any]], column: Column) -> npt.NDArray[Any]:
-    """Returns the parts of a column as one array, which is what `cells_to_column` makes of all of it.
+    """Returns the parts of a column as one array, as `cells_to_column` would for the whole.
 
     Raises:
         InvalidInput: tensors of different shapes.
     """
     if len({part.dtype for part in parts}) > 1:
-        # In some parts an integer or a boolean was missing, in others none.
+        # Some parts had missing integers or booleans, others had none.
         return cells_to_column([cell for part in parts for cell in _to_cells(part)], column)
     try:
         return np.concatenate(parts)
@@ -189,5 +189,5 @@ def join_column(parts: list[npt.NDArray[Any]], column: Column) -> npt.NDArray[An
 
 def _to_cells(part: npt.NDArray[Any]) -> list[Any]:
     is_float = part.dtype.kind == "f"
-    # NaN is what a missing cell became.
+    # A missing cell became NaN.
     return [None if cell != cell else int(cell) if is_float else cell for cell in part.tolist()]  # noqa: PLR0124

@@ -1,40 +1,40 @@
-"""What one request may take in memory once it is read, which most forms say in far fewer bytes."""
+"""Limits the memory of one decoded request, whose encoded form may be far smaller."""
 
 from serving.errors import PayloadTooLarge
 from serving.model.schema import DTYPES, Kind, Schema
 
 request_bytes = 1_000_000_000
-"""What the rows of one request may take until they are answered; a worker makes it fit its memory when it starts."""
+"""Memory limit of the rows of one request; a worker sets it at startup to fit its memory."""
 
 ROW_PART = 0.5
-"""The part of it that one row may take while it is read."""
+"""Fraction of it that one row may take while it is parsed."""
 
 SMALL_BYTES = 64_000
-"""What is not counted: as many requests as may wait take less than a model does."""
+"""Not counted up to this size: a full queue of such requests takes less than a model."""
 
 OBJECT_BYTES = 72
-"""What a number or a short text takes as an object, with the reference to it. Source: `sys.getsizeof`, CPython 3.11."""
+"""Size of a number or a short text as an object, with its reference. Source: `sys.getsizeof`, CPython 3.11."""
 
 NUMBER_BYTES = 8
-"""What a number takes in an array, at most."""
+"""Maximum size of a number in an array."""
 
 
 def limit_requests(n_bytes: int) -> None:
-    """Sets what one request may take in this process."""
-    global request_bytes  # noqa: PLW0603  # it belongs to the process, as its memory does
+    """Sets the memory limit of one request in this process."""
+    global request_bytes  # noqa: PLW0603  # a limit per process, like memory itself
     request_bytes = n_bytes
 
 
 def check_weight(n_bytes: int, what: str, part: float = 1) -> None:
-    """Refuses what would take too much memory.
+    """Rejects data that would take too much memory.
 
     Args:
-        n_bytes: that it would take.
+        n_bytes: its size.
         what: for the message.
-        part: of what a request may take.
+        part: fraction of a request's limit.
 
     Raises:
-        PayloadTooLarge: more than that.
+        PayloadTooLarge: above that.
     """
     limit = request_bytes * part
     if n_bytes > limit:
@@ -45,7 +45,7 @@ def check_weight(n_bytes: int, what: str, part: float = 1) -> None:
 
 
 def row_bytes(schema: Schema) -> tuple[int, int]:
-    """Returns what the cells of a row take in arrays, and as Python objects; without text, lists and tensors."""
+    """Returns the size of a row's cells in arrays, and as Python objects; without text, lists and tensors."""
     types = [column.type for column in schema.columns]
     n_tensors = sum(type_.kind is Kind.TENSOR for type_ in types)
     n_objects = sum(type_.kind not in DTYPES for type_ in types) - n_tensors
@@ -57,15 +57,15 @@ NESTED = frozenset({Kind.ARRAY, Kind.OBJECT, Kind.MAP, Kind.ANY})
 
 
 def holds_nested(schema: Schema) -> bool:
-    """Whether a cell may hold many objects."""
+    """Whether a cell may contain many objects."""
     types = [column.type for column in schema.columns]
     return any(type_.kind in NESTED or type_.dtype == "str" for type_ in types)
 
 
 def check_rows(n_rows: int, schema: Schema) -> None:
-    """Refuses rows whose cells take too much memory, before they are made.
+    """Rejects rows whose cells would take too much memory, before they are created.
 
     Raises:
-        PayloadTooLarge: more than a request may take.
+        PayloadTooLarge: above a request's limit.
     """
     check_weight(n_rows * sum(row_bytes(schema)), "the rows")

@@ -5,4 +5,4 @@ NPY = "application/x-npy"
 ARROW = "application/vnd.apache.arrow.stream"
 
 Body = bytes | bytearray
-"""What was sent: a `bytearray` where it came in parts."""
+"""A request body: a `bytearray` if it arrived in parts."""

@@ -1,4 +1,4 @@
-"""`.npy` → `Inputs` and back, without a detour through Python lists; and the casts that Arrow shares."""
+"""`.npy` → `Inputs` and back, without Python lists; and the casts shared with Arrow."""
 
 import io
 import math
@@ -30,13 +30,13 @@ from serving.model.schema import Column, Form, Inputs, Kind, Schema
 def npy_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
     """Reads a `.npy` file: `(n_rows, n_columns)`, a structured array with the columns as fields, or a tensor.
 
-    Of one column without a name it may be `(n_rows,)`.
+    For one column without a name it may be `(n_rows,)`.
 
-    Objects and pickles are refused from the header alone; nothing is ever unpickled.
+    Objects and pickles are rejected by the header alone; nothing is ever unpickled.
 
     Raises:
-        MalformedBody: not a .npy file, truncated, or one that holds Python objects.
-        InvalidInput: of another shape or type than the signature has.
+        MalformedBody: not a .npy file, truncated, or with Python objects.
+        InvalidInput: its shape or type differs from the signature.
         PayloadTooLarge: too many rows, or too many values.
     """
     array = _read_npy(body, schema)
@@ -49,7 +49,7 @@ def npy_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
     if len(schema.columns) == 1 and schema.columns[0].type.kind is Kind.TENSOR:
         return Inputs((cast_tensor(array, schema.columns[0]),), len(array))
     if schema.form is Form.BARE and array.ndim == 1:
-        array = array[:, np.newaxis]  # as in JSON, where a row of it is no list
+        array = array[:, np.newaxis]  # as in JSON, where such a row is not a list
     if array.ndim != 2 or array.shape[1] != len(schema.columns):
         expected = f"array of shape (n, {len(schema.columns)}){schema.order}"
         refuse([Detail(expected, f"array of shape {array.shape}")])
@@ -80,7 +80,7 @@ def _read_npy(body: Body, schema: Schema) -> npt.NDArray[Any]:
 
 
 def _numbers_to_booleans(values: npt.NDArray[Any], column: Column) -> npt.NDArray[Any]:
-    """A column of an array of numbers, which has one dtype for all: 1 is true, 0 false, and NaN is missing."""
+    """A boolean column of a numeric array, which has one dtype for all columns: 1 is true, 0 false, NaN missing."""
     missing = np.isnan(values) & (not column.required)
     bad = (values != 0) & (values != 1) & ~missing
     if bad.any():
@@ -96,7 +96,7 @@ def _numbers_to_booleans(values: npt.NDArray[Any], column: Column) -> npt.NDArra
 def cast_tensor(  # noqa: PLR0912  # one branch per pair of kinds
     array: npt.NDArray[Any], column: Column
 ) -> npt.NDArray[Any]:
-    """Returns an array of shape `(n_rows, *shape)` with the dtype of the tensor, or refuses the rows that change.
+    """Returns an array of shape `(n_rows, *shape)` with the tensor's dtype; rejects rows whose values would change.
 
     Raises:
         InvalidInput: another shape or kind, or a number that the dtype cannot hold.
@@ -128,8 +128,8 @@ def cast_tensor(  # noqa: PLR0912  # one branch per pair of kinds
             elif dtype.kind == "f":
                 lossy = is_changed(array, out)
             else:
-                # Back again: a cast that lost something does not return. Outside the target's range the
-                # forth is undefined, so that is asked for first.
+                # A lossy cast does not round-trip. Outside the target's range casts are undefined, so check the
+                # range, too.
                 lossy = (out.astype(array.dtype) != array) | _out_of_range(array, dtype)
         if lossy.any():
             _refuse_tensor_rows(lossy, dtype, "number that it cannot hold")
@@ -154,7 +154,7 @@ def _refuse_tensor_rows(bad: npt.NDArray[np.bool_], dtype: np.dtype[Any], got: s
 
 def _tensor_type_mismatch(array: npt.NDArray[Any], expected: str) -> InvalidInput:
     got = array_type_name(array)
-    return InvalidInput(f"the model takes {expected}, got an array of {got}", [Detail(expected, got)])
+    return InvalidInput(f"expected an array of {expected}, got {got}", [Detail(expected, got)])
 
 
 def named_to_inputs(
@@ -165,17 +165,17 @@ def named_to_inputs(
     has_one_dtype: bool = False,
     faults: Faults | None = None,
 ) -> Inputs:
-    """Columns by name, each an array or a list of Python values, to `Inputs`.
+    """Converts columns by name, each an array or a list of Python values, to `Inputs`.
 
     Args:
         values: the columns.
         n_rows: of each.
-        schema: what they are for.
-        has_one_dtype: whether they are of one array, so that booleans came as numbers.
-        faults: of the columns that are left out of them, and need not be read.
+        schema: of the model.
+        has_one_dtype: whether they come from one array, so that booleans are numbers.
+        faults: of columns that are already known to be wrong, and not in `values`.
 
     Raises:
-        InvalidInput: columns are missing, unknown, or hold what the signature does not take.
+        InvalidInput: columns are missing, unknown, or do not fit the signature.
     """
     known = set(schema.names)
     faults = Faults(schema.names) if faults is None else faults
@@ -211,7 +211,7 @@ def _cast_column(values: Any, column: Column) -> npt.NDArray[Any]:
         if column.type.kind is Kind.TENSOR:
             return cast_tensor(values, column)
         if values.dtype.kind == "O":
-            # Arrow's text, checked to be UTF-8, or its lists, which are cast already.
+            # Arrow's text, already checked to be UTF-8, or its lists, already cast.
             if column.type.kind in (Kind.STRING, Kind.ARRAY):
                 return values
         elif column.type.kind is not Kind.ANY or values.dtype.kind not in "biuf":
@@ -236,7 +236,7 @@ def _cast_column(values: Any, column: Column) -> npt.NDArray[Any]:
 
 
 def array_to_npy(array: npt.NDArray[Any]) -> bytes:
-    """Writes the `.npy` form; text becomes fixed-width Unicode, so that reading it needs no pickle."""
+    """Writes `.npy`; text becomes fixed-width Unicode, so that reading it needs no pickle."""
     if array.dtype == object:
         array = array.astype(np.str_)
     out = io.BytesIO()

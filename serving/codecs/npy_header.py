@@ -1,7 +1,7 @@
-"""The header of a `.npy` file, read without Python's own parser.
+"""Reads the header of a `.npy` file without Python's own parser.
 
-NumPy takes it for Python source, and for a broken one splits it into tokens in Python, 30 ms for a kilobyte. What
-`np.save` writes is less: a dict of three keys with strings, integers, booleans, tuples and lists.
+NumPy parses it as Python source, and tokenizes a broken one in Python, 30 ms per kilobyte. `np.save` writes only a
+subset: a dict of three keys with strings, integers, booleans, tuples and lists.
 Source: NumPy's documentation of the format, numpy.lib.format.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 from serving.codecs.media_types import Body
 
 PLAIN_BYTES = 1_000
-"""Bytes that the header of an array without fields may have; NumPy needs 118 for two dimensions."""
+"""Maximum size of the header of an array without fields; NumPy needs 118 for two dimensions."""
 
 MAX_DEPTH = 16
-"""How deep tuples and lists may lie in each other: records in records take two each."""
+"""Maximum nesting of tuples and lists: each level of records takes two."""
 
 _SIZES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
 """Bytes of the header's length, by version."""
@@ -31,7 +31,7 @@ _DTYPE = re.compile(r"[<>|=]?[?biufcmMSUVO]\d{0,10}(?:\[\d{0,5}[a-zA-Z]{1,2}\])?
 
 
 class Header(NamedTuple):
-    """What a `.npy` file says of its data."""
+    """A `.npy` file's description of its data."""
 
     shape: tuple[int, ...]
     fortran_order: bool
@@ -45,14 +45,14 @@ def read_header(body: Body, names: Sequence[str]) -> Header:
 
     Args:
         body: the file.
-        names: of the fields that it may describe; they decide how long it may be.
+        names: of the fields that it may describe; they limit its length.
 
     Raises:
-        ValueError, TypeError: it is none that `np.save` writes.
+        ValueError, TypeError: `np.save` would not write it.
     """
     size = _SIZES.get(bytes(body[6:8]))
     if bytes(body[:6]) != b"\x93NUMPY" or size is None:
-        raise ValueError("no .npy file of version 1, 2 or 3")
+        raise ValueError("not a .npy file of version 1, 2 or 3")
     start = 8 + size
     length = int.from_bytes(body[8:start], "little")
     if len(body) < start + length or (
@@ -70,7 +70,7 @@ def read_header(body: Body, names: Sequence[str]) -> Header:
 
 
 def _field_bytes(name: str) -> int:
-    """What a field takes at most: its name, each character escaped, its dtype and its shape."""
+    """Maximum size of a field: its name, each character escaped, its dtype and its shape."""
     return 10 * len(name) + 200
 
 
@@ -96,7 +96,7 @@ class _Literal:
     def _next(self) -> None:
         match = _TOKEN.match(self._text, self._place)
         if match is None and self._text[self._place :].strip():
-            raise ValueError("what is no token")
+            raise ValueError("an invalid token")
         self._token = match
         self._place = match.end() if match else len(self._text)
 
@@ -163,7 +163,7 @@ def _unescape(text: str) -> str:
 
     out = _ESCAPE.sub(letter, text)
     if "\\" in _ESCAPE.sub("", text):
-        raise ValueError("an escape that is none")
+        raise ValueError("an invalid escape")
     return out
 
 
@@ -171,7 +171,7 @@ def _dtype(descr: Any) -> np.dtype[Any]:
     """The dtype that `numpy.lib.format.dtype_to_descr` describes; fields without a name are padding."""
     if isinstance(descr, str):
         if not _DTYPE.fullmatch(descr):
-            raise ValueError("a dtype that is none")
+            raise ValueError("an invalid dtype")
         return np.dtype(descr)
     if isinstance(descr, tuple):
         inner, shape = descr

@@ -1,1 +1,1 @@
-"""What a prepared model is: its schema, its files, and the state that processes share about it."""
+"""Prepared models: schema, files, and the state that processes share."""

@@ -1,6 +1,6 @@
 """The identity of `preprocessing.py`: the code that turns raw rows into model inputs.
 
-Training logs the digest with the model; preparing compares it with the file that stands here.
+Training logs the digest with the model; preparing compares it with the file here.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ DIGEST_KEY = "preprocessing_sha256"
 def preprocessing_digest(file: Path = PREPROCESSING_FILE) -> str:
     r"""Returns the SHA-256 of the hook's text as 64 hexadecimal digits.
 
-    Line endings are folded to `\n`, so that a checkout on another system has the same digest.
+    Line endings are normalized to `\n`, so that checkouts on all systems have the same digest.
 
     Raises:
         FileNotFoundError: the file is not there.

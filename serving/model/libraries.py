@@ -1,4 +1,4 @@
-"""What a model is prepared with: a prepared model is good for these versions only."""
+"""The library versions that a model is prepared with; a prepared model is valid for these only."""
 
 import functools
 import hashlib
@@ -18,12 +18,12 @@ LIBRARIES = (
 )
 
 COMPILER = ("runtime", "prepare")
-"""The folders of this package whose code decides what a prepared model is."""
+"""The folders of this package whose code determines a prepared model."""
 
 
 @functools.cache
 def library_versions() -> dict[str, str]:
-    """Returns the versions of the libraries that are installed, and a hash of the code that compiles."""
+    """Returns the installed library versions, and a hash of the compiler's code."""
     out = {}
     for name in LIBRARIES:
         try:

@@ -1,17 +1,17 @@
-"""The prepared model on disk: the contract between what prepares a model and what serves it.
+"""The prepared model on disk: the contract between preparing and serving.
 
 A prepared model is an ordinary entry of the BentoML model store, one per MLflow version, digest and
-what it was prepared with:
+library versions:
 
     $BENTOML_HOME/models/churn/3-0f1e2d3c4b5a/
         model.yaml       BentoML's own
         manifest.json    `Manifest`
-        examples.json    `{"instances": […]}`: what warm-up and the documentation use
-        reference.json   the same form: a sample of the training inputs, where one was logged
-        compiled/        the compiled pipeline, where there is one
+        examples.json    `{"instances": […]}`: for warm-up and documentation
+        reference.json   the same form: a sample of the training inputs, if one was logged
+        compiled/        the compiled pipeline, if there is one
         mlflow/          the MLflow model, for the native runtime
 
-It appears under its name by a rename of the finished folder, so nobody sees half of one.
+The finished folder is renamed into place, so nobody sees half of one.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ import yaml
 from serving.model.schema import Schema, parse_schema
 
 FORMAT = 5
-"""Of this layout; a prepared model of another format is prepared again."""
+"""Version of this layout; models of another format are prepared again."""
 
 
 class Parity(msgspec.Struct, frozen=True):
-    """What the comparison of a compiled model with its original found."""
+    """The result of comparing a compiled model with its original."""
 
     rows: int
     """Rows that both answered."""
     rows_of_sample: int
-    """Of `rows`: real ones, from the example and the reference sample; the others were made from them."""
+    """Of `rows`: real ones, from the example and the reference sample; the others were generated from them."""
     rows_refused: int
     """Rows that both refused."""
     rows_on_thresholds: int
@@ -53,14 +53,14 @@ class Parity(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a prepared model."""
+    """The description of a prepared model."""
 
     format: int = FORMAT
     name: str
     version: str
     run_id: str | None
     source_key: str
-    """Hash of what the registry says of the version; tells the same version of two registries apart."""
+    """Hash of the version's entry in the registry; distinguishes the same version of two registries."""
     digest: str
     """SHA-256 over the names and contents of the model's artifacts."""
     inputs: str
@@ -68,7 +68,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     outputs: str | None
     params: str | None
     nulls: dict[str, str]
-    """What a missing value is to the model, by column, where it has learned another than pandas would make."""
+    """The model's missing value by column, if it differs from pandas' default."""
     flavors: list[str]
     task: str
     classes: list[Any] | None
@@ -76,21 +76,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     """`compiled`, `mixed` (some steps natively) or `native`."""
     native_reason: str | None
-    """Why not all of it is compiled."""
+    """Why it is not compiled, or not entirely."""
     native_steps: list[str]
     """Of a mixed runtime: the names of the pipeline's steps that stay in their own library."""
     parity: Parity | None
-    """What the comparison of compiled and original found."""
+    """The result of comparing the compiled model with the original."""
     native_seconds: float
-    """What predicting its examples took in the library that trained it, per row, where it was prepared."""
+    """Seconds per row to predict its examples in the original library, measured while preparing."""
     is_rowwise: bool
-    """Whether a row's answer does not depend on the rows beside it, so that requests may share a call."""
+    """Whether a row's answer is independent of the other rows, so that requests may share a call."""
     is_per_row: bool
-    """Whether it answered its examples with one result for each row."""
+    """Whether it returned one result per row of its examples."""
     writers_code: str | None
-    """What in the model's files is, or runs, code of its writer's; None of plain data."""
+    """What in the model's files is, or runs, its author's code; None for plain data."""
     own_types: list[str]
-    """Types that were trusted because `SERVING_TRUSTED_TYPES` names them."""
+    """Types trusted through `SERVING_TRUSTED_TYPES`."""
     preprocessing_sha256: str | None
     libraries: dict[str, str]
     prepared_at: str
@@ -137,8 +137,8 @@ def model_store() -> Path:
 def store_name(model_name: str) -> str:
     """Returns the BentoML name of a registered model.
 
-    BentoML takes 63 lowercase characters of few kinds, MLflow nearly anything; where the name had to be
-    changed, a hash keeps two models apart.
+    BentoML accepts 63 lowercase characters of few kinds, MLflow nearly anything; a changed name gets a hash to keep
+    models apart.
     """
     name = re.sub(r"[^a-z0-9._-]+", "-", model_name.lower()).strip("._-")
     if name == model_name and len(name) <= 63:
@@ -149,8 +149,8 @@ def store_name(model_name: str) -> str:
 def store_version(manifest: Manifest) -> str:
     """Returns the BentoML version of an MLflow version.
 
-    Another registry's version of the same number, or the same one prepared with other libraries or another version
-    of this code, has another: services that share a store must not take each other's away.
+    It differs for the same number in another registry, and for other libraries or another version of this code:
+    services that share a store must not replace each other's models.
     """
     identity = (FORMAT, manifest.digest, manifest.source_key, sorted(manifest.libraries.items()))
     return f"{manifest.version}-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"
@@ -186,7 +186,7 @@ def find_prepared(
         model_name: the registered model.
         version: MLflow's number.
         source_key: as in the manifest.
-        libraries: if given, those that it was prepared with must be these.
+        libraries: if given, it must have been prepared with these.
     """
     for folder in sorted((model_store() / store_name(model_name)).glob(f"{version}-*")):
         try:
@@ -204,8 +204,8 @@ def find_prepared(
 def preparing(model_name: str) -> Iterator[Path]:
     """Yields an empty folder to prepare in; one process at a time per model, the others wait.
 
-    The folder is on the store's file system, and gone afterwards unless `publish` took it. What killed
-    processes left behind is removed.
+    The folder is on the store's file system, and deleted afterwards unless `publish` took it. Leftovers of killed
+    processes are removed.
     """
     aside = bentoml_home() / "preparing"
     aside.mkdir(parents=True, exist_ok=True)
@@ -221,9 +221,9 @@ def preparing(model_name: str) -> Iterator[Path]:
 
 
 def fetched_folder(model_name: str, source_key: str) -> Path:
-    """Returns the folder for what is fetched of a version's files, which outlives an attempt that breaks off.
+    """Returns the folder for a version's fetched files, which survives an interrupted attempt.
 
-    What was left behind of other versions is removed. Only who prepares the model may call it.
+    Leftovers of other versions are removed. Call it only within `preparing`.
     """
     key = hashlib.sha256(source_key.encode()).hexdigest()[:12]
     fetched = bentoml_home() / "preparing" / f"{store_name(model_name)}@{key}.fetched"
@@ -237,7 +237,7 @@ def publish(folder: Path, manifest: Manifest) -> Prepared:
     """Writes the manifest into a finished folder and moves it into the store.
 
     Raises:
-        OSError: the disk is full or not writable; nothing is in the store then.
+        OSError: the disk is full or not writable; the store is unchanged.
     """
     name, version = store_name(manifest.name), store_version(manifest)
     (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
@@ -246,17 +246,17 @@ def publish(folder: Path, manifest: Manifest) -> Prepared:
     )
     for file in sorted(folder.rglob("*")):
         _flush(file)
-    folder.chmod(0o755)  # mkdtemp lets nobody else in, such as the user of a container
+    folder.chmod(0o755)  # mkdtemp's folder is private, but other users, such as a container's, must read it
     target = model_store() / name / version
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The same may have been prepared before, and have lost some of its files.
+    # An earlier copy may exist that has lost some of its files.
     before = folder.with_suffix(".before.tmp")
     if target.exists():
         target.rename(before)
     folder.rename(target)
     shutil.rmtree(before, ignore_errors=True)
     _flush(target.parent)
-    with contextlib.suppress(OSError):  # BentoML makes it anew where it is missing
+    with contextlib.suppress(OSError):  # BentoML recreates it if it is missing
         aside = target.parent / f".latest-{os.getpid()}"
         aside.write_text(version)
         aside.replace(target.parent / "latest")
@@ -264,7 +264,7 @@ def publish(folder: Path, manifest: Manifest) -> Prepared:
 
 
 def _flush(path: Path) -> None:
-    """Makes a file's or folder's content survive a crash of the machine, and a full disk known now."""
+    """Makes content survive a crash of the machine, and reports a full disk now."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -273,7 +273,7 @@ def _flush(path: Path) -> None:
 
 
 def _bentoml_info(name: str, version: str, manifest: Manifest) -> dict[str, Any]:
-    """What `bentoml models list` and `get` read. Source: bentoml/_internal/models/model.py, ModelInfo."""
+    """Metadata for `bentoml models list` and `get`. Source: bentoml/_internal/models/model.py, ModelInfo."""
     return {
         "name": name,
         "version": version,

@@ -1,6 +1,6 @@
-"""The MLflow signature as the contract of a model: which columns, of which types, may be missing where.
+"""The MLflow signature as the contract of a model: its columns, their types, and which may be missing.
 
-Read from the JSON that an MLmodel file holds, so that no worker needs mlflow to understand it.
+Parsed from the MLmodel file's JSON, so that workers do not need mlflow.
 """
 
 import math
@@ -44,14 +44,14 @@ DTYPES: dict[Kind, npt.DTypeLike] = {
     Kind.LONG: np.int64,
     Kind.FLOAT: np.float32,
     Kind.DOUBLE: np.float64,
-    # MLflow hands datetimes to a model in nanoseconds (mlflow.types.DataType.datetime.to_pandas).
+    # MLflow passes datetimes to a model in nanoseconds (mlflow.types.DataType.datetime.to_pandas).
     Kind.DATETIME: "datetime64[ns]",
 }
-"""What a model gets for a kind; the kinds that are not here travel as Python objects."""
+"""The dtype that a model gets for a kind; other kinds are Python objects."""
 
 
 class Type(msgspec.Struct, frozen=True):
-    """A type of the signature, nested where it is an array, an object or a map."""
+    """A type of the signature; arrays, objects and maps are nested."""
 
     kind: Kind
     items: "Type | None" = None
@@ -79,7 +79,7 @@ class Type(msgspec.Struct, frozen=True):
 
 
 NAN, NONE = "NaN", "None"
-"""What a missing value is to a model, as the manifest writes it."""
+"""A model's missing value, as written in the manifest."""
 
 _NAN_KINDS = frozenset({Kind.INTEGER, Kind.LONG, Kind.FLOAT, Kind.DOUBLE, Kind.STRING})
 
@@ -88,25 +88,24 @@ class Column(msgspec.Struct, frozen=True):
     """One input of the model."""
 
     name: str
-    """What requests call it: the label as text."""
+    """Its name in requests: the label as text."""
     type: Type
     required: bool = True
     null: str | None = None
-    """`NAN` or `NONE`: what this model knows a missing value as; None where it is what pandas makes of the kind."""
+    """`NAN` or `NONE`: the model's missing value; None for pandas' default of the kind."""
     label: Any = ""
-    """What a DataFrame of the fit calls it, where that is no text: a number, a boolean, a tuple."""
+    """Its label in the training DataFrame if that is not text: a number, a boolean, a tuple."""
 
     @property
     def may_be_missing(self) -> bool:
-        """Whether null is a value of this column."""
+        """Whether null is allowed in this column."""
         return not self.required or self.type.kind in MAY_BE_MISSING
 
     @property
     def missing(self) -> float | None:
-        """What a missing value is to the model: NaN or None; of datetimes it is always NaT.
+        """The model's missing value: NaN or None; for datetimes always NaT.
 
-        Text that is read from a file has NaN (pandas' `str`), and numbers have; booleans, and what else is Python's
-        own, have None.
+        By default NaN for numbers and text (pandas' `str`), None for booleans and other Python objects.
         """
         if self.null is not None:
             return None if self.null == NONE else math.nan
@@ -114,7 +113,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Form(StrEnum):
-    """What one instance looks like in JSON."""
+    """The form of one instance in JSON."""
 
     RECORD = "record"
     """`{"tenure": 1, …}`: the columns have names."""
@@ -162,7 +161,7 @@ class Schema(msgspec.Struct, frozen=True):
 
     @property
     def labels(self) -> list[Any]:
-        """What the model's DataFrame calls them, which is text as a rule."""
+        """The columns' labels in the model's DataFrame, usually text."""
         return [column.name if column.label == "" else column.label for column in self.columns]
 
 
@@ -170,14 +169,14 @@ class Inputs(msgspec.Struct, frozen=True):
     """Rows that fit a schema: one array per column, in the order of the signature.
 
     Each array has shape `(n_rows,)`, or `(n_rows, *shape)` for a tensor, and the dtype of `DTYPES`; a
-    missing value is `Column.missing`, or NaT. Integers with missing values come as float64, or as objects where a
-    double cannot hold one of them; booleans, and numbers of which a missing one is None, as objects.
+    missing value is `Column.missing`, or NaT. Integers with missing values are float64, or objects if a double cannot
+    represent one of them; booleans with missing values, and numbers whose missing value is None, are objects.
     """
 
     columns: tuple[npt.NDArray[Any], ...]
     n_rows: int
     object_bytes: int = 0
-    """About what texts, lists and maps in them take, where that was counted: in large JSON bodies, and in Arrow's."""
+    """Approximate memory of texts, lists and maps, if counted: for large JSON bodies, and for Arrow."""
 
 
 def take(inputs: Inputs, start: int, stop: int) -> Inputs:
@@ -197,10 +196,10 @@ def parse_schema(inputs: str, params: str | None = None, nulls: dict[str, str] |
     Args:
         inputs: as MLflow writes them.
         params: the same.
-        nulls: the columns' `null`, by name, where it was learned from the model.
+        nulls: the columns' `null`, by name, if learned from the model.
 
     Raises:
-        ModelRefused: the signature has a type that is not known here, or no inputs.
+        ModelRefused: the signature has an unsupported type, or no inputs.
     """
     specs = msgspec.json.decode(inputs, type=list[dict[str, Any]])
     if not specs:
@@ -225,7 +224,7 @@ def parse_schema(inputs: str, params: str | None = None, nulls: dict[str, str] |
 
 def _column(spec: dict[str, Any], default_name: str) -> Column:
     label = _label(spec.get("name", default_name))
-    # pandas' `to_json` and pyarrow write such labels as text in the same way.
+    # pandas' `to_json` and pyarrow convert such labels to text in the same way.
     return Column(
         str(label),
         _type(spec),

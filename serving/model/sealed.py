@@ -1,4 +1,4 @@
-"""A sealed Bento: the prepared model lies in it, and no registry is asked."""
+"""A sealed Bento: it contains the prepared model and needs no registry."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from serving.errors import StorageError
 
 
 def find_sealed(source: Path) -> tuple[Path, str] | None:
-    """Returns the model store of the Bento that the code lies in, and the tag of its model; None where there is none.
+    """Returns the model store of the Bento that contains the code, and the tag of its model; None without a model.
 
     Args:
         source: the folder of `service.py`.
@@ -24,7 +24,7 @@ def find_sealed(source: Path) -> tuple[Path, str] | None:
         return None
     if len(tags) > 1:
         raise StorageError(
-            f"the Bento holds {len(tags)} models, and one is served: {', '.join(tags)}; build it with one"
+            f"the Bento holds {len(tags)} models, expected one: {', '.join(tags)}; build it with one"
         )
     store = source.parent / "models"
     if not (store / tags[0].replace(":", "/") / "manifest.json").is_file():

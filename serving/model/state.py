@@ -1,11 +1,11 @@
-"""What the sync process and the workers of one service tell each other, as files in the run directory.
+"""Communication of a service's sync process and workers, through files in the run directory.
 
-    state.json           from the sync process: which prepared models to load, and which of them answer
-    workers/PID.json     from each worker: what it has loaded, what it could not, what it serves
-    asked                empty, touched by the sync process each time that the registry has answered
-    wake                 a named pipe: a byte in it makes the sync process ask the registry at once
+    state.json           from the sync process: the prepared models to load, and their roles
+    workers/PID.json     from each worker: the models it has loaded, failed to load, and serves
+    asked                empty, touched by the sync process after each answer of the registry
+    wake                 a named pipe: a byte in it makes the sync process poll the registry at once
 
-Every file appears by a rename, so that nobody reads half of one.
+Files are renamed into place, so that nobody reads half of one.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import msgspec
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A version that stays out, and why."""
+    """A refused version, and why."""
 
     version: str
     code: str
@@ -27,41 +27,41 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the sync process wants of the workers. A model is named by its tag in the model store."""
+    """The models that workers should load. Each is named by its tag in the model store."""
 
     champion: str | None = None
     """The model that answers."""
     staged: str | None = None
-    """To be loaded beside it: once every worker has, it becomes the champion everywhere."""
+    """To be loaded beside it; it takes its role once every worker has loaded it."""
     challenger: str | None = None
-    """The model that answers a part of the requests."""
+    """The model that answers a share of the requests."""
     challenger_percent: float = 0
     shadow: str | None = None
-    """The model that is asked after the answer is out."""
+    """The model that gets copies of requests after the answer is sent."""
     shadow_percent: float = 0
     previous: str | None = None
     """The champion before this one; it stays in the store."""
     reason: str = ""
     """Why there is no champion."""
     stale: str = ""
-    """Why the registry's last word is not known, or not followed; empty where the champion is what it says."""
+    """Why the registry's current state is unknown, or not followed; empty if it is."""
     held_back: dict[str, str] = {}
     """Why a model that the registry names as challenger or shadow is not loaded, by role."""
     refused: tuple[Refused, ...] = ()
-    """The versions that stay out until they change."""
+    """The versions refused until they change."""
 
     semantic_versions: dict[str, str] = {}
-    """What the registry calls the models beside their numbers, such as `2.1.0`, by tag in the model store."""
+    """The models' semantic versions in the registry, such as `2.1.0`, by tag in the model store."""
 
     @property
     def tags(self) -> list[str]:
-        """The models to have in memory, the one that answers first."""
+        """The models to load, the champion first."""
         tags = (self.champion, self.challenger, self.shadow, self.staged)
         return list(dict.fromkeys(tag for tag in tags if tag is not None))
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What one worker has made of the state."""
+    """One worker's report on the state."""
 
     pid: int
     serving: str | None
@@ -76,7 +76,7 @@ def state_path(run_directory: Path) -> Path:
 
 
 def read_state(run_directory: Path) -> State | None:
-    """Returns the state; None where there is none that can be read."""
+    """Returns the state; None if it is missing or unreadable."""
     try:
         return msgspec.json.decode(state_path(run_directory).read_bytes(), type=State)
     except (OSError, msgspec.MsgspecError):
@@ -84,18 +84,18 @@ def read_state(run_directory: Path) -> State | None:
 
 
 def write_state(run_directory: Path, state: State) -> None:
-    """Tells the workers."""
+    """Writes the state for the workers."""
     write_aside(state_path(run_directory), state)
 
 
 def note_asked(run_directory: Path) -> None:
-    """Tells that the registry has answered just now."""
-    with contextlib.suppress(OSError):  # of a full disk, for one; the time is then an old one
+    """Records that the registry has just answered."""
+    with contextlib.suppress(OSError):  # a full disk, for example; the old time stays
         (run_directory / "asked").touch()
 
 
 def read_asked(run_directory: Path) -> float | None:
-    """Returns when the registry answered last, in seconds since 1970; None where it never did."""
+    """Returns when the registry answered last, in seconds since 1970; None if it never did."""
     try:
         return (run_directory / "asked").stat().st_mtime
     except OSError:
@@ -103,14 +103,14 @@ def read_asked(run_directory: Path) -> float | None:
 
 
 def write_report(run_directory: Path, report: Report) -> None:
-    """Tells the sync process."""
+    """Writes a worker's report for the sync process."""
     folder = run_directory / "workers"
     folder.mkdir(exist_ok=True)
     write_aside(folder / f"{report.pid}.json", report)
 
 
 def read_reports(run_directory: Path) -> dict[int, Report]:
-    """Returns the reports of the workers that live, by process; removes those of the dead."""
+    """Returns the reports of live workers by PID; removes those of dead ones."""
     reports: dict[int, Report] = {}
     for file in (run_directory / "workers").glob("[0-9]*.json"):
         try:
@@ -136,7 +136,7 @@ def is_alive(pid: int) -> bool:
 
 
 def write_aside(file: Path, content: Any) -> None:
-    """Writes a file as JSON, at once or not at all."""
+    """Writes a JSON file atomically."""
     aside = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         aside.write_bytes(msgspec.json.encode(content))
@@ -152,7 +152,7 @@ def wake_path(run_directory: Path) -> Path:
 
 
 def make_wake_pipe(run_directory: Path) -> Path:
-    """Returns the pipe, which is made if there is none."""
+    """Returns the pipe; creates it if it is missing."""
     pipe = wake_path(run_directory)
     if not pipe.exists():
         os.mkfifo(pipe, 0o600)
@@ -160,7 +160,7 @@ def make_wake_pipe(run_directory: Path) -> Path:
 
 
 def wake(run_directory: Path) -> None:
-    """Makes the sync process ask the registry at once, if it is there and not awake already."""
+    """Makes the sync process poll the registry at once, if it is running and not awake already."""
     with contextlib.suppress(OSError):
         pipe = os.open(wake_path(run_directory), os.O_WRONLY | os.O_NONBLOCK)
         try:

@@ -1,1 +1,1 @@
-"""What is measured and recorded while serving."""
+"""Metrics of serving."""

@@ -1,7 +1,7 @@
 """The Prometheus metrics. Their labels are bounded: names, versions and classes of models, error codes.
 
-Import this after `PROMETHEUS_MULTIPROC_DIR` is set: prometheus_client decides when it is first imported
-whether the values of several workers are added up.
+Import this after `PROMETHEUS_MULTIPROC_DIR` is set: on its first import, prometheus_client decides whether to sum the
+values of several workers.
 """
 
 import os
@@ -20,7 +20,7 @@ from serving.runtime import Output
 use_reserved_files()
 
 MAX_CLASS_LABELS = 50
-"""Classes beyond this many are counted as `other`: one time series per class and version is kept."""
+"""Further classes are counted as `other`, to bound the number of time series per version."""
 
 LATENCY_BUCKETS_SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
@@ -37,7 +37,7 @@ errors_total = Counter(
 )
 latency_seconds = Histogram(
     "model_prediction_latency_seconds",
-    "Seconds from when a request is taken up to its answer, of requests for predictions that succeeded.",
+    "Seconds from the start of a request's processing to its answer; successful prediction requests only.",
     _ROLE,
     buckets=LATENCY_BUCKETS_SECONDS,
 )
@@ -45,53 +45,53 @@ predicted_class_total = Counter(
     "model_predicted_class_total", "Rows by predicted class; classifiers only.", (*_ROLE, "predicted_class")
 )
 shadow_compared_total = Counter(
-    "model_shadow_compared_total", "Rows that the champion and a shadow have answered.", _MODEL
+    "model_shadow_compared_total", "Rows that both the champion and the shadow predicted.", _MODEL
 )
 shadow_disagreements_total = Counter(
-    "model_shadow_disagreements_total", "Of these, rows to which the shadow gave another answer.", _MODEL
+    "model_shadow_disagreements_total", "Of these, rows with a different label or value.", _MODEL
 )
 shadow_dropped_total = Counter(
     "model_shadow_dropped_total",
-    "Requests that the shadow was not asked, because too many waited for it.",
+    "Requests not copied to the shadow because too many were waiting.",
     _MODEL,
 )
 batch_rows = Histogram(
     "model_batch_rows",
-    "Rows of the calls that requests waited for, alone or together; calls made at once are not among them.",
+    "Rows per call that requests waited for, shared or not; calls made at once are not counted.",
     _MODEL,
     buckets=ROW_BUCKETS,
 )
 queue_wait_seconds = Histogram(
     "model_queue_wait_seconds",
-    "Seconds that a request waited for its call of the model to begin.",
+    "Seconds from a request's arrival to the start of its model call.",
     _MODEL,
     buckets=LATENCY_BUCKETS_SECONDS,
 )
 active_requests = Gauge(
     "model_active_requests",
-    "Requests for predictions being answered: the most at once in the last tenth of a second.",
+    "Prediction requests in progress: the maximum of the last tenth of a second.",
     multiprocess_mode="livesum",
 )
 loop_delay_seconds = Histogram(
     "model_loop_delay_seconds",
-    "Seconds that a worker's event loop came too late, looked at ten times a second: what requests wait before "
-    "they are taken up.",
+    "Delay of a worker's event loop in seconds, sampled ten times per second: the wait of requests before their "
+    "processing starts.",
     buckets=LATENCY_BUCKETS_SECONDS,
 )
 model_info = Gauge(
     "model_info",
-    "1 for each model that is loaded.",
+    "1 for each loaded model.",
     (*_MODEL, "runtime", "task", "run_id", "digest"),
     multiprocess_mode="livemax",
 )
 stale = Gauge(
     "model_registry_stale",
-    "1 when the registry's last word is not known or not followed; `/v1/models` says why.",
+    "1 if the registry's current state is unknown or not followed; `/v1/models` has the reason.",
     multiprocess_mode="livemax",
 )
 registry_asked = Gauge(
     "model_registry_asked_timestamp_seconds",
-    "When the registry answered last, in seconds since 1970; 0 where it never did. Promotions are not seen after.",
+    "Time of the registry's last answer, in seconds since 1970; 0 if it never answered. Later promotions are unseen.",
     multiprocess_mode="livemax",
 )
 model_ready = Gauge(
@@ -100,15 +100,15 @@ model_ready = Gauge(
 
 
 _loaded: Counter_[tuple[str, ...]] = Counter_()
-"""How often each model is in memory: twice, where its last request ends after it was loaded again."""
+"""How often each model is in memory: twice if it was loaded again before its last request ended."""
 
 
 class _Observations:
-    """Observations of a histogram that are not in it yet."""
+    """Observations not yet added to a histogram."""
 
     def __init__(self, histogram: Histogram) -> None:
         self._histogram = histogram
-        self._bounds: list[float] = histogram._upper_bounds  # noqa: SLF001  # it has no way to add several at once
+        self._bounds: list[float] = histogram._upper_bounds  # noqa: SLF001  # it has no public way to add several at once
         self._counts = [0] * len(self._bounds)
         self._sum = 0.0
 
@@ -127,10 +127,10 @@ class _Observations:
 
 
 class RoleMetrics:
-    """What one loaded model has answered in one role.
+    """Metrics of one loaded model in one role.
 
-    What requests add is kept in plain numbers until `flush`: writing it into the file that workers share costs
-    more than a small model's prediction. `flush` is called several times a second, and for `/metrics`.
+    Counts are plain numbers until `flush`: writing to the metrics file costs more than a small model's prediction.
+    `flush` is called several times per second, and for `/metrics`.
     """
 
     def __init__(self, manifest: Manifest, role: str, *, counts_requests: bool) -> None:
@@ -150,7 +150,7 @@ class RoleMetrics:
         self._class_counts: dict[Any, int] = {}
 
     def observe(self, output: Output, n_rows: int, started: float) -> None:
-        """Counts a request that succeeded; `started` is of `time.perf_counter`."""
+        """Counts a successful request; `started` is from `time.perf_counter`."""
         if not self._counts_requests:
             return
         self._n_rows += n_rows
@@ -174,7 +174,7 @@ class RoleMetrics:
 
 
 class ModelMetrics:
-    """The metrics of one loaded model; what depends on its role is in `roles`."""
+    """Metrics of one loaded model; those by role are in `roles`."""
 
     def __init__(self, manifest: Manifest, runtime: str, *, counts_requests: bool) -> None:
         labels = (manifest.name, manifest.version)
@@ -188,13 +188,13 @@ class ModelMetrics:
         model_info.labels(*self._info).set(1)
 
     def role(self, name: str) -> RoleMetrics:
-        """Returns what the model has answered in a role: `champion`, `challenger` or `shadow`."""
+        """Returns the metrics of a role: `champion`, `challenger` or `shadow`."""
         if name not in self._roles:
             self._roles[name] = RoleMetrics(self._manifest, name, counts_requests=self._counts_requests)
         return self._roles[name]
 
     def waited(self, seconds: float) -> None:
-        """Counts a request whose call begins."""
+        """Counts a request whose call starts."""
         if self._counts_requests:
             self._queue_wait.add(seconds)
 
@@ -204,19 +204,19 @@ class ModelMetrics:
             self._batch_rows.add(n_rows)
 
     def compared(self, n_rows: int, n_different: int) -> None:
-        """Counts rows that this model, as a shadow, has answered beside the champion."""
+        """Counts rows that this shadow and the champion both predicted."""
         if self._counts_requests:
             labels = (self._manifest.name, self._manifest.version)
             shadow_compared_total.labels(*labels).inc(n_rows)
             shadow_disagreements_total.labels(*labels).inc(n_different)
 
     def dropped(self) -> None:
-        """Counts a request that this model, as a shadow, was not asked."""
+        """Counts a request not copied to this shadow."""
         if self._counts_requests:
             shadow_dropped_total.labels(self._manifest.name, self._manifest.version).inc()
 
     def close(self) -> None:
-        """Writes the rest; the model is loaded no more."""
+        """Writes the rest when the model is unloaded."""
         self.flush()
         _loaded[self._info] -= 1
         if not _loaded[self._info]:
@@ -231,7 +231,7 @@ class ModelMetrics:
 
 
 class ActiveRequests:
-    """How many requests for predictions this worker is answering."""
+    """The number of prediction requests in progress in this worker."""
 
     def __init__(self) -> None:
         self.count = self._most = 0
@@ -243,11 +243,11 @@ class ActiveRequests:
         self._most = max(self._most, self.count)
 
     def leave(self) -> None:
-        """Counts one less."""
+        """Counts one fewer."""
         self.count -= 1
 
     def flush(self) -> None:
-        """Writes the most since the last time where `/metrics` of every worker finds it."""
+        """Writes the maximum since the last flush to where `/metrics` of every worker finds it."""
         most, self._most = self._most, self.count
         if most != self._written:
             self._written = most
@@ -267,7 +267,7 @@ def count_error(name: str, version: str, role: str, code: str) -> None:
 
 
 def forget_dead_workers() -> None:
-    """Removes the gauges of workers that are gone; counters and histograms of the dead still count."""
+    """Removes the gauges of ended workers; their counters and histograms still count."""
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if directory is None:
         return

@@ -1,8 +1,8 @@
-"""The files of the metrics, on a disk that may be full.
+"""Metrics files that survive a full disk.
 
-prometheus_client maps files that have holes into memory: where there is no space to fill one when it is written to, the
-kernel ends the process with SIGBUS, and the next one as soon as it has begun. Here the space is reserved first. Where there
-is none a worker counts in memory of its own, which `/metrics` does not show, until there is.
+prometheus_client maps sparse files into memory: if a write finds no disk space, the kernel kills the process with SIGBUS,
+and its replacement at startup. Here the space is reserved first. Without space, a worker counts in private memory, which
+`/metrics` does not show, until there is some.
 """
 
 import errno
@@ -15,22 +15,22 @@ from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
 
 _INITIAL_BYTES = 1 << 16
-"""Of a file, as prometheus_client begins it. Source: `_INITIAL_MMAP_SIZE` in prometheus_client/mmap_dict.py."""
+"""Initial size of prometheus_client's files. Source: `_INITIAL_MMAP_SIZE` in prometheus_client/mmap_dict.py."""
 
 MAX_ENTRY_BYTES = 4096
-"""What a new time series takes, at most: names and labels of ours are shorter."""
+"""Maximum size of a new time series: our names and labels are shorter."""
 
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.EINVAL}
-"""How file systems refuse that have no way to reserve space."""
+"""Errors of file systems that cannot reserve space."""
 
 _homeless: "set[ReservedDict]" = set()
-"""Those in memory."""
+"""Those kept in memory."""
 
 
 class ReservedDict(MmapedDict):
-    """Values of one kind of metrics, by the names of their time series, in a file whose space is reserved."""
+    """Values of one type of metric by time series, in a file whose space is reserved."""
 
-    def __init__(self, filename: str, read_mode: bool = False) -> None:  # as it is called
+    def __init__(self, filename: str, read_mode: bool = False) -> None:  # prometheus_client's signature
         self._own_lock = threading.RLock()
         self._path = filename
         self.trouble: OSError | None = None
@@ -50,7 +50,7 @@ class ReservedDict(MmapedDict):
         _homeless.add(self)
 
     def read_value(self, key: str) -> tuple[float, float]:
-        """Returns a value and its time, 0 of one that is new."""
+        """Returns a value and its time; 0 for a new one."""
         with self._own_lock:
             self._make_room(key)
             value, timestamp = super().read_value(key)  # type: ignore[no-untyped-call]
@@ -63,7 +63,7 @@ class ReservedDict(MmapedDict):
             super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
 
     def _make_room(self, key: str) -> None:
-        """Reserves what the file grows by where it has no room for one more."""
+        """Reserves space for the file's growth if it has no room for another entry."""
         if key in self._positions or self._used + MAX_ENTRY_BYTES <= self._capacity:
             return
         if self.trouble is None:
@@ -75,7 +75,7 @@ class ReservedDict(MmapedDict):
         self._move(os.dup(self._f.fileno()), 2 * self._capacity)
 
     def _move(self, descriptor: int, capacity: int) -> None:
-        """Goes on in another file, or in a larger part of the same."""
+        """Continues in another file, or in a larger part of the same one."""
         content = self._m[: self._used]
         file = os.fdopen(descriptor, "r+b")
         file.truncate(capacity)
@@ -101,7 +101,7 @@ class ReservedDict(MmapedDict):
 
 
 def _reserve(filename: str, n_bytes: int) -> None:
-    """Makes a file that takes so much of the disk, or lets one grow.
+    """Creates or grows a file with reserved disk space.
 
     Raises:
         OSError: there is no space.
@@ -117,13 +117,13 @@ def _reserve(filename: str, n_bytes: int) -> None:
 
 
 def use_reserved_files() -> None:
-    """Lets the metrics that this process makes from now on reserve their space."""
+    """Makes metrics that this process creates from now on reserve their space."""
     if hasattr(os, "memfd_create"):  # Linux
-        values.MmapedDict = ReservedDict  # type: ignore[attr-defined]  # it has no argument for it
+        values.MmapedDict = ReservedDict  # type: ignore[attr-defined]  # it has no argument for this
 
 
 def find_space() -> str | None:
-    """Tries again for what is in memory only; returns why that cannot be, or None where nothing is."""
+    """Retries moving metrics from memory to files; returns why that fails, or None if none are left in memory."""
     for one in list(_homeless):
         if one.come_home():
             _homeless.discard(one)

@@ -284,7 +284,7 @@ def test_two_versions_do_not_answer_one_call(predict: Any) -> None:
 def test_a_model_that_answers_other_rows_is_not_cut(predict: Any) -> None:
     frame = pd.DataFrame({"a": range(10_001)})
     assert len(predict(Script(predictions(12)), frame.head(1))) == 12
-    with pytest.raises(UnexpectedAnswer, match="expected 10000 predictions for as many rows, got 12"):
+    with pytest.raises(UnexpectedAnswer, match="expected 10000 predictions, one per row, got 12"):
         predict(Script(predictions(12)), frame)
 
 

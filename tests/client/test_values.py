@@ -178,7 +178,7 @@ def test_the_answer_to_a_frame_has_its_index_and_says_who_answered(client: Clien
 
 WRONG = {
     "no rows": ("data.csv", "got str"),
-    "one record": ({"text": "a"}, r"column 'text', got str; one record goes into a list, \[record\]"),
+    "one record": ({"text": "a"}, r"column 'text', got str; put a single record in a list, \[record\]"),
     "lengths": ({"text": ["a"], "count": [1, 2]}, "one length, got 1 and 2"),
     "a name twice": (pd.DataFrame([[1, 2]], columns=["a", "a"]), "'a' is there twice"),
     "a scalar": (np.array(1.0), "an array without dimensions"),
