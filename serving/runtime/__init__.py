@@ -1,4 +1,4 @@
-"""What turns inputs into outputs: the seam between a prepared model and the request path."""
+"""Runtimes turn inputs into outputs: the interface between a prepared model and the request path."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Output(msgspec.Struct, frozen=True):
-    """What a model says of `n_rows` rows.
+    """A model's output for `n_rows` rows.
 
-    A classifier fills `labels`, and `probabilities` where it has them; every other model fills `values`.
+    A classifier fills `labels`, and `probabilities` if it has them; every other model fills `values`.
     """
 
     labels: npt.NDArray[Any] | None = None
@@ -24,11 +24,11 @@ class Output(msgspec.Struct, frozen=True):
     probabilities: npt.NDArray[np.floating[Any]] | None = None
     """Shape `(n_rows, n_classes)`, the classes in the manifest's order."""
     values: npt.NDArray[Any] | None = None
-    """Shape `(n_rows,)`, or `(n_rows, n_outputs)`; objects where the model returns more than numbers."""
+    """Shape `(n_rows,)`, or `(n_rows, n_outputs)`; objects if the model returns more than numbers."""
 
 
 def slice_output(output: Output, start: int, stop: int) -> Output:
-    """Returns what a model says of the rows from `start` to before `stop`."""
+    """Returns the output for the rows from `start` to before `stop`."""
     return Output(
         output.labels[start:stop] if output.labels is not None else None,
         output.probabilities[start:stop] if output.probabilities is not None else None,
@@ -37,12 +37,12 @@ def slice_output(output: Output, start: int, stop: int) -> Output:
 
 
 def count_output(output: Output) -> int:
-    """Returns the number of rows that an answer is for."""
+    """Returns the number of rows in an output."""
     return next(len(a) for a in (output.labels, output.values, output.probabilities) if a is not None)
 
 
 class WrongRowCount(Exception):
-    """A model has not said one thing of each row."""
+    """A model did not return one result per row."""
 
     def __init__(self, n_results: int, n_rows: int) -> None:
         super().__init__(
@@ -51,7 +51,7 @@ class WrongRowCount(Exception):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What a runtime knows of its model once it is loaded."""
+    """A runtime's description of its loaded model."""
 
     task: str
     """`classification`, `regression` or `other`."""
@@ -64,7 +64,7 @@ class Runtime(Protocol):
     """A loaded model. `predict` is called from one thread at a time."""
 
     def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:
-        """Returns what the model says of the rows; raises whatever the model raises."""
+        """Returns the model's output for the rows; raises whatever the model raises."""
 
 
 def load_runtime(
@@ -82,12 +82,12 @@ def load_runtime(
         name: `compiled`, `mixed` or `native`.
         folder: the prepared model.
         schema: its inputs.
-        trust: what it may be made of; None runs whatever code its files hold. A compiled one is plain data.
-        n_threads: of a compiled runtime, how many may work at one large call.
-        is_per_row: of a native one, whether it has to answer one result for each row.
+        trust: the types that it may contain; None runs any code in its files. A compiled one is plain data.
+        n_threads: threads of a compiled runtime for one large call.
+        is_per_row: whether a native one must return one result per row.
 
     Raises:
-        ValueError: there is no such runtime.
+        ValueError: the name is unknown.
         Exception: whatever the library raises while loading.
     """
     if name == "compiled":

@@ -1,7 +1,7 @@
-"""The categories that boosters of XGBoost and LightGBM know by themselves, from pandas' `category` columns.
+"""The categories inside boosters of XGBoost and LightGBM, from pandas' `category` columns.
 
-A signature has no such type: it has that of the categories, and so have the rows that arrive. The model's file
-has the categories, whose positions are what the trees split by.
+A signature has no such type: it has the categories' type, and so have request rows. The model's file has the
+categories; the trees split by their positions.
 """
 
 import itertools
@@ -15,11 +15,10 @@ import numpy.typing as npt
 from serving.errors import ModelRefused
 
 TEXT, NUMBER, INTEGER, BOOLEAN = "O", "f", "i", "b"
-"""What a column holds: the kind of its NumPy dtype."""
+"""A column's content: the kind of its NumPy dtype."""
 
 NO_CATEGORY = -1
-"""The code of a missing cell, and of one that is none of the categories: to both libraries, and to pandas, they
-are the same."""
+"""The code of a missing or unknown category, which both libraries, and pandas, treat alike."""
 
 _INTEGER_DTYPES = {9: "i1", 10: "u1", 11: "i2", 12: "u2", 13: "i4", 15: "i8"}
 """Source: XGBoost, include/xgboost/json.h, Value::ValueKind, of its typed arrays."""
@@ -31,10 +30,10 @@ class Categories(NamedTuple):
     values: Sequence[Any]
     """Texts, numbers or booleans."""
     dtype: str
-    """NumPy's name of what pandas held them as; XGBoost compares it."""
+    """NumPy's name of their dtype in pandas; XGBoost compares it."""
 
     def codes(self, kind: str) -> dict[Any, int]:
-        """Returns the code of each cell, of a column that holds cells of that kind."""
+        """Returns the code of each category, for a column of that kind."""
         codes = {value: code for code, value in enumerate(self.values)}
         if kind == TEXT and not all(isinstance(value, str) for value in self.values):
             codes |= {str(value): code for value, code in codes.items()}
@@ -49,7 +48,7 @@ def lightgbm_categories(booster: Any, kinds: Sequence[str]) -> dict[int, Categor
         kinds: of its columns.
 
     Raises:
-        ModelRefused: its file does not tell which columns they are of.
+        ModelRefused: its file does not say which columns they belong to.
     """
     known = booster.pandas_categorical
     if not known:
@@ -60,7 +59,7 @@ def lightgbm_categories(booster: Any, kinds: Sequence[str]) -> dict[int, Categor
     positions = _find_columns(known, kinds, infos) if len(infos) == len(kinds) else None
     if positions is None:
         raise ModelRefused(
-            "LightGBM's file does not tell which columns its categories are of; train it on categories of text"
+            "LightGBM's file does not say which columns its categories belong to; train it on categories of text"
         )
     return {
         position: Categories(values, np.array(values).dtype.name)
@@ -85,30 +84,30 @@ def xgboost_categories(booster: Any, kinds: Sequence[str]) -> dict[int, Categori
     found = dict(_stored(boosting.get("gbtree", boosting)["model"].get("cats", {}).get("enc", [])))
     if any(kind == TEXT and position not in found for position, kind in enumerate(kinds)):
         raise ModelRefused(
-            "XGBoost's file does not have the categories of a column of text, as before 3.1; train it again with a "
-            "later one"
+            "XGBoost's file lacks the categories of a text column, as versions before 3.1 do not save them; train it "
+            "again with a later one"
         )
     return found
 
 
 def _stored(columns: list[dict[str, Any]]) -> Iterator[tuple[int, Categories]]:
-    """The categories that a file holds, by position.
+    """The categories in a file, by position.
 
     Raises:
-        ModelRefused: they are cut off.
+        ModelRefused: they are truncated.
 
     Source: XGBoost, src/data/cat_container.cc, CatContainer::Save; xgboost/_data_utils.py, npstr_to_arrow_strarr,
-    which counts letters where bytes are meant.
+    which counts characters instead of bytes.
     """
     for position, column in enumerate(columns):
         if "type" in column:
             yield position, Categories(column["values"], np.dtype(_INTEGER_DTYPES[column["type"]]).name)
         elif column["values"] or len(column["offsets"]) > 1:
-            # Of other letters a byte is negative.
+            # Non-ASCII characters have negative bytes.
             if min(column["values"], default=0) < 0:
                 raise ModelRefused(
-                    "XGBoost has cut off its categories in the file, as it does where not all letters are ASCII; train "
-                    "it on categories of plain letters or of integers"
+                    "XGBoost has truncated its categories in the file, as it does with non-ASCII characters; train it on "
+                    "categories of ASCII text or of integers"
                 )
             text = bytes(column["values"]).decode()
             ends = itertools.pairwise(column["offsets"])
@@ -116,15 +115,15 @@ def _stored(columns: list[dict[str, Any]]) -> Iterator[tuple[int, Categories]]:
 
 
 def _find_columns(known: list[list[Any]], kinds: Sequence[str], infos: list[str]) -> list[int] | None:
-    """The positions of the columns that lists of categories are of, in their order; None where several will do.
+    """The columns that the lists of categories belong to, in their order; None if that is ambiguous.
 
-    LightGBM writes down the lists, in the order of their columns, and of each column either the codes that the
-    trees know of, `2:0:1`, or the least and the largest number, `[0:2]`: of categories that are in an order, and
-    of all that are none. A column of text has categories in any case.
+    LightGBM saves the lists in the order of their columns, and for each column either the codes that the trees know,
+    `2:0:1`, or the smallest and largest number, `[0:2]`: the latter for ordered categories, and for columns without
+    categories. A text column always has categories.
     """
     n_columns, n_lists = len(kinds), len(known)
-    # Of the columns from each on and the lists from each on: how well the best way fits, how many ways are as good,
-    # and whether the column is taken in. Behind the last, all lists must have been used.
+    # For the columns and lists from each position on: the score of the best assignment, how many are as good, and
+    # whether the column is in it. At the end, all lists must be assigned.
     best: list[list[tuple[int, int, bool]]] = [
         [(0, int(left == n_lists), False) for left in range(n_lists + 1)] for _ in range(n_columns + 1)
     ]
@@ -151,7 +150,7 @@ def _find_columns(known: list[list[Any]], kinds: Sequence[str], infos: list[str]
 
 
 _TYPES: dict[str, set[type]] = {BOOLEAN: {bool}, INTEGER: {int, float}, NUMBER: {int, float}}
-"""Of the categories that a column may have, besides one of text, which may have any."""
+"""Types of categories that a column may have; a text column may have any."""
 
 
 def _may_be_of(values: list[Any], kind: str, info: str) -> bool:
@@ -165,7 +164,7 @@ def _may_be_of(values: list[Any], kind: str, info: str) -> bool:
 
 
 def _fitness(values: list[Any], kind: str, info: str) -> int:
-    """How much speaks for it: the type more than that there are codes, as there are of columns that LightGBM was told."""
+    """The score of an assignment: the type counts more than codes, which columns declared categorical have."""
     is_whole = all(type(value) is int for value in values)
     has_codes = not info.startswith("[") and info != "none"
     return 2 * (kind == (INTEGER if is_whole else NUMBER)) + has_codes

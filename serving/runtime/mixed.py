@@ -1,7 +1,6 @@
-"""The mixed runtime: a compiled model of which some parts stay in the library that trained them.
+"""The mixed runtime: a compiled model with some parts in the library that trained them.
 
-For a model with a part that has no compiled form, a step of its own code for one: that part costs what it costs,
-and the others do not.
+For a model with a part that has no compiled form, such as a step of your own code: only that part runs at native speed.
 """
 
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from serving.runtime.native import TEXT, adapter_of, asking, load_native
 from serving.runtime.trusted import Trust
 
 MAX_SPARSE_COLUMNS = 1000
-"""A sparse matrix of more columns is not filled in."""
+"""Sparse matrices with more columns stay sparse."""
 
 
 @dataclass
@@ -33,9 +32,9 @@ class NativeStep(Transformer):
     """A transformer as it was fitted."""
 
     path: list[str | int]
-    """The way to it from the model: attributes, and positions in lists."""
+    """Its path from the model: attributes, and positions in lists."""
     name: str
-    """What the model calls it, in the words of `get_params`."""
+    """Its name in the model's `get_params`."""
     is_flat: bool
     """Whether it takes a column without a second dimension."""
     native_reason: str
@@ -46,7 +45,7 @@ class NativeStep(Transformer):
         self._fitted = _part_of(model, self.path)
 
     def transform(self, data: Data) -> Data:
-        """Returns what it makes of the rows; raises whatever it raises."""
+        """Returns the transformed rows; raises whatever the transformer raises."""
         frame = to_frame(data)
         return to_data(self._fitted.transform(frame.iloc[:, 0] if self.is_flat else frame))
 
@@ -65,15 +64,15 @@ class NativePredictor(Predictor):
         self._adapter = adapter_of(_part_of(model, self.path))
 
     def output(self, data: Data) -> Output:
-        """Returns what it says of the rows; raises whatever it raises."""
+        """Returns its output for the rows; raises whatever it raises."""
         return self._adapter.predict(to_frame(data), {})  # type: ignore[no-any-return]
 
     def decision(self, data: Data) -> npt.NDArray[Any]:
-        """Returns what its decision function says."""
+        """Returns the result of its decision function."""
         return self.ask("decision_function", data)
 
     def ask(self, method: str, data: Data) -> npt.NDArray[Any]:
-        """Returns what its method of that name says."""
+        """Returns the result of its method of that name."""
         return np.asarray(getattr(self._adapter.model, method)(to_frame(data)))
 
 
@@ -87,7 +86,7 @@ class NativeParts:
         """Returns a native step.
 
         Raises:
-            NotCompiled: it is not found in the model, or what it returns cannot be taken.
+            NotCompiled: it is not found in the model, or its output is unsupported.
         """
         path, name = self._find(fitted, error)
         is_flat = isinstance(sample, Columns) and sample.is_flat
@@ -113,7 +112,7 @@ class NativeParts:
 def _parts(
     model: Any, path: list[str | int], names: list[str]
 ) -> Iterator[tuple[list[str | int], list[str], Any]]:
-    """Yields a model and the fitted parts of it: the way to each, and its names on the way."""
+    """Yields a model and its fitted parts, each with its path and the names on the path."""
     yield path, names, model
     for attribute in ("steps", "transformers_", "transformer_list"):
         for position, (name, part, *_) in enumerate(getattr(model, attribute, ())):
@@ -149,13 +148,13 @@ class MixedRuntime:
         self._schema = schema
 
     def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
-        """Returns what the model says of the rows; raises whatever the model raises."""
+        """Returns the model's output for the rows; raises whatever the model raises."""
         with asking():
             return self._predictor.output(inputs_to_data(inputs, self._schema))
 
 
 def to_frame(data: Data) -> Any:
-    """Returns data as a step of scikit-learn was given it: a frame of columns, or a matrix."""
+    """Returns data in the form that a scikit-learn step expects: a frame of columns, or a matrix."""
     if isinstance(data, Sparse):
         return scipy.sparse.csr_matrix((data.values, data.columns, data.starts), data.shape)
     if not isinstance(data, Columns):
@@ -173,12 +172,12 @@ def to_frame(data: Data) -> Any:
 
 def _to_pandas(array: Any) -> Any:
     holds_text = all(isinstance(cell, str) or cell != cell for cell in array.tolist())  # noqa: PLR0124  # NaN
-    # pandas would make text of objects that are all text or None, and NaN of the None.
+    # pandas would convert objects that are all text or None to text, with NaN for None.
     return pd.array(array, dtype=TEXT) if holds_text else pd.Series(array, dtype=object)
 
 
 def to_data(transformed: Any) -> Data:
-    """Returns what a scikit-learn transformer returned as a compiled pipeline takes it."""
+    """Converts a scikit-learn transformer's output to the data of a compiled pipeline."""
     if isinstance(transformed, pd.Series):
         return Columns((str(transformed.name),), [transformed.to_numpy()], transformed)
     if hasattr(transformed, "iloc"):

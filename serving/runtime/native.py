@@ -1,6 +1,6 @@
-"""The native runtime: the model in the library that trained it. Every flavor comes through here.
+"""The native runtime: the model in the library that trained it, for every flavor.
 
-scikit-learn, XGBoost and LightGBM models are called themselves, because `mlflow.pyfunc` offers no
+scikit-learn, XGBoost and LightGBM models are called directly, because `mlflow.pyfunc` offers no
 probabilities; every other flavor is called through `mlflow.pyfunc`.
 """
 
@@ -42,9 +42,9 @@ from serving.runtime.pickles import load_pickle
 from serving.runtime.trusted import Trust
 
 TEXT = pd.StringDtype("python", na_value=np.nan)
-"""What pandas makes of text on reading a file, `str`: a missing value is NaN, not None, which scikit-learn's
-encoders would take for two different categories. Kept as Python's objects, which is what scikit-learn turns it
-into, and not in Arrow's memory: a frame of few rows is made and read in a fraction of the time."""
+"""pandas' type for text read from a file, `str`: a missing value is NaN, not None, which scikit-learn's encoders would
+take for a different category. Stored as Python objects, to which scikit-learn converts it anyway, and not in Arrow's
+memory: a frame of few rows is created and read in a fraction of the time."""
 
 Frame = pd.DataFrame | npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
 
@@ -62,12 +62,12 @@ class NativeRuntime:
     """A model in its own library; see `serving.runtime.Runtime`."""
 
     def __init__(self, adapter: _Adapter, schema: Schema, *, is_per_row: bool = True) -> None:
-        """Takes a way of calling a model.
+        """Takes an adapter.
 
         Args:
-            adapter: the way.
+            adapter: calls the model.
             schema: its inputs.
-            is_per_row: whether it has to answer one result for each row.
+            is_per_row: whether it must return one result per row.
         """
         self._adapter = adapter
         self._schema = schema
@@ -78,23 +78,23 @@ class NativeRuntime:
 
     @property
     def model(self) -> Any:
-        """The fitted model itself; None where only `mlflow.pyfunc` can call it."""
+        """The fitted model itself; None if only `mlflow.pyfunc` can call it."""
         return self._adapter.model
 
     @property
     def takes_texts(self) -> bool:
-        """Whether it is called with a series of texts in the place of a frame; known once it has predicted."""
+        """Whether it is called with a series of texts instead of a frame; known once it has predicted."""
         return bool(self._takes_texts)
 
     def with_schema(self, schema: Schema) -> "NativeRuntime":
-        """The same model, asked with inputs of another schema."""
+        """The same model with inputs of another schema."""
         return NativeRuntime(self._adapter, schema, is_per_row=self._is_per_row)
 
     def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:
-        """Returns what the model says of the rows; raises whatever the model raises.
+        """Returns the model's output for the rows; raises whatever the model raises.
 
         Raises:
-            WrongRowCount: it does not say one thing of each row, and has to.
+            WrongRowCount: it must return one result per row, and does not.
         """
         if self._takes_texts is None:
             self._takes_texts = not self._takes_frames(inputs)
@@ -105,23 +105,23 @@ class NativeRuntime:
         return output
 
     def predict_frame(self, frame: Any, params: dict[str, Any]) -> Output:
-        """The same of rows as the model itself takes them."""
+        """The same for rows in the model's own form."""
         with asking():
             return self._adapter.predict(frame, params)
 
     def frame_of(self, inputs: Inputs) -> Any:
-        """Returns what the model is called with: see `inputs_to_frame` and `as_taken`."""
+        """Returns the model's argument: see `inputs_to_frame` and `as_taken`."""
         return self.as_taken(inputs_to_frame(inputs, self._schema, self._recodings))
 
     def as_taken(self, frame: Any) -> Any:
-        """Returns a series in the place of a frame, where the model takes texts."""
+        """Returns a series instead of a frame if the model takes texts."""
         return frame.iloc[:, 0] if self._takes_texts else frame
 
     def _takes_frames(self, inputs: Inputs) -> bool:
-        """Whether a model of one column of text was fitted on a frame, or does not answer two texts.
+        """Whether a model of one text column was fitted on a frame, or cannot predict two texts.
 
-        One that was fitted on texts may answer a frame, too: a vectorizer takes the name of the column for the only text,
-        and wrappers give its answer to all rows.
+        One that was fitted on texts may accept a frame, too: a vectorizer takes the column's name for the only text, and
+        wrappers return its answer for all rows.
         """
         if hasattr(self.model, "feature_names_in_"):
             return True
@@ -131,25 +131,25 @@ class NativeRuntime:
             try:
                 if count_output(self.predict_frame(rows, {})) == len(rows):
                     return rows is frame
-            except Exception:  # noqa: BLE001, S112  # what is wrong with it is told where it is asked
+            except Exception:  # noqa: BLE001, S112  # `predict` reports the error
                 continue
         return True
 
 
 @contextlib.contextmanager
 def asking() -> Iterator[None]:
-    """Calls a library as a server does: without remarks, and without processes of joblib's (`n_jobs`), but threads."""
+    """Context for calling a library in a server: no warnings, and threads instead of joblib's processes (`n_jobs`)."""
     with warnings.catch_warnings(), joblib.parallel_config(backend="threading"):
-        # Nobody who asks for a prediction sees them, and a model may warn of the values that it was given.
+        # Callers do not see warnings, which may quote their values.
         warnings.simplefilter("ignore")
         yield
 
 
 def _may_take_texts(adapter: _Adapter, schema: Schema) -> bool | None:
-    """Whether a model is called with a series of texts, as a vectorizer of them is fitted; None where it may be.
+    """Whether a model is called with a series of texts, as text vectorizers are fitted; None if unknown.
 
-    A signature of one unnamed column of text is what MLflow makes of a list or a series; of a series with a name it
-    makes what it makes of a frame.
+    MLflow gives a list or an unnamed series a signature of one unnamed text column; a named series gets the same
+    signature as a frame.
     """
     if adapter.model is None or len(schema.columns) != 1 or schema.columns[0].type.kind is not Kind.STRING:
         return False
@@ -164,12 +164,12 @@ def load_native(
     Args:
         folder: of its files.
         schema: its inputs.
-        trust: what it may be made of; None runs whatever code its files hold.
-        is_per_row: whether it has to answer one result for each row.
+        trust: the types that it may contain; None runs any code in its files.
+        is_per_row: whether it must return one result per row.
 
     Raises:
-        ModelRefused: it has no way to predict.
-        Refused: it is a pickle that holds what is not trusted.
+        ModelRefused: it cannot predict.
+        Refused: it is a pickle with untrusted content.
         Exception: whatever the library raises while loading.
     """
     flavors = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]
@@ -178,9 +178,9 @@ def load_native(
 
 
 def _forget_other_code() -> None:
-    """Forgets the modules that other models have brought, so that the one loaded now gets its own.
+    """Forgets modules imported from other models, so that the next one gets its own.
 
-    Two versions may bring different code under the same name. What is loaded keeps its classes and functions.
+    Two versions may contain different code under the same name. Loaded models keep their classes and functions.
     """
     sys.modules.pop("preprocessing", None)
     sys.path[:] = [path for path in sys.path if not _is_model_code(path)]
@@ -191,7 +191,7 @@ def _forget_other_code() -> None:
 
 
 def _is_model_code(path: str) -> bool:
-    """Whether a path leads into the code that was logged with a model: `…/mlflow/code`."""
+    """Whether a path is in the code logged with a model: `…/mlflow/code`."""
     parts = Path(path).parts
     return any(pair == ("mlflow", "code") for pair in itertools.pairwise(parts))
 
@@ -227,7 +227,7 @@ LIGHTGBM_BOOSTER = "lightgbm.basic.Booster"
 
 
 class ObjectFile(NamedTuple):
-    """A file that holds a model object by object, as Python has it in memory."""
+    """A file with a serialized Python object."""
 
     path: Path
     is_skops: bool
@@ -235,12 +235,12 @@ class ObjectFile(NamedTuple):
 
 
 def object_file(folder: Path, flavors: dict[str, Any]) -> ObjectFile | None:
-    """Returns the file of a model that was saved as skops file or pickle; None of one in a library's own format.
+    """Returns the file of a model saved as skops file or pickle; None for a library's own format.
 
-    Source: mlflow/sklearn and mlflow/lightgbm, `_load_model`, also for what a missing format means.
+    Source: mlflow/sklearn and mlflow/lightgbm, `_load_model`, also for the default format.
 
     Raises:
-        ModelRefused: the file that is named is not one of the model's.
+        ModelRefused: the named file is not one of the model's.
     """
     if "sklearn" in flavors:
         flavor = flavors["sklearn"] or {}
@@ -256,7 +256,7 @@ def object_file(folder: Path, flavors: dict[str, Any]) -> ObjectFile | None:
 
 
 def _load_object(folder: Path, flavors: dict[str, Any], file: ObjectFile, trust: Trust | None) -> Any:
-    """Loads what was saved object by object; whether its types are to be trusted was decided when it was prepared."""
+    """Loads a serialized object; its types were checked when it was prepared."""
     names: AbstractSet[str] = trust.own_types if trust is not None else frozenset()
     if file.is_skops:
         from skops import io
@@ -267,7 +267,7 @@ def _load_object(folder: Path, flavors: dict[str, Any], file: ObjectFile, trust:
         _import_hook(code / HOOK)
         modules = {name.partition(".")[0] for name in names} - {"preprocessing"}
         if any((code / module).is_dir() or (code / f"{module}.py").is_file() for module in modules):
-            # Behind everything that is installed: a module of the model's must not stand in for another.
+            # After all installed packages: a module of the model must not shadow another.
             sys.path.append(str(code))
     if file.is_skops:
         return io.load(file.path, trusted=list(names))
@@ -279,14 +279,14 @@ HOOK = "preprocessing.py"
 
 
 def code_folder(folder: Path, flavor: dict[str, Any]) -> Path | None:
-    """Returns where the code lies that was logged with a model, if there is any."""
+    """Returns the folder of the code logged with a model, if there is any."""
     name = flavor.get("code")
     code = (folder / str(name)).resolve()
     return code if name and code.is_dir() and code.is_relative_to(folder.resolve()) else None
 
 
 def _import_hook(file: Path) -> None:
-    """Imports the hook that was logged with the model, which is the one that it was trained with."""
+    """Imports the hook logged with the model, with which it was trained."""
     if not file.is_file():
         return
     spec = importlib.util.spec_from_file_location("preprocessing", file)
@@ -298,29 +298,28 @@ def _import_hook(file: Path) -> None:
 
 
 def member(folder: Path, name: Any) -> Path:
-    """Returns a file of a model's that its MLmodel file names.
+    """Returns a file that the MLmodel file names.
 
     Raises:
-        ModelRefused: it is not there, or not one of the model's.
+        ModelRefused: it is missing, or outside the model's folder.
     """
     file = (folder / str(name)).resolve()
     if not file.is_relative_to(folder.resolve()) or not file.is_file():
         raise ModelRefused(
-            "the file of the model that its MLmodel names is not among its files; log the model again, or copy its "
-            "artifacts whole"
+            "the model file that MLmodel names is not among its files; log the model again, or copy its artifacts whole"
         )
     return file
 
 
 def adapter_of(model: Any) -> _Adapter:
-    """Returns the way of calling a fitted model of scikit-learn, XGBoost or LightGBM."""
+    """Returns the adapter of a fitted scikit-learn, XGBoost or LightGBM model."""
     if type(model).__name__ == "Booster":
         return _XgboostBooster(model) if "xgboost" in type(model).__module__ else _LightgbmBooster(model)
     return _Estimator(model)
 
 
 class Recoding:
-    """From a column's cells to pandas' `category`, with the categories of the fit."""
+    """Converts a column's cells to pandas' `category`, with the categories of the fit."""
 
     def __init__(self, categories: Categories, kind: str) -> None:
         self._codes = categories.codes(kind)
@@ -328,18 +327,18 @@ class Recoding:
         self._dtype = pd.CategoricalDtype(pd.Index(categories.values, dtype=values))
 
     def __call__(self, cells: npt.NDArray[Any]) -> pd.Categorical:
-        """Returns the categories of the cells; a missing one, or one that is unknown, is missing."""
+        """Returns the categories of the cells; missing and unknown ones are missing."""
         return pd.Categorical.from_codes(category_codes(cells, self._codes), dtype=self._dtype)
 
 
 def _recodings(model: Any, schema: Schema) -> dict[int, Recoding]:
-    """How the columns become categories that a booster was fitted on, by position.
+    """The recodings of columns to the categories that a booster was fitted on, by position.
 
     Raises:
-        ModelRefused: its file does not tell.
+        ModelRefused: its file lacks the categories.
     """
     if any(column.type.kind is Kind.TENSOR for column in schema.columns):
-        return {}  # an array has the codes themselves
+        return {}  # an array contains the codes
     own = [_column_kind(column.type.kind) for column in schema.columns]
     for part, columns in _asked_with_the_rows(model, list(range(len(own)))):
         kinds = ["" if column is None else own[column] for column in columns]
@@ -363,12 +362,12 @@ def _booster_categories(model: Any, kinds: list[str]) -> dict[int, Categories]:
         if library == "xgboost":
             return xgboost_categories(model.get_booster() if hasattr(model, "get_booster") else model, kinds)
     except AttributeError:
-        pass  # it is not fitted: what was fitted is a copy of it
+        pass  # not fitted: a copy of it was
     return {}
 
 
 def _asked_with_the_rows(model: Any, columns: list[int | None]) -> Iterator[tuple[Any, list[int | None]]]:
-    """Yields the model and the parts of it that are called with columns of its own rows, and which columns these are."""
+    """Yields the model and its parts that are called with columns of its own rows, with these columns."""
     yield model, columns
     steps = [step for _, step in getattr(model, "steps", ()) if step not in (None, "passthrough")]
     for step in steps[:-1]:
@@ -388,7 +387,7 @@ def _asked_with_the_rows(model: Any, columns: list[int | None]) -> Iterator[tupl
 
 
 def _passed_on(step: Any, columns: list[int | None]) -> list[int | None]:
-    """Which of the columns a ColumnTransformer's output has as they were."""
+    """The columns that a ColumnTransformer passes through, by position in its output."""
     out: list[int | None] = [None] * max(part.stop for part in step.output_indices_.values())
     for name, transformer, _ in step.transformers_:
         if transformer == "passthrough" or getattr(transformer, "func", transformer) is None:
@@ -398,15 +397,15 @@ def _passed_on(step: Any, columns: list[int | None]) -> list[int | None]:
 
 
 def inputs_to_frame(inputs: Inputs, schema: Schema, recodings: dict[int, Recoding] | None = None) -> Frame:
-    """Returns what a model of the signature is called with.
+    """Returns the argument for a model of the signature.
 
-    A DataFrame for columns (text as pandas' `str`, a missing value as NaN; categories where there is a recoding),
-    an array of shape `(n_rows, *shape)` for one tensor, a dict of arrays for several.
+    A DataFrame for columns (text as pandas' `str`, missing values as NaN, categories if there is a recoding), an array
+    of shape `(n_rows, *shape)` for one tensor, a dict of arrays for several.
     """
     if any(column.type.kind is Kind.TENSOR for column in schema.columns):
         if schema.form is Form.BARE:
             tensor = inputs.columns[0]
-            # A .npy body is read where it lies, and a model may write into what it is given.
+            # A .npy body is not copied, but a model may modify its input.
             return tensor if tensor.flags.writeable else tensor.copy()
         return dict(zip(schema.labels, inputs.columns, strict=True))
     columns: list[Any] = [
@@ -423,9 +422,9 @@ def inputs_to_frame(inputs: Inputs, schema: Schema, recodings: dict[int, Recodin
 def _to_pandas(values: npt.NDArray[Any], column: Column) -> Any:
     if column.type.kind is Kind.STRING and column.missing is not None:
         return pd.array(values, dtype=TEXT)
-    # pandas would make text of objects that are all text or None, and NaN of the None.
+    # pandas would convert objects that are all text or None to text, with NaN for None.
     if column.null == NONE or (column.null is not None and values.dtype == object):
-        # As it was fitted, also where nothing is missing: scikit-learn compares no integers with categories of objects.
+        # As in the fit, even if nothing is missing: scikit-learn does not compare integers with categories of objects.
         return pd.Series(values, dtype=object)
     return values
 
@@ -445,7 +444,7 @@ _PREDICTS_LIKELIEST = {
         "BaggingClassifier",
     )
 }
-"""Classifiers whose `predict` is the argmax of `predict_proba`, which need not be computed twice.
+"""Classifiers whose `predict` is the argmax of `predict_proba`, so that one call is enough.
 
 Source: sklearn/ensemble/_forest.py, _bagging.py and sklearn/tree/_classes.py, `predict`.
 """
@@ -462,15 +461,15 @@ class _Estimator:
                 f"a {type(model).__name__} cannot predict; log the whole pipeline, with an estimator at its end"
             )
         self.model = model
-        # The steps before the last run once for labels and probabilities, not once for each; as `Pipeline.predict`
-        # runs them, which asks neither a slice of the pipeline nor a step whether it was fitted. A pipeline of
-        # another kind (imbalanced-learn's leaves out its samplers) knows best how it predicts.
+        # The steps before the last run once for both labels and probabilities; as in `Pipeline.predict`, without
+        # checks of the steps. Other kinds of pipelines (imbalanced-learn's skips its samplers) predict in their own
+        # way.
         is_plain = type(model).__module__ == "sklearn.pipeline" and type(model).__name__ == "Pipeline"
         steps = [step for _, step in model.steps] if is_plain else [model]
         self._front = [step for step in steps[:-1] if step is not None and step != "passthrough"]
         self._last = steps[-1]
         classes = getattr(model, "classes_", None)
-        # Of a multi-output classifier `classes_` is a list with an array per output.
+        # A multi-output classifier's `classes_` is a list with an array per output.
         single = isinstance(classes, np.ndarray) and classes.ndim == 1
         self._is_classifier = is_classifier(model)
         self._has_probabilities = self._is_classifier and single and hasattr(model, "predict_proba")
@@ -493,8 +492,7 @@ class _Estimator:
             return Output(values=predicted)
         if not self._has_probabilities:
             return Output(labels=predicted)
-        # The label is the model's own: argmax of the probabilities is not always what `predict` says
-        # (tuned thresholds, SVC, ties).
+        # The model's own label: `predict` is not always the argmax of the probabilities (tuned thresholds, SVC, ties).
         return Output(labels=predicted, probabilities=np.asarray(self._last.predict_proba(rows)))
 
 
@@ -508,7 +506,7 @@ class _XgboostBooster:
         objective = learner["learner_train_param"]["objective"]
         n_classes = int(learner["learner_model_param"]["num_class"])
         self.model = model
-        # binary:logitraw and multi:softmax do not give probabilities: their output is passed on as it is.
+        # binary:logitraw and multi:softmax return no probabilities: their output is passed on unchanged.
         # Source: XGBoost's parameter reference, "Learning Task Parameters".
         self._is_classifier = objective in ("binary:logistic", "multi:softprob")
         classes = list(range(max(n_classes, 2)))
@@ -566,7 +564,7 @@ class _Pyfunc:
     def __init__(self, model: Any, schema: Schema) -> None:
         self._model = model
         if any(column.label != "" for column in schema.columns):
-            # MLflow takes a label that is no text for a position, or cannot look it up; the rows fit already.
+            # MLflow takes a label that is not text for a position, or cannot look it up; the rows are already checked.
             # Source: mlflow.types.Schema.input_names.
             model.metadata.signature.inputs = None
         pairs = zip(schema.labels, schema.columns, strict=True)
@@ -576,15 +574,15 @@ class _Pyfunc:
 
     def predict(self, frame: Frame, params: dict[str, Any]) -> Output:
         if isinstance(frame, pd.DataFrame) and self._not_nullable:
-            # Without any value it is left out, as a caller of pyfunc would leave it out: MLflow's own check accepts
-            # that, and no column of nulls.
+            # An empty column is omitted, as a caller of pyfunc would: MLflow's own check accepts that, but not a
+            # column of nulls.
             empty = [name for name in self._not_nullable if name in frame and frame[name].isna().all()]
             frame = frame.drop(columns=empty)
         return Output(values=_results_of(self._model.predict(frame, params=params or None)))
 
 
 def _results_of(result: Any) -> npt.NDArray[Any]:
-    """What a pyfunc returned, as one array: arrays stay arrays, a wide DataFrame becomes records."""
+    """A pyfunc's result as one array: arrays stay arrays, a wide DataFrame becomes records."""
     if isinstance(result, pd.DataFrame):
         return result.iloc[:, 0].to_numpy() if result.shape[1] == 1 else _objects(result.to_dict("records"))
     if isinstance(result, pd.Series):
@@ -598,7 +596,7 @@ def _results_of(result: Any) -> npt.NDArray[Any]:
         lengths = {len(value) if value.ndim else 0 for value in named.values()}
         if len(lengths) == 1 and 0 not in lengths:
             return _objects([{k: v[i].tolist() for k, v in named.items()} for i in range(*lengths)])
-    # One thing that is no list is one result, and the only one.
+    # Anything else is a single result.
     return _objects([result.item() if isinstance(result, np.ndarray) else result])
 
 

@@ -1,7 +1,7 @@
-"""What a model may be made of, in whatever format it was saved: one list for skops files and pickles.
+"""The types and functions that a model may contain: one list for skops files and pickles.
 
-A class of the list does no more on being made than take its state, and a function of it does no more on being
-called, with whatever arguments, than compute. None opens a file or a connection, or starts a process.
+Creating an object of a listed class only takes its state, and calling a listed function, with any arguments, only
+computes. None opens a file or a connection, or starts a process.
 """
 
 import importlib
@@ -29,7 +29,7 @@ CLASS_MODULES = (
     "lightgbm.sklearn",
     "scipy.sparse",
 )
-"""Modules, with those below them, whose own classes are trusted: estimators and what fitted ones hold."""
+"""Modules, with their submodules, whose own classes are trusted: estimators and their fitted state."""
 
 _UFUNC_MODULES = ("numpy._core", "scipy.special")
 
@@ -44,13 +44,13 @@ NOT_HELD = (
     *(f"sklearn.tree.{name}" for name in ("_criterion", "_export", "_partitioner", "_splitter", "_utils")),
     "sklearn.neighbors._quad_tree",
 )
-"""Modules among them for fitting and drawing: no fitted model holds anything of theirs."""
+"""Modules among them for fitting and plotting: fitted models contain nothing of theirs."""
 
 CLASSES = frozenset(
     {
         *("xgboost.core.Booster", "lightgbm.basic.Booster"),
         *("scipy.interpolate._bsplines.BSpline", "scipy.interpolate._interpolate.interp1d"),
-        # skops' names for what NumPy makes of dtypes, and pickles' for what is made by a function of its own.
+        # Names in skops files for NumPy's dtypes, and in pickles for objects that a function creates.
         *("numpy.dtype", "numpy.ma.MaskedArray", "numpy.random.bit_generator.SeedSequence"),
         *("numpy.random._mt19937.MT19937", "numpy.random._pcg64.PCG64", "numpy.random._pcg64.PCG64DXSM"),
         *("numpy.random._philox.Philox", "numpy.random._sfc64.SFC64"),
@@ -59,7 +59,7 @@ CLASSES = frozenset(
         *("pandas.arrays.StringArray", "builtins.range"),
     }
 )
-"""And these."""
+"""Further trusted classes."""
 
 VALUES = frozenset(
     {
@@ -70,10 +70,10 @@ VALUES = frozenset(
         *("builtins.set", "builtins.str", "builtins.tuple", "collections.OrderedDict", "numpy.ndarray"),
     }
 )
-"""Classes that may be a value themselves, as a dtype is; beside NumPy's own scalar types."""
+"""Classes that may themselves be values, like a dtype; besides NumPy's scalar types."""
 
 FUNCTION_MODULES = ("sklearn.feature_selection", "sklearn.metrics", "sklearn.utils.extmath")
-"""Modules, with those below them, whose own functions a model may call; others read files or fetch data."""
+"""Modules, with their submodules, whose own functions a model may call; others read files or fetch data."""
 
 FUNCTIONS = frozenset(
     {
@@ -137,7 +137,7 @@ FUNCTIONS = frozenset(
         ),
     }
 )
-"""And these, beside NumPy's and SciPy's functions of numbers (ufuncs)."""
+"""Further trusted functions, besides NumPy's and SciPy's ufuncs."""
 
 
 METHODS_OF_TEXT = frozenset({"casefold", "lower", "split", "splitlines", "strip", "title", "upper"})
@@ -145,16 +145,16 @@ METHODS_OF_TEXT = frozenset({"casefold", "lower", "split", "splitlines", "strip"
 
 
 class Trust(NamedTuple):
-    """Whom a model's writer is trusted like."""
+    """What is trusted in a model."""
 
     own_types: AbstractSet[str] = frozenset()
-    """Types and functions that are trusted beside the list: `SERVING_TRUSTED_TYPES`."""
+    """Types and functions trusted in addition to the list: `SERVING_TRUSTED_TYPES`."""
     has_hook: bool = False
-    """Whether the model was trained with the `preprocessing.py` that stands here, whose functions it may call."""
+    """Whether the model was trained with this `preprocessing.py`, whose functions it may call."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Trust | None":
-        """Returns what a prepared model was loaded with; None where it runs its writer's code."""
+        """Returns the trust for a prepared model; None if it runs its author's code."""
         if manifest.writers_code is not None:
             return None
         return cls(frozenset(manifest.own_types), manifest.preprocessing_sha256 is not None)
@@ -173,13 +173,13 @@ def is_listed(name: str) -> bool:
     if name in CLASSES or name in VALUES or name in FUNCTIONS:
         return True
     module = _home(name.rpartition(".")[0])
-    # A module that is not listed is not even imported for a look at what it has.
+    # Unlisted modules are not even imported.
     if module != "numpy" and not _is_below(module, (*CLASS_MODULES, *FUNCTION_MODULES, *_UFUNC_MODULES)):
         return False
     found = find(name)
     if isinstance(found, np.ufunc):
         return True
-    # Where it was defined, not where it was found: a module of scikit-learn may import anything.
+    # The defining module counts: a module of scikit-learn may import anything.
     home = _home(str(getattr(found, "__module__", "")))
     if inspect.isclass(found):
         is_held = _is_below(home, CLASS_MODULES) and not _is_below(home, NOT_HELD)
@@ -188,12 +188,12 @@ def is_listed(name: str) -> bool:
 
 
 def is_value(found: type) -> bool:
-    """Whether a class may be a value in a model, as a dtype is; any other class could be called."""
+    """Whether a class may be a value in a model, like a dtype; any other class could be called."""
     return issubclass(found, np.generic) or f"{found.__module__}.{found.__qualname__}" in VALUES
 
 
 def find(name: str) -> Any:
-    """Returns what a dotted name means; None where it means nothing that is installed."""
+    """Returns the object of a dotted name; None if it is not installed."""
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(importlib.import_module(_home(module)), attribute, None)
@@ -202,7 +202,7 @@ def find(name: str) -> Any:
 
 
 def _home(module: str) -> str:
-    # How scikit-learn's compiled loss module calls itself.
+    # The name of scikit-learn's compiled loss module.
     return "sklearn._loss._loss" if module == "_loss" else module
 
 
