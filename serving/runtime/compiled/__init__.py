@@ -1,12 +1,12 @@
 """The compiled runtime: a whole pipeline as NumPy and onnxruntime, without the library that trained it.
 
-nodes.py        what a compiled pipeline is made of, and the registry of what compiles into which
-data.py         the rows on their way through it
-plan.py         how it lies on disk
+nodes.py        the parts of a compiled pipeline, and the registry of compilers by type
+data.py         the rows passed between nodes
+plan.py         the pipeline on disk
 links.py        link functions that several families share
-transformers/   one family of steps each: the nodes, and how they are made from a fitted transformer
+transformers/   one family of steps each: the nodes, and how to compile a fitted transformer to them
 estimators/     the same for last steps
-wrappers/       the same for what holds other estimators: Pipeline, ColumnTransformer, voting, calibration, …
+wrappers/       the same for meta-estimators: Pipeline, ColumnTransformer, voting, calibration, …
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -24,17 +24,17 @@ from serving.runtime.compiled.nodes import Predictor, compile_predictor
 from serving.runtime.compiled.plan import load_plan
 
 CHUNK_ROWS = 1024
-"""Rows that go through the nodes at a time: what they pass on stays in the processor's cache, and a wide
-one-hot encoding of a large request does not fill the memory."""
+"""Rows processed at a time: intermediate results stay in the CPU cache, and a wide one-hot encoding of a large request
+does not fill the memory."""
 
 
 def inputs_to_data(inputs: Inputs, schema: Schema) -> Data:
-    """Returns what a compiled pipeline is called with: columns, or the matrix of a tensor signature."""
+    """Returns the argument of a compiled pipeline: columns, or the matrix of a tensor signature."""
     return to_data(inputs, _names(schema))
 
 
 def to_data(inputs: Inputs, names: tuple[Any, ...] | None) -> Data:
-    """The same with the columns' names; None of a tensor."""
+    """The same with the columns' names; None for a tensor."""
     return inputs.columns[0] if names is None else Columns(names, inputs.columns)
 
 
@@ -52,15 +52,14 @@ class CompiledRuntime:
         Args:
             predictor: the pipeline.
             schema: its inputs.
-            n_threads: how many may work at the chunks of one large call; NumPy and onnxruntime let go of
-                Python's lock while they do.
+            n_threads: threads for the chunks of one large call; NumPy and onnxruntime release the GIL.
         """
         self._predictor = predictor
         self._names = _names(schema)
         self._helpers = ThreadPoolExecutor(n_threads, "chunk") if n_threads > 1 else None
 
     def predict(self, inputs: Inputs, params: dict[str, Any]) -> Output:  # noqa: ARG002  # only a pyfunc has any
-        """Returns what the model says of the rows.
+        """Returns the model's output for the rows.
 
         Raises:
             ValueError: where the original raises.

@@ -1,7 +1,7 @@
-"""Rows on their way through a compiled pipeline: named columns at first, one matrix of numbers from then on.
+"""Rows in a compiled pipeline: named columns at first, later one matrix of numbers.
 
-Text is an object array of `str`; a missing text is NaN, or None where the model knows it so (`Column.missing`): two
-values to scikit-learn, and here. Numbers are arrays of a NumPy dtype; a missing number is NaN.
+Text is an object array of `str`; a missing text is NaN, or None if the model expects that (`Column.missing`): two
+different values, as in scikit-learn. Numbers are arrays of a NumPy dtype; a missing number is NaN.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ class Columns(NamedTuple):
     """Columns with names, each an array of shape `(n_rows,)`."""
 
     names: tuple[Any, ...]
-    """Text as a rule; see `serving.model.schema.Column.label`."""
+    """Usually text; see `serving.model.schema.Column.label`."""
     arrays: Sequence[npt.NDArray[Any]]
     frame: Any = None
-    """The DataFrame that they come from, where a step in its own library made one."""
+    """The DataFrame that they come from, if a native step returned one."""
     taken: Sequence[int] | None = None
-    """Their positions in it; None: they are all of it."""
+    """Their positions in it; None for all of it."""
     is_flat: bool = False
-    """Whether it is one column that its step wants without a second dimension, as vectorizers of text do."""
+    """Whether it is one column that its step takes as one-dimensional, as text vectorizers do."""
 
 
 Data = Columns | Matrix | Sparse
 
 Cells = list[Any]
-"""One row as Python's own values: numbers, text, None. Its floats are what float64 is to NumPy."""
+"""One row as Python values: numbers, text, None. Its floats correspond to float64."""
 
 
 def count_rows(data: Data) -> int:
@@ -68,13 +68,13 @@ def filled(data: Matrix | Sparse) -> Matrix:
     """Returns the matrix.
 
     Raises:
-        NotCompiled: it is sparse, and may be too wide to be filled in.
+        NotCompiled: it is sparse, and may be too wide for a dense matrix.
     """
     return np.asarray(data)
 
 
 def as_matrix(data: Data) -> Matrix:
-    """Returns the columns side by side, in the dtype that pandas and scikit-learn would find for them.
+    """Returns the columns side by side, in the dtype that pandas and scikit-learn would choose.
 
     Raises:
         ValueError: a column holds text.
@@ -86,7 +86,7 @@ def as_matrix(data: Data) -> Matrix:
     if len(dtypes) == 1:
         dtype = next(iter(dtypes))
     elif any(dtype.kind in "bO" for dtype in dtypes):
-        # A frame of numbers and booleans is one of objects, which scikit-learn turns into float64.
+        # A frame of numbers and booleans becomes objects, which scikit-learn converts to float64.
         dtype = np.dtype(np.float64)
     else:
         dtype = np.result_type(*dtypes)
@@ -101,8 +101,8 @@ def as_matrix(data: Data) -> Matrix:
 def as_validated(data: Data) -> Matrix:
     """Returns the matrix that scikit-learn's `validate_data` makes of a frame with these columns.
 
-    It lies column after column in memory, as pandas makes it, because sums and products round by the order
-    in memory; and booleans become what the other columns are.
+    It is column-major, as from pandas, because the rounding of sums and products depends on the memory order;
+    booleans get the dtype of the other columns.
     Source: sklearn.utils.validation.check_array, `pandas_requires_conversion`.
 
     Raises:
@@ -122,20 +122,20 @@ def as_validated(data: Data) -> Matrix:
 
 
 def as_factor(data: Data) -> Matrix | Sparse:
-    """Returns what is multiplied with weights: `as_validated`, or what is sparse as it is."""
+    """Returns a factor for a product with weights: `as_validated`; sparse data stay unchanged."""
     return data if isinstance(data, Sparse) else as_validated(data)
 
 
 def as_float(matrix: Matrix) -> Matrix:
-    """Returns float32 where it is float32, else float64: what scikit-learn calls FLOAT_DTYPES."""
+    """Returns float32 unchanged, else float64: scikit-learn's FLOAT_DTYPES."""
     return matrix if matrix.dtype in (np.float64, np.float32) else matrix.astype(np.float64)
 
 
 def check_finite(matrix: Matrix | Sparse, *, allow_nan: bool = False) -> None:
-    """Refuses what scikit-learn's `check_array` refuses.
+    """Rejects what scikit-learn's `check_array` rejects.
 
     Raises:
-        ValueError: an infinite number, or NaN where that is not allowed.
+        ValueError: an infinite number, or NaN unless it is allowed.
     """
     if matrix.dtype.kind != "f":
         return
@@ -150,7 +150,7 @@ def check_finite(matrix: Matrix | Sparse, *, allow_nan: bool = False) -> None:
 
 
 def concatenate(blocks: Sequence[Data]) -> Data:
-    """Returns blocks side by side: one matrix, or columns where one of them holds text."""
+    """Returns blocks side by side: one matrix, or columns if one of them has text."""
     if any(isinstance(block, Columns) and any(map(is_text, block.arrays)) for block in blocks):
         names: list[Any] = []
         arrays: list[npt.NDArray[Any]] = []

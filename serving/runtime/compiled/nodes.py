@@ -1,9 +1,8 @@
-"""What a compiled pipeline is made of: nodes, and the registry of what compiles into which.
+"""The nodes of a compiled pipeline, and the registry of compilers by type.
 
-A node is a dataclass whose fields are its fitted state and whose method is NumPy: the worker that runs it
-imports no scikit-learn. Each family of estimators is one file here, with the nodes and, beside them, the
-functions that make them from a fitted estimator by reading its attributes. A type is compiled only where
-exactly that type is registered; a subclass may do something else.
+A node is a dataclass whose fields are its fitted state and whose methods use NumPy: the worker that runs it does not
+import scikit-learn. Each family of estimators is one file, with the nodes and the functions that create them from a
+fitted estimator's attributes. Only exactly registered types are compiled; a subclass may behave differently.
 """
 
 import contextlib
@@ -25,21 +24,21 @@ log = logging.getLogger("serving.prepare")
 
 
 class Node:
-    """A part of a compiled pipeline; its dataclass fields are what is written to disk."""
+    """A part of a compiled pipeline; its dataclass fields are saved to disk."""
 
     kinds: ClassVar[dict[str, type["Node"]]] = {}
 
     native_reason: str = ""
-    """Why it stays in its own library; empty of what is compiled."""
+    """Why it stays in its own library; empty if it is compiled."""
     is_rowwise: ClassVar[bool] = True
-    """Whether what it makes of a row never depends on the rows beside it."""
+    """Whether its result for a row never depends on the other rows."""
 
     def __init_subclass__(cls) -> None:
         Node.kinds[cls.__name__] = cls
 
 
 class Transformer(Node):
-    """A step that turns data into other data of as many rows."""
+    """A step that transforms data and keeps the number of rows."""
 
     def transform(self, data: Data) -> Data:
         """Returns the transformed rows.
@@ -54,26 +53,26 @@ class Transformer(Node):
         return False
 
     def transform_cells(self, cells: Cells) -> Cells:
-        """Returns one row, as `transform` does, without a NumPy call for every step of the way.
+        """Returns one transformed row, as `transform` does, with fewer NumPy calls.
 
         Raises:
-            Exception: of any kind, where only `transform` can tell what becomes of the row.
+            Exception: of any kind, if only `transform` can process the row.
         """
         raise NotImplementedError
 
     def after(self, previous: "Transformer") -> "Transformer | None":  # noqa: ARG002  # for those that can
-        """Returns one step that does what `previous` and then this one do; None where there is none."""
+        """Returns one step that combines `previous` and this one; None if there is none."""
         return None
 
 
 class Predictor(Node):
-    """The last step: from rows to what the model says of them."""
+    """The last step: from rows to the model's output."""
 
     classes: npt.NDArray[Any] | None
-    """The labels in the order of the probabilities' columns; None of a regressor, or not there."""
+    """The labels in the order of the probabilities' columns; None, or missing, for a regressor."""
 
     def output(self, data: Data) -> Output:
-        """Returns what the original's `predict` (and `predict_proba`) say, bit for bit where that is possible.
+        """Returns the results of the original's `predict` (and `predict_proba`), bit for bit if possible.
 
         Raises:
             ValueError: where the original raises.
@@ -81,11 +80,11 @@ class Predictor(Node):
         raise NotImplementedError
 
     def decision(self, data: Data) -> npt.NDArray[Any]:  # noqa: ARG002  # for those that have one
-        """Returns what the original's `decision_function` says, for those that have one."""
+        """Returns the result of the original's `decision_function`, if it has one."""
         raise NotCompiled(f"{type(self).__name__} has no compiled decision function")
 
     def ask(self, method: str, data: Data) -> npt.NDArray[Any]:
-        """Returns what the original's method of that name says, of one that stays in its own library."""
+        """Returns the result of the original's method of that name; native predictors only."""
         raise NotImplementedError
 
 
@@ -98,7 +97,7 @@ _PREDICTORS: dict[str, CompilePredictor] = {}
 
 
 def type_name(fitted: Any) -> str:
-    """Returns library and class, `sklearn.StandardScaler`: what the registry goes by."""
+    """Returns library and class, `sklearn.StandardScaler`: the key of the registry."""
     kind = type(fitted)
     return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
 
@@ -106,8 +105,7 @@ def type_name(fitted: Any) -> str:
 def compiles_transformer(*names: str) -> Callable[[_Function], _Function]:
     """Registers a function `(fitted, sample) -> Transformer` for types such as `sklearn.StandardScaler`.
 
-    The sample is a few rows of the data that reach the step. The function raises `NotCompiled` for
-    settings that it does not cover.
+    The sample is a few rows of the step's input. The function raises `NotCompiled` for unsupported settings.
     """
 
     def register(function: _Function) -> _Function:
@@ -130,10 +128,10 @@ def compiles_predictor(*names: str) -> Callable[[_Function], _Function]:
 
 
 class StandIn(Protocol):
-    """What takes the place of a part that has no compiled form."""
+    """Replaces parts that have no compiled form."""
 
     def transformer(self, fitted: Any, sample: Data, error: NotCompiled) -> Transformer:
-        """Returns the part as a step in its own library; raises the error where that cannot be."""
+        """Returns the part as a native step; raises the error if that is impossible."""
 
     def predictor(self, fitted: Any, error: NotCompiled) -> Predictor:
         """The same for an estimator."""
@@ -144,7 +142,7 @@ _STAND_IN: ContextVar[StandIn | None] = ContextVar("stand_in", default=None)
 
 @contextlib.contextmanager
 def standing_in(stand_in: StandIn) -> Iterator[None]:
-    """Parts that have no compiled form are stood in for meanwhile, as far inside as that can be."""
+    """Context in which parts without a compiled form are replaced, as deep inside the model as possible."""
     token = _STAND_IN.set(stand_in)
     try:
         yield
@@ -157,7 +155,7 @@ def compile_transformer(fitted: Any, sample: Data) -> Transformer:
 
     Args:
         fitted: the transformer.
-        sample: a few rows of the data that reach it; the names and kinds of their columns count.
+        sample: a few rows of its input; the names and kinds of the columns matter.
 
     Raises:
         NotCompiled: it has none.
@@ -184,7 +182,7 @@ def compile_predictor(fitted: Any, sample: Data) -> Predictor:
     try:
         predictor: Predictor = _compile(_PREDICTORS, fitted, sample)
         if isinstance(sample, Sparse):
-            predictor.output(sample)  # most do not take it
+            predictor.output(sample)  # most do not accept it
         if stand_in is not None:
             _check_worth(predictor)
     except NotCompiled as error:
@@ -224,7 +222,7 @@ def nodes_of(node: Any) -> Iterator[Node]:
 
 
 def _check_worth(node: Node) -> None:
-    """Refuses a form of which all that computes stays in its own library: then it had better stay there whole."""
+    """Rejects a form whose computing parts are all native: then the whole had better stay native."""
     parts = [part for part in nodes_of(node) if isinstance(part, Transformer | Predictor)]
     reasons = [part.native_reason for part in parts if part.native_reason]
     if reasons and not any(_computes(part) for part in parts):
@@ -232,21 +230,21 @@ def _check_worth(node: Node) -> None:
 
 
 def _computes(part: Node) -> bool:
-    """Whether it is compiled, and does more than to hold others or to pass on what it gets."""
+    """Whether it is compiled, and neither a container nor a passthrough."""
     _, *below = nodes_of(part)
     holds_others = any(isinstance(other, Transformer | Predictor) for other in below)
     return not (part.native_reason or holds_others or type(part).__name__ == "Identity")
 
 
 def _check_names(fitted: Any, sample: Data) -> None:
-    """Columns by name must come in the order of the fit; a ColumnTransformer picks its own."""
+    """Requires named columns in the order of the fit; a ColumnTransformer selects its own."""
     names = getattr(fitted, "feature_names_in_", None)
     if names is None or not isinstance(sample, Columns) or hasattr(fitted, "transformers_"):
         return
     if hasattr(fitted, "steps") or hasattr(fitted, "transformer_list"):
-        return  # their parts are asked
+        return  # their parts are checked
     if type_name(fitted).startswith("lightgbm."):
-        return  # it takes columns by position, and its names have underscores in the place of blanks
+        return  # it takes columns by position, and replaces blanks in names by underscores
     if not all(isinstance(name, str) for name in sample.names):
         return  # Source: sklearn.utils.validation._get_feature_names: such a frame has no names
     if list(names) != list(sample.names):
@@ -255,7 +253,7 @@ def _check_names(fitted: Any, sample: Data) -> None:
 
 @dataclass
 class Named(Transformer):
-    """Gives names to the columns that a transformer with `set_output(transform="pandas")` returns."""
+    """Names the columns that a transformer with `set_output(transform="pandas")` returns."""
 
     step: Transformer
     names: list[str]

@@ -1,7 +1,7 @@
 """A compiled pipeline on disk: `plan.msgpack`, the nodes and their small fields, and `arrays.bin`.
 
-The arrays lie in one file that each worker maps into memory, so that all of them share one copy. Bytes have a
-file each, and are read back as its path.
+The arrays are in one file that each worker maps into memory, so that all share one copy. Each bytes field has its own
+file, and is read back as its path.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from serving.runtime.compiled.nodes import Node, Predictor
 PLAN, ARRAYS = "plan.msgpack", "arrays.bin"
 
 ALIGNMENT_BYTES = 64
-"""A cache line; also the alignment that any NumPy dtype is content with."""
+"""A cache line; sufficient alignment for any NumPy dtype."""
 
 
 def save_plan(predictor: Predictor, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows that are mostly zeros, as vectorizers of text make them."""
+"""Sparse rows, as from text vectorizers."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -9,16 +9,16 @@ import numpy.typing as npt
 
 
 class Sparse:
-    """What is not zero in a matrix, row by row: scipy's CSR, whose products add from left to right.
+    """A matrix in scipy's CSR format, whose products add from left to right.
 
-    It knows no more than what linear models and naive Bayes ask of it.
+    It implements only what linear models and naive Bayes need.
     """
 
     def __init__(
         self, values: npt.NDArray[Any], columns: npt.NDArray[Any], starts: npt.NDArray[Any], n_columns: int
     ) -> None:
         self.values, self.columns, self.starts, self.n_columns = values, columns, starts, n_columns
-        """`columns` of each value, ascending in a row; row `i` is from `starts[i]` to before `starts[i + 1]`."""
+        """`columns` of each value, ascending per row; row `i` is from `starts[i]` to before `starts[i + 1]`."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -47,14 +47,14 @@ class Sparse:
                 yield row, slice(start, stop)
 
     def row_sums(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Returns for each row the sum of what stands in its places, added from left to right.
+        """Returns for each row the sum of the values at its positions, added from left to right.
 
         Args:
             values: shape `(n_values,)`.
         """
         out = np.zeros(len(self), dtype=values.dtype)
         for row, places in self._rows():
-            # NumPy's own sums are made in pairs, which rounds otherwise.
+            # NumPy's own sums are pairwise, which rounds differently.
             out[row] = values[places].cumsum()[-1]
         return out
 
@@ -62,7 +62,7 @@ class Sparse:
         """Returns the product. Source: scipy/sparse/sparsetools/csr.h, csr_matvec and csr_matvecs."""
         values = self.values if weights.ndim == 1 else self.values[:, None]
         out = np.zeros((len(self), *weights.shape[1:]), np.result_type(values, weights))
-        # A row at a time: all terms of many rows, times many classes, would fill the memory.
+        # One row at a time: all terms of many rows, times many classes, would fill the memory.
         for row, places in self._rows():
             out[row] = (values[places] * weights[self.columns[places]]).cumsum(axis=0)[-1]
         return out
@@ -74,13 +74,13 @@ class Sparse:
         return out
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        from serving.runtime.compiled.data import NotCompiled  # which has this as one of its kinds
+        from serving.runtime.compiled.data import NotCompiled  # a circular import
 
         raise NotCompiled("its compiled form does not take the sparse matrix of a vectorizer")
 
 
 def side_by_side(blocks: Sequence["Sparse | npt.NDArray[Any]"]) -> Sparse:
-    """Returns blocks of as many rows as one. Source: scipy.sparse.hstack."""
+    """Returns blocks with the same number of rows as one matrix. Source: scipy.sparse.hstack."""
     rows, columns, values, width = [], [], [], 0
     n_rows = len(blocks[0])
     for block in blocks:
