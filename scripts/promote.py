@@ -3,17 +3,16 @@
     .venv/bin/python scripts/promote.py 7 --url http://localhost:3000 --watch 60
     .venv/bin/python scripts/promote.py 7 --data recent.csv --target churn --min accuracy=0.8 --url http://localhost:3000
     .venv/bin/python scripts/promote.py 7 --percent 5,25,50,100 --interval 300 --url http://localhost:3000
-    .venv/bin/python scripts/promote.py 7 --force          # callers know that some of their requests will be refused
+    .venv/bin/python scripts/promote.py 7 --force          # callers know that some of their requests will be rejected
     .venv/bin/python scripts/promote.py 7 --watch 600 --url http://model.example --prometheus http://prometheus.example:9090
 
-Where services do not answer with it in time or any more, or requests fail more often or take longer than before, the
-alias is put back. With --percent the version is the challenger first, and gets that much of the requests, step by
-step; a step that has too few requests to judge by goes on until there are enough. With --stage a legacy stage is
-moved instead of the alias. With --prometheus, all services are judged that it scrapes; the alias is put back, too,
-where it does not answer any more.
-Exit code 0 when the version is in production, 1 when it is not (any more), 2 with one line on stderr when nothing
-was done, 130 after Ctrl-C and 143 after SIGTERM, with everything put back. Where the registry does not let it be put
-back, or somebody else has moved the same thing meanwhile, that is told on stderr, and the exit code is 1.
+It rolls back if services do not answer with the version in time, if more requests fail, or if they take longer than
+before. With --percent the version is the challenger first, and its share of requests grows step by step; a step with
+too few requests is extended. With --stage it moves a legacy stage instead of the alias. With --prometheus it judges all
+services that this Prometheus scrapes, and rolls back if it stops answering.
+Exit code 0 if the version is in production, 1 if not, 2 if nothing was done, 130 after Ctrl-C and 143 after SIGTERM,
+rolled back. If the rollback fails, or somebody else has moved the alias meanwhile, stderr says so and the exit code is
+1.
 """
 
 import argparse
@@ -43,6 +42,7 @@ from scripts.lifecycle.compatibility import check_requests, force  # noqa: E402 
 from scripts.lifecycle.counters import ServiceCounts  # noqa: E402  # the same
 from scripts.lifecycle.guard import MIN_REQUESTS, Limits  # noqa: E402  # the same
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
+from scripts.lifecycle.polling import known_refusals, wait_for_version  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
 from scripts.lifecycle.promotion import Promotion  # noqa: E402  # the same
 from scripts.lifecycle.registry import RegisteredModel  # noqa: E402  # the same
@@ -72,43 +72,51 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     )
     add_url_options(parser)
     parser.add_argument(
-        "--watch", type=float, default=0, metavar="SECONDS", help="look at the services for so long"
+        "--watch", type=float, default=0, metavar="SECONDS", help="time to watch the services (0)"
     )
     parser.add_argument(
-        "--percent", type=parse_percents, metavar="5,25,100", help="of the requests, step by step"
+        "--percent", type=parse_percents, metavar="5,25,100", help="shares of the requests, step by step"
     )
     parser.add_argument(
-        "--interval", type=float, default=60, metavar="SECONDS", help="of each step (%(default)g)"
+        "--interval", type=float, default=60, metavar="SECONDS", help="length of a step (%(default)g)"
     )
     parser.add_argument(
         "--max-wait",
         type=float,
         default=3600,
         metavar="SECONDS",
-        help=f"that a step goes on after that for {MIN_REQUESTS} requests to judge by; then the version is taken back (%(default)g)",
+        help=f"time to extend a step for {MIN_REQUESTS} requests, then roll back (%(default)g)",
     )
     parser.add_argument(
         "--challenger-alias",
         default=settings.challenger_alias or "challenger",
-        help="the alias that the services take a challenger from (%(default)s)",
+        help="alias of the services' challenger (%(default)s)",
     )
     parser.add_argument(
-        "--max-error-increase", type=float, default=0.01, metavar="PART", help="of all requests (%(default)g)"
+        "--max-error-increase",
+        type=float,
+        default=0.01,
+        metavar="FRACTION",
+        help="maximum rise in error rate (%(default)g)",
     )
     parser.add_argument(
-        "--max-latency-ratio", type=float, default=2, metavar="TIMES", help="of the mean before (%(default)g)"
+        "--max-latency-ratio",
+        type=float,
+        default=2,
+        metavar="FACTOR",
+        help="maximum latency relative to the mean before (%(default)g)",
     )
     parser.add_argument(
         "--prometheus",
         type=http_url,
         metavar="URL",
-        help="a Prometheus that scrapes the services: count their requests there, not at those of --url",
+        help="count requests at this Prometheus, not at the services of --url",
     )
     parser.add_argument(
         "--prometheus-selector",
         default="",
         metavar="MATCHERS",
-        help="more labels that its time series have to have, such as 'namespace=\"prod\"'",
+        help="label matchers of the services' series, such as 'namespace=\"prod\"'",
     )
     options = parser.parse_args(arguments)
     if (options.watch or options.percent) and not options.url:
@@ -172,12 +180,19 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         if code != DONE:
             return FAILED, facts | {"done": False}, [f"{where} stays at {name_of(before)}"]
     model.check_wish(options.version, options.semantic_version)
+    known = known_refusals(options.url)  # before the tag, which lifts them
     if options.force and not options.dry_run:
         with model.asking(f"version {options.version} could not be tagged") as client:
             force(client, model.name, options.version)
     if before == options.version:
-        called = [] if options.dry_run else call_version(model, options)
-        return DONE, facts | {"done": False}, [f"{where} is version {options.version} already", *called]
+        say(f"{where} is version {options.version} already")
+        if options.dry_run:
+            return DONE, facts | {"done": False}, []
+        late = wait_for_version(options.url, options.version, options.timeout, known=known, say=say)
+        if late:
+            why = "; ".join(f"{url}: {reason}" for url, reason in late.items())
+            return FAILED, facts | {"done": False, "why": why}, [why]
+        return DONE, facts | {"done": False}, call_version(model, options)
     if options.percent:
         check_followed(options.url, "challenger", options.challenger_alias)
     if options.dry_run:

@@ -34,7 +34,7 @@ COLOURS = (
     (r"^== .* 0 failed$", "good"),
     (r"^(==|\$)", "head"),
     (r"^    \$", "command"),
-    (r"put back|^      |  rollback  3 ", "bad"),
+    (r"rolled back|^      |  rollback  3 ", "bad"),
 )
 """Which class a line gets: that of the first pattern in it."""
 

@@ -32,7 +32,12 @@ MIN_WORDS = 2.5
 MAX_TEXTS_READ = 5_000
 """Rows in which words are looked for that occur again."""
 
-_IDENTIFIER_NAME = re.compile(r"(^|.*[\W_])(id|key|uuid|guid|index|idx|no|nr|number)$", re.IGNORECASE)
+_NUMBER = "no|nr|number|nummer|numéro|numero|número|n°|nº"
+_IDENTIFIER_NAME = re.compile(
+    rf"(^|.*[\W_])(id|key|uuid|guid|index|idx|matricule|{_NUMBER})$|(id|{_NUMBER})[\W_].*|.*(nummer|kennung)$",
+    re.IGNORECASE,
+)
+"""English, German, French and Spanish: `customer_id`, `Kundennummer`, `N° client`."""
 _CAMEL_IDENTIFIER = re.compile(r".*[a-z](ID|Id|Key|Uuid|UUID|Nr|No|Number)$")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 

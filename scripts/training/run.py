@@ -42,6 +42,9 @@ from scripts.training.reference import example_rows, reference_instances
 from scripts.training.registration import Trained
 from scripts.training.table import CsvFile, check_target, read_csv, split_target
 
+MAX_SHOWN_CLASSES = 10
+"""In the output."""
+
 Tell = Callable[[str], None]
 
 
@@ -79,6 +82,8 @@ def decide(options: argparse.Namespace, say: Tell) -> Decided:
         task, why = options.task, "as --task says"
     target = target_for_task(table.target, task)
     say(f"task: {task} of {target_name!r} ({why})")
+    for line in describe_classes(target) if task == "classification" else ():
+        say(line)
 
     say("columns:")
     for line in align(column_rows(converted, kinds, table.inputs)):
@@ -90,6 +95,23 @@ def decide(options: argparse.Namespace, say: Tell) -> Decided:
         )
     reading = describe_reading(options.data, csv, converted, target_name) if csv else ""
     return Decided(data, Labelled(task, table.inputs, target), kinds, reading)
+
+
+def describe_classes(target: pd.Series) -> list[str]:
+    """Returns the classes with their rows, and a warning of texts that may be one class, such as `Yes` and `yes`."""
+    rows = target.value_counts()
+    shown = ", ".join(f"{label!r} {n:,}" for label, n in rows.head(MAX_SHOWN_CLASSES).items())
+    more = len(rows) - MAX_SHOWN_CLASSES
+    lines = [f"classes: {shown}{f' and {more} more' if more > 0 else ''}"]
+    texts: dict[str, list[str]] = {}
+    for label in rows.index:
+        if isinstance(label, str):
+            texts.setdefault(" ".join(label.casefold().split()), []).append(label)
+    return lines + [
+        f"warning: {', '.join(map(repr, alike))} are different classes; is that one class?"
+        for alike in texts.values()
+        if len(alike) > 1
+    ]
 
 
 def preprocess_all(converted: Converted, target: str) -> tuple[Converted, pd.DataFrame]:

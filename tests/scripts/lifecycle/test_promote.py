@@ -99,7 +99,7 @@ def test_a_version_that_the_service_refuses_is_taken_back(service: Service, regi
     with clients(service, registry, "1") as asking:
         code, out, _ = run(promote, REFUSED, "--url", service.url)
     assert code == 1
-    assert "the files are not those that were registered" in out
+    assert "but the tag serving.digest says another" in out
     assert "was rolled back to version 1" in out
     assert registry.aliases == {"production": "1"}
     assert asking.wrong == []

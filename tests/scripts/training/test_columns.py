@@ -6,6 +6,7 @@ import pytest
 
 from scripts.training import TrainingError
 from scripts.training.columns import column_kinds, find_kind
+from scripts.training.run import describe_classes
 
 N = 400
 RANDOM = np.random.default_rng(0)
@@ -20,6 +21,9 @@ NOUNS, WORDS = ("room", "staff", "price", "food"), ("lovely", "late", "rude", "c
 KINDS = {
     "ids from 100001": ("id", range(100_001, 100_001 + N), "left out", "its name, and 400 distinct integers"),
     "ids in any order": ("customer_id", RANDOM.permutation(N) * 7 + 3, "left out", "its name"),
+    "ids in French": ("N° client", RANDOM.permutation(N) * 7 + 3, "left out", "its name"),
+    "ids in German": ("Kundennummer", RANDOM.permutation(N) * 7 + 3, "left out", "its name"),
+    "distinct numbers of something": ("note_totale", RANDOM.permutation(N) * 7 + 3, "number", "whole numbers"),
     "ids with blanks": ("orderID", [None, *range(5, N + 4)], "left out", "its name"),
     "ids that return": ("shop_id", RANDOM.integers(1, 30, N), "number", "whole numbers from 1 to 29"),
     "numbered rows": ("record", range(7_000, 7_000 + N), "left out", "it numbers the rows from 7000 to 7399"),
@@ -82,3 +86,10 @@ def test_what_is_said_of_a_column_goes_before_what_it_looks_like():
 def test_kind_that_preprocessing_rules_out_is_refused(said, values):
     with pytest.raises(TrainingError, match=f"^column 'x' cannot be a {said}: preprocessing.py returns"):
         column_kinds(pd.DataFrame({"x": values}), {"x": said})
+
+
+def test_classes_that_differ_in_case_only_are_told():
+    lines = describe_classes(pd.Series(["oui"] * 5 + ["non"] * 3 + ["Oui", " oui"]))
+    assert lines[0] == "classes: 'oui' 5, 'non' 3, 'Oui' 1, ' oui' 1"
+    assert lines[1:] == ["warning: 'oui', 'Oui', ' oui' are different classes; is that one class?"]
+    assert describe_classes(pd.Series([1, 2, 2])) == ["classes: 2 2, 1 1"]
