@@ -140,7 +140,7 @@ def test_a_start_without_the_registry_serves_what_was_served_last(tmp_path: Path
         service.wait_ready()
         assert "there is no registry" in stale(service)
         assert "\nmodel_registry_stale 1.0" in service.http.get("/metrics").text
-        assert "served last time" in service.log
+        assert "from the last run" in service.log
         assert versions_answering(service) == {"1"}
         away.rename(database)
         registry.promote("2")
