@@ -231,7 +231,7 @@ def test_what_the_file_of_lightgbm_does_not_tell() -> None:
     frame = pd.DataFrame({"grade": grade, "number": rng.integers(0, 4, 200), "size": rng.normal(size=200)})
     model = lightgbm.LGBMRegressor(n_estimators=5, n_jobs=1, verbose=-1).fit(frame, frame["size"])
     schema = parse_schema(infer_signature(frame).to_dict()["inputs"])
-    with pytest.raises(ModelRefused, match="does not tell"):
+    with pytest.raises(ModelRefused, match="does not say"):
         NativeRuntime(adapter_of(model), schema)
     model.fit(frame.drop(columns="number"), frame["size"])
     assert list(lightgbm_categories(model.booster_, ["i", "f"])) == [0]
