@@ -65,36 +65,36 @@ STORES = {
 """By the scheme of an artifact URI. Source: mlflow.store.artifact.artifact_repository_registry."""
 
 NO_CREDENTIALS = {
-    *(
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "CredentialRetrievalError",
-        "TokenRetrievalError",
-    ),  # botocore
-    *(
-        "DefaultCredentialsError",
-        "InvalidOperation",
-    ),  # Google; the second if it asked without any, and was refused
-    "CredentialUnavailableError",  # Azure
+    # botocore
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "TokenRetrievalError",
+    # Google; the second if it asked without any, and was refused
+    "DefaultCredentialsError",
+    "InvalidOperation",
+    # Azure
+    "CredentialUnavailableError",
 }
 NO_CONTAINER = {"NoSuchBucket", "ContainerNotFound", "FilesystemNotFound"}
 REFUSED = {"ExpiredToken", "InvalidToken", "RefreshError", "ClientAuthenticationError"}
 """Beside what is answered with 401 or 403."""
 UNREACHABLE = {
-    *(
-        "EndpointConnectionError",
-        "ConnectTimeoutError",
-        "ReadTimeoutError",
-        "ProxyConnectionError",
-    ),  # botocore
-    *(
-        "ConnectionClosedError",
-        "ConnectionError",
-        "ConnectTimeout",
-        "ReadTimeout",
-        "RetryError",
-    ),  # also requests, Google
-    *("ServiceRequestError", "ServiceResponseError", "ServiceRequestTimeoutError"),  # Azure
+    # botocore
+    "EndpointConnectionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ProxyConnectionError",
+    "ConnectionClosedError",
+    # requests, Google
+    "ConnectionError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "RetryError",
+    # Azure
+    "ServiceRequestError",
+    "ServiceResponseError",
+    "ServiceRequestTimeoutError",
 }
 PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
 """The first that is set counts. Source: botocore/configprovider.py."""
