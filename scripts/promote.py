@@ -42,7 +42,7 @@ from scripts.lifecycle.compatibility import check_requests, force  # noqa: E402 
 from scripts.lifecycle.counters import ServiceCounts  # noqa: E402  # the same
 from scripts.lifecycle.guard import MIN_REQUESTS, Limits  # noqa: E402  # the same
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
-from scripts.lifecycle.polling import known_refusals, wait_for_version  # noqa: E402  # the same
+from scripts.lifecycle.polling import describe_late, known_refusals, wait_for_version  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
 from scripts.lifecycle.promotion import Promotion  # noqa: E402  # the same
 from scripts.lifecycle.registry import RegisteredModel  # noqa: E402  # the same
@@ -180,31 +180,31 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         if code != DONE:
             return FAILED, facts | {"done": False}, [f"{where} stays at {name_of(before)}"]
     model.check_wish(options.version, options.semantic_version)
-    known = known_refusals(options.url)  # before the tag, which lifts them
-    if options.force and not options.dry_run:
-        with model.asking(f"version {options.version} could not be tagged") as client:
-            force(client, model.name, options.version)
-    if before == options.version:
-        say(f"{where} is version {options.version} already")
-        if options.dry_run:
-            return DONE, facts | {"done": False}, []
-        late = wait_for_version(options.url, options.version, options.timeout, known=known, say=say)
-        if late:
-            why = "; ".join(f"{url}: {reason}" for url, reason in late.items())
-            return FAILED, facts | {"done": False, "why": why}, [why]
-        return DONE, facts | {"done": False}, call_version(model, options)
-    if options.percent:
+    is_there = before == options.version
+    already = f"{where} is version {options.version} already"
+    if options.percent and not is_there:
         check_followed(options.url, "challenger", options.challenger_alias)
     if options.dry_run:
         plan = f"{where} would go from {name_of(before)} to {options.version}"
-        return DONE, facts | {"done": False}, [plan]
+        return DONE, facts | {"done": False}, [already if is_there else plan]
+    known = known_refusals(options.url)  # before the tag, which lifts them
+    if options.force:
+        with model.asking(f"version {options.version} could not be tagged") as client:
+            force(client, model.name, options.version)
+    if is_there:
+        say(already)
+        late = wait_for_version(options.url, options.version, options.timeout, known=known, say=say)
+        if late:
+            why = describe_late(late)
+            return FAILED, facts | {"done": False, "why": why}, [why]
+        return DONE, facts | {"done": False}, call_version(model, options)
     counts = (
         PrometheusCounts(options.prometheus, model.name, options.prometheus_selector)
         if options.prometheus
         else ServiceCounts(options.url)
     )
     limits = Limits(options.max_error_increase, options.max_latency_ratio)
-    promotion = Promotion(model, options, counts, limits, say)
+    promotion = Promotion(model, options, counts, limits, say, known=known)
 
     def carry_out() -> None:
         promotion.carry_out(results)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from scripts.lifecycle.endpoints import Endpoint, endpoints_of, endpoints_of_all
@@ -19,6 +19,11 @@ def wait_for_version(
 ) -> dict[str, str]:
     """Waits until every service answers with a version; returns why the others do not, by URL."""
     return wait_for(urls, lacks_champion(version), seconds, version, known=known, say=say)
+
+
+def describe_late(late: Mapping[str, str]) -> str:
+    """Returns in one line why services do not follow, as `wait_for` returns it."""
+    return "; ".join(f"{url}: {why}" for url, why in late.items())
 
 
 def lacks_champion(version: str) -> Callable[[Seen], str]:

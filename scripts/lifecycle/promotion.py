@@ -2,17 +2,24 @@
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from scripts.lifecycle import LifecycleError, NotRecorded, Overtaken, StillThere
 from scripts.lifecycle.challenger import Challenger
 from scripts.lifecycle.counters import CountSource
 from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits
 from scripts.lifecycle.placement import name_of
-from scripts.lifecycle.polling import known_refusals, lacks_challenger, lacks_champion, wait_for
+from scripts.lifecycle.polling import describe_late, lacks_challenger, lacks_champion, wait_for
 from scripts.lifecycle.registry import RegisteredModel
 from scripts.lifecycle.retry import retry_put_back
-from scripts.lifecycle.services import Answering, Seen, answering_with, count_answering, tell_answering
+from scripts.lifecycle.services import (
+    Answering,
+    Refusal,
+    Seen,
+    answering_with,
+    count_answering,
+    tell_answering,
+)
 from scripts.lifecycle.signals import undisturbed
 from scripts.lifecycle.validation_record import Results
 from scripts.lifecycle.watch import RolledBack, Watch, Watched
@@ -28,10 +35,13 @@ class Promotion:
         counts: CountSource,
         limits: Limits,
         say: Callable[[str], None],
+        *,
+        known: Collection[Refusal],
     ) -> None:
         self._model = model
         self._options = options
         self._counts = counts
+        self._known = known
         self._say = say
         self._watch = Watch(options.url, counts.look_seconds, limits, say)
         self._version: str = options.version
@@ -52,7 +62,6 @@ class Promotion:
             BaseException: any other, such as Ctrl-C; it was rolled back.
         """
         past = self._counts.past(self._before) if self._before is not None else Counts()
-        self._known = known_refusals(self._options.url)
         if not self._options.percent:
             self._move(past, results)
             return
@@ -117,7 +126,7 @@ class Promotion:
         options = self._options
         late = wait_for(options.url, lacks, options.timeout, self._version, known=self._known, say=self._say)
         if late:
-            raise RolledBack("; ".join(f"{url}: {why}" for url, why in late.items()))
+            raise RolledBack(describe_late(late))
 
     def _take_back(self, why: str) -> bool:
         """Rolls back to the version before; returns False if nothing was moved."""
