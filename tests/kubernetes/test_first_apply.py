@@ -1,19 +1,18 @@
 """The order of docs/deploy.md on an empty cluster: a real kubectl, and a double of the API that has no namespaces yet."""
 
-import json
 import re
 import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.kubernetes.building import OVERLAYS, build, builders
 from tests.scripts.rollout.kube_api import write_kubeconfig
-from tests.support.doubles import Double, Quiet
+from tests.support.api_server import ApiHandler
+from tests.support.doubles import Double
 from tests.support.environment import ROOT, clean_environment
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
@@ -49,69 +48,39 @@ class EmptyCluster(Double):
                 self.kinds.setdefault(path, set()).add(one["kind"])
 
 
-class _Handler(Quiet):
+class _Handler(ApiHandler):
     server: EmptyCluster
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
-        kinds = self.server.kinds
-        if path == "/api":
-            self._say({"kind": "APIVersions", "versions": ["v1"]})
-        elif path == "/apis":
-            groups = []
-            for api in filter(re.compile("/apis/").match, kinds):
-                group, number = api.removeprefix("/apis/").split("/")
-                version = {"groupVersion": f"{group}/{number}", "version": number}
-                groups.append({"name": group, "versions": [version], "preferredVersion": version})
-            self._say({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
-        elif path in kinds:
-            resources = [
-                {
-                    "name": plural_of(kind),
-                    "singularName": kind.lower(),
-                    "namespaced": kind != "Namespace",
-                    "kind": kind,
-                    "verbs": ["create", "get", "list", "patch"],
-                }
-                for kind in kinds[path]
-            ]
-            self._say(
-                {
-                    "kind": "APIResourceList",
-                    "groupVersion": path.split("/", 2)[2],
-                    "resources": resources,
-                }
-            )
-        elif (name := path.removeprefix("/api/v1/namespaces/")) in self.server.namespaces:
-            self._say({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}})
+        kinds = {
+            version: [(plural_of(kind), kind) for kind in kinds]
+            for version, kinds in self.server.kinds.items()
+        }
+        if self.discover(path, kinds):
+            return
+        if (name := path.removeprefix("/api/v1/namespaces/")) in self.server.namespaces:
+            self.say({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}})
         else:
-            self._refuse(f'"{path}" not found')
+            self.refuse(f'"{path}" not found')
 
     def do_POST(self) -> None:
-        document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        document = self.read()
         parts = urlsplit(self.path)
         found = COLLECTION.fullmatch(parts.path)
         assert found, parts.path
         is_dry = parse_qs(parts.query).get("dryRun") == ["All"]
         if found["namespace"] and found["namespace"] not in self.server.namespaces:
-            self._refuse(f'namespaces "{found["namespace"]}" not found')
+            self.refuse(f'namespaces "{found["namespace"]}" not found')
             return
         if document["kind"] == "Namespace" and not is_dry:
             self.server.namespaces.add(document["metadata"]["name"])
         self.server.taken.append(f"{document['kind']}{' (dry run)' if is_dry else ''}")
-        self._say(document, 201)
+        self.say(document, 201)
 
     def do_PATCH(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.read()
         self.do_GET()
-
-    def _say(self, document: dict[str, Any], status: int = 200) -> None:
-        self.answer(json.dumps(document).encode(), status)
-
-    def _refuse(self, message: str) -> None:
-        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound"}
-        self._say(status | {"message": message, "code": 404}, 404)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """`scripts/in_cluster.sh`: a real kubectl, and a double of the API that runs the Job's command on this machine."""
 
 import json
-import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +16,8 @@ import pytest
 from tests.kubernetes.building import build, of_kind
 from tests.kubernetes.validating import VERSIONS, problems
 from tests.scripts.rollout.kube_api import write_kubeconfig
-from tests.support.doubles import Double, Quiet
+from tests.support.api_server import ApiHandler
+from tests.support.doubles import Double
 from tests.support.environment import ROOT, clean_environment, wait_until
 from tests.support.fake_service import FakeService
 from tests.support.promotions import NAME, Registry
@@ -35,7 +36,7 @@ RESOURCES = {
 class Cluster(Double):
     """Has the component's CronJob, and runs Jobs."""
 
-    def __init__(self, registry: str) -> None:
+    def __init__(self, registry: str, folder: Path) -> None:
         super().__init__(_Handler)
         self.asked: set[tuple[str, str]] = set()
         """Method and path of each request."""
@@ -46,7 +47,7 @@ class Cluster(Double):
         self.is_rejected = False
         self.n_outages = 0
         """Questions for pods that get no answer."""
-        self._registry = registry
+        self._registry, self._folder = registry, folder
 
     def start(self, job: dict[str, Any]) -> dict[str, Any]:
         assert problems(job, VERSIONS[-1]) == []
@@ -60,7 +61,7 @@ class Cluster(Double):
         if not (self.is_pulling or self.is_rejected):
             self.process = subprocess.Popen(
                 [sys.executable, script.replace(SOURCES, str(ROOT)), *options],
-                cwd=Path(os.environ["PYTEST_TMP"]),
+                cwd=self._folder,
                 env=clean_environment()
                 | variables
                 | {"MLFLOW_TRACKING_URI": self._registry, "SERVING_MODEL_NAME": NAME},
@@ -123,9 +124,8 @@ def expand(argument: str, variables: dict[str, str]) -> str:
     return re.sub(r"\$\$|\$\((\w+)\)", replace, argument)
 
 
-class _Handler(Quiet):
+class _Handler(ApiHandler):
     server: Cluster
-    protocol_version = "HTTP/1.1"
 
     def log_request(self, *_: object) -> None:
         self.server.asked.add((self.command, urlsplit(self.path).path))
@@ -133,28 +133,10 @@ class _Handler(Quiet):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         path = parts.path
-        if path == "/api":
-            self._say({"kind": "APIVersions", "versions": ["v1"]})
-        elif path == "/apis":
-            version = {"groupVersion": "batch/v1", "version": "v1"}
-            group = {"name": "batch", "versions": [version], "preferredVersion": version}
-            self._say({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]})
-        elif path in RESOURCES:
-            resources = [
-                {
-                    "name": name,
-                    "singularName": kind.lower(),
-                    "namespaced": True,
-                    "kind": kind,
-                    "verbs": ["get"],
-                }
-                for name, kind in RESOURCES[path]
-            ]
-            self._say(
-                {"kind": "APIResourceList", "groupVersion": path.split("/", 2)[2], "resources": resources}
-            )
-        elif path == "/apis/batch/v1/namespaces/model-server/cronjobs/model-server-scripts":
-            self._say(self.server.cronjob)
+        if self.discover(path, RESOURCES):
+            return
+        if path == "/apis/batch/v1/namespaces/model-server/cronjobs/model-server-scripts":
+            self.say(self.server.cronjob)
         elif path == "/api/v1/namespaces/model-server/pods":
             assert self.server.job is not None
             name = self.server.job["metadata"]["name"]
@@ -163,9 +145,9 @@ class _Handler(Quiet):
                 self.close_connection = True
                 return
             assert parse_qs(parts.query)["labelSelector"] == [f"batch.kubernetes.io/job-name={name}"]
-            self._say({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self.server.pods()})
+            self.say({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self.server.pods()})
         elif path.endswith("/pods/the-pod"):
-            self._say(self.server.pods()[0])
+            self.say(self.server.pods()[0])
         elif path.endswith("/pods/the-pod/log"):
             assert self.server.process is not None
             self.close_connection = True
@@ -175,23 +157,16 @@ class _Handler(Quiet):
                 self.wfile.write(line.encode())
                 self.wfile.flush()
         else:
-            self._refuse(f"{path.rpartition('/')[2]} not found")
+            self.refuse(f"{path.rpartition('/')[2]} not found")
 
     def do_POST(self) -> None:
-        self._say(self.server.start(json.loads(self.rfile.read(int(self.headers["Content-Length"])))), 201)
+        self.say(self.server.start(self.read()), 201)
 
     def do_DELETE(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.read()
         if self.server.process is not None:
             self.server.process.terminate()
-        self._say({"kind": "Status", "apiVersion": "v1", "status": "Success"})
-
-    def _say(self, document: dict[str, Any], status: int = 200) -> None:
-        self.answer(json.dumps(document).encode(), status)
-
-    def _refuse(self, message: str) -> None:
-        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound"}
-        self._say(status | {"message": message, "code": 404}, 404)
+        self.say({"kind": "Status", "apiVersion": "v1", "status": "Success"})
 
 
 @pytest.fixture
@@ -200,9 +175,11 @@ def registry(tmp_path: Path) -> Registry:
 
 
 @pytest.fixture
-def cluster(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    monkeypatch.setenv("PYTEST_TMP", str(tmp_path))
-    with Cluster(registry.uri).running() as running:
+def cluster(registry: Registry, tmp_path: Path) -> Iterator[Cluster]:
+    for tool in ("kubectl", "jq"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}")
+    with Cluster(registry.uri, tmp_path).running() as running:
         write_kubeconfig(tmp_path / "kubeconfig", running.url)
         yield running
         if running.process is not None:
