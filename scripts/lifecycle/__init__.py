@@ -1,9 +1,9 @@
 """What `promote`, `rollback`, `validate` and `history` share.
 
 LifecycleError           2  nothing was done
-├── Overtaken            1  somebody else has moved it meanwhile; it is left alone
-├── NotRecorded          1  it was moved, and that could not be recorded
-└── StillThere           1  it could not be put back
+├── Overtaken            1  somebody else has moved it meanwhile; left unchanged
+├── NotRecorded          1  it was moved, but could not be recorded
+└── StillThere           1  the rollback failed
 """
 
 from typing import ClassVar
