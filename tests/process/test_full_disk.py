@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +20,9 @@ ROWS_COUNTED = '\nmodel_predictions_total{model="wine",role="champion",version="
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk."""
-    with small_disk(tmp_path / "disk", 3) as disk:
+def disk() -> Iterator[Path]:
+    """A small disk, whose path is short enough for the sockets that the service makes there."""
+    with tempfile.TemporaryDirectory(prefix="disk-") as folder, small_disk(Path(folder, "disk"), 3) as disk:
         yield disk
 
 
