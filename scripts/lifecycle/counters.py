@@ -108,7 +108,7 @@ def read_counts(metrics: str, version: str, url: str) -> Counts:
     try:
         for family in text_string_to_metric_families(metrics):
             for sample in family.samples:
-                if sample.labels.get("version") == version and sample.labels.get("role") != "shadow":
+                if sample.labels.get("model_version") == version and sample.labels.get("role") != "shadow":
                     total += counts_of(sample.name, sample.value)
     except (ValueError, LookupError):
         raise LifecycleError(f"{url}/metrics does not answer with metrics") from None

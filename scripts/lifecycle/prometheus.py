@@ -145,14 +145,14 @@ class PrometheusCounts:
 
         Args:
             url: of the server.
-            model: the registered model's name, the label `model` of the metrics.
+            model: the registered model's name, the label `model_name` of the metrics.
             selector: more label matchers, as between the braces of a query.
 
         Raises:
             LifecycleError: it does not answer.
         """
         self._prometheus = Prometheus(url)
-        self._model = f"model={json.dumps(model, ensure_ascii=False)}"
+        self._model = f"model_name={json.dumps(model, ensure_ascii=False)}"
         self._selector = selector
 
     def past(self, version: str) -> Counts:
@@ -178,7 +178,7 @@ class PrometheusCounts:
 
     def _counts(self, version: str, start: float, *, is_past: bool = False) -> Counts:
         names = "|".join((ANSWERED, FAILED, SECONDS))
-        matchers = self._matchers(f'__name__=~"{names}"', f'version="{version}"', 'role!="shadow"')
+        matchers = self._matchers(f'__name__=~"{names}"', f'model_version="{version}"', 'role!="shadow"')
         found = self._prometheus.increases(matchers, start, is_past=is_past)
         return add_up(counts_of(labels["__name__"], grown) for labels, grown, _ in found)
 

@@ -88,7 +88,7 @@ def _read_counts(run: SmokeRun, session: Session) -> dict[str, float]:
         for family in text_string_to_metric_families(answer.body.decode(errors="replace")):
             for sample in family.samples:
                 if (
-                    sample.labels.get("version") == run.answering["version"]
+                    sample.labels.get("model_version") == run.answering["version"]
                     and sample.labels.get("role") != "shadow"
                 ):
                     counts[sample.name] = counts.get(sample.name, 0) + sample.value

@@ -205,7 +205,7 @@ class Gateway:
     def _count(self, error: ServingError) -> None:
         if not self._router.counts_requests:
             return
-        metrics.count_error(*(error.model or self._router.champion_labels), error.code)
+        metrics.count_error(error.model or self._router.champion_labels, error)
 
     async def _read_body(self, receive: Receive, length: int | None, claim: Claim) -> Body:
         limit = self._max_body_bytes

@@ -13,6 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
+from serving.errors import ServingError
 from serving.model.prepared import Manifest
 from serving.monitoring.reserved import use_reserved_files
 from serving.runtime import Output
@@ -28,12 +29,14 @@ LATENCY_BUCKETS_SECONDS = (
 
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
-_MODEL = ("model", "version")
+_MODEL = ("model_name", "model_version")
 _ROLE = (*_MODEL, "role")
 
 predictions_total = Counter("model_predictions_total", "Rows predicted.", _ROLE)
 errors_total = Counter(
-    "model_prediction_errors_total", "Requests for predictions answered with an error.", (*_ROLE, "type")
+    "model_prediction_errors_total",
+    "Requests for predictions answered with an error.",
+    (*_ROLE, "error_type", "status"),
 )
 latency_seconds = Histogram(
     "model_prediction_latency_seconds",
@@ -261,9 +264,9 @@ def _class_name(label: Any) -> str:
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def count_error(name: str, version: str, role: str, code: str) -> None:
-    """Counts a request for predictions that was answered with an error."""
-    errors_total.labels(name, version, role, code).inc()
+def count_error(model: tuple[str, str, str], error: ServingError) -> None:
+    """Counts a request for predictions that was answered with an error; `model` is its name, version and role."""
+    errors_total.labels(*model, error.code, str(error.status)).inc()
 
 
 def forget_dead_workers() -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from serving.errors import ServingError
+from serving.errors import InternalError, ServingError
 from serving.monitoring import metrics
 from serving.process.logs import BY_CALLERS, Sparing, origin
 from serving.runtime import Output, count_output
@@ -88,17 +88,18 @@ class Shadow:
 
 async def _compare(route: Route, answered: Output, ask: Callable[[], Coroutine[Any, Any, Output]]) -> None:
     manifest = route.model.manifest
+    labels = (manifest.name, manifest.version, route.role)
     try:
         said = await ask()
     except ServingError as error:
-        metrics.count_error(manifest.name, manifest.version, route.role, error.code)
+        metrics.count_error(labels, error)
     except Exception as error:
         ending = _sparing.admit(route.model, *origin(error))
         if ending is not None:
             log.exception(
                 "the shadow %s version %s failed%s", manifest.name, manifest.version, ending, extra=BY_CALLERS
             )
-        metrics.count_error(manifest.name, manifest.version, route.role, "internal_error")
+        metrics.count_error(labels, InternalError("the shadow failed"))
     else:
         route.model.metrics.compared(count_output(answered), count_differences(answered, said))
 

@@ -76,7 +76,7 @@ def metric(asked: httpx.Client | Application, name: str, model: str | None = Non
         sample.value
         for family in families
         for sample in family.samples
-        if sample.name == name and model in (None, sample.labels.get("model"))
+        if sample.name == name and model in (None, sample.labels.get("model_name"))
     )
 
 

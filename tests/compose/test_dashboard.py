@@ -50,7 +50,7 @@ def test_its_legends_name_labels_that_their_queries_keep() -> None:
     for panel in panels():
         for target in panel["targets"]:
             for label in (part.partition("}}")[0] for part in target["legendFormat"].split("{{")[1:]):
-                assert label == "instance" or label in labels_in(target["expr"]) | {"model"}
+                assert label == "instance" or label in labels_in(target["expr"]) | {"model_name"}
 
 
 def test_it_asks_for_rules_that_are_recorded() -> None:
@@ -141,10 +141,10 @@ def test_it_shows_what_is_the_case(prometheus: Prometheus) -> None:
         "Servers ready": [({}, 2.0)],
         "Stale servers": [({}, 0.0)],
         "Servers by version": [
-            ({"model": NAME, "version": "1"}, 2.0),
-            ({"model": NAME, "version": "2"}, 2.0),
+            ({"model_name": NAME, "model_version": "1"}, 2.0),
+            ({"model_name": NAME, "model_version": "2"}, 2.0),
         ],
-        "Share of requests with a server error": [({"model": NAME}, 0.0)],
+        "Share of requests with a server error": [({"model_name": NAME}, 0.0)],
     }
 
     def got() -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -157,4 +157,4 @@ def test_it_shows_what_is_the_case(prometheus: Prometheus) -> None:
     wait_until(lambda: got() == expected, 40, "it shows two servers without errors, and two versions")
     # The servers are shared with other files of tests, whose errors are counters that stand still here.
     rising = [one for one in ask(prometheus, shown["Errors per second"]) if float(one["value"][1]) > 0]
-    assert [one["metric"] for one in rising] == [{"type": "invalid_input"}]
+    assert [one["metric"] for one in rising] == [{"error_type": "invalid_input"}]

@@ -96,8 +96,8 @@ def test_diabetes_as_a_regression(apply: Any, own: Any) -> None:
         metrics = application.get("/metrics").text
     got = [entry["value"] for entry in answer["predictions"]]
     np.testing.assert_allclose(got, own("diabetes").predict(rows), rtol=0, atol=TOLERANCE)
-    assert 'model_predictions_total{model="diabetes"' in metrics
-    assert 'model_predicted_class_total{model="diabetes"' not in metrics
+    assert 'model_predictions_total{model_name="diabetes"' in metrics
+    assert 'model_predicted_class_total{model_name="diabetes"' not in metrics
 
 
 def test_model_that_raises_on_valid_rows(apply: Any) -> None:

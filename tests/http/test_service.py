@@ -89,14 +89,14 @@ def metric(service: Service, name: str, **labels: str) -> float:
 
 
 def test_metrics_add_up_over_the_workers(service: Service, own: Any, rows: Any) -> None:
-    names = {"model": "cancer", "version": "1"}
+    names = {"model_name": "cancer", "model_version": "1"}
 
     def counted() -> dict[str, float]:
         return {
             "rows": metric(service, "model_predictions_total", **names),
             "requests": metric(service, "model_prediction_latency_seconds_count", **names),
             "class": metric(service, "model_predicted_class_total", predicted_class="0", **names),
-            "errors": metric(service, "model_prediction_errors_total", type="invalid_input", **names),
+            "errors": metric(service, "model_prediction_errors_total", error_type="invalid_input", **names),
             "active": metric(service, "model_active_requests"),
             "ready": metric(service, "model_ready"),
             "loaded": metric(service, "model_info", runtime="compiled", **names),

@@ -10,11 +10,9 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from prometheus_client.metrics import MetricWrapperBase
 
 from serving import errors
-from serving.errors import PrepareError, ServingError
 from serving.http import gateway
 from serving.monitoring import metrics
 from serving.settings import Settings, load_settings, unknown_variables
-from tests.docs.test_docs import all_subclasses
 from tests.kubernetes.building import BUILDS, OVERLAYS, all_pods, build, of_kind, policy_selects, server_pods
 from tests.kubernetes.queries import ADAPTER, all_queries, keda_queries, labels_in, metrics_in, rules
 from tests.support.environment import ROOT
@@ -382,16 +380,17 @@ def test_queries_ask_for_labels_that_exist():
 
 
 def test_errors_that_alert_are_all_of_ours_and_none_of_the_callers():
-    # Of a connection that is not let in no model is counted an error.
-    not_counted = {errors.RequestError, errors.TooManyConnections}
-    ours = {
-        kind.code
-        for kind in all_subclasses(ServingError) - not_counted
-        if kind.status >= 500 and not issubclass(kind, PrepareError)
-    }
-    listed = [found for query in all_queries() for found in re.findall(r'type=~"([^"]*)"', query)]
-    assert len(listed) == 2
-    assert {frozenset(one.split("|")) for one in listed} == {frozenset(ours)}
+    asked = [found for query in all_queries() for found in re.findall(r'status=~"([^"]*)"', query)]
+    assert asked == ["5..", "5.."]
+    for mistake, expected in ((errors.QueueFull("full"), True), (errors.InvalidInput("wrong"), False)):
+        metrics.count_error(("alerts", "1", "champion"), mistake)
+        (family,) = metrics.errors_total.collect()
+        (status,) = {
+            sample.labels["status"]
+            for sample in family.samples
+            if sample.labels["model_name"] == "alerts" and sample.labels["error_type"] == mistake.code
+        }
+        assert (re.fullmatch(asked[0], status) is not None) is expected
 
 
 def test_the_label_that_tells_canaries_apart_is_scraped():

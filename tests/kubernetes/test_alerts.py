@@ -99,7 +99,9 @@ CASES = {
         "error-rate",
         [
             series(COUNT, "new", "0+97x20"),
-            series("model_prediction_errors_total", "new", "0+3x20", type="internal_error"),
+            series(
+                "model_prediction_errors_total", "new", "0+3x20", error_type="internal_error", status="500"
+            ),
             series(COUNT, "old", "0+900x20"),
         ],
         0.03,
@@ -109,8 +111,12 @@ CASES = {
         "error-rate",
         [
             series(COUNT, "new", "0+90x20"),
-            series("model_prediction_errors_total", "new", "0+10x20", type="invalid_input"),
-            series("model_prediction_errors_total", "old", "0+50x20", type="internal_error"),
+            series(
+                "model_prediction_errors_total", "new", "0+10x20", error_type="invalid_input", status="422"
+            ),
+            series(
+                "model_prediction_errors_total", "old", "0+50x20", error_type="internal_error", status="500"
+            ),
         ],
         0,
     ),

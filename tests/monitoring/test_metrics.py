@@ -43,7 +43,9 @@ def counted(name: str) -> dict[str, float]:
     for metric in (metrics.predictions_total, metrics.predicted_class_total, metrics.latency_seconds):
         for family in metric.collect():
             for sample in family.samples:
-                if sample.labels.get("model") == name and not sample.name.endswith(("_created", "_bucket")):
+                if sample.labels.get("model_name") == name and not sample.name.endswith(
+                    ("_created", "_bucket")
+                ):
                     out[sample.name + sample.labels.get("predicted_class", "")] = sample.value
     return out
 
@@ -77,7 +79,7 @@ def test_a_model_that_is_loaded_again_before_its_last_request_has_ended_is_told_
 
     def told() -> list[float]:
         (family,) = metrics.model_info.collect()
-        return [s.value for s in family.samples if s.labels["version"] == "loaded twice"]
+        return [s.value for s in family.samples if s.labels["model_version"] == "loaded twice"]
 
     before, again = (ModelMetrics(manifest, "native", counts_requests=True) for _ in range(2))
     before.close()

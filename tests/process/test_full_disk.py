@@ -16,7 +16,7 @@ from tests.support.processes import WORKER, child_processes
 from tests.support.services import running_service
 
 ROWS = frame("wine").iloc[:2].to_dict("records")
-ROWS_COUNTED = '\nmodel_predictions_total{model="wine",role="champion",version="1"} '
+ROWS_COUNTED = '\nmodel_predictions_total{model_name="wine",model_version="1",role="champion"} '
 
 
 @pytest.fixture

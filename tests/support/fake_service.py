@@ -12,11 +12,11 @@ from tests.support.promotions import NAME
 
 def counted(version: str, answered: int, failed: int = 0) -> bytes:
     """The metrics of a service that has counted so much; an answer takes a millisecond."""
-    labels = f'model="{NAME}",version="{version}",role="champion"'
+    labels = f'model_name="{NAME}",model_version="{version}",role="champion"'
     return (
         f"model_prediction_latency_seconds_count{{{labels}}} {answered}\n"
         f"model_prediction_latency_seconds_sum{{{labels}}} {answered / 1000}\n"
-        f'model_prediction_errors_total{{{labels},type="internal_error"}} {failed}\n'
+        f'model_prediction_errors_total{{{labels},error_type="internal_error"}} {failed}\n'
     ).encode()
 
 

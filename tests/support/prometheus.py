@@ -115,7 +115,7 @@ class Pod:
 
     def show(self, version: str, *, answered: float, seconds: float = 0, failed: float | None = None) -> None:
         """Shows these numbers from now on; without `failed`, that counter is not there yet."""
-        labels = f'model="{self.model}",version="{version}"'
+        labels = f'model_name="{self.model}",model_version="{version}"'
         champion = f'{{{labels},role="champion"}}'
         lines = {
             f"model_info{{{labels}}}": 1,
@@ -124,7 +124,7 @@ class Pod:
             f'model_prediction_latency_seconds_count{{{labels},role="shadow"}}': 1000 + answered,
         }
         if failed is not None:
-            lines[f'model_prediction_errors_total{{{labels},role="champion",type="internal"}}'] = failed
+            lines[f'model_prediction_errors_total{{{labels},role="champion",error_type="internal"}}'] = failed
         self.show_lines(lines)
 
     def show_lines(self, lines: Mapping[str, float]) -> None:

@@ -102,7 +102,7 @@ def samples(service: Service, name: str) -> dict[tuple[str, str], float]:
     for family in text_string_to_metric_families(service.http.get("/metrics").text):
         for sample in family.samples:
             if sample.name == name:
-                found[sample.labels["version"], sample.labels.get("role", "")] += sample.value
+                found[sample.labels["model_version"], sample.labels.get("role", "")] += sample.value
     return dict(found)
 
 

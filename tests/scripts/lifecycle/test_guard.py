@@ -39,12 +39,12 @@ def test_counters_that_began_anew_count_from_zero():
 
 def test_counts_are_those_of_every_role_but_the_shadow():
     text = """# TYPE model_prediction_latency_seconds histogram
-model_prediction_latency_seconds_count{model="m",version="2",role="champion"} 3
-model_prediction_latency_seconds_sum{model="m",version="2",role="champion"} 0.5
-model_prediction_latency_seconds_count{model="m",version="2",role="shadow"} 100
-model_prediction_latency_seconds_count{model="m",version="1",role="champion"} 70
+model_prediction_latency_seconds_count{model_name="m",model_version="2",role="champion"} 3
+model_prediction_latency_seconds_sum{model_name="m",model_version="2",role="champion"} 0.5
+model_prediction_latency_seconds_count{model_name="m",model_version="2",role="shadow"} 100
+model_prediction_latency_seconds_count{model_name="m",model_version="1",role="champion"} 70
 # TYPE model_prediction_errors_total counter
-model_prediction_errors_total{model="m",version="2",role="challenger",type="invalid_input"} 4
+model_prediction_errors_total{model_name="m",model_version="2",role="challenger",error_type="invalid_input"} 4
 """
     assert read_counts(text, "2", "") == Counts(answered=3, failed=4, seconds=0.5)
 

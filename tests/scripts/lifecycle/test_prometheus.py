@@ -59,9 +59,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
 
 
 def answered(model: str, version: str) -> str:
-    return (
-        f'sum(model_prediction_latency_seconds_count{{model="{model}",version="{version}",role="champion"}})'
-    )
+    return f'sum(model_prediction_latency_seconds_count{{model_name="{model}",model_version="{version}",role="champion"}})'
 
 
 def test_pods_that_come_go_and_begin_anew_are_added_up(scraped: Scraped):

@@ -68,7 +68,7 @@ def judged_by(request: pytest.FixtureRequest) -> tuple[str, ...]:
     if request.param == "as it counts itself":
         return ()
     scraping: Prometheus = request.getfixturevalue("prometheus")
-    scraping.wait_value(f'count(model_info{{model="{NAME}"}}) > bool 0', 1)
+    scraping.wait_value(f'count(model_info{{model_name="{NAME}"}}) > bool 0', 1)
     return ("--prometheus", scraping.url)
 
 
@@ -113,7 +113,7 @@ def test_a_version_that_fails_its_requests_is_taken_back(
 ):
     with clients(service, registry, "1") as asking:
         if judged_by:  # what it is compared with has to be scraped first
-            scraped = f'sum(model_predictions_total{{model="{NAME}",version="1"}}) > bool 200'
+            scraped = f'sum(model_predictions_total{{model_name="{NAME}",model_version="1"}}) > bool 200'
             request.getfixturevalue("prometheus").wait_value(scraped, 1)
         code, out, _ = run(promote, FAILS, "--url", service.url, "--watch", "60", *judged_by)
     assert asking.answered["1"] > 0

@@ -18,14 +18,14 @@ SIDES = Sides('service="stable"', 'service="canary"')
 
 def lines(version: str, role: str, *, fast: int, slow: int, failed: int, **classes: int) -> dict[str, float]:
     """What a service shows: requests within a millisecond, more within four, failed ones, and rows."""
-    labels = f'model="wine",version="{version}",role="{role}"'
+    labels = f'model_name="wine",model_version="{version}",role="{role}"'
     latency = f"model_prediction_latency_seconds_bucket{{{labels}"
     shown = {
         f'{latency},le="0.001"}}': fast,
         f'{latency},le="0.004"}}': fast + slow,
         f'{latency},le="+Inf"}}': fast + slow,
-        f'model_prediction_errors_total{{{labels},type="invalid_input"}}': failed,
-        f'model_info{{model="wine",version="{version}"}}': 1,
+        f'model_prediction_errors_total{{{labels},error_type="invalid_input"}}': failed,
+        f'model_info{{model_name="wine",model_version="{version}"}}': 1,
     }
     counter = f"model_predicted_class_total{{{labels},predicted_class="
     return shown | {f'{counter}"{name}"}}': rows for name, rows in classes.items()}
@@ -61,7 +61,9 @@ def test_each_side_is_added_up_over_its_pods_versions_and_roles(scraped):
     second.show_lines(lines("1", "champion", fast=20, slow=10, failed=0, a=10, b=30))  # began since
     canary.show_lines(lines("1", "champion", fast=17, slow=30, failed=4, a=7))  # 10, 30, 3, none
     server.wait_value('model_predicted_class_total{predicted_class="b",role="champion"}', 30)
-    server.wait_value('model_predicted_class_total{predicted_class="a",service="stable",version="2"}', 900)
+    server.wait_value(
+        'model_predicted_class_total{predicted_class="a",service="stable",model_version="2"}', 900
+    )
     server.wait_value('model_prediction_errors_total{service="canary"}', 4)
     fast, slow = 60 + 3 + 20, 30 + 4 + 10
     stable = Behaviour(5 + 2, {0.001: fast, 0.004: fast + slow, math.inf: fast + slow}, {"a": 110, "b": 30})

@@ -23,18 +23,20 @@ class Side:
         """
         self.failing, self.seconds, self.first_class = failing, seconds, first_class
         self.pod = Pod()
-        self._counted: dict[str, float] = {'model_info{model="wine",version="1"}': 1.0}
+        self._counted: dict[str, float] = {'model_info{model_name="wine",model_version="1"}': 1.0}
 
     def answer(self, n: float) -> None:
         """Takes so many requests more."""
         answered = (1 - self.failing) * n
-        labels = 'model="wine",version="1",role="champion"'
+        labels = 'model_name="wine",model_version="1",role="champion"'
         bucket = f"model_prediction_latency_seconds_bucket{{{labels}"
         for bound in BOUNDS:
             self._count(f'{bucket},le="{bound}"}}', answered if self.seconds <= bound else 0)
         self._count(f'{bucket},le="+Inf"}}', answered)
         if self.failing:
-            self._count(f'model_prediction_errors_total{{{labels},type="internal_error"}}', self.failing * n)
+            self._count(
+                f'model_prediction_errors_total{{{labels},error_type="internal_error"}}', self.failing * n
+            )
         if self.first_class is not None:
             for each, part in (("no", self.first_class), ("yes", 1 - self.first_class)):
                 self._count(
@@ -44,7 +46,9 @@ class Side:
 
     def begin_anew(self) -> None:
         """Its process ends, and another one begins to count."""
-        self._counted = dict.fromkeys(self._counted, 0.0) | {'model_info{model="wine",version="1"}': 1.0}
+        self._counted = dict.fromkeys(self._counted, 0.0) | {
+            'model_info{model_name="wine",model_version="1"}': 1.0
+        }
 
     def _count(self, line: str, n: float) -> None:
         self._counted[line] = self._counted.get(line, 0) + n
