@@ -228,6 +228,16 @@ class Settings(BaseSettings):
         "production.",
     )
     metrics: bool = Field(True, description="Count requests. If off, their metrics stay 0 in `/metrics`.")
+    # Drift
+    monitored_features: int = Field(
+        50,
+        ge=0,
+        le=1000,
+        description="Inputs that are compared with the model's reference, the most important first. 0 switches drift off.",
+    )
+    drift_window_seconds: float = Field(
+        3600, ge=60, le=604_800, description="Window of `/v1/drift` and of `model_feature_mean`."
+    )
 
     @field_validator("readable_paths")
     @classmethod

@@ -30,6 +30,7 @@ from serving.errors import (
     TimedOut,
 )
 from serving.http.answers import encode_error, is_request_id, new_request_id
+from serving.http.drift import describe_drift
 from serving.http.greeting import examples
 from serving.http.models import describe_models
 from serving.http.swagger import SWAGGER_PAGE
@@ -105,6 +106,7 @@ class Gateway:
             "/readyz": self._readyz,
             "/healthz": self._readyz,
             "/v1/models": self._models,
+            "/v1/drift": self._drift,
             "/metrics": self._metrics,
         }
         self._commands = {"/v1/sync": self._sync}
@@ -329,7 +331,18 @@ class Gateway:
     def _metrics(self) -> tuple[int, bytes, bytes]:
         self._router.flush_metrics()
         metrics.registry_asked.set(self._router.registry_asked_at or 0)
-        return 200, b"text/plain; version=0.0.4; charset=utf-8", metrics.exposition()
+        return 200, b"text/plain; version=0.0.4; charset=utf-8", metrics.exposition() + self._drift_metrics()
+
+    def _drift_metrics(self) -> bytes:
+        monitors = [route.model.drift for route in self._router.routes.all if route.model.drift]
+        if not monitors:
+            return b""
+        from serving.monitoring.drift.exposition import exposition  # only if it is switched on
+
+        return exposition(monitors)
+
+    def _drift(self) -> tuple[int, bytes, bytes]:
+        return 200, b"application/json", msgspec.json.encode(describe_drift(self._router))
 
     def _models(self) -> tuple[int, bytes, bytes]:
         return 200, b"application/json", msgspec.json.encode(describe_models(self._router))

@@ -8,6 +8,7 @@ library versions:
         manifest.json    `Manifest`
         examples.json    `{"instances": […]}`: for warm-up and documentation
         reference.json   the same form: a sample of the training inputs, if one was logged
+        drift.json       the bins in which drift is counted, frozen from the reference
         compiled/        the compiled pipeline, if there is one
         mlflow/          the MLflow model, for the native runtime
 
@@ -33,7 +34,7 @@ import yaml
 
 from serving.model.schema import Schema, parse_schema
 
-FORMAT = 5
+FORMAT = 6
 """Version of this layout; models of another format are prepared again."""
 
 

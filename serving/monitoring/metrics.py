@@ -5,18 +5,20 @@ values of several workers.
 """
 
 import os
-import time
 from bisect import bisect_left
 from collections import Counter as Counter_
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 from serving.errors import ServingError
 from serving.model.prepared import Manifest
+from serving.monitoring.finished import Finished
 from serving.monitoring.reserved import use_reserved_files
-from serving.runtime import Output
 
 use_reserved_files()
 
@@ -28,6 +30,8 @@ LATENCY_BUCKETS_SECONDS = (
 )  # fmt: skip
 
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
+
+SIZE_BUCKETS_BYTES = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 10_485_760, 104_857_600)
 
 _MODEL = ("model_name", "model_version")
 _ROLE = (*_MODEL, "role")
@@ -43,6 +47,12 @@ latency_seconds = Histogram(
     "Seconds from the start of a request's processing to its answer; successful prediction requests only.",
     _ROLE,
     buckets=LATENCY_BUCKETS_SECONDS,
+)
+input_size_bytes = Histogram(
+    "model_input_size_bytes",
+    "Size of a request's body, decompressed; successful prediction requests only.",
+    _ROLE,
+    buckets=SIZE_BUCKETS_BYTES,
 )
 predicted_class_total = Counter(
     "model_predicted_class_total", "Rows by predicted class; classifiers only.", (*_ROLE, "predicted_class")
@@ -129,6 +139,36 @@ class _Observations:
             self._histogram._sum.inc(total)  # noqa: SLF001
 
 
+SCORE = "model_prediction_score"
+
+
+class ScoreMetrics:
+    """The histogram of a role's scores. Its buckets are the model's own, so each has a histogram of its own."""
+
+    def __init__(self, manifest: Manifest, role: str, bounds: Sequence[float]) -> None:
+        histogram = Histogram(
+            SCORE,
+            "Probability of a binary classifier's second class, of another one's predicted class, or predicted value.",
+            _ROLE,
+            buckets=bounds,
+            registry=None,
+        )
+        self._histogram = histogram.labels(manifest.name, manifest.version, role)
+        self._bounds = np.array(bounds)
+
+    def add(self, scores: npt.NDArray[np.float64]) -> None:
+        """Counts scores of shape `(n_rows,)`; NaN is not counted."""
+        scores = scores[~np.isnan(scores)]
+        counts = np.bincount(
+            np.searchsorted(self._bounds, scores, side="left"), minlength=len(self._bounds) + 1
+        )
+        for bucket, count in zip(self._histogram._buckets, counts.tolist(), strict=True):  # noqa: SLF001
+            if count:
+                bucket.inc(count)
+        if len(scores):
+            self._histogram._sum.inc(float(scores.sum()))  # noqa: SLF001
+
+
 class RoleMetrics:
     """Metrics of one loaded model in one role.
 
@@ -136,11 +176,11 @@ class RoleMetrics:
     `flush` is called several times per second, and for `/metrics`.
     """
 
-    def __init__(self, manifest: Manifest, role: str, *, counts_requests: bool) -> None:
+    def __init__(self, manifest: Manifest, role: str) -> None:
         labels = (manifest.name, manifest.version, role)
-        self._counts_requests = counts_requests
         self._predictions = predictions_total.labels(*labels)
         self._latency = _Observations(latency_seconds.labels(*labels))
+        self._body_bytes = _Observations(input_size_bytes.labels(*labels))
         classes = manifest.classes or []
         self._classes: dict[Any, Counter] = {
             label: predicted_class_total.labels(*labels, _class_name(label))
@@ -152,12 +192,12 @@ class RoleMetrics:
         self._n_rows = 0
         self._class_counts: dict[Any, int] = {}
 
-    def observe(self, output: Output, n_rows: int, started: float) -> None:
-        """Counts a successful request; `started` is from `time.perf_counter`."""
-        if not self._counts_requests:
-            return
-        self._n_rows += n_rows
-        self._latency.add(time.perf_counter() - started)
+    def observe(self, finished: Finished) -> None:
+        """Counts an answered request."""
+        output = finished.output
+        self._n_rows += finished.inputs.n_rows
+        self._latency.add(finished.ended - finished.started)
+        self._body_bytes.add(finished.body_bytes)
         if self._classes and output.labels is not None and output.labels.ndim == 1:
             counts = self._class_counts
             for label in output.labels.tolist():
@@ -166,6 +206,7 @@ class RoleMetrics:
     def flush(self) -> None:
         """Writes what was counted where `/metrics` of every worker finds it."""
         self._latency.flush()
+        self._body_bytes.flush()
         n_rows, self._n_rows = self._n_rows, 0
         if n_rows:
             self._predictions.inc(n_rows)
@@ -182,7 +223,7 @@ class ModelMetrics:
     def __init__(self, manifest: Manifest, runtime: str, *, counts_requests: bool) -> None:
         labels = (manifest.name, manifest.version)
         self._manifest = manifest
-        self._counts_requests = counts_requests
+        self.counts_requests = counts_requests
         self._batch_rows = _Observations(batch_rows.labels(*labels))
         self._queue_wait = _Observations(queue_wait_seconds.labels(*labels))
         self._roles: dict[str, RoleMetrics] = {}
@@ -193,29 +234,29 @@ class ModelMetrics:
     def role(self, name: str) -> RoleMetrics:
         """Returns the metrics of a role: `champion`, `challenger` or `shadow`."""
         if name not in self._roles:
-            self._roles[name] = RoleMetrics(self._manifest, name, counts_requests=self._counts_requests)
+            self._roles[name] = RoleMetrics(self._manifest, name)
         return self._roles[name]
 
     def waited(self, seconds: float) -> None:
         """Counts a request whose call starts."""
-        if self._counts_requests:
+        if self.counts_requests:
             self._queue_wait.add(seconds)
 
     def called(self, n_rows: int) -> None:
         """Counts a call that requests waited for."""
-        if self._counts_requests:
+        if self.counts_requests:
             self._batch_rows.add(n_rows)
 
     def compared(self, n_rows: int, n_different: int) -> None:
         """Counts rows that this shadow and the champion both predicted."""
-        if self._counts_requests:
+        if self.counts_requests:
             labels = (self._manifest.name, self._manifest.version)
             shadow_compared_total.labels(*labels).inc(n_rows)
             shadow_disagreements_total.labels(*labels).inc(n_different)
 
     def dropped(self) -> None:
         """Counts a request not copied to this shadow."""
-        if self._counts_requests:
+        if self.counts_requests:
             shadow_dropped_total.labels(self._manifest.name, self._manifest.version).inc()
 
     def close(self) -> None:

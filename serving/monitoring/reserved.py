@@ -35,7 +35,7 @@ class ReservedDict(MmapedDict):
         self._path = filename
         self.trouble: OSError | None = None
         try:
-            _reserve(filename, _INITIAL_BYTES)
+            reserve(filename, _INITIAL_BYTES)
         except OSError as error:
             Path(filename).unlink(missing_ok=True)
             self._lose(error)
@@ -68,7 +68,7 @@ class ReservedDict(MmapedDict):
             return
         if self.trouble is None:
             try:
-                _reserve(self._path, 2 * self._capacity)
+                reserve(self._path, 2 * self._capacity)
             except OSError as error:
                 self._lose(error)
                 self._move(os.memfd_create("metrics"), self._capacity)
@@ -89,7 +89,7 @@ class ReservedDict(MmapedDict):
         aside = f"{self._path}.tmp"
         with self._own_lock:
             try:
-                _reserve(aside, self._capacity)
+                reserve(aside, self._capacity)
                 self._move(os.open(aside, os.O_RDWR), self._capacity)
                 Path(aside).replace(self._path)
             except OSError as error:
@@ -100,7 +100,7 @@ class ReservedDict(MmapedDict):
             return True
 
 
-def _reserve(filename: str, n_bytes: int) -> None:
+def reserve(filename: str, n_bytes: int) -> None:
     """Creates or grows a file with reserved disk space.
 
     Raises:

@@ -14,7 +14,8 @@ from serving.errors import ModelRefused, OutOfMemory, StorageError
 from serving.model.digests import DIGEST_TAG, digest_of
 from serving.model.libraries import library_versions
 from serving.model.prepared import Manifest, Prepared, find_prepared, open_prepared, preparing, publish
-from serving.model.schema import Inputs, Schema, join
+from serving.model.schema import Inputs, Schema, join, take
+from serving.monitoring.drift.reference import FILE, freeze
 from serving.prepare.checks.examples import (
     MAX_EXAMPLES,
     example_body,
@@ -37,7 +38,7 @@ from serving.prepare.files import check_files, load, pull, read_mlmodel, schema_
 from serving.prepare.nulls import learn_nulls
 from serving.prepare.registry.resolution import Resolved
 from serving.process.clock import unhindered_seconds
-from serving.runtime import count_output, load_runtime
+from serving.runtime import Output, Runtime, count_output, load_runtime
 from serving.runtime.compiled.data import NotCompiled
 from serving.runtime.native import NativeRuntime
 from serving.runtime.trusted import Trust
@@ -45,6 +46,9 @@ from serving.settings import Settings
 
 log = logging.getLogger("serving.prepare")
 
+
+REFERENCE_SECONDS = 10
+"""Time for the model's answers to the reference rows."""
 
 N_TIMED_CALLS = 3
 """The fastest counts."""
@@ -125,6 +129,11 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         mlmodel["signature"]["inputs"],
         sample_instances(logged, examples),
     )
+    answered = _answer_reference(
+        compiled.runtime if compiled else runtime, sample, 0 if compiled else native_seconds
+    )
+    frozen = freeze(schema, sample, answered, is_sample=(model_folder / "reference.json").exists())
+    (folder / FILE).write_bytes(msgspec.json.encode(frozen))
     reference = model_folder / "reference.json"
     if reference.exists():
         shutil.copy(reference, folder / "reference.json")
@@ -164,6 +173,21 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
     prepared = publish(folder, manifest)
     log.info("prepared %s version %s as %s", manifest.name, manifest.version, prepared.tag)
     return prepared
+
+
+def _answer_reference(runtime: Runtime, sample: Inputs, row_seconds: float) -> Output | None:
+    """Returns the model's answer to the reference, or to as many of its rows as take `REFERENCE_SECONDS`."""
+    n_rows = (
+        min(sample.n_rows, max(1, int(REFERENCE_SECONDS / row_seconds))) if row_seconds else sample.n_rows
+    )
+    try:
+        output = runtime.predict(take(sample, 0, n_rows), {})
+    except MemoryError:
+        raise
+    except Exception:  # it is logged, and the inputs are still compared
+        log.warning("outputs are not compared for drift: the model raised on the reference", exc_info=True)
+        return None
+    return output if count_output(output) == n_rows else None
 
 
 def _open_champion(tag: str | None) -> Prepared | None:

@@ -49,7 +49,7 @@ _kept: list[int] = []
 """Descriptors of allowed paths. The kernel may drop inodes that nothing holds, such as those in /proc, and their rules
 with them."""
 
-WRITABLE = ("beats", "metrics", "tmp", "workers")
+WRITABLE = ("beats", "drift", "metrics", "tmp", "workers")
 """Folders in the run directory that a worker writes to."""
 
 _PRIVATE = ("mlflow.db", "mlruns", "mlartifacts")

@@ -20,6 +20,7 @@ from serving.codecs.npy import array_to_npy, npy_to_inputs
 from serving.errors import TimedOut, UnsupportedMedia
 from serving.model.prepared import Manifest
 from serving.model.schema import Inputs
+from serving.monitoring.finished import Finished
 from serving.process.in_flight import Claim
 from serving.runtime import Output, count_output, slice_output
 from serving.traffic.loaded import LoadedModel
@@ -126,7 +127,7 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
         encoded = await _off_loop(request, size, deadline, endpoint.encode, output, model, request)
         if len(request.body) > GIVEN_BACK_BYTES:
             router.had_large_request = True
-        route.metrics.observe(output, inputs.n_rows, started)
+        observe(route, request, inputs, output, started)
         return Answer(encoded, request.content_type or JSON, output, route)
 
 
@@ -164,8 +165,27 @@ async def ask(endpoint: Endpoint, route: Route, request: Request) -> Output:
             request, _decoding_bytes(request), deadline, endpoint.decode, route.model, request
         )
         output = await route.model.predict(inputs, params, never, deadline=deadline, request_id=request.id)
-        route.metrics.observe(output, inputs.n_rows, started)
+        observe(route, request, inputs, output, started)
         return output
+
+
+def observe(route: Route, request: Request, inputs: Inputs, output: Output, started: float) -> None:
+    """Tells the route's observers of an answered request."""
+    if not route.observers:
+        return
+    finished = Finished(
+        request.id,
+        request.choice.key,
+        route.model.manifest,
+        route.role,
+        inputs,
+        output,
+        len(request.body),
+        started,
+        time.perf_counter(),
+    )
+    for observer in route.observers:
+        observer(finished)
 
 
 async def never() -> None:

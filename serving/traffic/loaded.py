@@ -2,7 +2,8 @@
 
 import logging
 import time
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from serving.batching.batcher import Batcher, Gone
 from serving.batching.policy import choose_policy, measure_costs
@@ -11,12 +12,16 @@ from serving.errors import ClientGone, InternalError, ModelRefusedInput, Serving
 from serving.model.prepared import Prepared
 from serving.model.schema import Inputs
 from serving.monitoring import metrics
+from serving.monitoring.finished import Observer
 from serving.process.cpus import count_cpus
 from serving.process.garbage_collector import forget_frames
 from serving.process.logs import BY_CALLERS, Sparing, origin
 from serving.runtime import Output, WrongRowCount, load_runtime
 from serving.runtime.trusted import Trust
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.monitoring.drift.monitor import Monitor
 
 log = logging.getLogger("serving.loaded")
 
@@ -29,8 +34,13 @@ class LoadedModel:
     Requests use it in a `with` statement: a replaced model is released after its last request.
     """
 
-    def __init__(self, prepared: Prepared, settings: Settings) -> None:
+    def __init__(self, prepared: Prepared, settings: Settings, run_directory: Path | None = None) -> None:
         """Loads it and predicts its example.
+
+        Args:
+            prepared: the model.
+            settings: of the service.
+            run_directory: shared by the workers; default: what is counted for drift stays in this process.
 
         Raises:
             Exception: whatever the model raises.
@@ -72,6 +82,7 @@ class LoadedModel:
             )
         self.metrics = metrics.ModelMetrics(manifest, self.runtime_name, counts_requests=settings.metrics)
         self.batcher = Batcher(self._runtime.predict, policy, self.metrics)
+        self.drift = _watch_drift(prepared, settings, run_directory)
         self._logs_traces = settings.log_traces
         self._n_users, self._is_retired = 0, False
         self.since = time.time()
@@ -94,6 +105,20 @@ class LoadedModel:
     def _close(self) -> None:
         self.batcher.close()
         self.metrics.close()
+        if self.drift:
+            self.drift.close()
+
+    def observers(self, role: str) -> tuple[Observer, ...]:
+        """Returns what observes the model's answers in a role."""
+        counted = self.metrics.role(role)
+        drift = (self.drift.observe,) if self.drift else ()
+        return (counted.observe, *drift) if self.metrics.counts_requests else drift
+
+    def flush(self, *, is_forced: bool = False) -> None:
+        """Writes what was observed where every worker finds it."""
+        self.metrics.flush()
+        if self.drift:
+            self.drift.flush(is_forced=is_forced)
 
     async def predict(
         self,
@@ -148,3 +173,17 @@ class LoadedModel:
             raise ModelRefusedInput(
                 f"the rows fit the signature, but the model raised {kind}; the log of the service says where"
             ) from error
+
+
+def _watch_drift(prepared: Prepared, settings: Settings, run_directory: Path | None) -> "Monitor | None":
+    if not settings.monitored_features:
+        return None
+    from serving.monitoring.drift.monitor import Monitor
+
+    return Monitor(
+        prepared,
+        run_directory / "drift" if run_directory else None,
+        n_inputs=settings.monitored_features,
+        window_seconds=settings.drift_window_seconds,
+        shows_values=settings.publish_examples,
+    )

@@ -216,7 +216,7 @@ class Router:
                 )
         metrics.active.flush()
         for model in self._models.values():
-            model.metrics.flush()
+            model.flush()
 
     async def _watch(self) -> None:
         parent = os.getppid()
@@ -322,7 +322,7 @@ class Router:
             settle()
 
     def _open(self, tag: str) -> LoadedModel:
-        return LoadedModel(open_prepared(tag), self._settings)
+        return LoadedModel(open_prepared(tag), self._settings, self._run_directory)
 
     def _swap(self, state: State) -> None:
         """Gives the loaded models their roles in the state."""

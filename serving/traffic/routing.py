@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from serving.errors import Forbidden, ServingError, VersionNotFound
+from serving.monitoring.finished import Observer
 from serving.traffic.loaded import LoadedModel
 
 CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
@@ -27,11 +28,17 @@ NO_CHOICE = Choice()
 class Route:
     """A loaded model in a role. A `with` statement keeps the model loaded."""
 
-    def __init__(self, model: LoadedModel, role: str, semantic_version: str | None = None) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        role: str,
+        semantic_version: str | None = None,
+        observers: tuple[Observer, ...] = (),
+    ) -> None:
         self.model = model
         self.role = role
         self.semantic_version = semantic_version
-        self.metrics = model.metrics.role(role)
+        self.observers = (*model.observers(role), *observers)
         manifest = model.manifest
         self._labels = (manifest.name, manifest.version, role)
         self.headers = [(b"x-model-version", manifest.version.encode()), (b"x-model-role", role.encode())]
@@ -59,6 +66,7 @@ class Routes:
         shadow_percent: float = 0,
         names: dict[str, str] | None = None,
         semantic_versions: Mapping[str, str] = MappingProxyType({}),
+        observers: tuple[Observer, ...] = (),
     ) -> None:
         """Takes the models.
 
@@ -70,12 +78,14 @@ class Routes:
             shadow_percent: 0 to 100.
             names: the role by alias, if requests may choose; else None.
             semantic_versions: by tag; default: the one that the model was prepared with.
+            observers: of the answers of every model.
         """
 
         def route(model: LoadedModel | None, role: str) -> Route | None:
             if model is None:
                 return None
-            return Route(model, role, semantic_versions.get(model.tag, model.manifest.semantic_version))
+            semantic_version = semantic_versions.get(model.tag, model.manifest.semantic_version)
+            return Route(model, role, semantic_version, observers)
 
         self.champion = route(champion, CHAMPION)
         self.challenger = route(challenger, CHALLENGER)

@@ -58,7 +58,7 @@ def test_schema_that_bentomls_client_reads_has_both_apis(service: Service) -> No
 
 
 @pytest.mark.parametrize(
-    "path", ["/livez", "/readyz", "/healthz", "/v1/models", "/metrics", "/docs.json", "/"]
+    "path", ["/livez", "/readyz", "/healthz", "/v1/models", "/v1/drift", "/metrics", "/docs.json", "/"]
 )
 def test_pages_answer_get_and_head_only(service: Service, path: str) -> None:
     assert service.http.get(path).status_code == 200
@@ -67,6 +67,36 @@ def test_pages_answer_get_and_head_only(service: Service, path: str) -> None:
     assert head.content == b""
     error = refused(service.http.post(path, content=b"{}"), 405, "method_not_allowed")
     assert "GET" in error["message"]
+
+
+def test_drift_adds_up_over_the_workers(service: Service) -> None:
+    many = frame("cancer").head(400)
+    before = metric(service, "model_feature_bin_total", feature="mean radius", bin="missing")
+
+    def call(position: int) -> None:
+        rows = many.iloc[position : position + 20].to_dict("records")
+        assert service.http.post("/v1/predict", json={"instances": rows}).status_code == 200
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(call, range(0, len(many), 20)))
+
+    def drift() -> dict[str, Any]:
+        (model,) = service.http.get("/v1/drift").json()["models"]
+        return dict(model)
+
+    wait_until(lambda: drift()["rows"] >= 400, 5, "every worker has counted its rows")
+    now = drift()
+    assert (now["name"], now["version"], now["role"]) == ("cancer", "1", "champion")
+    radius = next(one for one in now["features"] if one["feature"] == "mean radius")
+    assert radius["rows"] == now["rows"]
+    lines = [
+        line
+        for line in service.http.get("/metrics").text.splitlines()
+        if line.startswith("model_feature_bin_total{") and 'feature="mean radius"' in line
+    ]
+    assert sum(float(line.rpartition(" ")[2]) for line in lines) == now["rows"]
+    assert before == 0
+    assert metric(service, "model_prediction_score_count", model_name="cancer") == now["rows"]
 
 
 @pytest.mark.parametrize("chunked", [False, True])

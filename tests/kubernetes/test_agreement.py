@@ -12,6 +12,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from serving import errors
 from serving.http import gateway
 from serving.monitoring import metrics
+from serving.monitoring.drift.exposition import LABELS
+from serving.monitoring.drift.exposition import METRICS as DRIFT_METRICS
 from serving.settings import Settings, load_settings, unknown_variables
 from tests.kubernetes.building import BUILDS, OVERLAYS, all_pods, build, of_kind, policy_selects, server_pods
 from tests.kubernetes.queries import ADAPTER, all_queries, keda_queries, labels_in, metrics_in, rules
@@ -355,7 +357,8 @@ def test_sizes_are_those_of_the_page():
 
 def exported():
     """The names under which our metrics are scraped, and their labels."""
-    names, labels = set(), set()
+    names = {*DRIFT_METRICS, *(f"{metrics.SCORE}{end}" for end in ("_bucket", "_count", "_sum"))}
+    labels = {*LABELS, "bin"}
     for value in vars(metrics).values():
         if isinstance(value, MetricWrapperBase):
             (family,) = value.describe()

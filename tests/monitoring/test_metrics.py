@@ -1,12 +1,16 @@
 """`serving.monitoring.metrics`: what is kept until it is written adds up to what was observed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
+from serving.model.schema import Inputs
 from serving.monitoring import metrics
+from serving.monitoring.finished import Finished
 from serving.monitoring.metrics import LATENCY_BUCKETS_SECONDS, ModelMetrics, RoleMetrics, _Observations
 from serving.runtime import Output
 from tests.support.manifests import some_manifest
@@ -40,7 +44,12 @@ def test_observations_that_are_written_later_fall_into_the_same_buckets(values):
 
 def counted(name: str) -> dict[str, float]:
     out = {}
-    for metric in (metrics.predictions_total, metrics.predicted_class_total, metrics.latency_seconds):
+    for metric in (
+        metrics.predictions_total,
+        metrics.predicted_class_total,
+        metrics.latency_seconds,
+        metrics.input_size_bytes,
+    ):
         for family in metric.collect():
             for sample in family.samples:
                 if sample.labels.get("model_name") == name and not sample.name.endswith(
@@ -50,10 +59,15 @@ def counted(name: str) -> dict[str, float]:
     return out
 
 
+def finished(labels: Any, n_bytes: int = 0) -> Finished:
+    rows = Inputs((np.zeros(len(labels)),), len(labels))
+    return Finished("", None, some_manifest(), "champion", rows, Output(labels=labels), n_bytes, 0.0, 0.5)
+
+
 def test_rows_requests_and_classes_are_counted_once_they_are_written():
-    observed = RoleMetrics(some_manifest(name="counted"), "champion", counts_requests=True)
-    observed.observe(Output(labels=np.array(["no", "yes", "no"], dtype=object)), 3, 0.0)
-    observed.observe(Output(labels=np.array(["no"], dtype=object)), 1, 0.0)
+    observed = RoleMetrics(some_manifest(name="counted"), "champion")
+    observed.observe(finished(np.array(["no", "yes", "no"], dtype=object), n_bytes=2000))
+    observed.observe(finished(np.array(["no"], dtype=object), n_bytes=200))
     assert counted("counted")["model_predictions_total"] == 0
 
     observed.flush()
@@ -61,14 +75,14 @@ def test_rows_requests_and_classes_are_counted_once_they_are_written():
     now = counted("counted")
     assert now["model_predictions_total"] == 4
     assert now["model_prediction_latency_seconds_count"] == 2
+    assert now["model_prediction_latency_seconds_sum"] == pytest.approx(1.0)
+    assert now["model_input_size_bytes_sum"] == 2200
     assert (now["model_predicted_class_totalno"], now["model_predicted_class_totalyes"]) == (3, 1)
 
 
 def test_classes_beyond_the_limit_are_counted_together():
-    observed = RoleMetrics(
-        some_manifest(name="many", classes=list(range(60))), "champion", counts_requests=True
-    )
-    observed.observe(Output(labels=np.array([0, 55, 59])), 3, 0.0)
+    observed = RoleMetrics(some_manifest(name="many", classes=list(range(60))), "champion")
+    observed.observe(finished(np.array([0, 55, 59])))
     observed.flush()
     now = counted("many")
     assert (now["model_predicted_class_total0"], now["model_predicted_class_totalother"]) == (1, 2)

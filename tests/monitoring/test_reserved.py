@@ -25,13 +25,13 @@ class Disk:
         _RESERVE(filename, n_bytes)
 
 
-_RESERVE = reserved._reserve
+_RESERVE = reserved.reserve
 
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     made = Disk()
-    monkeypatch.setattr(reserved, "_reserve", made.reserve)
+    monkeypatch.setattr(reserved, "reserve", made.reserve)
     monkeypatch.setattr(reserved, "_homeless", set())
     return made
 

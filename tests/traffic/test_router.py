@@ -21,7 +21,7 @@ class InMemory(Router):
     """Its models are loaded from nowhere."""
 
     def _open(self, tag: str) -> SimpleNamespace:  # type: ignore[override]
-        return SimpleNamespace(tag=tag, manifest=some_manifest(), metrics=SimpleNamespace(role=str))
+        return SimpleNamespace(tag=tag, manifest=some_manifest(), observers=lambda role: (), drift=None)
 
 
 def test_the_first_champion_answers_before_the_worker_looks_at_the_state_again(tmp_path: Path):

@@ -4,7 +4,6 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import Forbidden, InvalidInput, ModelNotReady, VersionNotFound
+from serving.monitoring.finished import Observer
 from serving.runtime import Output
 from serving.settings import Settings
 from serving.traffic.router import Router
@@ -28,8 +28,10 @@ class Model:
     def __init__(self, version: str) -> None:
         self.tag = f"wine:{version}"
         self.manifest = some_manifest(version=version)
-        self.metrics = SimpleNamespace(role=lambda name: name)
         self.n_users = 0
+
+    def observers(self, role: str) -> tuple[Observer, ...]:
+        return ()
 
     def __enter__(self) -> "Model":
         self.n_users += 1

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from serving.errors import TimedOut
+from serving.monitoring.finished import Observer
 from serving.runtime import Output
 from serving.traffic import shadow
 from serving.traffic.routing import SHADOW, Route
@@ -23,10 +24,12 @@ class Model:
         self.manifest = some_manifest(version=version)
         self.seen: Counter[str] = Counter()
         self.metrics = SimpleNamespace(
-            role=lambda name: name,
             dropped=lambda: self.seen.update(["dropped"]),
             compared=lambda n_rows, n_different: self.seen.update(compared=n_rows, different=n_different),
         )
+
+    def observers(self, role: str) -> tuple[Observer, ...]:
+        return ()
 
 
 async def hang() -> Output:

@@ -1,0 +1,198 @@
+"""Counts the rows of a loaded model into the bins of its reference, in bulk and off the request path."""
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+
+from serving.model.prepared import Manifest
+from serving.model.schema import Inputs
+from serving.monitoring.drift.features import NUMBER, Binner, Counted, Feature, Values, to_numbers
+from serving.monitoring.drift.reference import SCORE, Reference, input_values, output_values
+from serving.monitoring.drift.tally import Floats, Tally, open_tally, read_tallies
+from serving.monitoring.finished import Finished
+from serving.monitoring.metrics import ScoreMetrics
+from serving.process.logs import Sparing, origin
+from serving.runtime import Output, count_output
+
+log = logging.getLogger("serving.drift")
+
+_sparing = Sparing()
+
+BULK_ROWS = 256
+"""Rows that are binned together."""
+
+BULK_SECONDS = 1.0
+"""Time after which fewer are."""
+
+MAX_REQUEST_ROWS = 1_024
+"""Rows of one request that are counted: evenly spaced ones of a larger request."""
+
+MAX_WAITING_ROWS = 16_384
+"""Rows that wait to be binned; further ones are not counted."""
+
+
+PROBABILITIES = tuple(tenth / 10 for tenth in range(1, 11))
+"""Buckets of probabilities."""
+
+
+class Recorder:
+    """Counts the rows of one loaded model."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        reference: Reference,
+        key: str,
+        folder: Path | None,
+        *,
+        n_inputs: int,
+        window_seconds: float,
+    ) -> None:
+        """Opens the worker's tally.
+
+        Args:
+            manifest: of the model.
+            reference: of the model.
+            key: of the model, the same in every worker.
+            folder: shared by the workers; None keeps the counts in this process.
+            n_inputs: the number of inputs to monitor, the first ones of the reference.
+            window_seconds: length of the window.
+        """
+        inputs = [one for one in reference.features if not one.is_output][:n_inputs]
+        self.features = (*inputs, *(one for one in reference.features if one.is_output))
+        self.reference = reference
+        self._manifest = manifest
+        self._score = next(
+            (one for one in self.features if one.is_output and one.edges and not one.element), None
+        )
+        self._scores: dict[str, ScoreMetrics] = {}
+        self.window_seconds = window_seconds
+        self._binners = [Binner(feature) for feature in self.features]
+        self._folder = folder
+        self._key = hashlib.sha256(key.encode()).hexdigest()[:16]
+        self._tally = open_tally(folder, self._key, self.features, window_seconds)
+        self._waiting: list[tuple[Inputs, Output | None, str]] = []
+        self._n_waiting = self._n_seen = 0
+        self._flushed = time.monotonic()
+        self.since = time.time()
+
+    def observe(self, finished: Finished) -> None:
+        """Notes the rows of an answered request."""
+        inputs, output = finished.inputs, finished.output
+        self._n_seen += inputs.n_rows
+        if self._n_waiting + min(inputs.n_rows, MAX_REQUEST_ROWS) > MAX_WAITING_ROWS:
+            return
+        answered = output if count_output(output) == inputs.n_rows else None
+        if inputs.n_rows > MAX_REQUEST_ROWS:
+            inputs, answered = _thin(inputs, answered)
+        self._waiting.append((inputs, answered, finished.role))
+        self._n_waiting += inputs.n_rows
+
+    def flush(self, *, is_forced: bool = False) -> None:
+        """Bins the noted rows if there are many, or some have waited long."""
+        now = time.monotonic()
+        if not self._waiting or not (
+            is_forced or self._n_waiting >= BULK_ROWS or now - self._flushed >= BULK_SECONDS
+        ):
+            return
+        waiting, self._waiting = self._waiting, []
+        n_rows, self._n_waiting = self._n_waiting, 0
+        n_seen, self._n_seen = self._n_seen, 0
+        self._flushed = now
+        try:
+            self._count(waiting, n_rows, n_seen, now)
+        except Exception as error:  # it is logged: requests go on
+            ending = _sparing.admit(self._key, *origin(error))
+            if ending is not None:
+                log.exception("rows are not counted for drift%s", ending)
+
+    def _count(
+        self, waiting: list[tuple[Inputs, Output | None, str]], n_rows: int, n_seen: int, now: float
+    ) -> None:
+        answered = _join_outputs([output for _, output, _ in waiting], n_rows)
+        columns = {
+            position: _join([inputs.columns[position] for inputs, _, _ in waiting], n_rows)
+            for position in {feature.position for feature in self.features if not feature.is_output}
+        }
+        counted: list[Counted | None] = []
+        numbers: list[Floats] = []
+        for feature, binner in zip(self.features, self._binners, strict=True):
+            if feature.is_output:
+                values = output_values(feature, answered) if answered is not None else None
+            else:
+                values = input_values(feature, columns[feature.position])
+            counted.append(None if values is None else binner.count(values))
+            if feature.kind == NUMBER:
+                numbers.append(np.full(n_rows, np.nan) if values is None else to_numbers(values))
+        if self._score is not None and answered is not None:
+            self._count_scores(self._score, answered, waiting)
+        stacked = np.column_stack(numbers) if numbers else np.empty((n_rows, 0))
+        self._tally.add(counted, n_rows, n_seen, stacked, now)
+
+    def _count_scores(
+        self, feature: Feature, answered: Output, waiting: list[tuple[Inputs, Output | None, str]]
+    ) -> None:
+        scores = output_values(feature, answered)
+        assert scores is not None
+        roles = {role for _, _, role in waiting}
+        by_row = np.repeat([role for _, _, role in waiting], [inputs.n_rows for inputs, _, _ in waiting])
+        for role in roles:
+            if role not in self._scores:
+                bounds = PROBABILITIES if feature.name == SCORE else feature.edges[1:]
+                self._scores[role] = ScoreMetrics(self._manifest, role, bounds)
+            self._scores[role].add(to_numbers(scores if len(roles) == 1 else scores[by_row == role]))
+
+    def tallies(self) -> list[Tally]:
+        """Returns the counts of all workers."""
+        self.flush(is_forced=True)
+        if self._folder is None:
+            return [self._tally]
+        return list(read_tallies(self._folder, self._key, self._tally, self.window_seconds))
+
+    def close(self) -> None:
+        """Counts the rest when the model is unloaded."""
+        self.flush(is_forced=True)
+        self._tally.close()
+
+
+def _thin(inputs: Inputs, output: Output | None) -> tuple[Inputs, Output | None]:
+    """Returns copies of `MAX_REQUEST_ROWS` evenly spaced rows."""
+    chosen = np.linspace(0, inputs.n_rows - 1, MAX_REQUEST_ROWS).astype(np.intp)
+
+    def of(values: Values | None) -> Values | None:
+        return None if values is None else values[chosen]
+
+    rows = Inputs(tuple(column[chosen] for column in inputs.columns), len(chosen))
+    if output is None:
+        return rows, None
+    return rows, Output(of(output.labels), of(output.probabilities), of(output.values))
+
+
+def _join(parts: list[Values], n_rows: int) -> Values:
+    """Returns the values of several requests as one array."""
+    if n_rows > len(parts) or parts[0].ndim > 1 or parts[0].dtype.kind in "mM":
+        return np.concatenate(parts)
+    # Of requests with one row each, Python's objects are joined twice as fast.
+    joined = np.empty(n_rows, dtype=object)
+    joined[:] = [part.item() for part in parts]
+    return joined
+
+
+def _join_outputs(outputs: list[Output | None], n_rows: int) -> Output | None:
+    """Returns all outputs as one; None if a request has no output for each of its rows."""
+    found = [output for output in outputs if output is not None]
+    if len(found) < len(outputs):
+        return None
+
+    def join(parts: list[Values | None]) -> Values | None:
+        there = [part for part in parts if part is not None]
+        return _join(there, n_rows) if len(there) == len(parts) else None
+
+    return Output(
+        join([output.labels for output in found]),
+        join([output.probabilities for output in found]),
+        join([output.values for output in found]),
+    )
