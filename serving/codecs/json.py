@@ -117,7 +117,7 @@ class JsonDecoder:
         return inputs, check_params(document.get("params"), self._schema)
 
     def _read_rows(self, rows: list[Any] | Span, fast: FastRows, body: Body) -> Inputs:
-        """The thorough path; for a large body only where the fast one fails."""
+        """The thorough path; for a large body only if the fast one fails."""
         if isinstance(rows, Span):
             from serving.codecs.large_json import read_long_rows
 

@@ -184,7 +184,7 @@ def load(
     except (PrepareError, MemoryError):
         raise
     except Exception as error:
-        # If code may run, a pickle that cannot be read as data is loaded by Python.
+        # If code may run, Python loads a pickle that cannot be read as data.
         if isinstance(error, Refused) or (settings.allow_pickle and files.trust is not None):
             what = str(error) if isinstance(error, Refused) else f"it raises {type(error).__name__}"
             code = f"is a pickle that cannot be read as data: {what}; log it with skops"

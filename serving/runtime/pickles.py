@@ -1,17 +1,16 @@
-"""Pickles read as data: nothing is imported that is not on the list, and nothing called but a few constructors.
+"""Reads pickles as data: imports only listed names and calls only a few constructors.
 
-`pickle.load` calls what the file says with the arguments that the file says. Here every opcode that calls
-something is ours:
+`pickle.load` calls whatever the file names, with any arguments. This module replaces every opcode that makes a call:
 
 GLOBAL, STACK_GLOBAL     find only what `serving.runtime.trusted` lists, by module and name, without attributes
-REDUCE                   calls only the constructors below, each of which looks at its arguments
-NEWOBJ                   makes instances of listed classes, by `__new__` without arguments
-BUILD                    gives a state to what the file itself has made, once
-APPEND(S), SETITEM(S)    fill lists, dicts and sets, and nothing that has a method of that name
-INST, OBJ, NEWOBJ_EX, EXT*, PERSID, buffers out of band: are refused; no listed library writes them
+REDUCE                   calls only the constructors below, which check their arguments
+NEWOBJ                   creates instances of listed classes, by `__new__` without arguments
+BUILD                    sets the state of an object that the file created, once
+APPEND(S), SETITEM(S)    fill only lists, dicts and sets, no other type with such a method
+INST, OBJ, NEWOBJ_EX, EXT*, PERSID, out-of-band buffers: rejected; no listed library writes them
 
-NumPy's arrays and dtypes can be given a state that reaches beyond their memory. A dtype's state must be the one
-that NumPy writes for the dtype that it describes, and an array takes one state only, while it is empty.
+A crafted state could make a NumPy array or dtype reach beyond its memory. So a dtype's state must be exactly what
+NumPy writes for that dtype, and an array accepts one state only, while it is empty.
 
 Source: Python's Lib/pickle.py and pickletools; numpy/_core/src/multiarray/methods.c (array_setstate) and
 descriptor.c (arraydescr_setstate).
@@ -31,11 +30,11 @@ from serving.runtime.trusted import METHODS_OF_TEXT, Trust, find
 
 
 class Refused(Exception):
-    """The pickle does what no model needs; says what, in a clause without any of its values."""
+    """The pickle does what no model needs; the message is a clause without the pickle's values."""
 
 
 class _Constructor:
-    """A function that only the file itself may have called: as a value in a model it is nothing."""
+    """A function that a pickle may call, but not store in the model."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
@@ -43,7 +42,7 @@ class _Constructor:
 
 def _check(condition: bool, what: str) -> None:
     if not condition:
-        raise Refused(f"it makes {what} in a way that the library itself does not")
+        raise Refused(f"it makes {what} in a way that its library does not")
 
 
 def _dtype(spec: Any, align: Any = False, _: Any = True) -> Any:
@@ -52,11 +51,11 @@ def _dtype(spec: Any, align: Any = False, _: Any = True) -> Any:
 
 
 _ALIGNED = 0x80
-"""NumPy's flag of a structure that is laid out as C does it. Source: numpy/ndarraytypes.h, NPY_ALIGNED_STRUCT."""
+"""NumPy's flag of a structure with C's layout. Source: numpy/ndarraytypes.h, NPY_ALIGNED_STRUCT."""
 
 
 def _dtype_of_state(dtype: np.dtype[Any], state: Any) -> np.dtype[Any]:
-    """Returns the dtype that a state describes, made by NumPy itself."""
+    """Returns the dtype that a state describes, created by NumPy."""
     _check(type(state) is tuple and len(state) >= 8, "a NumPy dtype")
     _, order, subdtype, names, fields, itemsize = state[:6]
     made: Any = dtype
@@ -76,7 +75,7 @@ def _dtype_of_state(dtype: np.dtype[Any], state: Any) -> np.dtype[Any]:
     elif subdtype is not None:
         _check(type(subdtype) is tuple and isinstance(subdtype[0], np.dtype), "a NumPy dtype")
         made = np.dtype(subdtype)
-    elif len(state) == 9:  # of times: the unit is in the metadata
+    elif len(state) == 9:  # datetimes: the metadata has the unit
         unit, number, *_ = state[8][1]
         _check(type(unit) is bytes and type(number) is int, "a NumPy dtype")
         made = np.dtype(f"{dtype.char}8[{number}{unit.decode()}]")
@@ -88,7 +87,7 @@ def _dtype_of_state(dtype: np.dtype[Any], state: Any) -> np.dtype[Any]:
 
 
 def _same_state(written: Any, state: Any) -> bool:
-    # Of times, NumPy writes the metadata as an empty dict or None.
+    # For datetimes, NumPy writes the metadata as an empty dict or None.
     return len(written) == len(state) and all(
         one == other for one, other in zip(written[:8], state[:8], strict=True)
     )
@@ -147,7 +146,7 @@ def _of_bytes(value: Any = b"") -> Any:
 
 
 def _of_class(module: str, function: str, bases: tuple[str, ...]) -> Callable[..., Any]:
-    """Calls a library's own function that makes an object of a class, which must be one of its own."""
+    """Calls a library's function that creates an object, only for classes of that library."""
 
     def make(kind: Any, *more: Any) -> Any:
         allowed = tuple(found for name in bases if (found := find(f"{module}.{name}")) is not None)
@@ -221,13 +220,13 @@ def _arrow_array(data: Any) -> Any:
         "an Arrow array",
     )
     made = find("pyarrow.lib._restore_array")(data)
-    # Arrow's own check of what comes from elsewhere: that all it refers to lies in the buffers.
+    # Arrow's check of untrusted data: all offsets lie within the buffers.
     made.validate(full=True)
     return made
 
 
 def _plain(kind: type, *, takes_numbers: bool = True) -> Callable[..., Any]:
-    """Calls a class of numbers, or of what a list holds."""
+    """Calls a class with numbers, or with lists and tuples."""
 
     def make(*arguments: Any) -> Any:
         kinds = (int, float, bool, type(None), np.generic) if takes_numbers else (list, tuple)
@@ -306,13 +305,13 @@ CONSTRUCTORS: dict[str, Callable[..., Any]] = {
         )
     },
 }
-"""What may be called, by the name that a pickle has for it; each looks at its arguments."""
+"""Callables by the name that pickles use; each checks its arguments."""
 
 ONLY_CALLED = frozenset(CONSTRUCTORS) - {"builtins.set"}
 
 
 def _spell(module: str, name: str) -> str:
-    """The name of a global as the lists have it."""
+    """The name of a global as spelled in the lists."""
     if module == "_loss":
         module = "sklearn._loss._loss"
     return f"{module.replace('numpy.core.', 'numpy._core.')}.{name}"
@@ -327,13 +326,13 @@ _READ = (
     *("EMPTY_SET", "FROZENSET", "GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
     *("GLOBAL", "STACK_GLOBAL"),
 )
-"""Opcodes that make plain values, or ask `find_class`."""
+"""Opcodes that create plain values, or call `find_class`."""
 
-_Unpickler: Any = pickle._Unpickler  # noqa: SLF001  # the one in Python, whose opcodes can be replaced
+_Unpickler: Any = pickle._Unpickler  # noqa: SLF001  # the Python version: its opcodes can be replaced
 
 
 class _Reader(_Unpickler):  # type: ignore[misc]
-    """The opcodes that call something, in terms of `call`, `make` and `build`."""
+    """Implements the opcodes that make calls by `call`, `make` and `build`."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         getattr(pickle, name)[0]: _Unpickler.dispatch[getattr(pickle, name)[0]] for name in _READ
@@ -396,7 +395,7 @@ class _Reader(_Unpickler):  # type: ignore[misc]
 
     def fill(self, target: Any, items: list[Any], kind: type) -> None:
         if not isinstance(target, kind):
-            raise Refused("it fills an object that is no list, dict or set")
+            raise Refused("it fills an object other than a list, dict or set")
         if isinstance(target, list):
             target.extend(items)
         elif isinstance(target, (dict, set)):
@@ -407,11 +406,11 @@ class _Reader(_Unpickler):  # type: ignore[misc]
 
 
 class _Stub:
-    """Stands for whatever a pickle would make, while its names are read."""
+    """Replaces every object of a pickle while its names are read."""
 
 
 class _Names(_Reader):
-    """Makes nothing, and remembers what would be needed."""
+    """Records the names that a pickle needs; creates nothing."""
 
     def __init__(self, file: Any) -> None:
         super().__init__(file)
@@ -444,7 +443,7 @@ def _is_hashable(item: Any) -> bool:
 
 
 class _Restricted(_Reader):
-    """Makes what is on the list."""
+    """Creates what is listed."""
 
     def __init__(self, file: Any, trust: Trust) -> None:
         super().__init__(file)
@@ -480,7 +479,7 @@ class _Restricted(_Reader):
             return OrderedDict()
         if issubclass(kind, tuple) and kind is not tuple and type(arguments) is tuple:
             return tuple.__new__(kind, arguments)
-        # Compiled classes have no __dict__, and rely on a constructor.
+        # Compiled classes have no __dict__, and need their constructor.
         is_plain = kind.__dictoffset__ != 0 and not issubclass(kind, functools.partial)
         if (
             arguments != ()
@@ -495,7 +494,7 @@ class _Restricted(_Reader):
             return _dtype_of_state(target, state)
         if self._unbuilt.pop(id(target), None) is None:
             raise Refused(
-                f"it gives a state to {name_of(type(target))}, which it has not made, or has given one"
+                f"it sets the state of a {name_of(type(target))} that it did not make, or sets it twice"
             )
         if isinstance(target, functools.partial):
             is_same = type(state) is tuple and len(state) == 4 and state[0] is target.func
@@ -506,7 +505,7 @@ class _Restricted(_Reader):
         elif type(state) is dict and all(type(key) is str for key in state):
             vars(target).update(state)
         else:
-            raise Refused(f"it gives {name_of(type(target))} a state that is no dict")
+            raise Refused(f"the state of a {name_of(type(target))} must be a dict")
         return target
 
     def _remember(self, made: Any) -> Any:
@@ -521,11 +520,11 @@ def name_of(found: Any) -> str:
 
 
 def names_in(file: Path) -> list[str]:
-    """Returns the dotted names of all that a pickle needs and that no constructor here makes; makes nothing.
+    """Returns the dotted names that a pickle needs besides the constructors here; creates nothing.
 
     Raises:
-        Refused: it is no pickle of a model.
-        Exception: of many kinds, where it is none at all, or damaged.
+        Refused: it is not a model's pickle.
+        Exception: of many kinds, if it is damaged or not a pickle.
     """
     with file.open("rb") as stream:
         reader = _Names(stream)
@@ -534,11 +533,11 @@ def names_in(file: Path) -> list[str]:
 
 
 def load_pickle(file: Path, trust: Trust) -> Any:
-    """Returns the object in a pickle that holds nothing but what is trusted.
+    """Returns the object in a pickle of trusted contents only.
 
     Raises:
-        Refused: it holds something else, or does what no model needs.
-        Exception: whatever a listed class raises on a state that it cannot take.
+        Refused: it contains something untrusted, or does what no model needs.
+        Exception: whatever a listed class raises for an invalid state.
     """
     with file.open("rb") as stream:
         return _Restricted(stream, trust).load()

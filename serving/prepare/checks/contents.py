@@ -107,7 +107,7 @@ def _is_trusted(function: Any, trust: Trust) -> bool:
     """Whether a function is trusted, and not another one of that name."""
     name = getattr(function, "__name__", "")
     names = {_name(function), f"numpy.{name}", f"scipy.special.{name}"}
-    # A SciPy interpolation stores the one of its own functions that it uses.
+    # A SciPy interpolation stores the function that it uses, one of its own.
     if _name(function).startswith(f"{_INTERPOLATION}._call_"):
         return vars(find(_INTERPOLATION)).get(name) is function
     return any(trust.covers(name) and find(name) is function for name in names)

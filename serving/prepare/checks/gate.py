@@ -108,8 +108,8 @@ def check_signature(old: Schema | None, new: Schema, tags: dict[str, str]) -> No
         log.warning("requests of the current version would be rejected: %s (forced)", "; ".join(found))
         return
     raise ModelRefused(
-        f"it cannot take the requests of the current version: {'; '.join(found)}; if callers know, tag the version "
-        f"{FORCE_TAG}=true"
+        f"it cannot take the requests of the current version: {'; '.join(found)}; once callers have adapted, "
+        f"tag the version {FORCE_TAG}=true"
     )
 
 
@@ -191,7 +191,7 @@ def check_costs(old: Costs | None, new: Costs, limit: float) -> None:
     """Compares the cost of calls with the current version's, both measured here.
 
     Raises:
-        ModelRefused: one row, or each of many, takes more than `limit` times as long.
+        ModelRefused: one row, or each of many, is more than `limit` times slower.
     """
     if old is None:
         return
@@ -204,10 +204,10 @@ def check_slowdown(what: str, before: float, after: float, limit: float) -> None
     """Compares the seconds that the current version takes with those of the new one.
 
     Raises:
-        ModelRefused: it takes more than `limit` times as long.
+        ModelRefused: it is more than `limit` times slower.
     """
     if after > NEGLIGIBLE_SECONDS and after > limit * before:
         raise ModelRefused(
-            f"it is too slow: {what} takes {after * 1e3:.3g} ms, {after / before:.0f} times as long as with the "
+            f"it is too slow: {what} takes {after * 1e3:.3g} ms, {after / before:.0f} times slower than with the "
             f"current version (SERVING_MAX_SLOWDOWN, {limit:g}); make the model smaller, or raise the limit"
         )

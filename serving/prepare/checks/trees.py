@@ -1,7 +1,7 @@
 """Whether the trees in a model stay within their arrays.
 
 scikit-learn's compiled code follows a tree's children and features without bounds checks: a crafted file could make a
-worker read foreign memory, or crash.
+worker read beyond its arrays, or crash.
 """
 
 from typing import Any

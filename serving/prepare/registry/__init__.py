@@ -1,1 +1,1 @@
-"""What the registry says: which version an alias or a stage names."""
+"""Queries the registry: which version an alias or a stage names."""

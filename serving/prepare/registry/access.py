@@ -1,6 +1,6 @@
-"""How a tracking server is reached: log-in and certificates, and the words for what keeps one from it.
+"""Access to a tracking server: login, certificates, and explanations of failures.
 
-MLflow's own client and `serving.prepare.registry.lookup` go by the same variables.
+MLflow's own client and `serving.prepare.registry.lookup` read the same variables.
 """
 
 import base64
@@ -15,8 +15,8 @@ from serving.errors import RegistryUnreachable
 from serving.settings import Settings
 
 CA_VARIABLES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-"""Name a file with authorities; the first that is set counts. Source: mlflow/utils/rest_utils.py and
-requests/sessions.py; the last is OpenSSL's, which `log_in` hands on."""
+"""Name a file of certificate authorities; the first one set counts. Source: mlflow/utils/rest_utils.py and
+requests/sessions.py; the last is OpenSSL's, which `log_in` passes on."""
 
 CLIENT_VARIABLE = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
 
@@ -25,33 +25,31 @@ LOG_IN = "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING
 WANTS_CLIENT = f"it asks for a client certificate; set {CLIENT_VARIABLE} to a file with one and its key"
 
 NOT_BY_AUTHORITY = {10, 62, 64}
-"""OpenSSL's numbers of what no authority mends: the certificate has expired, is for another name, or address."""
+"""OpenSSL's codes of errors that no authority fixes: an expired certificate, or one for another name or address."""
 
 WRONG_HOST = "Invalid Host header"
-"""In the answer of MLflow's server, 403, to a name that it was not told. Source: mlflow/server/security_utils.py."""
+"""In MLflow's answer, 403, to a host name outside its list. Source: mlflow/server/security_utils.py."""
 
 NO_CLIENT_CERTIFICATE = re.compile(r"No required SSL certificate was sent|The SSL certificate error")
 """In nginx's answer, 400."""
 
 
 def unreachable(settings: Settings, reason: str) -> RegistryUnreachable:
-    """Returns what is raised if the registry does not answer as one."""
+    """Returns the error for a registry that cannot be queried."""
     variable = "MLFLOW_TRACKING_URI" if settings.registry_uri is None else "MLFLOW_REGISTRY_URI"
-    return RegistryUnreachable(
-        f"the registry {settings.registry} does not answer as one ({variable}): {reason}"
-    )
+    return RegistryUnreachable(f"the registry {settings.registry} cannot be queried ({variable}): {reason}")
 
 
 def refused(settings: Settings) -> RegistryUnreachable:
-    """Returns what is raised if the registry does not let the service in."""
+    """Returns the error for a registry that rejects the service's login."""
     return RegistryUnreachable(
-        f"the registry {settings.registry} refuses the log-in or the request; check MLFLOW_TRACKING_USERNAME and "
+        f"the registry {settings.registry} rejects the login or the request; check MLFLOW_TRACKING_USERNAME and "
         "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, and the permissions on the model"
     )
 
 
 def read_token(settings: Settings) -> str | None:
-    """Returns the token that logs in, if there is one.
+    """Returns the login token, if any.
 
     Raises:
         RegistryUnreachable: its file cannot be read, or is empty.
@@ -75,17 +73,17 @@ def _no_token(file: Path, reason: str) -> RegistryUnreachable:
 
 
 def authorization(parts: urllib.parse.SplitResult, settings: Settings) -> str | None:
-    """Returns the header that logs in, as MLflow's client does it.
+    """Returns the same `Authorization` header as MLflow's client.
 
-    Source: `http_request` in mlflow/utils/rest_utils.py, and `prepare_auth` in requests/models.py: a URL's log-in
-    overrides every other.
+    Source: `http_request` in mlflow/utils/rest_utils.py, and `prepare_auth` in requests/models.py: a login in the URL
+    overrides all others.
 
     Args:
         parts: of the registry's URL.
         settings: of the service.
 
     Raises:
-        RegistryUnreachable: there is no token where it should be.
+        RegistryUnreachable: the token file cannot be read, or is empty.
     """
     user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
     if parts.username:
@@ -99,7 +97,7 @@ def authorization(parts: urllib.parse.SplitResult, settings: Settings) -> str | 
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
-    """Returns what a server's certificate is judged by.
+    """Returns the TLS context for the registry.
 
     Raises:
         RegistryUnreachable: a variable names a file without certificates.
@@ -113,9 +111,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
             capath=path if Path(path).is_dir() else None,
         )
     except OSError:
-        raise unreachable(
-            settings, f"{variable} names {path}, which is no file with certificates (PEM)"
-        ) from None
+        raise unreachable(settings, f"{variable} names {path}; expected a PEM file of certificates") from None
     if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if client := os.environ.get(CLIENT_VARIABLE):
@@ -124,18 +120,18 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
         except OSError:
             raise unreachable(
                 settings,
-                f"{CLIENT_VARIABLE} names {client}, which is no file with a certificate and its key (PEM)",
+                f"{CLIENT_VARIABLE} names {client}; expected a PEM file of a certificate and its key",
             ) from None
     return context
 
 
 def log_in(settings: Settings) -> dict[str, str]:
-    """Returns variables by which MLflow's client logs in as `lookup` does, and trusts the same authority.
+    """Returns variables that give MLflow's client the login and the authorities of `lookup`.
 
     Source: requests does not read `SSL_CERT_FILE`.
 
     Raises:
-        RegistryUnreachable: there is no token where it should be.
+        RegistryUnreachable: the token file cannot be read, or is empty.
     """
     ours = {}
     if settings.registry_token_file is not None:
@@ -147,9 +143,9 @@ def log_in(settings: Settings) -> dict[str, str]:
 
 
 def bounds(settings: Settings) -> dict[str, str]:
-    """Returns variables by which MLflow's client gives up in time, but for those that are set.
+    """Returns timeout variables for MLflow's client, except those already set.
 
-    Source: its defaults are 120 s and 7 retries with growing pauses.
+    Source: its defaults are 120 s and 7 retries with backoff.
     """
     wanted = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(settings.registry_timeout_seconds),
@@ -159,11 +155,11 @@ def bounds(settings: Settings) -> dict[str, str]:
 
 
 def explain_page(asked: str, answered: str, media_type: str) -> str:
-    """Returns the words for an answer that is no JSON.
+    """Returns an explanation of an answer that is not JSON.
 
     Args:
-        asked: the URL that was asked.
-        answered: the URL that answered, after redirects.
+        asked: the URL requested.
+        answered: the URL after redirects.
         media_type: of the answer.
     """
     here, there = (urllib.parse.urlsplit(url).hostname for url in (asked, answered))
@@ -172,11 +168,11 @@ def explain_page(asked: str, answered: str, media_type: str) -> str:
 
 
 def explain_status(status: int, phrase: str, said: str, uri: str) -> str:
-    """Returns the words for an answer that MLflow has not written.
+    """Returns an explanation of an error that does not come from MLflow.
 
     Args:
-        status: of HTTP.
-        phrase: what follows it.
+        status: HTTP status.
+        phrase: its reason phrase.
         said: the beginning of the body.
         uri: of the registry.
     """
@@ -189,18 +185,18 @@ def explain_status(status: int, phrase: str, said: str, uri: str) -> str:
     if NO_CLIENT_CERTIFICATE.search(said):
         return WANTS_CLIENT
     if status in (401, 403):
-        return f"{status}: it refuses the log-in; check {LOG_IN}"
+        return f"{status}: it rejects the login; check {LOG_IN}"
     if status == 404:
-        return "404 Not Found: its API is not there; is a path missing, as of mlflow server --static-prefix?"
+        return "404 Not Found: no MLflow API there; is a path missing, as with mlflow server --static-prefix?"
     return f"{status} {phrase}"
 
 
 def explain_tls(error: ssl.SSLError, variables: Sequence[str] = CA_VARIABLES) -> str:
-    """Returns the words for what is wrong with TLS.
+    """Returns an explanation of a TLS failure.
 
     Args:
         error: of OpenSSL.
-        variables: that name a file with authorities; the first that is set counts, else the first is to be set.
+        variables: name a file of authorities; the first one set counts, else the first is suggested.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         said = f"its certificate is not trusted: {error.verify_message.rstrip('.')}"
@@ -216,10 +212,10 @@ def explain_tls(error: ssl.SSLError, variables: Sequence[str] = CA_VARIABLES) ->
 
 
 def explain_mlflow(error: BaseException, uri: str) -> str | None:
-    """Returns the words for what MLflow's client has raised: TLS, or an answer that is not MLflow's; None for others.
+    """Returns an explanation of TLS failures and foreign answers that MLflow's client raised; None for others.
 
     Args:
-        error: that it has raised.
+        error: raised by the client.
         uri: of the registry.
     """
     for cause in causes(error):
@@ -235,12 +231,12 @@ def explain_mlflow(error: BaseException, uri: str) -> str | None:
 
 
 def is_older(error: BaseException) -> bool:
-    """True if a server does not know what it was asked, as one that is older than MLflow's client."""
+    """Whether a server lacks the API called, as one older than MLflow's client."""
     return re.search(r"failed with error code 404 != 200\. Response body", str(error)) is not None
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields an error, and those that it was raised for."""
+    """Yields an error and its chain of causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

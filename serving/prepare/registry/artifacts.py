@@ -1,7 +1,7 @@
-"""A version's files, fetched from the artifact store that the registry names.
+"""Fetches a version's files from the artifact store that the registry names.
 
-Files are fetched one by one into a folder that outlives the attempt. One that breaks off, on a slow line or at the
-time limit, leaves those that are complete to the next.
+Files are fetched individually into a folder that outlives the attempt. After an interruption, by a slow line or the
+time limit, the next attempt reuses complete files.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ from serving.settings import Settings
 log = logging.getLogger("serving.prepare")
 
 PROGRESS_SECONDS = 10
-"""Between two lines about a download in the log."""
+"""Interval between log lines about a download."""
 
 N_AT_ONCE = 4
-"""Files that are fetched at the same time; MLflow's clients fetch a large one in parts by themselves."""
+"""Concurrent downloads; MLflow's clients split large files themselves."""
 
 
 def fetch(resolved: Resolved, folder: Path, settings: Settings) -> Path:
-    """Fetches a version's files, but for those that an attempt before this one has fetched; returns their folder.
+    """Fetches a version's files, except those from an earlier attempt; returns their folder.
 
     Args:
         resolved: the version.
-        folder: of these files alone; made if it is missing.
+        folder: for these files only; created if missing.
         settings: of the service.
 
     Raises:
-        ModelNotFound: they cannot be fetched, which may pass.
+        ModelNotFound: they cannot be fetched, perhaps temporarily.
         ModelRefused: they are too large, or the store's client is not installed.
         OSError: they cannot be written.
     """
@@ -53,7 +53,7 @@ def fetch(resolved: Resolved, folder: Path, settings: Settings) -> Path:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        # MLflow wraps what its stores raise; a full disk is told by asking the disk.
+        # MLflow wraps its stores' exceptions; only the disk itself shows that it is full.
         if shutil.disk_usage(folder).free < 1_000_000:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise explain(error, resolved, settings) from error
@@ -66,12 +66,12 @@ def _fetch(resolved: Resolved, complete: Path, partial: Path, settings: Settings
     total = sum(sizes.values())
     if total > settings.max_model_mb * 1e6:
         raise ModelRefused(
-            f"its files take {total / 1e6:.0f} MB, more than the {settings.max_model_mb:g} that are allowed; log a "
+            f"its files take {total / 1e6:.0f} MB, more than the limit of {settings.max_model_mb:g}; log a "
             "smaller model, or raise SERVING_MAX_MODEL_MB"
         )
     missing = [path for path in sizes if not (complete / path).is_file()]
     if len(missing) < len(sizes):
-        log.info("%d of %d files are here from an attempt before", len(sizes) - len(missing), len(sizes))
+        log.info("%d of %d files were fetched by an earlier attempt", len(sizes) - len(missing), len(sizes))
 
     def fetch_one(path: str) -> None:
         fetched = Path(repository.download_artifacts(path, str(partial)))
@@ -88,7 +88,7 @@ def _fetch(resolved: Resolved, complete: Path, partial: Path, settings: Settings
 
 
 def open_repository(resolved: Resolved, settings: Settings) -> Any:
-    """Returns MLflow's client of the store that has a version's files.
+    """Returns MLflow's client of the store with a version's files.
 
     Raises: whatever the registry's client does.
     """
@@ -96,14 +96,14 @@ def open_repository(resolved: Resolved, settings: Settings) -> Any:
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
     if settings.registry.startswith("databricks") and resolved.unregistered_uri is None:
-        # It hands out a log-in or a signed URL for each version.
+        # Unity Catalog issues a login or a signed URL per version.
         return ModelsArtifactRepository(resolved.uri, settings.tracking_uri, settings.registry)
-    # Not by `models:/`, for which MLflow asks the registry of its own variables, whatever it is told here.
+    # Not by `models:/`: for it, MLflow always uses the registry in its own variables.
     return get_artifact_repository(locate(resolved, settings), settings.tracking_uri, settings.registry)
 
 
 def list_files(repository: Any, folder: str | None = None) -> Iterator[tuple[str, int]]:
-    """Yields each file in an MLflow artifact repository, and its size in bytes; 0 if the store does not tell it."""
+    """Yields each file in an MLflow artifact repository and its size in bytes; 0 if unknown."""
     for entry in repository.list_artifacts(folder):
         if entry.is_dir:
             yield from list_files(repository, entry.path)
@@ -113,7 +113,7 @@ def list_files(repository: Any, folder: str | None = None) -> Iterator[tuple[str
 
 @contextlib.contextmanager
 def _progress(what: str, folder: Path, total_bytes: int) -> Iterator[None]:
-    """Logs now and then how much of the files is here."""
+    """Logs the progress of a download."""
     is_over = threading.Event()
 
     def tell() -> None:

@@ -1,7 +1,6 @@
-"""A question over HTTP whose answer comes in time, and in a reasonable size, or not at all.
+"""HTTP requests with a time limit and a size limit for the whole answer.
 
-A socket's timeout is for each piece that it receives: a server that sends a byte now and then would be
-listened to for hours.
+A socket's timeout applies to each read: a server that sends a byte now and then could keep the client for hours.
 """
 
 import http.client
@@ -20,15 +19,15 @@ _PIECE_BYTES = 65_536
 
 
 class TooLarge(TimeoutError):
-    """An answer that has more than `MAX_ANSWER_BYTES`, and would take its time."""
+    """An answer exceeds `MAX_ANSWER_BYTES`: reading it would take too long."""
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """An HTTP answer."""
 
     body: bytes
     url: str
-    """Who has answered, after redirects."""
+    """The URL after redirects."""
     media_type: str
 
 
@@ -38,16 +37,16 @@ def ask(
     context: ssl.SSLContext | None,
     connect: Callable[..., http.client.HTTPConnection] | None = None,
 ) -> Answer:
-    """Returns the answer, which comes within so many seconds as a whole once there is a connection.
+    """Returns the answer to a request.
 
     Args:
-        request: what is asked.
-        timeout_seconds: for the connection, and then for the answer.
-        context: of connections with TLS.
-        connect: makes a connection without TLS, as `Connection` does, which is taken where it is None.
+        request: the request.
+        timeout_seconds: for connecting, and then for the whole answer.
+        context: of TLS connections.
+        connect: creates a connection without TLS; default: `Connection`.
 
     Raises:
-        TimeoutError: it did not, or is larger than `MAX_ANSWER_BYTES`.
+        TimeoutError: it took too long, or exceeds `MAX_ANSWER_BYTES`.
         OSError: there is no connection, or the answer is an error (`urllib.error.HTTPError`).
         http.client.HTTPException: the answer is not HTTP, or is cut off.
     """
@@ -57,7 +56,7 @@ def ask(
 
 
 def read_body(answer: http.client.HTTPResponse) -> bytes:
-    """Returns the body of an answer that one of the connections below has brought.
+    """Returns the body of an answer from one of the connections below.
 
     Raises: as `ask`.
     """
@@ -66,14 +65,14 @@ def read_body(answer: http.client.HTTPResponse) -> bytes:
         parts.append(part)
         n_bytes += len(part)
         if n_bytes > MAX_ANSWER_BYTES:
-            raise TooLarge(f"its answer has more than {MAX_ANSWER_BYTES / 1e6:g} MB")
-    if answer.length:  # of the length that it was to have, so much is missing
+            raise TooLarge(f"its answer exceeds {MAX_ANSWER_BYTES / 1e6:g} MB")
+    if answer.length:  # bytes missing from the declared length
         raise http.client.IncompleteRead(b"".join(parts), answer.length)
     return b"".join(parts)
 
 
 class _Hurried(io.RawIOBase):
-    """What a socket receives until a moment."""
+    """Reads a socket up to a deadline."""
 
     def __init__(self, received: io.RawIOBase, connection: socket.socket, give_up: float) -> None:
         super().__init__()
@@ -104,7 +103,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class Connection(http.client.HTTPConnection):
-    """One whose timeout, at the moment of a request, is for the whole answer."""
+    """A connection whose timeout, from the request on, applies to the whole answer."""
 
     response_class = _Response
 
@@ -116,12 +115,12 @@ class TlsConnection(http.client.HTTPSConnection):
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects; who is not whom the login was meant for does not get it."""
+    """Follows redirects; sends the login only to the server it is for."""
 
-    def redirect_request(  # noqa: PLR0917  # as it is called
+    def redirect_request(  # noqa: PLR0917  # urllib's signature
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """Returns the next request, as `urllib` would make it, but for the login."""
+        """Returns `urllib`'s next request, without the login for another server."""
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         if request is not None and not _may_have_login(req.full_url, request.full_url):
             for name in ("Authorization", "Cookie"):
@@ -132,7 +131,7 @@ class Redirects(urllib.request.HTTPRedirectHandler):
 def _may_have_login(asked: str, named: str) -> bool:
     """Whether a redirect leads to the same server, or from http to https of the same host.
 
-    Source: `should_strip_auth` in requests/sessions.py, which MLflow's own client goes by.
+    Source: `should_strip_auth` in requests/sessions.py, which MLflow's client uses.
     """
     standard = {"http": 80, "https": 443}
     old, new = urllib.parse.urlsplit(asked), urllib.parse.urlsplit(named)
@@ -154,7 +153,7 @@ class _Http(urllib.request.HTTPHandler):
 
 class _Https(urllib.request.HTTPSHandler):
     def __init__(self, context: ssl.SSLContext | None) -> None:
-        # Not its own, which reads all certificates at once, also for a server without TLS.
+        # The default handler loads all certificates at once, even without TLS.
         urllib.request.AbstractHTTPHandler.__init__(self)
         self._tls_context = context
 

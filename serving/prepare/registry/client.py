@@ -1,4 +1,4 @@
-"""Which version is to be served: asks the MLflow registry."""
+"""Finds the versions to serve with MLflow's own client."""
 
 import logging
 from difflib import get_close_matches
@@ -25,14 +25,13 @@ log = logging.getLogger("serving.registry")
 
 
 def resolve(settings: Settings) -> Wanted:
-    """Returns the versions to serve. The champion is the pinned one, else the stage if one is set, else the alias.
+    """Returns the versions to serve. The champion is the pinned version, else that of the stage, else of the alias.
 
-    Where the alias is not set on the model, its namesake among the legacy stages is taken.
+    If the model lacks the alias, the legacy stage of that name counts.
 
     Raises:
-        RegistryUnreachable: no answer, or a refused log-in.
-        ModelNotFound: no such model, version, alias or stage. MLflow keeps prompts in the same tables and does
-            not give them out as models.
+        RegistryUnreachable: no answer, or a rejected login.
+        ModelNotFound: no such model, version, alias or stage; or a prompt, which MLflow keeps in the same tables.
     """
     refuse_missing_database(settings)
     try:
@@ -42,7 +41,7 @@ def resolve(settings: Settings) -> Wanted:
         raise
     except MlflowException as error:
         raise _from_mlflow(error, settings) from error
-    except Exception as error:  # a driver's own exception: of a database, of a cloud's client
+    except Exception as error:  # any, from a database driver or a cloud's client
         what = (
             f"the module {error.name} is not installed"
             if isinstance(error, ImportError)
@@ -140,13 +139,13 @@ def _from_mlflow(error: MlflowException, settings: Settings) -> PrepareError:
         return refused(settings)
     if settings.tracking_uri.startswith("databricks-uc"):
         return unreachable(
-            settings, "Unity Catalog is no tracking server; set MLFLOW_TRACKING_URI=databricks"
+            settings, "Unity Catalog is not a tracking server; set MLFLOW_TRACKING_URI=databricks"
         )
     if "Databricks credential" in str(error):
         return unreachable(
             settings,
-            "no log-in is found; set DATABRICKS_HOST and DATABRICKS_TOKEN, or name a profile: databricks://PROFILE",
+            "no login found; set DATABRICKS_HOST and DATABRICKS_TOKEN, or name a profile: databricks://PROFILE",
         )
-    # The client's own words may hold what a server said.
+    # The client's message may quote the server.
     reason = explain_mlflow(error, settings.registry) or f"{type(error).__name__} {error.error_code}"
     return unreachable(settings, reason)

@@ -1,8 +1,8 @@
-"""Which version is to be served, without importing MLflow: milliseconds and a few megabytes.
+"""Finds the versions to serve without importing MLflow: in milliseconds and a few megabytes.
 
-A registry in SQLite is read as it lies, a tracking server is asked over its REST API. Whatever is not plainly
-answered (another database, an error, a model that is not there) is left to `serving.prepare.registry.client`, which
-has MLflow's own client and the words for what is wrong.
+Reads SQLite files directly, and queries tracking servers over their REST API. All other cases (another database, an
+error, a missing model) are left to `serving.prepare.registry.client`, which uses MLflow's own client and explains
+errors.
 """
 
 import contextlib
@@ -46,22 +46,22 @@ from serving.prepare.registry.resolution import (
 from serving.settings import Settings
 
 PROMPT_TAG = "mlflow.prompt.is_prompt"
-"""MLflow keeps prompts in the same tables and does not give them out as models."""
+"""Marks prompts, which MLflow keeps in the same tables."""
 
 UNUSUAL = ("MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4")
-"""Where one of these is set, a request is made in a way that only MLflow's own client knows."""
+"""With any of these set, only MLflow's own client makes the right requests."""
 
 
 UNABLE = frozenset({429, 500, 502, 503, 504})
-"""Answers of a server, or of what stands before it, that may be others a little later."""
+"""Temporary errors of a server or a proxy."""
 
 
 CREDENTIALS = Path(".mlflow", "credentials")
-"""In the home folder: a log-in that MLflow's client reads. Source: mlflow/utils/credentials.py."""
+"""In the home folder: a login for MLflow's client. Source: mlflow/utils/credentials.py."""
 
 
 class Model(NamedTuple):
-    """A registered model, as the registry describes it."""
+    """A registered model in the registry."""
 
     aliases: dict[str, str]
     tags: dict[str, str]
@@ -72,10 +72,10 @@ Found = TypeVar("Found")
 
 
 def look_up(settings: Settings) -> Wanted | None:
-    """Returns the versions to serve; None where only MLflow's own client can tell.
+    """Returns the versions to serve; None if only MLflow's own client can tell.
 
     Raises:
-        RegistryUnreachable: there is no connection to the tracking server, or it cannot answer at the moment.
+        RegistryUnreachable: the tracking server cannot be reached, or is temporarily unable to answer.
     """
     return _ask(
         settings,
@@ -85,17 +85,17 @@ def look_up(settings: Settings) -> Wanted | None:
 
 
 def read_model(settings: Settings, name: str) -> Model | None:
-    """Returns a registered model with all its versions; None where only MLflow's own client can tell.
+    """Returns a registered model with all its versions; None if only MLflow's own client can tell.
 
     Raises:
-        RegistryUnreachable: there is no connection to the tracking server, or it cannot answer at the moment.
+        RegistryUnreachable: the tracking server cannot be reached, or is temporarily unable to answer.
     """
     found = _ask(
         settings,
         lambda: _read_database(settings.registry, name),
         lambda server: server.model(name)._replace(versions=server.versions(name)),
     )
-    # A name that is not there has no versions either, and MLflow's client tells the two apart.
+    # An unknown model has no versions either; MLflow's client distinguishes the two.
     return found if found is not None and found.versions else None
 
 
@@ -126,9 +126,9 @@ def _ask(
 
 
 def _of_status(error: urllib.error.HTTPError, settings: Settings) -> RegistryUnreachable | None:
-    """What an answer that is an error means; None if MLflow has written it."""
+    """The error for a failed request; None if the answer is MLflow's own."""
     said = ""
-    with error, contextlib.suppress(OSError, http.client.HTTPException):  # it breaks off, or never ends
+    with error, contextlib.suppress(OSError, http.client.HTTPException):  # interrupted, or endless
         said = error.read(1000).decode(errors="replace")
     if error.code in UNABLE:
         return unreachable(settings, f"{error.code} {error.reason}")
@@ -140,7 +140,7 @@ def _of_status(error: urllib.error.HTTPError, settings: Settings) -> RegistryUnr
 
 
 def _of_socket(error: object) -> str | None:
-    """Why there is no connection, or none any more; None for what is no matter of connections."""
+    """Why the connection failed; None for other errors."""
     if isinstance(error, ssl.SSLError):
         return explain_tls(error)
     if isinstance(error, (TimeoutError, ConnectionError, socket.gaierror)):
@@ -155,10 +155,10 @@ def _has_credentials() -> bool:
 
 
 def refuse_missing_database(settings: Settings) -> None:
-    """MLflow would make an empty database of a mistyped path.
+    """Rejects a mistyped path, at which MLflow would create an empty database.
 
     Raises:
-        ModelNotFound: there is no such file.
+        ModelNotFound: no such file.
     """
     uri = settings.registry
     if uri.startswith("sqlite:///"):
@@ -179,7 +179,7 @@ def _choose(model: Model, settings: Settings) -> Wanted | None:
 
 
 def _choose_champion(model: Model, by_number: dict[str, Version], settings: Settings) -> Resolved | None:
-    """The same order as `serving.prepare.registry.client.resolve`: version, stage, alias, the alias' namesake."""
+    """Same order as `serving.prepare.registry.client.resolve`: version, stage, alias, stage named like the alias."""
     if settings.model_version is not None:
         number = str(settings.model_version)
         return resolved(by_number[number], "pinned by SERVING_MODEL_VERSION")
@@ -195,7 +195,7 @@ def _choose_champion(model: Model, by_number: dict[str, Version], settings: Sett
 def _read_database(uri: str, name: str) -> Model:
     path = Path(urllib.parse.unquote(uri.removeprefix("sqlite:///").partition("?")[0])).resolve()
     with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as database:
-        # Of one moment: a version that is deleted meanwhile must not be missing for its alias.
+        # One snapshot: otherwise an alias could name a version deleted meanwhile.
         database.execute("BEGIN")
         if database.execute(_IS_PROMPT, (name, PROMPT_TAG)).fetchone():
             raise LookupError
@@ -226,7 +226,7 @@ _TAGS = """
 
 
 class _Server:
-    """The few calls of MLflow's REST API that are needed. Source: its documentation, "REST API"."""
+    """The calls needed of MLflow's REST API. Source: its documentation, "REST API"."""
 
     def __init__(self, settings: Settings) -> None:
         parts = urllib.parse.urlsplit(settings.registry)
@@ -238,7 +238,7 @@ class _Server:
         self._context = tls_context(settings) if parts.scheme == "https" else None
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
-        request = urllib.request.Request(  # noqa: S310  # the scheme has been looked at
+        request = urllib.request.Request(  # noqa: S310  # the scheme was checked
             f"{self._base}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}", headers=self._headers
         )
         answer = ask(request, self._settings.registry_timeout_seconds, self._context)
@@ -250,7 +250,7 @@ class _Server:
         return document
 
     def model(self, name: str) -> Model:
-        """Without its versions."""
+        """Returns the model without its versions."""
         found = self.get("registered-models/get", name=name)["registered_model"]
         tags = {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
         if PROMPT_TAG in tags:
@@ -262,7 +262,7 @@ class _Server:
         return _to_version(found)
 
     def versions(self, name: str) -> list[Version]:
-        """All of a model's: the registry is not asked for those in one stage."""
+        """Returns all versions of a model, in any stage."""
         quoted = name.replace("'", "''")
         query = {"filter": f"name = '{quoted}'", "max_results": "1000"}
         found: list[Version] = []

@@ -1,4 +1,4 @@
-"""What it means that a version is the one to be served, whoever asks the registry."""
+"""Rules for the versions to serve, shared by both ways to query the registry."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,10 +11,10 @@ from serving.model.digests import DIGEST_TAG
 from serving.settings import Settings
 
 TAG_PREFIX = "serving."
-"""Of tags in the registry that mean something to the service."""
+"""Prefix of the registry's tags that the service reads."""
 
 FORCE_TAG = "serving.force"
-"""Tag of a version: `true` serves it although it cannot take the requests of the version before."""
+"""Tag of a version: `true` serves it even if it rejects requests of the previous version."""
 
 SEMANTIC_VERSION_TAG = "serving.semantic_version"
 """Tag of a version: `2.1.0`. `train.py` and `promote.py` set it."""
@@ -27,46 +27,46 @@ STAGES = ("Production", "Staging", "Archived")
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """A version as the registry describes it."""
+    """A version in the registry."""
 
     name: str
     version: str
     run_id: str | None
     source_key: str
     because: str
-    """Why this one, for the log."""
+    """Reason for the choice, for the log."""
     updated: int | None = None
-    """When the registry's entry was last changed, in milliseconds since 1970."""
+    """Last change of the registry's entry, in milliseconds since 1970."""
     tags: dict[str, str] = {}
-    """The version's tags that the gate looks at."""
+    """The version's tags that the gate reads."""
     semantic_version: str | None = None
-    """Another name for it, no part of what it is: a version that gets one is prepared no second time."""
+    """Not part of the fingerprint: a version that gets one is not prepared again."""
     unregistered_uri: str | None = None
-    """MLflow's URI, or the path, of a model that is no version of a registered one."""
+    """MLflow's URI, or the path, of an unregistered model."""
 
     @property
     def uri(self) -> str:
-        """Where MLflow finds its files."""
+        """MLflow's URI of its files."""
         return self.unregistered_uri or f"models:/{self.name}/{self.version}"
 
     @property
     def title(self) -> str:
-        """What people know it by."""
+        """Name for messages."""
         return self.unregistered_uri or f"{self.name!r} version {self.version}"
 
     @property
     def fingerprint(self) -> str:
-        """Differs once anything about the version has changed."""
+        """Changes with anything about the version."""
         return f"{self.source_key}:{self.updated}:{sorted(self.tags.items())}"
 
 
 def is_forced(tags: Mapping[str, str]) -> bool:
-    """Whether a version's tags say that callers know of the requests which it refuses."""
+    """Whether a version's tags accept that it rejects some current requests."""
     return tags.get(FORCE_TAG, "").lower() == "true"
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What the registry says is to be served."""
+    """The versions that the registry names for serving."""
 
     champion: Resolved
     challenger: Resolved | None = None
@@ -76,7 +76,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Version(NamedTuple):
-    """A model version, by the names that MLflow's own entity has."""
+    """A model version, with the names of MLflow's entity."""
 
     name: str
     version: str
@@ -89,9 +89,8 @@ class Version(NamedTuple):
 
 
 def resolved(version: Version, because: str) -> Resolved:
-    """Returns the version with the key that it is found by in the model store."""
-    # What a version number means in this registry: the same number of another registry, or of a model that
-    # was deleted and registered anew, differs in one of these.
+    """Returns the version with its key in the model store."""
+    # Distinguishes equal version numbers of other registries, and of a model that was deleted and registered again.
     identity = (
         f"{version.name}\0{version.version}\0{version.source}\0{version.run_id}\0{version.creation_timestamp}"
     )
@@ -109,14 +108,14 @@ def wanted(
     settings: Settings,
     get_version: Callable[[str], Version],
 ) -> Wanted:
-    """Returns the champion with those that accompany it.
+    """Returns the champion with its challenger and shadow.
 
     Args:
-        champion: the version that was chosen.
+        champion: the chosen version.
         aliases: of the registered model, with their versions.
         tags: of the registered model.
         settings: name the aliases and the shares.
-        get_version: what the registry says of a version.
+        get_version: returns the registry's entry of a version.
     """
 
     def accompanying(alias: str | None) -> Resolved | None:
@@ -133,7 +132,7 @@ def wanted(
 
 
 def percent(tags: Mapping[str, str], name: str, default: float) -> float:
-    """Returns what a tag says, or the default where it says nothing between 0 and 100."""
+    """Returns a tag's value, or the default if it is not from 0 to 100."""
     try:
         value = float(tags[name])
     except (KeyError, ValueError):
@@ -142,21 +141,21 @@ def percent(tags: Mapping[str, str], name: str, default: float) -> float:
 
 
 def namesake_stage(alias: str) -> str | None:
-    """Returns the legacy stage of an alias' name, which is taken where the alias is not set."""
+    """Returns the legacy stage named like an alias, which counts if the alias is not set."""
     stage = alias.capitalize()
     return stage if stage in STAGES else None
 
 
 def in_stage(versions: Iterable[Version], stage: str) -> list[Version]:
-    """Returns the versions in a legacy stage, whose name MLflow takes in any case."""
+    """Returns the versions in a legacy stage; its name is case-insensitive, as in MLflow."""
     return [version for version in versions if version.current_stage.lower() == stage.lower()]
 
 
 def latest_moved(versions: Sequence[Version], stage: str) -> tuple[Version, str]:
-    """Returns the version that changed last, of those in one stage, and the reason as a phrase.
+    """Returns the most recently changed of the versions in one stage, and the reason as a phrase.
 
-    `models:/name/Production` would give the highest number, so that moving an older version back would not
-    bring it back. The registry keeps no time of the transition itself; a changed description counts too.
+    `models:/name/Production` would return the highest number, even after an older version was moved back. The registry
+    does not record the time of the transition, so a changed description counts, too.
     """
     chosen = max(versions, key=lambda version: (version.last_updated_timestamp or 0, int(version.version)))
     because = f"stage {stage!r}"

@@ -1,4 +1,4 @@
-"""Artifact stores: where a version's files lie, and the words for what keeps the service from them."""
+"""Artifact stores: location of a version's files, and explanations of failures to fetch them."""
 
 import contextlib
 import os
@@ -18,13 +18,13 @@ class Store(NamedTuple):
     requirements: str | None
     """The file in `requirements/` that installs its client."""
     endpoints: tuple[str, ...] = ()
-    """Variables that say where it is; the first that is set counts."""
+    """Variables with its address; the first one set counts."""
     log_in: str = "its variables"
-    """Variables that log in."""
+    """Variables of its login."""
     authorities: tuple[str, ...] = CA_VARIABLES
-    """Variables that name a file with authorities; the first that is set counts."""
+    """Variables that name a file of authorities; the first one set counts."""
     container: str = "bucket"
-    """What it calls the outermost folder."""
+    """Its name for the outermost folder."""
 
 
 S3 = Store(
@@ -70,7 +70,7 @@ NO_CREDENTIALS = {
     "PartialCredentialsError",
     "CredentialRetrievalError",
     "TokenRetrievalError",
-    # Google; the second if it asked without any, and was refused
+    # Google; the second after a rejected request without credentials
     "DefaultCredentialsError",
     "InvalidOperation",
     # Azure
@@ -78,7 +78,7 @@ NO_CREDENTIALS = {
 }
 NO_CONTAINER = {"NoSuchBucket", "ContainerNotFound", "FilesystemNotFound"}
 REFUSED = {"ExpiredToken", "InvalidToken", "RefreshError", "ClientAuthenticationError"}
-"""Beside what is answered with 401 or 403."""
+"""In addition to status 401 and 403."""
 UNREACHABLE = {
     # botocore
     "EndpointConnectionError",
@@ -97,30 +97,30 @@ UNREACHABLE = {
     "ServiceRequestTimeoutError",
 }
 PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
-"""The first that is set counts. Source: botocore/configprovider.py."""
+"""The first one set counts. Source: botocore/configprovider.py."""
 WRONG_ENDPOINT = {"InvalidSchema", "MissingSchema", "InvalidURL"}
-"""Of requests. botocore says it in a ValueError."""
+"""In requests; botocore raises ValueError."""
 
 
 class Place(NamedTuple):
-    """Where a version's files lie."""
+    """Location of a version's files."""
 
     uri: str
-    """Empty if the registry does not tell it."""
+    """Empty if unknown."""
 
     @property
     def scheme(self) -> str:
-        """The scheme of the URI; none of a path."""
+        """The scheme of the URI; empty for a path."""
         return self.uri.partition(":")[0] if ":" in self.uri else ""
 
     @property
     def store(self) -> Store | None:
-        """The kind of store; None of a path, of Databricks, and of what is not known here."""
+        """The kind of store; None for a path, Databricks and unknown ones."""
         return STORES.get(self.scheme)
 
     @property
     def variable(self) -> str | None:
-        """The variable that says where the store is; None if none does."""
+        """The variable with the store's address, if set."""
         names = self.store.endpoints if self.store else ()
         if self.store is S3 and os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
             names = names[:1]
@@ -133,19 +133,19 @@ class Place(NamedTuple):
         if self.variable is None:
             where += f"; no {' or '.join(S3.endpoints[::2])} is set" if self.store is S3 else ""
         elif self.store is AZURE:
-            where += f" by {self.variable}"  # which holds the account's key
+            where += f" by {self.variable}"  # it contains the account's key
         else:
             where += f" at {os.environ[self.variable] or 'no address'}, by {self.variable}"
         return f" from {self.uri} ({where})"
 
 
 def _is_empty(name: str) -> bool:
-    """True of MLflow's variable if it is set to nothing, which MLflow takes for an address; boto3 does not."""
+    """Whether MLflow's variable is set but empty, which MLflow takes for an address; boto3 does not."""
     return name == S3.endpoints[0] and os.environ.get(name) == ""
 
 
 def find_place(resolved: Resolved, settings: Settings) -> Place:
-    """Returns where a version's files lie, as far as the registry tells it."""
+    """Returns the location of a version's files, as far as the registry has it."""
     from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
     with contextlib.suppress(Exception):
@@ -157,7 +157,7 @@ def find_place(resolved: Resolved, settings: Settings) -> Place:
 
 
 def locate(resolved: Resolved, settings: Settings) -> str:
-    """Returns the URI under which a version's files lie.
+    """Returns the URI of a version's files.
 
     Raises: whatever the registry's client does.
     """
@@ -167,13 +167,13 @@ def locate(resolved: Resolved, settings: Settings) -> str:
     uri = resolved.unregistered_uri
     if uri is None:
         uri = client.get_model_version_download_uri(resolved.name, resolved.version)
-    if uri.startswith("models:/"):  # since MLflow 3, of a model that a run has logged
+    if uri.startswith("models:/"):  # since MLflow 3, for a model logged by a run
         uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
     return str(uri)
 
 
 def explain(error: Exception, resolved: Resolved, settings: Settings) -> PrepareError:
-    """Returns what is raised for what a store's client has raised."""
+    """Returns the error for an exception of a store's client."""
     place = find_place(resolved, settings)
     store = place.store
     is_import = any(isinstance(one, ImportError) for one in causes(error))
@@ -183,9 +183,7 @@ def explain(error: Exception, resolved: Resolved, settings: Settings) -> Prepare
             if store.requirements
             else "install libhdfs and Java, or let the tracking server serve the artifacts (mlflow server --serve-artifacts)"
         )
-        return ModelRefused(
-            f"its files lie in {store.title}, and the client for that is not installed; {cure}"
-        )
+        return ModelRefused(f"its files are in {store.title}, whose client is not installed; {cure}")
     return ModelNotFound(
         f"the artifacts of {resolved.title} cannot be fetched{place}: "
         f"{why_not_fetched(error, place, settings)} (docs/stores.md)"
@@ -193,7 +191,7 @@ def explain(error: Exception, resolved: Resolved, settings: Settings) -> Prepare
 
 
 def why_not_fetched(error: Exception, place: Place, settings: Settings) -> str:
-    """Returns what is wrong, and what to do about it."""
+    """Returns the problem and its remedy."""
     store, raised = place.store, _raised(error)
     name, code, status = type(raised).__name__, code_of(raised), status_of(raised)
     said = describe(error)
@@ -208,22 +206,22 @@ def why_not_fetched(error: Exception, place: Place, settings: Settings) -> str:
     if name in NO_CREDENTIALS or (name == "ClientAuthenticationError" and status is None):
         return f"{name}: no credentials were found; set {store.log_in}, or give this service an identity that may read there"
     if code in NO_CONTAINER or (store is GCS and status == 404):
-        return f"{said}: the registry names this {store.container}, and the store has none of that name; {_check_store(place)}, or register the model again from where its files are now"
+        return f"{said}: the store does not have this {store.container}; {_check_store(place)}, or register the model again from the present location of its files"
     if _is_no_s3(raised, code, status):
-        return f"it answers with status {status}, and not as S3 does; {_check_store(place)}"
+        return f"expected an S3 store, got status {status} from another server; {_check_store(place)}"
     if status in (401, 403) or code in REFUSED or name in REFUSED:
         return (
-            f"{said}: the store refuses the log-in; check {store.log_in}, and that it may list and read there"
+            f"{said}: the store rejects the login; check {store.log_in}, and that it may list and read there"
         )
     if store is TRACKING_SERVER and status is not None:
-        return f"it answers with status {status}; look into its log, as it is what reaches the store"
+        return f"the tracking server answers with status {status}; see its log and its access to the store"
     if name in UNREACHABLE:
         return f"{name}: nothing answers there; {_check_store(place)}, and that it can be reached from here"
     return f"{said}; check that it can be reached and read from here"
 
 
 def why_misconfigured(raised: BaseException, place: Place) -> str:
-    """Returns which variable of the store's has a value that cannot be, and what to do about it; empty if none."""
+    """Returns which variable of the store has an invalid value, and the remedy; empty if none."""
     name = type(raised).__name__
     if "Invalid endpoint" in str(raised) or name in WRONG_ENDPOINT:
         return f"expected an endpoint that begins with http:// or https://; correct {place.variable or 'endpoint_url in ~/.aws/config'}"
@@ -244,32 +242,32 @@ def _check_store(place: Place) -> str:
 
 
 def _is_no_s3(raised: BaseException, code: Any, status: int | None) -> bool:
-    """True if another server than an S3 has answered a listing: S3 names each error, in XML."""
+    """Whether a server other than S3 answered a listing: S3 names each error, in XML."""
     is_listing = str(getattr(raised, "operation_name", "")).startswith("List")
     return is_listing and status is not None and status < 500 and not str(code or "").isalpha()
 
 
 def _raised(error: BaseException) -> BaseException:
-    """What a store's client has raised: MLflow wraps some of it."""
+    """The exception of a store's client, which MLflow may have wrapped."""
     from mlflow.exceptions import MlflowException
 
     return next((one for one in causes(error) if not isinstance(one, MlflowException)), error)
 
 
 def code_of(raised: BaseException) -> Any:
-    """Returns the code of an error, in the store's words; None if it has none."""
+    """Returns the store's code of an error; None if it has none."""
     response = getattr(raised, "response", None)
-    if isinstance(response, dict):  # of botocore
+    if isinstance(response, dict):  # botocore
         return response.get("Error", {}).get("Code")
     return (
-        getattr(raised, "error_code", None)  # of Azure, Databricks and MLflow
-        or getattr(response, "status_code", None)  # of requests
-        or getattr(raised, "code", None)  # of Google
+        getattr(raised, "error_code", None)  # Azure, Databricks and MLflow
+        or getattr(response, "status_code", None)  # requests
+        or getattr(raised, "code", None)  # Google
     )
 
 
 def status_of(raised: BaseException) -> int | None:
-    """Returns the HTTP status that a store has answered with; None if it has not answered."""
+    """Returns the HTTP status of a store's answer; None without an answer."""
     response = getattr(raised, "response", None)
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -279,7 +277,7 @@ def status_of(raised: BaseException) -> int | None:
 
 
 def describe(error: Exception) -> str:
-    """Returns the type of what a store's client raised, with its code: `ClientError AccessDenied`."""
+    """Returns the type and code of a store client's exception: `ClientError AccessDenied`."""
     raised = _raised(error)
     name, code = type(raised).__name__, code_of(raised)
     return f"{name} {code}" if isinstance(code, int | str) and code and code != name else name

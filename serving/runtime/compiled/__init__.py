@@ -62,7 +62,7 @@ class CompiledRuntime:
         """Returns the model's output for the rows.
 
         Raises:
-            ValueError: where the original raises.
+            ValueError: if the original raises.
         """
         if inputs.n_rows <= CHUNK_ROWS:
             return self._predictor.output(to_data(inputs, self._names))

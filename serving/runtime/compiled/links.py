@@ -16,8 +16,7 @@ Floats = npt.NDArray[np.floating[Any]]
 def expit(x: Floats) -> Floats:
     """Returns `1 / (1 + exp(-x))`, bit for bit what `scipy.special.expit` returns.
 
-    SciPy calls the C library's exp, NumPy one of its own that differs in the last bit; only the complex exp
-    of NumPy is the C library's.
+    SciPy calls the C library's exp, NumPy only for complex numbers; NumPy's other exp differs in the last bit.
     Source: scipy/xsf, include/xsf/log_exp.h; numpy, npy_math_complex.c.src.
     """
     with np.errstate(over="ignore", invalid="ignore"):
@@ -56,7 +55,7 @@ def two_columns(positive: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def probability_output(predicted: npt.NDArray[Any]) -> Output:
-    """Returns what a booster says with labels: it gives the probability of class 1, or one column per class."""
+    """Returns labels and probabilities from a booster's probabilities of class 1, or of each class per column."""
     if predicted.ndim == 2:
         return Output(labels=predicted.argmax(axis=1), probabilities=predicted)
     return Output(labels=(predicted > 0.5).astype(np.int64), probabilities=two_columns(predicted))
@@ -65,8 +64,8 @@ def probability_output(predicted: npt.NDArray[Any]) -> Output:
 def log_sum_exp(x: Floats) -> Floats:
     """Returns `log(sum(exp(x)))` of each row, shape `(n_rows, 1)`.
 
-    Source: sklearn.utils._array_api._logsumexp: the largest terms are counted rather than added, so that the
-    small ones reach log1p.
+    Source: sklearn.utils._array_api._logsumexp: it counts the largest terms instead of adding them, so that log1p
+    gets the small ones.
     """
     peak = x.max(axis=1, keepdims=True)
     is_peak = x == peak

@@ -44,7 +44,7 @@ class Transformer(Node):
         """Returns the transformed rows.
 
         Raises:
-            ValueError: where the original raises.
+            ValueError: if the original raises.
         """
         raise NotImplementedError
 
@@ -75,7 +75,7 @@ class Predictor(Node):
         """Returns the results of the original's `predict` (and `predict_proba`), bit for bit if possible.
 
         Raises:
-            ValueError: where the original raises.
+            ValueError: if the original raises.
         """
         raise NotImplementedError
 
@@ -222,7 +222,7 @@ def nodes_of(node: Any) -> Iterator[Node]:
 
 
 def _check_worth(node: Node) -> None:
-    """Rejects a form whose computing parts are all native: then the whole had better stay native."""
+    """Rejects a form if all its computing parts are native: the whole is better native."""
     parts = [part for part in nodes_of(node) if isinstance(part, Transformer | Predictor)]
     reasons = [part.native_reason for part in parts if part.native_reason]
     if reasons and not any(_computes(part) for part in parts):

@@ -135,7 +135,7 @@ def costs(seconds: float) -> Costs:
 def test_too_slow_is_relative_to_the_version_that_answers():
     check_costs(None, costs(10), 2)
     check_costs(costs(0.01), costs(0.019), 2)
-    with pytest.raises(ModelRefused, match="3 times as long"):
+    with pytest.raises(ModelRefused, match="3 times slower"):
         check_costs(costs(0.01), costs(0.03), 2)
 
 

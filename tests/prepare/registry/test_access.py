@@ -188,7 +188,7 @@ def test_a_path_that_only_the_proxy_knows_is_kept(front: Front, tmp_path: Path, 
 def test_a_path_that_is_missing_is_thought_of(front: Front):
     for said in refusals(f"{front.plain}/missing"):
         assert (
-            "404 Not Found: its API is not there; is a path missing, as of mlflow server --static-prefix?"
+            "404 Not Found: no MLflow API there; is a path missing, as with mlflow server --static-prefix?"
             in said
         )
 
@@ -237,7 +237,7 @@ def test_a_page_of_another_host_is_named(front: Front):
 def test_a_proxy_that_says_401_refuses_the_login(front: Front, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "expired-0123")
     for said in refusals(front.strict):
-        assert "refuses the log-in" in said
+        assert "rejects the login" in said
         assert "MLFLOW_TRACKING_TOKEN" in said
         assert "expired-0123" not in said
 
@@ -273,7 +273,9 @@ def test_the_wrong_authority_is_named_with_its_variable(
     for said in refusals(front.tls):
         assert said.endswith(f"; {variable} names {other}, which has another authority")
     monkeypatch.setenv(variable, str(tmp_path / "missing.pem"))
-    with pytest.raises(RegistryUnreachable, match=f"{variable} names .*, which is no file with certificates"):
+    with pytest.raises(
+        RegistryUnreachable, match=f"{variable} names .*; expected a PEM file of certificates"
+    ):
         look_up(settings(front.tls))
 
 

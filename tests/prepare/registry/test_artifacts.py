@@ -141,17 +141,17 @@ def test_what_the_store_says_is_said(registered: Registered, monkeypatch: pytest
         said in str(error.value)
         for said in (
             f"from {where}/models/m-1/artifacts (S3 at {os.environ.get('MLFLOW_S3_ENDPOINT_URL')}, by "
-            "MLFLOW_S3_ENDPOINT_URL): NoSuchBucket: the registry names this bucket",
+            "MLFLOW_S3_ENDPOINT_URL): NoSuchBucket: the store does not have this bucket",
             f"from {where}/models/m-1/artifacts (Google Cloud Storage at {os.environ.get('STORAGE_EMULATOR_HOST')}, by "
-            "STORAGE_EMULATOR_HOST): NotFound 404: the registry names this bucket",
+            "STORAGE_EMULATOR_HOST): NotFound 404: the store does not have this bucket",
             f"from {where}/models/m-1/artifacts (Azure Storage by AZURE_STORAGE_CONNECTION_STRING): "
-            "ResourceNotFoundError ContainerNotFound: the registry names this container",
+            "ResourceNotFoundError ContainerNotFound: the store does not have this container",
         )
     ), str(error.value)
 
 
 def test_files_larger_than_allowed_are_refused_before_one_is_fetched(registered: Registered):
-    with pytest.raises(ModelRefused, match=r"more than the 0\.001 that are allowed"):
+    with pytest.raises(ModelRefused, match=r"more than the limit of 0\.001"):
         registered.pull(max_model_mb=0.001)
     assert list((registered.fetched / "complete").iterdir()) == []
 

@@ -97,7 +97,7 @@ def test_without_a_login_the_variables_are_named(monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(RegistryUnreachable) as error:
         resolve(Settings(MLFLOW_TRACKING_URI="databricks", model_name=NAME))
-    assert "the registry databricks-uc does not answer as one" in str(error.value)
+    assert "the registry databricks-uc cannot be queried" in str(error.value)
     assert "DATABRICKS_HOST and DATABRICKS_TOKEN" in str(error.value)
 
 

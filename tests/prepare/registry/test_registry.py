@@ -268,11 +268,11 @@ def test_a_log_in_that_is_refused_is_told_in_one_line(
     logged_in: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
-    with pytest.raises(RegistryUnreachable, match="refuses the log-in"):
+    with pytest.raises(RegistryUnreachable, match="rejects the login"):
         look_up(settings(logged_in))
     outcome = carry_out(None, settings(logged_in))
     assert (outcome.wanted, outcome.tag) == (None, None)
-    assert "refuses the log-in" in outcome.message
+    assert "rejects the login" in outcome.message
     assert "MLFLOW_TRACKING_PASSWORD" in outcome.message
     assert "\n" not in outcome.message
     assert "Traceback" not in caplog.text

@@ -111,7 +111,8 @@ def test_a_server_that_is_no_s3_is_told_from_a_missing_bucket(
         monkeypatch.setenv(name, value)
     message = refusal(S3, tmp_path)
     assert (
-        "it answers with status 404, and not as S3 does; check that MLFLOW_S3_ENDPOINT_URL names" in message
+        "expected an S3 store, got status 404 from another server; check that MLFLOW_S3_ENDPOINT_URL names"
+        in message
     )
 
 

@@ -83,7 +83,7 @@ def test_callers_notice_nothing_of_a_registry_in_trouble_and_what_it_says_afterw
         with proxy.misbehaving(behaviour):
             # MLflow's own client is asked about nonsense, at the lowest priority.
             # Of some it makes a model without an alias.
-            why = ("does not answer", "cannot be read", "has the alias 'production'")
+            why = ("cannot be queried", "cannot be read", "has the alias 'production'")
             wait_until(lambda: any(part in stale(service) for part in why), 120, "it is told")
             n_misbehaved = proxy.n_misbehaved
             wait_until(lambda: proxy.n_misbehaved > n_misbehaved, 30, "the registry is asked again")
@@ -120,7 +120,7 @@ def test_callers_notice_nothing_of_a_registry_that_is_down(
     wait_until(lambda: stale(service) == "", 30, "all is well")
     with Clients(service, versions, ("1", "2"), n=2) as clients:
         with proxy.gone():
-            wait_until(lambda: "does not answer" in stale(service), 30, "it is told")
+            wait_until(lambda: "cannot be queried" in stale(service), 30, "it is told")
             assert versions_answering(service) == {"1"}
             versions.promote("2")
         wait_answering(service, "2")

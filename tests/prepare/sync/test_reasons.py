@@ -67,7 +67,7 @@ def test_pinned_version_that_is_not_there(follow: Callable[..., Rounds], own: Re
 
 @pytest.fixture(params=["refuses", "hangs", "talks nonsense"])
 def dead_port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Of a tracking server that does not answer as one."""
+    """Of a tracking server that cannot be queried."""
     if request.param == "refuses":
         yield free_port()
     elif request.param == "hangs":
@@ -88,7 +88,7 @@ def test_dead_tracking_server_is_told_without_the_password(
     )
     for _ in range(2):
         state = rounds.next()
-        assert "does not answer" in state.reason
+        assert "cannot be queried" in state.reason
         assert f"http://127.0.0.1:{dead_port}" in state.reason
     assert "hunter2" not in caplog.text + state.reason
     said_once(caplog, state.reason)

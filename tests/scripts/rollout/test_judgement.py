@@ -88,7 +88,7 @@ def test_no_more_canaries_are_broken_off_by_chance_than_promised():
         judge(side(1000 - a, failed=a), side(1000 - b, failed=b), LIMITS, HALF).kind == "break off"
         for a, b in failed
     )
-    print(f"{wrong} of {n} canaries as good as the stable side are broken off")
+    print(f"{wrong} of {n} canaries as good as the stable side are rejected")
     assert wrong <= n / 700
 
 

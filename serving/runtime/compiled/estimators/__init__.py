@@ -1,4 +1,4 @@
-"""Last steps: one family of estimators each, its nodes and how they are made from a fitted estimator."""
+"""Last steps: a module per family of estimators, with its nodes and their compilers."""
 
 from serving.runtime.compiled.estimators import (  # noqa: F401  # importing a family registers it
     bayes,

@@ -1,4 +1,4 @@
-"""Bayes' rule: naive Bayes, and discriminant analysis with a covariance per class."""
+"""Bayes' rule: naive Bayes, and quadratic discriminant analysis."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from serving.runtime.compiled.sparse import Sparse
 
 
 class Bayes(Predictor):
-    """What all of naive Bayes does with the joint log-likelihood of row and class."""
+    """Base of naive Bayes: output from the joint log-likelihood of row and class."""
 
     classes: npt.NDArray[Any]
 
@@ -32,7 +32,7 @@ class Bayes(Predictor):
         raise NotImplementedError
 
     def output(self, data: Data) -> Output:
-        """Returns the likeliest labels, and the likelihoods normalised."""
+        """Returns the most probable labels and the normalised likelihoods."""
         joint = self.joint(data)
         labels = self.classes.take(joint.argmax(axis=1))
         return Output(labels=labels, probabilities=np.exp(joint - log_sum_exp(joint)))
@@ -43,7 +43,7 @@ class GaussianBayes(Bayes):
     """A normal distribution per class and column."""
 
     means: Matrix
-    """Shape `(n_classes, n_columns)`, as that of the variances."""
+    """Shape `(n_classes, n_columns)`, as of the variances."""
     variances: Matrix
     prior: npt.NDArray[Any]
     classes: npt.NDArray[Any]
@@ -86,13 +86,13 @@ class CountBayes(Bayes):
 
 @dataclass
 class BernoulliBayes(Bayes):
-    """Each column is there or not."""
+    """Each column is present or absent."""
 
     log_probabilities: Matrix
     """Shape `(n_classes, n_columns)`."""
     log_prior: npt.NDArray[Any]
     threshold: float | None
-    """Above it a column is there; None where the columns are 0 and 1 already."""
+    """A column above it is present; None if the columns are already 0 and 1."""
     classes: npt.NDArray[Any]
 
     _weights: Matrix = field(init=False, repr=False)
@@ -118,7 +118,7 @@ class BernoulliBayes(Bayes):
 
 
 def _above(matrix: Matrix | Sparse, threshold: float) -> Matrix | Sparse:
-    if isinstance(matrix, Sparse):  # zeros are below, or the fit was refused
+    if isinstance(matrix, Sparse):  # zeros are below, or the fit would have failed
         return matrix.with_values((matrix.values > threshold).astype(matrix.dtype))
     return (matrix > threshold).astype(matrix.dtype)
 
@@ -146,7 +146,7 @@ class CategoricalBayes(Bayes):
 
         Raises:
             ValueError: a number is negative.
-            IndexError: a number is larger than any of the fit; so does the original.
+            IndexError: a number is larger than in the fit; as in the original.
         """
         matrix = as_validated(data)
         check_finite(matrix)
@@ -155,21 +155,21 @@ class CategoricalBayes(Bayes):
         if (codes < 0).any():
             raise ValueError("a category's number is negative")
         if codes.shape[1] != len(self._sizes):
-            raise ValueError("not as many columns as in the fit")
+            raise ValueError("the number of columns differs from the fit")
         if (codes >= self._sizes).any():
-            raise IndexError("a category's number is larger than any of the fit")
+            raise IndexError("a category's number is larger than in the fit")
         joint: Matrix = self._table[codes + self._starts].sum(axis=1) + self.log_prior
         return joint
 
 
 @dataclass
 class QuadraticDiscriminant(Predictor):
-    """A normal distribution per class, with a covariance of its own."""
+    """A normal distribution with its own covariance per class."""
 
     means: Matrix
     """Shape `(n_classes, n_columns)`."""
     rotations: list[Matrix]
-    """For each class, shape `(rank, n_columns)`: the rotation's transpose, which is how it lies in memory."""
+    """For each class, shape `(rank, n_columns)`: the transposed rotation, as in memory."""
     scalings: list[npt.NDArray[Any]]
     """For each class, shape `(rank,)`: the variances along the rotated axes."""
     prior: npt.NDArray[Any]
@@ -197,20 +197,20 @@ class QuadraticDiscriminant(Predictor):
         return scores
 
     def output(self, data: Data) -> Output:
-        """Returns the likeliest labels, and the likelihoods normalised."""
+        """Returns the most probable labels and the normalised likelihoods."""
         scores = self._scores(data)
         likelihood = scores - scores.max(axis=1)[:, None]
         probabilities = np.exp(likelihood - np.log(np.exp(likelihood).sum(axis=1)[:, None]))
         return Output(labels=self.classes.take(scores.argmax(axis=1)), probabilities=probabilities)
 
     def decision(self, data: Data) -> npt.NDArray[Any]:
-        """Returns the log-likelihoods, of two classes their difference."""
+        """Returns the log-likelihoods; for two classes, their difference."""
         scores = self._scores(data)
         return scores[:, 1] - scores[:, 0] if len(self.classes) == 2 else scores
 
 
 @compiles_predictor("sklearn.GaussianNB")
-def compile_gaussian(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # the sample tells nothing here
+def compile_gaussian(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # the sample does not matter
     """Compiles GaussianNB."""
     if not ((fitted.class_prior_ > 0).all() and np.isfinite(fitted.theta_).all() and (fitted.var_ > 0).all()):
         raise NotCompiled("a class has no weight, or a column no variance")
@@ -225,7 +225,7 @@ def compile_multinomial(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001
 
 @compiles_predictor("sklearn.ComplementNB")
 def compile_complement(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # as above
-    """Compiles ComplementNB; the prior counts only where there is one class."""
+    """Compiles ComplementNB, where the prior matters only for a single class."""
     prior = fitted.class_log_prior_ if len(fitted.classes_) == 1 else None
     return CountBayes(_finite(fitted.feature_log_prob_), prior, fitted.classes_)
 

@@ -1,4 +1,4 @@
-"""Boosted trees of scikit-learn: GradientBoosting and AdaBoost."""
+"""scikit-learn's GradientBoosting and AdaBoost."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,7 @@ class GradientBoostedClassifier(Predictor):
     trees: LeafSum
     classes: npt.NDArray[Any]
     scale: float
-    """What the raw prediction of two classes is multiplied by before the sigmoid: 1, or 2 of the exponential
-    loss."""
+    """Factor of a binary raw prediction before the sigmoid: 1, or 2 for the exponential loss."""
 
     def output(self, data: Data) -> Output:
         """Returns labels and probabilities."""
@@ -35,8 +34,8 @@ class GradientBoostedClassifier(Predictor):
         return Output(labels=self.classes.take(raw.argmax(axis=1)), probabilities=softmax(raw))
 
     def decision(self, data: Data) -> npt.NDArray[Any]:
-        """Returns the raw predictions, shape `(n_rows,)`, or `(n_rows, n_classes)` of more than two classes."""
-        # The classifier itself refuses NaN, its trees would not.
+        """Returns the raw predictions, shape `(n_rows,)`, or `(n_rows, n_classes)` for more than two classes."""
+        # The classifier itself rejects NaN, its trees would not.
         raw = self.trees.sum(as_float32(data, allow_nan=False))
         return np.ascontiguousarray(raw.T)
 
@@ -63,7 +62,7 @@ def compile_gradient_boosting(fitted: Any, sample: Data) -> Predictor:
         fitted.learning_rate * estimator.tree_.value[tree.leaves, 0, 0]
         for estimator, tree in zip(stages.ravel(), trees, strict=True)
     ]
-    # The sums start from the constant; added to the first trees' leaves, it is added first.
+    # Sums start from the constant, so it goes into the first trees' leaves.
     for group, start in enumerate(_start(fitted)):
         values[group] = start + values[group]
     finder = compile_leaves(trees, fitted.n_features_in_)
@@ -82,25 +81,25 @@ def _start(fitted: Any) -> npt.NDArray[np.float64]:
     if fitted.init_.strategy == "stratified":
         raise NotCompiled("its init is random")
     row = np.zeros((1, fitted.n_features_in_), dtype=np.float32)
-    start: npt.NDArray[np.float64] = fitted._raw_predict_init(row)[0]  # noqa: SLF001  # nothing public says it
+    start: npt.NDArray[np.float64] = fitted._raw_predict_init(row)[0]  # noqa: SLF001  # no public attribute has it
     return start
 
 
 @dataclass
 class TreeVotes(Node):
-    """What AdaBoost's trees vote for, already weighted."""
+    """Weighted votes of AdaBoost's trees."""
 
     trees: LeafSum
 
     def votes(self, matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Returns shape `(n_rows, n_classes)`."""
-        # The ensemble has refused NaN.
+        # The ensemble has rejected NaN.
         return self.trees.sum(as_float32(matrix, allow_nan=True))
 
 
 @dataclass
 class MemberVotes(Node):
-    """What any other members of AdaBoost vote for."""
+    """Votes of AdaBoost's other members."""
 
     members: list[Predictor]
     weights: npt.NDArray[np.float64]
@@ -139,10 +138,10 @@ class AdaBoostClassifier(Predictor):
         return Output(labels=labels, probabilities=softmax(decision / (len(self.classes) - 1)))
 
     def decision(self, data: Data) -> npt.NDArray[Any]:
-        """Returns shape `(n_rows,)` of two classes, `(n_rows, n_classes)` of more."""
+        """Returns shape `(n_rows,)` for two classes, `(n_rows, n_classes)` for more."""
         matrix = as_validated(data)
         check_finite(matrix)
-        # Column by column, as scikit-learn holds it: sums of many classes depend on it.
+        # Column-major, as in scikit-learn: sums of many classes depend on it.
         votes = np.asfortranarray(self.voters.votes(matrix))
         votes /= self.total_weight
         if len(self.classes) == 2:
@@ -152,7 +151,7 @@ class AdaBoostClassifier(Predictor):
 
 @dataclass
 class TreeValues(Node):
-    """What each of AdaBoost's trees predicts."""
+    """Predictions of each of AdaBoost's trees."""
 
     finder: LeafFinder
     values: npt.NDArray[np.float64]
@@ -165,7 +164,7 @@ class TreeValues(Node):
 
 @dataclass
 class MemberValues(Node):
-    """What each of any other members of AdaBoost predicts."""
+    """Predictions of each of AdaBoost's other members."""
 
     members: list[Predictor]
 
@@ -196,11 +195,11 @@ class AdaBoostRegressor(Predictor):
 
 @compiles_predictor("sklearn.AdaBoostClassifier")
 def compile_adaboost_classifier(fitted: Any, sample: Data) -> Predictor:
-    """Compiles AdaBoost over decision trees, or over whatever else has a compiled form."""
+    """Compiles AdaBoost over decision trees, or any estimators with a compiled form."""
     check_tree_input(fitted, sample)
     classes, estimators = fitted.classes_, fitted.estimators_
     if len(classes) < 2:
-        raise NotCompiled("it knows one class only")
+        raise NotCompiled("it has only one class")
     weights = np.asarray(fitted.estimator_weights_, dtype=np.float64)
     voters: TreeVotes | MemberVotes
     if all(type_name(one) == "sklearn.DecisionTreeClassifier" for one in estimators):
@@ -219,7 +218,7 @@ def compile_adaboost_classifier(fitted: Any, sample: Data) -> Predictor:
 
 @compiles_predictor("sklearn.AdaBoostRegressor")
 def compile_adaboost_regressor(fitted: Any, sample: Data) -> Predictor:
-    """Compiles AdaBoost over decision trees, or over whatever else has a compiled form."""
+    """Compiles AdaBoost over decision trees, or any estimators with a compiled form."""
     check_tree_input(fitted, sample)
     estimators = fitted.estimators_
     members: TreeValues | MemberValues
@@ -234,6 +233,6 @@ def compile_adaboost_regressor(fitted: Any, sample: Data) -> Predictor:
 
 
 def _members(estimators: list[Any], sample: Data) -> list[Predictor]:
-    """They were fitted on the matrix, and are asked with it."""
+    """Compiles members on the matrix, as they were fitted."""
     matrix = as_validated(sample)
     return [compile_predictor(one, matrix) for one in estimators]

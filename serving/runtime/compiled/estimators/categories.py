@@ -1,4 +1,4 @@
-"""Categories in boosters: which code a cell has, and trees that split by sets of codes."""
+"""Categories in boosters: codes of cells, and trees that split by sets of codes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from serving.runtime.compiled.transformers.encoding import Categories
 
 @dataclass
 class CodedColumns(Node):
-    """Columns that a booster sees as codes of categories."""
+    """Columns that a booster gets as codes of categories."""
 
     positions: list[int]
     columns: list[Categories]
-    """Of each position."""
+    """By position."""
 
     def encode(self, data: Data) -> Data:
         """Returns the data with codes in place of categories; NaN for a missing or unknown one."""
@@ -35,7 +35,7 @@ class CodedColumns(Node):
 
 
 def column_kind(array: npt.NDArray[Any]) -> str:
-    """Returns what a column holds; whole numbers with missing ones among them come as floats."""
+    """Returns a column's kind; integers with missing values are floats."""
     if array.dtype.kind == NUMBER and np.isnan(array).any():
         known = array[np.isfinite(array)]
         return INTEGER if len(known) and (known == np.trunc(known)).all() else NUMBER
@@ -43,7 +43,7 @@ def column_kind(array: npt.NDArray[Any]) -> str:
 
 
 def code_columns(categories: Mapping[int, Known], sample: Data) -> CodedColumns | None:
-    """Returns the columns that have categories; None where there are none.
+    """Returns the columns with categories; None if there are none.
 
     Raises:
         NotCompiled: a column of text has none.
@@ -65,17 +65,17 @@ def code_columns(categories: Mapping[int, Known], sample: Data) -> CodedColumns 
 
 @dataclass
 class SetColumns(Node):
-    """The sets of codes that trees split by, each as a column that they split at one half."""
+    """The sets of codes that trees split by, each as a column split at one half."""
 
     features: npt.NDArray[np.intp]
-    """Shape `(n_sets,)`: which column each set is of."""
+    """Shape `(n_sets,)`: the column of each set."""
     tables: npt.NDArray[np.bool_]
-    """Shape `(n_sets, n_codes + 1)`: whether a code goes right; the last is for numbers that are no code."""
+    """Shape `(n_sets, n_codes + 1)`: whether a code goes right; the last is for other numbers."""
     of_xgboost: bool
-    """There NaN goes where the node says, and -0.5 is no code; in LightGBM NaN is no code, and -0.5 is 0."""
+    """In XGBoost the node decides about NaN, and -0.5 is not a code; in LightGBM NaN is not a code, and -0.5 is 0."""
 
     def append(self, matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Returns the matrix with the columns behind its own."""
+        """Returns the matrix with the columns appended."""
         if not len(self.features):
             return matrix
         n_codes = self.tables.shape[1] - 1
@@ -90,7 +90,7 @@ class SetColumns(Node):
 
 
 class SetCollector:
-    """Collects the sets while trees are turned into ours."""
+    """Collects the sets while trees are converted."""
 
     def __init__(self, n_columns: int, *, others_go_right: bool) -> None:
         self._n_columns = n_columns
@@ -101,11 +101,11 @@ class SetCollector:
 
     @property
     def n_columns(self) -> int:
-        """The number of all columns: those of the input, and one for each set."""
+        """The number of all columns: the input's, and one per set."""
         return self._n_columns + len(self._features)
 
     def column(self, feature: int, goes_right: npt.NDArray[np.bool_]) -> int:
-        """Returns the column for a set: of the codes 0, 1, … whether each goes right."""
+        """Returns the column for a set, given whether each code goes right."""
         key = (feature, goes_right.tobytes())
         if key not in self._sets:
             self._sets[key] = self.n_columns
@@ -114,7 +114,7 @@ class SetCollector:
         return self._sets[key]
 
     def columns(self, *, of_xgboost: bool) -> SetColumns:
-        """Returns all of them."""
+        """Returns all sets."""
         width = max(map(len, self._goes_right), default=0)
         tables = np.full((len(self._goes_right), width + 1), self._others_go_right)
         for row, goes_right in zip(tables, self._goes_right, strict=True):

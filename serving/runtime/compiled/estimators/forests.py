@@ -1,4 +1,4 @@
-"""Decision trees and forests of them: DecisionTree, ExtraTree, RandomForest, ExtraTrees."""
+"""Decision trees and forests: DecisionTree, ExtraTree, RandomForest, ExtraTrees."""
 
 import math
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ from serving.runtime.compiled.nodes import Predictor, compiles_predictor
 
 
 def as_float32(data: Data, *, allow_nan: bool) -> npt.NDArray[np.float32]:
-    """Returns what scikit-learn's trees look at, shape `(n_rows, n_features)`.
+    """Returns the input of scikit-learn's trees, shape `(n_rows, n_features)`.
 
     Raises:
-        ValueError: a number that is infinite, or becomes so in float32; NaN where that is not allowed.
+        ValueError: a number is infinite in float32, or is NaN and that is not allowed.
     """
     matrix = as_validated(data)
     with np.errstate(over="ignore", invalid="ignore"):
         out = matrix.astype(np.float32, order="C")
-        # A finite sum has finite terms; `check_finite` goes by that too, but a single row feels its guards.
+        # A finite sum has finite terms; `check_finite` uses that too, but costs time for a single row.
         is_finite = math.isfinite(out.sum())
     if not is_finite:
         check_finite(out, allow_nan=allow_nan)
@@ -68,14 +68,14 @@ class ForestRegressor(Predictor):
 
 @dataclass
 class SeveralTargets(Predictor):
-    """A forest of several targets: the mean of the trees' values, or the likeliest label of each target."""
+    """A forest of several targets: the mean of the trees' values, or each target's most probable label."""
 
     trees: LeafSum
     n_trees: int
     classes_of: list[npt.NDArray[Any]] | None
-    """The labels of each target; their probabilities stand side by side in a leaf. None of a regressor."""
+    """Labels by target; a leaf has their probabilities side by side. None for a regressor."""
     dtype: str
-    """Of the labels: that of the first target's in the fit, which has room for all text."""
+    """Dtype of the labels: that of the first target in the fit, which has room for all text."""
     allow_nan: bool
 
     def output(self, data: Data) -> Output:
@@ -106,10 +106,10 @@ def to_tree(fitted: Any) -> Tree:
 
 
 def check_tree_input(fitted: Any, sample: Data) -> None:
-    """Refuses to compile for other columns than those of the fit.
+    """Checks that the sample has as many columns as the fit.
 
     Raises:
-        NotCompiled: another number of columns.
+        NotCompiled: it does not.
     """
     n_columns = count_columns(sample)
     if n_columns != fitted.n_features_in_:
@@ -157,7 +157,7 @@ def _compile(estimators: list[Any], fitted: Any, sample: Data) -> Predictor:
 def _several_targets(
     estimators: list[Any], fitted: Any, trees: list[Tree], finder: LeafFinder, *, allow_nan: bool
 ) -> Predictor:
-    """Of a classifier the leaves hold as many columns for each target as the largest one has classes."""
+    """A classifier's leaves have, for each target, as many columns as the largest target has classes."""
     nodes = [one.tree_.value[tree.leaves] for one, tree in zip(estimators, trees, strict=True)]
     values = np.concatenate(nodes)
     if not hasattr(fitted, "classes_"):

@@ -1,4 +1,4 @@
-"""HistGradientBoosting, with its own treatment of categories."""
+"""HistGradientBoosting and its handling of categories."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,27 +20,27 @@ from serving.runtime.compiled.nodes import (
 )
 
 MISSING = 256
-"""Where a table of categories holds what becomes of a missing or unknown one; codes are below it."""
+"""Index of missing and unknown categories in a table; codes are below it."""
 
 
 @dataclass
 class HistogramTrees(Node):
-    """The raw predictions, from columns of numbers and of categories."""
+    """Raw predictions from numerical and categorical columns."""
 
     trees: LeafSum
     encoder: Transformer | None
-    """From the categorical columns to codes; a missing or unknown category becomes NaN."""
+    """Encodes the categorical columns; a missing or unknown category becomes NaN."""
     categorical: list[int]
     """Positions of the categorical columns."""
     numerical: list[int]
     tables: npt.NDArray[np.uint8]
-    """Shape `(n_splits, 257)`: a category goes left (0) or right (1). One row for each set of categories that
-    the trees split by; it becomes a column that they split at one half."""
+    """Shape `(n_splits, 257)`: a category goes left (0) or right (1). One row per set of categories that trees
+    split by; it becomes a column split at one half."""
     features: npt.NDArray[np.intp]
-    """Shape `(n_splits,)`: which categorical column each split looks at."""
+    """Shape `(n_splits,)`: the categorical column of each split."""
 
     def raw(self, data: Data) -> npt.NDArray[np.floating[Any]]:
-        """Returns shape `(n_rows,)`, or `(n_rows, n_classes)` of more than two classes."""
+        """Returns shape `(n_rows,)`, or `(n_rows, n_classes)` for more than two classes."""
         if self.encoder is None:
             matrix = as_validated(data).astype(np.float64, order="C", copy=False)
             return self.trees.sum(matrix).T
@@ -104,14 +104,14 @@ def compile_histogram_boosting(fitted: Any, sample: Data) -> Predictor:
 
 def _compile_trees(fitted: Any, sample: Data) -> HistogramTrees:
     encoder, categorical, numerical = None, [], list(range(fitted.n_features_in_))
-    preprocessor = fitted._preprocessor  # noqa: SLF001  # the encoder of its categories is nowhere else
+    preprocessor = fitted._preprocessor  # noqa: SLF001  # the only attribute with the encoder
     if preprocessor is not None:
         indices = preprocessor._transformer_to_input_indices  # noqa: SLF001  # `transformers_` has masks
         categorical, numerical = ([int(i) for i in indices[name]] for name in ("encoder", "numerical"))
         encoder = compile_transformer(
             preprocessor.named_transformers_["encoder"], select(sample, categorical)
         )
-    known, place = fitted._bin_mapper.make_known_categories_bitsets()  # noqa: SLF001  # as `_raw_predict` asks
+    known, place = fitted._bin_mapper.make_known_categories_bitsets()  # noqa: SLF001  # as in `_raw_predict`
     splits = _Splits(len(categorical), len(numerical), known, place)
     predictors = [one for iteration in fitted._predictors for one in iteration]  # noqa: SLF001  # the trees
     trees = [splits.tree(predictor) for predictor in predictors]
@@ -119,8 +119,8 @@ def _compile_trees(fitted: Any, sample: Data) -> HistogramTrees:
         one.nodes["value"][tree.leaves].astype(np.float64)
         for one, tree in zip(predictors, trees, strict=True)
     ]
-    # The sums start from the constant; added to the first trees' leaves, it is added first.
-    baseline = np.ravel(fitted._baseline_prediction)  # noqa: SLF001  # nothing public says it
+    # Sums start from the constant, so it goes into the first trees' leaves.
+    baseline = np.ravel(fitted._baseline_prediction)  # noqa: SLF001  # no public attribute has it
     for group, start in enumerate(baseline.tolist()):
         values[group] = start + values[group]
     finder = compile_leaves(trees, len(numerical) + len(splits.features), dtype=np.float64)
@@ -135,9 +135,9 @@ def _compile_trees(fitted: Any, sample: Data) -> HistogramTrees:
 
 
 class _Splits:
-    """Collects the sets of categories that trees split by, while turning the trees into ours.
+    """Collects the sets of categories that trees split by, while converting the trees.
 
-    The fitted trees count the categorical columns first; ours see the numerical ones, then one per set.
+    Fitted trees number the categorical columns first; ours get the numerical ones, then one per set.
     """
 
     def __init__(self, n_categorical: int, n_numerical: int, known: Any, place: Any) -> None:

@@ -1,8 +1,8 @@
-"""Decision trees: which leaf of each tree a row reaches, and what the leaves add up to.
+"""Decision trees: the leaf of each tree that a row reaches, and the sum of the leaves' values.
 
-onnxruntime walks the trees and does nothing else: the ensemble it is given has one output per tree, and each
-leaf's weight is its number. What the leaves are worth is looked up and added in NumPy, in the library's own
-precision and order, so that the sums are the library's to the last bit.
+onnxruntime only walks the trees: its ensemble has one output per tree, and each leaf's weight is its number. NumPy
+looks up the leaves' values and adds them in the library's precision and order, so the sums equal the library's
+to the last bit.
 """
 
 import tempfile
@@ -17,19 +17,19 @@ from serving.runtime.compiled.data import NotCompiled
 from serving.runtime.compiled.nodes import Node
 
 MAX_LEAVES = 2**24
-"""The operator returns float32, in which every whole number up to here has its own value."""
+"""The operator returns float32, which is exact for integers up to here."""
 
 MAX_DEPTH = 2000
-"""onnxruntime reads a tree by recursion; deeper ones might not fit its stack."""
+"""onnxruntime reads trees recursively; a deeper one might overflow its stack."""
 
 
 class Tree(NamedTuple):
-    """The nodes of one tree, the root first; a leaf's children are -1, its other entries are not looked at."""
+    """The nodes of one tree, root first; a leaf's children are -1, its other entries are ignored."""
 
     feature: npt.NDArray[np.integer[Any]]
-    """The column that a node looks at; shape `(n_nodes,)`, as all of them."""
+    """The column that a node compares; shape `(n_nodes,)`, as all fields."""
     threshold: npt.NDArray[np.floating[Any]]
-    """A value up to it (or, of a strict ensemble, below it) goes left."""
+    """A value up to it (in a strict ensemble, below it) goes left."""
     left: npt.NDArray[np.integer[Any]]
     right: npt.NDArray[np.integer[Any]]
     missing_left: npt.NDArray[np.bool_]
@@ -37,21 +37,21 @@ class Tree(NamedTuple):
 
     @property
     def leaves(self) -> npt.NDArray[np.intp]:
-        """Its leaves in the order in which they are numbered."""
+        """The leaves in the order of their numbers."""
         return np.flatnonzero(np.asarray(self.left) < 0)
 
 
 @dataclass
 class LeafFinder(Node):
-    """Which leaf of each tree a row reaches; the leaves are numbered through all trees."""
+    """Finds the leaf of each tree that a row reaches; leaf numbers run through all trees."""
 
     model: bytes | Path
-    """The trees in onnxruntime's own format, of which it keeps the least in memory; read back, their file."""
+    """The trees in onnxruntime's own format, which takes the least memory; once read back, their file."""
     n_features: int
     split_features: npt.NDArray[np.int32]
-    """The column that each split looks at."""
+    """The column of each split."""
     split_thresholds: npt.NDArray[np.floating[Any]]
-    """And the value that it compares with."""
+    """The value of each split."""
     _run: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class LeafFinder(Node):
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3  # errors
-        # An arena keeps what the largest request once needed.
+        # An arena would keep the memory of the largest request.
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.load_model_format", "ORT")
@@ -87,42 +87,42 @@ class LeafFinder(Node):
 
 @dataclass
 class LeafSum(Node):
-    """What the leaves that a row reaches add up to, tree after tree."""
+    """Sums the leaves that a row reaches, tree by tree."""
 
     finder: LeafFinder
     values: npt.NDArray[np.floating[Any]]
-    """Shape `(n_leaves,)`, or `(n_leaves, n_outputs)` where a leaf holds one value per class."""
+    """Shape `(n_leaves,)`, or `(n_leaves, n_outputs)` with one value per class in a leaf."""
     n_groups: int = 1
-    """Trees in turn belong to the groups 0, 1, …, each of which has its own sum: one per class."""
+    """Trees belong in turn to the groups 0, 1, …, each with its own sum: one per class."""
 
     def sum(self, matrix: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-        """Returns shape `(n_rows,)`, `(n_rows, n_outputs)`, or `(n_groups, n_rows)` of several groups."""
+        """Returns shape `(n_rows,)`, `(n_rows, n_outputs)`, or `(n_groups, n_rows)` for several groups."""
         leaves = self.finder.find(matrix)
         values = self.values.take(leaves, axis=0)
         if self.n_groups > 1:
             values = values.reshape(-1, self.n_groups, leaves.shape[1])
         if leaves.shape[1] == 1:
-            # NumPy adds what lies in one line pairwise; only `accumulate` goes from left to right.
+            # NumPy adds contiguous values pairwise; only `accumulate` goes from left to right.
             # Source: numpy/_core/src/umath/loops_utils.h.src, pairwise sum.
             return np.add.accumulate(values, axis=0)[-1]  # type: ignore[no-any-return]
-        # Over the first axis, whole lines are added to each other, one after the other.
+        # Over the first axis, NumPy adds whole rows in order.
         return np.add.reduce(values, axis=0)  # type: ignore[no-any-return]
 
 
 def compile_leaves(
     trees: list[Tree], n_features: int, *, dtype: type[np.floating[Any]] = np.float32, strict: bool = False
 ) -> LeafFinder:
-    """Makes a leaf finder.
+    """Returns a leaf finder.
 
     Args:
         trees: the trees.
-        n_features: columns of the matrix that will be looked at.
-        dtype: the matrix's; thresholds of more precision are rounded such that every value of this dtype goes
-            the same way.
-        strict: whether a value must be below the threshold to go left, rather than up to it.
+        n_features: columns of the matrix.
+        dtype: of the matrix; more precise thresholds are rounded so that every value of this dtype goes the same
+            way.
+        strict: whether a value equal to the threshold goes right.
 
     Raises:
-        NotCompiled: too many leaves, too deep a tree, or none at all.
+        NotCompiled: no trees, too many leaves, or too deep a tree.
     """
     if not trees:
         raise NotCompiled("there are no trees")
@@ -134,7 +134,7 @@ def compile_leaves(
     for tree, leaf in zip(trees, is_leaf, strict=True):
         features = np.asarray(tree.feature)[~leaf]
         if len(features) and not 0 <= features.min() <= features.max() < n_features:
-            raise NotCompiled("a tree looks at a column that is not there")
+            raise NotCompiled("a tree splits on a column that does not exist")
     model = _to_ort(_serialise(trees, is_leaf, n_features, dtype, strict=strict))
     splits = [(tree.feature[~leaf], tree.threshold[~leaf]) for tree, leaf in zip(trees, is_leaf, strict=True)]
     return LeafFinder(
@@ -146,7 +146,7 @@ def compile_leaves(
 
 
 def round_down(thresholds: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-    """Returns the largest float32 up to each number: a float32 is up to the one where it is up to the other."""
+    """Returns the largest float32 up to each number; the same float32 values are up to either."""
     with np.errstate(over="ignore"):
         rounded = thresholds.astype(np.float32)
         below = np.nextafter(rounded, np.float32(-np.inf))
@@ -167,12 +167,12 @@ def _is_deep(tree: Tree) -> bool:
 def _to_ort(model: bytes) -> bytes:
     """Returns an ONNX model in onnxruntime's format.
 
-    Of an ONNX model it keeps the attributes beside what it makes of them: for 240,000 nodes 45 MB, not 9.
+    It would keep an ONNX model's attributes beside its own copy: for 240,000 nodes 45 MB instead of 9.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # What is optimized for this processor may not run on the next.
+    # A model optimized for this processor may not run on another.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.save_model_format", "ORT")
     options.log_severity_level = 3

@@ -23,7 +23,7 @@ from serving.runtime.compiled.nodes import Node, Predictor, compiles_predictor
 Floats = npt.NDArray[np.floating[Any]]
 
 ZERO = float(np.float32(1e-35))
-"""LightGBM takes a number up to this size for zero. Source: LightGBM, include/LightGBM/meta.h, kZeroThreshold."""
+"""LightGBM treats numbers up to this size as zero. Source: LightGBM, include/LightGBM/meta.h, kZeroThreshold."""
 
 TRANSFORMS = {
     "regression": "identity",
@@ -42,35 +42,35 @@ TRANSFORMS = {
     "multiclass": "softmax",
     "multiclassova": "sigmoid",
 }
-"""What an objective makes of the raw scores. Source: LightGBM, src/objective/*.hpp, `ConvertOutput`."""
+"""Output transformation by objective. Source: LightGBM, src/objective/*.hpp, `ConvertOutput`."""
 
 NO_MISSING, ZERO_IS_MISSING, NAN_IS_MISSING = range(3)
-"""What a node takes for a missing value. Source: LightGBM, include/LightGBM/bin.h, MissingType."""
+"""A node's missing value. Source: LightGBM, include/LightGBM/bin.h, MissingType."""
 
 
 @dataclass
 class LightgbmTrees(Node):
-    """What a Booster predicts."""
+    """The predictions of a Booster."""
 
     trees: LeafSum
     n_columns: int
     zeros: list[int]
     """Columns in which zero is a missing value."""
     rounds_to_zero: bool
-    """Whether it matters that very small numbers are zeros."""
+    """Whether very small numbers must become zeros."""
     coded: CodedColumns | None
     sets: SetColumns
     n_averaged: int
-    """What a random forest divides by; 0 where the trees are a sum."""
+    """Divisor of a random forest; 0 for a sum of trees."""
     transform: str
     sigmoid: float
-    """The factor in the exponent of the sigmoid."""
+    """Factor in the sigmoid's exponent."""
 
     def raw(self, data: Data) -> Floats:
-        """Returns the raw scores, shape `(n_rows,)`, or `(n_rows, n_classes)` of more than two classes.
+        """Returns the raw scores, shape `(n_rows,)`, or `(n_rows, n_classes)` for more than two classes.
 
         Raises:
-            ValueError: text.
+            ValueError: a column holds text.
         """
         if self.coded is not None:
             data = self.coded.encode(data)
@@ -82,7 +82,7 @@ class LightgbmTrees(Node):
         return raw
 
     def predict(self, data: Data) -> Floats:
-        """Returns what the objective makes of the raw scores, of the same shape."""
+        """Returns the raw scores after the objective's output transformation, same shape."""
         raw = self.raw(data)
         if self.transform == "identity":
             return raw
@@ -112,7 +112,7 @@ class LightgbmTrees(Node):
 
 
 def _exp(x: Floats) -> Floats:
-    """The C library's exp, which LightGBM calls: NumPy's own differs in the last bit, but for complex numbers."""
+    """The C library's exp, as in LightGBM: NumPy's own differs in the last bit, except for complex numbers."""
     with np.errstate(over="ignore", invalid="ignore"):
         out: Floats = np.exp(x + 0j).real
         return out
@@ -139,19 +139,19 @@ class LightgbmClassifier(Predictor):
 
 @dataclass
 class LightgbmBooster(Predictor):
-    """A Booster that gives probabilities."""
+    """A Booster that predicts probabilities."""
 
     trees: LightgbmTrees
     classes: npt.NDArray[Any]
 
     def output(self, data: Data) -> Output:
-        """Returns labels and probabilities, as `serving.runtime.native` makes them from its prediction."""
+        """Returns labels and probabilities, as `serving.runtime.native` does."""
         return probability_output(self.trees.predict(data))
 
 
 @dataclass
 class LightgbmRegressor(Predictor):
-    """LGBMRegressor, LGBMRanker, and a Booster that does not give probabilities."""
+    """LGBMRegressor, LGBMRanker, and a Booster without probabilities."""
 
     trees: LightgbmTrees
 
@@ -188,16 +188,16 @@ def _compile_estimator(fitted: Any, sample: Data) -> tuple[LightgbmTrees, str]:
     if callable(fitted.objective_):
         raise NotCompiled("its objective is a function")
     if any(name.startswith("pred") for name in fitted.get_params()):
-        raise NotCompiled("it has parameters for its predictions, such as pred_early_stop")
+        raise NotCompiled("it has prediction parameters, such as pred_early_stop")
     return _compile_trees(fitted.booster_, sample)
 
 
 def _compile_trees(booster: Any, sample: Data) -> tuple[LightgbmTrees, str]:
     n_columns = count_columns(sample)
-    # An array has the codes themselves.
+    # An array already has the codes.
     kinds = [column_kind(array) for array in sample.arrays] if isinstance(sample, Columns) else None
     coded = code_columns(lightgbm_categories(booster, kinds) if kinds else {}, sample)
-    # Both this and `predict` stop at the best iteration where there is one.
+    # Both this and `predict` stop at the best iteration, if any.
     header, *blocks = booster.model_to_string().partition("end of trees")[0].split("\nTree=")
     model = _read(header)
     if int(model["max_feature_idx"]) + 1 != n_columns:
@@ -212,7 +212,7 @@ def _compile_trees(booster: Any, sample: Data) -> tuple[LightgbmTrees, str]:
 
     n_groups = int(model["num_tree_per_iteration"])
     if n_groups != int(model["num_class"]):
-        raise NotCompiled("its trees are not one per class")
+        raise NotCompiled("it does not have one tree per class")
     parts = [_read(block) for block in blocks]
     if any(int(part.get("is_linear", "0")) for part in parts):
         raise NotCompiled("its leaves are linear models")
@@ -248,7 +248,7 @@ def _integers(text: str) -> npt.NDArray[np.int64]:
 
 
 class _Splits:
-    """Collects what trees split by, while turning the trees into ours."""
+    """Collects the trees' splits while converting the trees."""
 
     def __init__(self, n_columns: int) -> None:
         self._missing: dict[int, set[int]] = {}
@@ -265,7 +265,7 @@ class _Splits:
         decision = _integers(part["decision_type"])
         is_categorical, default_left, missing = decision & 1 > 0, decision & 2 > 0, decision >> 2 & 3
         numerical = ~is_categorical
-        # Where NaN is no missing value of its own, it is zero.
+        # Unless NaN is a missing value, it is zero.
         missing_left = np.where(missing == NO_MISSING, threshold >= 0, default_left) & numerical
         at_zero = (threshold >= -ZERO) & (threshold < ZERO) & numerical
         self.rounds_to_zero |= bool(at_zero.any())
@@ -278,7 +278,7 @@ class _Splits:
                 goes_right = (words[start:stop, np.newaxis] >> np.arange(32) & 1 == 0).ravel()
                 feature[index] = self.sets.column(int(feature[index]), goes_right)
                 threshold[index] = 0.5
-        # Its inner nodes come first here, then its leaves, which it counts as -1, -2, …
+        # Inner nodes come first here, then leaves, which LightGBM numbers -1, -2, …
         leaves = np.full(n_leaves, -1)
         left, right = (_integers(part[f"{side}_child"]) for side in ("left", "right"))
         return Tree(
@@ -290,12 +290,12 @@ class _Splits:
         )
 
     def zeros(self) -> list[int]:
-        """The columns in which zero is a missing value.
+        """Returns the columns in which zero is a missing value.
 
         Raises:
-            NotCompiled: a column in which it is one for some nodes and none for others.
+            NotCompiled: nodes on one column disagree.
         """
         found = [feature for feature, kinds in self._missing.items() if ZERO_IS_MISSING in kinds]
         if any(len(self._missing[feature]) > 1 for feature in found):
-            raise NotCompiled("its trees do not agree on what is missing")
+            raise NotCompiled("its trees disagree on missing values")
         return sorted(found)

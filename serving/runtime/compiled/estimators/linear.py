@@ -1,4 +1,4 @@
-"""Linear models: a product with the coefficients, and what each family makes of the result."""
+"""Linear models: a product with the coefficients, and each family's link."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,15 +59,15 @@ WITH_SOFTMAX = (
 
 @dataclass
 class LinearRegressor(Predictor):
-    """`X @ coef + intercept`, and its exponential where the link is the logarithm."""
+    """`X @ coef + intercept`, or its exponential for a log link."""
 
     coef: Matrix
     """Shape `(n_columns,)` or `(n_columns, n_targets)`, or the transpose of the latter."""
     is_transposed: bool
     intercept: npt.NDArray[Any] | float
-    """A number of Python's where there is none: that one leaves float32 what it is."""
+    """A Python number if there is none: it keeps float32."""
     wants_float: bool
-    """Whether whole numbers become float64 before the product."""
+    """Whether integers become float64 before the product."""
     has_log_link: bool
 
     _weights: Matrix = field(init=False, repr=False)
@@ -87,14 +87,14 @@ class LinearRegressor(Predictor):
 
 @dataclass
 class LinearClassifier(Predictor):
-    """A score per class, or one score of two classes, and how probabilities come from it."""
+    """A score per class, or one score for two classes, and the probabilities from it."""
 
     coef: Matrix
-    """Shape `(n_columns, n_scores)`, or its transpose; `(n_columns,)` of one score."""
+    """Shape `(n_columns, n_scores)`, or its transpose; `(n_columns,)` for one score."""
     is_transposed: bool
     intercept: npt.NDArray[Any] | float
     probabilities_by: str | None
-    """`sigmoid`, `softmax`, `one_vs_rest`, `modified_huber`; None where the original has none."""
+    """`sigmoid`, `softmax`, `one_vs_rest`, `modified_huber`; None if the original has none."""
     classes: npt.NDArray[Any]
 
     _weights: Matrix = field(init=False, repr=False)
@@ -103,7 +103,7 @@ class LinearClassifier(Predictor):
         self._weights = self.coef.T if self.is_transposed else self.coef
 
     def output(self, data: Data) -> Output:
-        """Returns labels by the sign or the largest score, and probabilities."""
+        """Returns labels by sign or largest score, and probabilities."""
         scores = self.decision(data)
         picked = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
         labels = self.classes.take(picked)
@@ -112,7 +112,7 @@ class LinearClassifier(Predictor):
         return Output(labels=labels, probabilities=_PROBABILITIES[self.probabilities_by](scores))
 
     def decision(self, data: Data) -> npt.NDArray[Any]:
-        """Returns the scores, shape `(n_rows,)` of two classes, else `(n_rows, n_classes)`."""
+        """Returns the scores, shape `(n_rows,)` for two classes, else `(n_rows, n_classes)`."""
         matrix = as_factor(data)
         check_finite(matrix)
         scores: npt.NDArray[Any] = matrix @ self._weights + self.intercept
@@ -129,14 +129,14 @@ def _one_vs_rest(scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _modified_huber(scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    # Source: scikit-learn, SGDClassifier.predict_proba; of two classes the result is float64 whatever the scores are.
+    # Source: scikit-learn, SGDClassifier.predict_proba; for two classes the result is always float64.
     if scores.ndim == 1:
         return two_columns((np.clip(scores, -1, 1).astype(np.float64) + 1.0) / 2.0)
     return _normalized((np.clip(scores, -1, 1) + 1.0) / 2.0)
 
 
 def _normalized(probabilities: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Rows of nothing but zeros become uniform, the others sum to one."""
+    """Rows of zeros become uniform, others sum to one."""
     total = probabilities.sum(axis=1)
     is_empty = total == 0
     if is_empty.any():
@@ -155,9 +155,9 @@ _PROBABILITIES = {
 
 
 def coefficients(coef: Any) -> tuple[Matrix, bool]:
-    """Returns coefficients of shape `(n_scores, n_columns)` as they are stored, and whether transposed.
+    """Returns the stored coefficients of shape `(n_scores, n_columns)`, and whether they are transposed.
 
-    A plan keeps arrays in C order; products round by the order in memory, so which way round it lies is kept.
+    A plan stores arrays in C order; the flag keeps the memory order, which the rounding of products depends on.
 
     Raises:
         NotCompiled: they are sparse.
@@ -172,14 +172,14 @@ def coefficients(coef: Any) -> tuple[Matrix, bool]:
 
 
 def intercept_of(fitted: Any) -> npt.NDArray[Any] | float:
-    """Returns the intercept: an array, also of one number, or a number of Python's."""
+    """Returns the intercept: an array, even for one number, or a Python number."""
     intercept = fitted.intercept_
     return np.asarray(intercept) if isinstance(intercept, np.generic | np.ndarray) else float(intercept)
 
 
 @compiles_predictor(*REGRESSORS)
-def compile_linear_regressor(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # the sample tells nothing here
-    """Compiles regressors whose prediction is the product itself."""
+def compile_linear_regressor(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # the sample does not matter
+    """Compiles regressors that predict the product itself."""
     coef, is_transposed = coefficients(fitted.coef_)
     return LinearRegressor(coef, is_transposed, intercept_of(fitted), wants_float=False, has_log_link=False)
 
@@ -187,7 +187,7 @@ def compile_linear_regressor(fitted: Any, sample: Data) -> Predictor:  # noqa: A
 @compiles_predictor(*GENERALIZED)
 def compile_generalized_linear_regressor(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # as above
     """Compiles generalised linear models."""
-    link = type(fitted._base_loss.link).__name__  # noqa: SLF001  # of a Tweedie it follows from link and power
+    link = type(fitted._base_loss.link).__name__  # noqa: SLF001  # for Tweedie, it depends on link and power
     if link not in ("LogLink", "IdentityLink"):
         raise NotCompiled(f"{link} has no compiled form")
     coef, is_transposed = coefficients(fitted.coef_)
@@ -198,7 +198,7 @@ def compile_generalized_linear_regressor(fitted: Any, sample: Data) -> Predictor
 
 @compiles_predictor(*WITHOUT_PROBABILITIES)
 def compile_linear_classifier(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # as above
-    """Compiles classifiers that only have scores."""
+    """Compiles classifiers without probabilities."""
     return _classifier(fitted, None)
 
 
@@ -210,7 +210,7 @@ def compile_logistic_classifier(fitted: Any, sample: Data) -> Predictor:  # noqa
 
 @compiles_predictor("sklearn.SGDClassifier")
 def compile_sgd_classifier(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # as above
-    """Compiles linear classifiers by stochastic gradient descent, of any loss."""
+    """Compiles SGDClassifier with any loss."""
     if fitted.loss == "modified_huber":
         return _classifier(fitted, "modified_huber")
     if fitted.loss != "log_loss":
@@ -229,5 +229,5 @@ def _classes(fitted: Any) -> npt.NDArray[Any]:
         raise NotCompiled("it has several labels per row")
     classes: npt.NDArray[Any] = fitted.classes_
     if len(classes) < 2:
-        raise NotCompiled("it knows one class only")
+        raise NotCompiled("it has only one class")
     return classes

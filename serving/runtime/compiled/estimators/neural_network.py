@@ -16,16 +16,16 @@ ACTIVATIONS = ("identity", "logistic", "tanh", "relu", "softmax", "exp")
 
 @dataclass
 class Network(Predictor):
-    """Fully connected layers; the last one gives values, or the probabilities of classes."""
+    """Fully connected layers; the last returns values or class probabilities."""
 
     coefs: list[Matrix]
     """For each layer, shape `(n_inputs, n_outputs)`."""
     intercepts: list[npt.NDArray[Any]]
     activation: str
-    """Of all layers but the last."""
+    """For all layers but the last."""
     out_activation: str
     classes: npt.NDArray[Any] | None
-    """None of a regressor."""
+    """None for a regressor."""
 
     def output(self, data: Data) -> Output:
         """Returns the values, or labels and probabilities."""
@@ -50,7 +50,7 @@ class Network(Predictor):
 
 
 def _activate(activation: str, x: Matrix) -> Matrix:
-    """Returns the activation of a layer's own array, which may be written into."""
+    """Returns the activation of a layer's array; may overwrite it."""
     if activation == "relu":
         return np.maximum(x, 0, out=x)
     if activation == "tanh":
@@ -65,7 +65,7 @@ def _activate(activation: str, x: Matrix) -> Matrix:
 
 
 @compiles_predictor("sklearn.MLPRegressor")
-def compile_regressor_network(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # the sample tells nothing here
+def compile_regressor_network(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # the sample does not matter
     """Compiles MLPRegressor."""
     return _network(fitted, None)
 
@@ -73,10 +73,10 @@ def compile_regressor_network(fitted: Any, sample: Data) -> Predictor:  # noqa: 
 @compiles_predictor("sklearn.MLPClassifier")
 def compile_classifier_network(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # as above
     """Compiles MLPClassifier with one label per row."""
-    if fitted._label_binarizer.y_type_.startswith("multilabel"):  # noqa: SLF001  # its `predict` asks it too
+    if fitted._label_binarizer.y_type_.startswith("multilabel"):  # noqa: SLF001  # as in its `predict`
         raise NotCompiled("it has several labels per row")
     if len(fitted.classes_) < 2:
-        raise NotCompiled("it knows one class only")
+        raise NotCompiled("it has only one class")
     return _network(fitted, fitted.classes_)
 
 

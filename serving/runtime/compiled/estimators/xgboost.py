@@ -41,18 +41,18 @@ TRANSFORMS = {
     "multi:softprob": "softmax",
     "multi:softmax": "argmax",
 }
-"""What an objective makes of the margins.
+"""Output transformation by objective.
 
 Source: XGBoost, src/objective/*.cc, `PredTransform`."""
 
 
 @dataclass
 class XgboostTrees(Node):
-    """What a Booster predicts."""
+    """The predictions of a Booster."""
 
     trees: LeafSum
     missing: float
-    """The number that stands for a missing value, beside NaN."""
+    """The number that means missing, besides NaN."""
     refuses_infinity: bool
     """A DMatrix does; predictions in place do not."""
     transform: str
@@ -60,10 +60,10 @@ class XgboostTrees(Node):
     sets: SetColumns
 
     def margins(self, data: Data) -> Floats:
-        """Returns shape `(n_rows,)`, or `(n_rows, n_classes)` of more than two classes.
+        """Returns shape `(n_rows,)`, or `(n_rows, n_classes)` for more than two classes.
 
         Raises:
-            ValueError: text, or an infinite number where that is refused.
+            ValueError: a column holds text, or a number is infinite and that is not allowed.
         """
         matrix = _matrix(data if self.coded is None else self.coded.encode(data))
         if self.missing == self.missing:  # anything but NaN
@@ -73,7 +73,7 @@ class XgboostTrees(Node):
         return np.ascontiguousarray(self.trees.sum(self.sets.append(matrix)).T)
 
     def predict(self, data: Data) -> Floats:
-        """Returns probabilities or values of the same shape; classes, shape `(n_rows,)`, of multi:softmax."""
+        """Returns probabilities or values of the same shape; for multi:softmax, classes of shape `(n_rows,)`."""
         margins = self.margins(data)
         if self.transform == "identity":
             return margins
@@ -88,21 +88,21 @@ class XgboostTrees(Node):
         if self.transform == "argmax":
             classes: Floats = margins.argmax(axis=1).astype(np.float32)
             return classes
-        # Source: xgboost, src/common/math.h, Softmax: the sum is one of float64, from left to right.
+        # Source: xgboost, src/common/math.h, Softmax: it sums in float64, from left to right.
         out: Floats = _exp(margins - margins.max(axis=1, keepdims=True))
         out /= np.add.accumulate(out, axis=1, dtype=np.float64)[:, -1:].astype(np.float32)
         return out
 
 
 def _exp(x: Floats) -> Floats:
-    """The C library's expf, which XGBoost calls: NumPy's own differs in the last bit, but for complex numbers."""
+    """The C library's expf, as in XGBoost: NumPy's own differs in the last bit, except for complex numbers."""
     with np.errstate(over="ignore", invalid="ignore"):
         out: Floats = np.exp(x.astype(np.complex64)).real
         return out
 
 
 def _matrix(data: Data) -> Floats:
-    """Each column becomes float32 by itself."""
+    """Converts each column to float32."""
     with np.errstate(over="ignore"):
         if not isinstance(data, Columns):
             return filled(data).astype(np.float32)
@@ -136,7 +136,7 @@ class XgboostClassifier(Predictor):
 
 @dataclass
 class XgboostRegressor(Predictor):
-    """XGBRegressor, XGBRFRegressor, XGBRanker, and a Booster that does not give probabilities."""
+    """XGBRegressor, XGBRFRegressor, XGBRanker, and a Booster without probabilities."""
 
     trees: XgboostTrees
 
@@ -152,7 +152,7 @@ def compile_xgboost_classifier(fitted: Any, sample: Data) -> Predictor:
         raise NotCompiled("its objective is a function")
     trees = _compile_estimator(fitted, sample)
     if (trees.transform == "argmax") != (fitted.objective == "multi:softmax"):
-        raise NotCompiled("its objective is not that of its booster")
+        raise NotCompiled("its objective differs from its booster's")
     return XgboostClassifier(trees, np.arange(fitted.n_classes_))
 
 
@@ -164,7 +164,7 @@ def compile_xgboost_regressor(fitted: Any, sample: Data) -> Predictor:
 
 @compiles_predictor("xgboost.Booster")
 def compile_xgboost_booster(fitted: Any, sample: Data) -> Predictor:
-    """Compiles a Booster, which predicts with all of its trees."""
+    """Compiles a Booster, which predicts with all its trees."""
     names = [_feature_name(label) for label in sample.names] if isinstance(sample, Columns) else None
     if fitted.feature_names is not None and fitted.feature_names != names:
         raise NotCompiled("it was fitted on other columns")
@@ -182,13 +182,13 @@ def _feature_name(label: Any) -> str:
 
 @dataclass
 class XgboostBooster(Predictor):
-    """A Booster that gives probabilities."""
+    """A Booster that predicts probabilities."""
 
     trees: XgboostTrees
     classes: npt.NDArray[Any]
 
     def output(self, data: Data) -> Output:
-        """Returns labels and probabilities, as `serving.runtime.native` makes them from its prediction."""
+        """Returns labels and probabilities, as `serving.runtime.native` does."""
         return probability_output(self.trees.predict(data))
 
 
@@ -245,13 +245,13 @@ def _compile_trees(
         value = np.array(forest["trees"][index]["split_conditions"], dtype=np.float32)[tree.leaves]
         if boosting["name"] == "dart":
             base = start[groups[index]]
-            # Source: xgboost, src/gbm/gbtree.cc, Dart::InplacePredict: each tree is asked by itself, and what
-            # it starts from is taken off again.
+            # Source: xgboost, src/gbm/gbtree.cc, Dart::InplacePredict: it predicts with each tree alone, and
+            # subtracts the start value again.
             value = ((base + value) - base if in_place else value) * weights[index]
         values.append(value)
-    # Trees in turn belong to the classes; inside a class their order stays.
+    # Trees belong to the classes in turn, and keep their order within a class.
     order = np.argsort(groups, kind="stable").reshape(n_groups, -1).T.ravel()
-    # The sums start from the constant; added to the first trees' leaves, it is added first.
+    # Sums start from the constant, so it goes into the first trees' leaves.
     for group in range(n_groups):
         values[order[group]] = start[group] + values[order[group]]
     finder = compile_leaves([trees[i] for i in order], sets.n_columns, strict=True)
@@ -267,7 +267,7 @@ def _to_tree(tree: dict[str, Any], sets: SetCollector) -> Tree:
     codes = np.array(tree["categories"], dtype=np.int64)
     parts = zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
     for node, start, size in parts:
-        # Source: XGBoost, src/common/categorical.h, Decision: what is not in the set goes left.
+        # Source: XGBoost, src/common/categorical.h, Decision: codes outside the set go left.
         goes_right = np.zeros(codes[start : start + size].max(initial=-1) + 1, dtype=bool)
         goes_right[codes[start : start + size]] = True
         features[node] = sets.column(int(features[node]), goes_right)
@@ -286,12 +286,12 @@ def _code_columns(booster: Any, sample: Data, n_features: int) -> CodedColumns |
     if n_columns != n_features:
         raise NotCompiled("it was fitted on another number of columns")
     if not isinstance(sample, Columns):
-        return None  # an array has the codes themselves
+        return None  # an array already has the codes
     return code_columns(xgboost_categories(booster, [array.dtype.kind for array in sample.arrays]), sample)
 
 
 def _base_margins(booster: Any, n_features: int, n_groups: int) -> Floats:
-    """What the sums start from, shape `(n_groups,)`: the margins of the same booster with leaves of zero."""
+    """Start values of the sums, shape `(n_groups,)`: the margins of the same booster with zero leaves."""
     import xgboost
 
     document = json.loads(bytes(booster.save_raw("json")))

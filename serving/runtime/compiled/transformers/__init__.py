@@ -1,4 +1,4 @@
-"""Steps before the last: one family of transformers each, its nodes and how they are made from a fitted one."""
+"""Steps before the last: a module per family of transformers, with its nodes and their compilers."""
 
 from serving.runtime.compiled.transformers import (  # noqa: F401  # importing a family registers it
     encoding,

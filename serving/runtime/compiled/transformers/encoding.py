@@ -1,7 +1,7 @@
 """Encoders of categories: OneHotEncoder, OrdinalEncoder, TargetEncoder; and KBinsDiscretizer.
 
-A category is found in a dictionary, whatever imputers stand before the encoder: what they do to a cell is
-known when the pipeline is compiled, and goes into the dictionary.
+Each category is looked up in a dictionary, even behind imputers: their effect on a cell is known when the pipeline
+is compiled, and goes into the dictionary.
 """
 
 import math
@@ -32,21 +32,21 @@ from serving.runtime.compiled.transformers.imputation import (
 Array = npt.NDArray[Any]
 
 NOTHING, REFUSED = -1, -2
-"""Codes of a cell that has no output of its own, and of one that the original refuses."""
+"""Codes of a cell without its own output, and of one that the original rejects."""
 
 
 class _Codes(dict[Any, int]):
-    """The codes of a column's cells; the rest of the rules where a cell is in no dictionary."""
+    """The codes of a column's cells; computes those of cells outside the dictionary."""
 
     def __init__(self, column: "Categories") -> None:
         super().__init__(column.codes)
         self.column = column
         if column.missing != REFUSED:
-            self[math.nan] = column.missing  # found by identity: the NaN that codecs write
+            self[math.nan] = column.missing  # found by identity: the codecs' NaN
 
     def __missing__(self, cell: Any) -> int:
         column = self.column
-        if cell != cell:  # noqa: PLR0124  # that is what NaN is
+        if cell != cell:  # noqa: PLR0124  # NaN
             code = column.missing
         elif column.refuses_infinity and isinstance(cell, float) and math.isinf(cell):
             raise ValueError("Input contains infinity")
@@ -65,12 +65,12 @@ class Categories(Node):
     missing: int
     """The code of NaN."""
     unknown: int
-    """The code of what is in no dictionary."""
+    """The code of cells outside the dictionary."""
     refuses_infinity: bool
-    """Whether the categories are numbers, among which infinity is an error."""
+    """Whether the categories are numbers; then infinity is an error."""
     table: _Codes = field(init=False, repr=False)
     _numbers: tuple[Array, Array] | None = field(init=False, repr=False)
-    """Categories that are all numbers, in order, and their codes."""
+    """Sorted categories, if all are numbers, and their codes."""
 
     def __post_init__(self) -> None:
         self.table = _Codes(self)
@@ -85,7 +85,7 @@ class Categories(Node):
         """Returns the codes of a column.
 
         Raises:
-            ValueError: a cell is refused.
+            ValueError: a cell is rejected.
         """
         if self._numbers is None or array.dtype.kind not in "fiu":
             return np.fromiter(map(self.table.__getitem__, array.tolist()), np.intp, len(array))
@@ -102,7 +102,7 @@ class Categories(Node):
         return out
 
     def after(self, fill: Fill) -> "Categories":
-        """Returns the codes of cells that an imputer has not yet seen."""
+        """Returns the codes of cells before an imputer."""
 
         def code_of(cell: Any) -> int:
             return self.codes.get(cell, self.unknown)
@@ -112,7 +112,7 @@ class Categories(Node):
             missing = REFUSED
         else:
             missing = self.missing if fill.missing is None else code_of(fill.missing)
-        # What is refused is in no dictionary, where it would not be noticed.
+        # Looking up a cell outside the dictionary raises if it is rejected.
         codes = {cell: code for cell, code in codes.items() if code != REFUSED}
         return Categories(codes, missing, self.unknown, refuses_infinity=False)
 
@@ -126,7 +126,7 @@ def _after(columns: list[Categories], previous: Transformer) -> list[Categories]
 
 @dataclass
 class OneHotEncoder(Transformer):
-    """A 1 in the place of each cell's category; the codes are places in the row."""
+    """A 1 at the position of each cell's category; the codes are positions in the row."""
 
     columns: list[Categories]
     width: int
@@ -136,7 +136,7 @@ class OneHotEncoder(Transformer):
         """Returns shape `(n_rows, width)`.
 
         Raises:
-            ValueError: an unknown category, where that is an error.
+            ValueError: an unknown category, if that is an error.
         """
         arrays = arrays_of(data)
         n_rows = count_rows(data)
@@ -154,7 +154,7 @@ class OneHotEncoder(Transformer):
         return _ones(places, self.width, self.dtype)
 
     def takes_cells(self) -> bool:
-        """Whether its ones are of float64."""
+        """Whether its output is float64."""
         return np.dtype(self.dtype) == np.float64
 
     def transform_cells(self, cells: Cells) -> Cells:
@@ -173,7 +173,7 @@ class OneHotEncoder(Transformer):
 
 
 def _ones(places: Array, width: int, dtype: npt.DTypeLike) -> Array:
-    """Returns zeros with ones in the places of each row; a negative place has none."""
+    """Returns zeros with ones at the positions in each row; negative positions are ignored."""
     out = np.zeros((len(places), width), dtype)
     flat = places + (np.arange(len(places)) * width)[:, None]
     has_place = places >= 0
@@ -183,17 +183,17 @@ def _ones(places: Array, width: int, dtype: npt.DTypeLike) -> Array:
 
 @dataclass
 class CategoryValues(Transformer):
-    """A number, or one for each class, in the place of each cell: OrdinalEncoder and TargetEncoder."""
+    """Replaces each cell by a number, or one per class: OrdinalEncoder and TargetEncoder."""
 
     columns: list[Categories]
     values: Array
-    """Shape `(n_codes,)` or `(n_codes, n_classes)`: what each code stands for, the columns below each other."""
+    """Shape `(n_codes,)` or `(n_codes, n_classes)`: the output of each code, column after column."""
 
     def transform(self, data: Data) -> Data:
         """Returns shape `(n_rows, n_columns)`, or `(n_rows, n_columns * n_classes)`.
 
         Raises:
-            ValueError: an unknown category, where that is an error.
+            ValueError: an unknown category, if that is an error.
         """
         arrays = arrays_of(data)
         n_rows = count_rows(data)
@@ -223,13 +223,13 @@ class CategoryValues(Transformer):
 
 @dataclass
 class Discretizer(Transformer):
-    """The bin that each number lies in."""
+    """The bin of each number."""
 
     edges: list[list[float]]
-    """Of each column, the edges between its bins."""
+    """By column, the edges between its bins."""
     is_one_hot: bool
     dtype: str
-    """What the numbers are cast to first; `""` leaves float32 and float64."""
+    """Dtype that the numbers are first cast to; `""` keeps float32 and float64."""
     _starts: Array = field(init=False, repr=False)
     _width: int = field(init=False, repr=False)
 
@@ -238,7 +238,7 @@ class Discretizer(Transformer):
         self._starts, self._width = ends[:-1], int(ends[-1])
 
     def transform(self, data: Data) -> Data:
-        """Returns bins as floats, or a 1 in the place of each bin.
+        """Returns bins as floats, or a 1 at the position of each bin.
 
         Raises:
             ValueError: NaN, or an infinite number.
@@ -264,10 +264,10 @@ def _compile_categories(
     """Returns the dictionary of a column.
 
     Args:
-        categories: the encoder's, of one column.
-        codes: what they are encoded as.
+        categories: of one column.
+        codes: of the categories.
         unknown: the code of other cells.
-        unseen_missing: the code of NaN where it is none of the categories.
+        unseen_missing: the code of NaN if it is not a category.
     """
     known: dict[Any, int] = {}
     missing = unseen_missing
@@ -283,11 +283,11 @@ def _compile_categories(
 
 
 def _grouped(fitted: Any, column: int, n_categories: int) -> tuple[list[int], int | None]:
-    """Returns the codes after infrequent categories became one, and that one's."""
+    """Returns the codes after merging infrequent categories, and the code of the merged one."""
     mapping = fitted._default_to_infrequent_mappings[column] if fitted._infrequent_enabled else None  # noqa: SLF001
     if mapping is None:
         return list(range(n_categories)), None
-    # OrdinalEncoder leaves the missing category, which is the last, out of the mapping.
+    # OrdinalEncoder omits the missing category, which is the last, from the mapping.
     codes = [int(code) for code in mapping] + list(range(len(mapping), n_categories))
     return codes, int(mapping.max())
 
@@ -361,7 +361,7 @@ def compile_target_encoder(fitted: Any, sample: Data) -> Transformer:  # noqa: A
     for position, categories in enumerate(fitted.categories_):
         encodings = fitted.encodings_[position * n_classes : (position + 1) * n_classes]
         unknown = start + len(categories)
-        # Below what the categories are encoded as stands what all others are.
+        # The value for all other cells follows those of the categories.
         blocks += [np.column_stack(encodings), np.reshape(fitted.target_mean_, (1, n_classes))]
         own = range(start, unknown)
         columns.append(_compile_categories(categories, own, unknown, unseen_missing=unknown))

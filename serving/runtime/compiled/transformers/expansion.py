@@ -1,4 +1,4 @@
-"""Features made of all features: PolynomialFeatures, PCA and TruncatedSVD."""
+"""Features computed from all features: PolynomialFeatures, PCA and TruncatedSVD."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +12,12 @@ from serving.runtime.compiled.nodes import Transformer, compiles_transformer
 Array = npt.NDArray[Any]
 
 SMALLEST_DEVIATION_RATIO = 1e-6
-"""Of a component's standard deviation to the largest: below it, whitening blows rounding up."""
+"""Ratio of a component's standard deviation to the largest: below it, whitening amplifies rounding errors."""
 
 
 @dataclass
 class PolynomialFeatures(Transformer):
-    """Products of features, each made of a product of one degree less and one feature more."""
+    """Products of features, each computed from a product of one degree less."""
 
     n_columns: int
     min_degree: int
@@ -25,13 +25,13 @@ class PolynomialFeatures(Transformer):
     interaction_only: bool
     include_bias: bool
     order: str
-    """In which order the result lies in memory, which the sums of later steps depend on."""
+    """Memory order of the result; the sums of later steps depend on it."""
     _factors: list[tuple[Array, Array]] = field(init=False, repr=False)
-    """Of each degree from 2 on: positions in the degree below, and positions of the features."""
+    """For each degree from 2 on: positions in the degree below, and of the features."""
 
     def __post_init__(self) -> None:
-        # Source: sklearn.preprocessing.PolynomialFeatures.transform; `starts[f]` is where, in the degree
-        # below, the products begin whose first feature is f or one after it.
+        # Source: sklearn.preprocessing.PolynomialFeatures.transform. In the degree below, products whose first
+        # feature is f or a later one begin at `starts[f]`.
         self._factors = []
         starts = list(range(self.n_columns + 1))
         for _ in range(2, self.max_degree + 1):
@@ -68,7 +68,7 @@ class PolynomialFeatures(Transformer):
 
 @dataclass
 class Projection(Transformer):
-    """A matrix product, and what is subtracted and divided by afterwards: PCA and TruncatedSVD."""
+    """A matrix product, then a subtraction and a division: PCA and TruncatedSVD."""
 
     components: Array
     """Shape `(n_components, n_columns)`."""
@@ -76,7 +76,7 @@ class Projection(Transformer):
     """Shape `(1, n_components)`."""
     scale: Array | None
     casts_to_float: bool
-    """Whether numbers that are no floats are cast before the product."""
+    """Whether integers are cast before the product."""
 
     def transform(self, data: Data) -> Data:
         """Returns shape `(n_rows, n_components)`, floats.
@@ -101,7 +101,7 @@ def compile_polynomial_features(fitted: Any, sample: Data) -> Transformer:  # no
     """Compiles a PolynomialFeatures."""
     return PolynomialFeatures(
         n_columns=int(fitted.n_features_in_),
-        min_degree=int(fitted._min_degree),  # noqa: SLF001  # what `degree` was understood as
+        min_degree=int(fitted._min_degree),  # noqa: SLF001  # parsed from `degree`
         max_degree=int(fitted._max_degree),  # noqa: SLF001
         interaction_only=bool(fitted.interaction_only),
         include_bias=bool(fitted.include_bias),
@@ -114,7 +114,7 @@ def compile_pca(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # an
     """Compiles a PCA.
 
     Raises:
-        NotCompiled: it whitens a component without variance, which makes noise of rounding.
+        NotCompiled: it whitens a component without variance, which amplifies rounding errors.
     """
     components = np.asarray(fitted.components_)
     scale = None
@@ -122,7 +122,7 @@ def compile_pca(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # an
         deviations = np.sqrt(fitted.explained_variance_)
         if not (deviations > SMALLEST_DEVIATION_RATIO * np.max(deviations)).all():
             raise NotCompiled("a whitened component without variance")
-        # Source: sklearn.decomposition._base._BasePCA._transform, which keeps clear of variances close to 0.
+        # Source: sklearn.decomposition._base._BasePCA._transform, which avoids variances close to 0.
         scale = np.maximum(deviations, np.finfo(deviations.dtype).eps)
     return Projection(components, fitted.mean_.reshape(1, -1) @ components.T, scale, casts_to_float=True)
 

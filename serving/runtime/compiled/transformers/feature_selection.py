@@ -1,4 +1,4 @@
-"""Feature selectors: whatever they decided by, what is left of them is which columns stay."""
+"""Feature selectors: once fitted, each only selects columns."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ class Selector(Transformer):
 
     positions: list[int]
     allows_nan: bool
-    """Whether NaN passes; infinity then passes too.
+    """Whether NaN is accepted; infinity then is, too.
 
     Source: sklearn.feature_selection.SelectorMixin.transform, `ensure_all_finite=not allow_nan`.
     """
@@ -24,12 +24,12 @@ class Selector(Transformer):
         """Returns a matrix.
 
         Raises:
-            ValueError: NaN or an infinite number in any column, where that is an error.
+            ValueError: NaN or an infinite number in any column, if that is an error.
         """
         matrix = as_validated(data)
         if not self.allows_nan:
             if isinstance(data, Columns) and any(map(is_text, data.arrays)):
-                # Booleans with None among them make all columns objects, where NaN alone is looked for.
+                # Booleans with None make all columns objects, which are checked only for NaN.
                 floats = [array for array in data.arrays if array.dtype.kind == "f"]
                 if any(np.isnan(array).any() for array in floats):
                     raise ValueError("Input contains NaN")
@@ -40,7 +40,7 @@ class Selector(Transformer):
 
 @dataclass
 class ColumnSelector(Transformer):
-    """Some of the columns, as they are: what a selector does that returns frames."""
+    """Some of the columns, unchanged: a selector that returns frames."""
 
     positions: list[int]
 

@@ -1,4 +1,4 @@
-"""FunctionTransformer: of NumPy's functions of one number, and of the user's `preprocessing.py`."""
+"""FunctionTransformer: NumPy's functions of one number, and the user's `preprocessing.py`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +12,17 @@ from serving.runtime.compiled.transformers.preprocess_hook import compile_hook, 
 
 @dataclass
 class NumpyFunction(Transformer):
-    """A function of NumPy's, such as `log1p`, of each number."""
+    """A NumPy function of each number, such as `log1p`."""
 
     name: str
-    """`""` leaves the numbers as they are."""
+    """`""` keeps the numbers unchanged."""
     validates: bool
 
     def transform(self, data: Data) -> Data:
-        """Returns a matrix; columns where it got columns and does not validate them.
+        """Returns a matrix, or columns if it gets columns without validating them.
 
         Raises:
-            ValueError: NaN or an infinite number, where the data are validated.
+            ValueError: NaN or an infinite number, if data are validated.
         """
         if self.validates:
             data = as_validated(data)
@@ -37,7 +37,7 @@ class NumpyFunction(Transformer):
 
 @dataclass
 class Flat(Transformer):
-    """`numpy.ravel` of one column: what a vectorizer of text wants of an imputer."""
+    """`numpy.ravel` of one column, for a text vectorizer after an imputer."""
 
     def transform(self, data: Data) -> Data:
         """Returns the column without its second dimension."""
@@ -50,7 +50,7 @@ def compile_function(fitted: Any, sample: Data) -> Transformer:
     """Compiles a FunctionTransformer.
 
     Raises:
-        NotCompiled: its function is not NumPy's of one number, has arguments, or gets text.
+        NotCompiled: its function is not a NumPy function of one number, has arguments, or gets text.
     """
     function = fitted.func
     if is_hook(function):
@@ -71,7 +71,7 @@ def compile_function(fitted: Any, sample: Data) -> Transformer:
     if known.nin != 1 or known.nout != 1:
         raise NotCompiled(f"numpy.{name} is not a function of one number")
     if fitted.kw_args:
-        raise NotCompiled("a function with arguments of its own")
+        raise NotCompiled("a function with extra arguments")
     if isinstance(sample, Columns) and any(map(is_text, sample.arrays)):
-        raise NotCompiled(f"numpy.{name} of text")
+        raise NotCompiled(f"numpy.{name} gets text")
     return NumpyFunction(name, bool(fitted.validate))

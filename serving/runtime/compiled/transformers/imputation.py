@@ -1,7 +1,7 @@
 """Imputers: SimpleImputer of numbers and of text, and MissingIndicator.
 
-Two nodes, because scikit-learn has two ways: numbers are one matrix of one dtype; as soon as one column of
-the fit held text, all columns are Python objects, and each keeps what it holds.
+Two nodes, as in scikit-learn: numbers are one matrix of one dtype; if any column of the fit held text, all columns
+are Python objects, and each keeps its types.
 """
 
 import math
@@ -41,17 +41,17 @@ class NumberImputer(Transformer):
     """SimpleImputer of numbers."""
 
     fills: Array
-    """What missing numbers become; one for each column that is kept."""
+    """Replacements of missing numbers, one per column kept."""
     kept: list[int] | None
-    """The columns that are kept; None keeps all."""
+    """The columns kept; None keeps all."""
     missing: float | None
     """The number that means missing; None is NaN."""
     indicated: list[int] | None
-    """The columns that an indicator is appended for; None appends nothing."""
+    """The columns with an appended indicator; None appends nothing."""
     makes_floats: bool
-    """Whether the result is of floats (`mean`, `median`) or of the dtype that the data has."""
+    """Whether the result is floats (`mean`, `median`) or has the data's dtype."""
     casts: str
-    """What a fill must be able to become: a dtype that the data's must take in; `""` is any."""
+    """Dtype of the fill, which must be castable to the data's; `""` is any."""
     _cells: Cells = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -61,8 +61,8 @@ class NumberImputer(Transformer):
         """Returns numbers without missing ones.
 
         Raises:
-            ValueError: an infinite number, NaN where another number means missing, or a dtype that the fit
-                does not go with.
+            ValueError: an infinite number, NaN if another number means missing, or a dtype incompatible with the
+                fit.
         """
         matrix = as_validated(data)
         if self.makes_floats:
@@ -106,17 +106,17 @@ class NumberImputer(Transformer):
 
 @dataclass
 class Fill(Node):
-    """What the cells of one column become."""
+    """Replacements of the cells of one column."""
 
     replaced: dict[Any, Any]
-    """Cells that become another, None among them."""
+    """Replacements by cell, possibly including None."""
     missing: Any
-    """What NaN becomes; None leaves it."""
+    """Replacement of NaN; None keeps it."""
     refuses_missing: bool
     """Whether a missing cell is an error."""
 
     def of(self, cell: Any) -> Any:
-        """Returns what a cell becomes.
+        """Returns the replacement of a cell.
 
         Raises:
             ValueError: it is missing and must not be.
@@ -145,7 +145,7 @@ class Fill(Node):
         return out
 
     def _apply_to_numbers(self, array: Array) -> Array:
-        # Among objects a float32 is a Python float.
+        # In an object array, a float32 is a Python float.
         out = array.astype(np.float64) if array.dtype == np.float32 else array
         if array.dtype.kind == "f":
             is_nan = np.isnan(array)
@@ -170,21 +170,21 @@ def _put(array: Array, mask: npt.NDArray[np.bool_], value: Any) -> Array:
 
 @dataclass
 class MissingIndicator(Transformer):
-    """Where cells are missing."""
+    """Marks missing cells."""
 
     columns: list[int] | None
-    """The columns that are told of; None is all."""
+    """The columns reported; None is all."""
     seen: list[int] | None
-    """The columns that alone may have missing cells; None is all."""
+    """The columns that may have missing cells; None is all."""
     missing: Any
-    """The value that means missing; NaN where it is NaN."""
+    """The value that means missing, or NaN."""
 
     def transform(self, data: Data) -> Data:
         """Returns booleans.
 
         Raises:
-            ValueError: a column has missing cells that had none in the fit, an infinite number, or NaN
-                where another value means missing.
+            ValueError: a column without missing cells in the fit has one, an infinite number, or NaN if another
+                value means missing.
         """
         if any(map(is_text, arrays_of(data))):
             mask = self.cells(data)
@@ -202,10 +202,10 @@ class MissingIndicator(Transformer):
         return mask if self.columns is None else mask[:, self.columns]
 
     def cells(self, data: Data) -> npt.NDArray[np.bool_]:
-        """Returns where the cells of all columns are missing, each cell taken as an object.
+        """Returns which cells of all columns are missing, each compared as an object.
 
         Raises:
-            ValueError: NaN where another value means missing.
+            ValueError: NaN if another value means missing.
         """
         columns = [array.tolist() for array in arrays_of(data)]
         mask = np.empty((count_rows(data), len(columns)), dtype=bool)
@@ -219,19 +219,19 @@ class MissingIndicator(Transformer):
 
 @dataclass
 class CellImputer(Transformer):
-    """SimpleImputer of columns with text among them."""
+    """SimpleImputer of columns of which some are text."""
 
     columns: list[Fill]
     kept: list[int] | None
-    """The columns that are kept; None keeps all."""
+    """The columns kept; None keeps all."""
     indicator: MissingIndicator | None
-    """What is appended."""
+    """Appended indicator."""
 
     def transform(self, data: Data) -> Data:
         """Returns columns.
 
         Raises:
-            ValueError: a missing cell where another value means missing.
+            ValueError: a missing cell, if another value means missing.
         """
         names = data.names if isinstance(data, Columns) else ("",) * len(self.columns)
         arrays = [fill.apply(array) for fill, array in zip(self.columns, arrays_of(data), strict=True)]
@@ -245,7 +245,7 @@ class CellImputer(Transformer):
         return Columns(names, arrays)
 
     def after(self, previous: Transformer) -> Transformer | None:
-        """Returns one imputer for two in a row."""
+        """Returns one imputer that combines two."""
         fills, own = fills_of(previous), fills_of(self)
         if fills is None or own is None:
             return None
@@ -253,7 +253,7 @@ class CellImputer(Transformer):
 
 
 def fills_of(step: Transformer) -> list[Fill] | None:
-    """Returns what a step does to its columns where it is an imputer of cells that does no more than that."""
+    """Returns a step's replacements by column if it only imputes cells; else None."""
     if isinstance(step, CellImputer) and step.kept is None and step.indicator is None:
         return step.columns
     return None
@@ -270,7 +270,7 @@ def _both(first: Fill, then: Fill) -> Fill:
 
 
 def _is_nan(value: Any) -> bool:
-    """NaN, or pandas' NA, which stands for it."""
+    """NaN, or pandas' NA, which means the same."""
     return type(value).__name__ == "NAType" or (isinstance(value, float) and value != value)  # noqa: PLR0124
 
 
@@ -286,22 +286,21 @@ def compile_simple_imputer(fitted: Any, sample: Data) -> Transformer:
     """Compiles a SimpleImputer.
 
     Raises:
-        NotCompiled: it was fitted on numbers and now gets text or booleans, or its values are neither text
-            nor numbers.
+        NotCompiled: it was fitted on numbers and gets text or booleans, or its values are neither text nor numbers.
     """
     statistics = fitted.statistics_.tolist()
     kept = list(range(len(statistics)))
     if not fitted.keep_empty_features:
         kept = [position for position, value in enumerate(statistics) if not _is_nan(value)]
     keeps_all = len(kept) == len(statistics)
-    fit_dtype, fill_dtype = fitted._fit_dtype, fitted._fill_dtype  # noqa: SLF001  # which of its two ways it takes
+    fit_dtype, fill_dtype = fitted._fit_dtype, fitted._fill_dtype  # noqa: SLF001  # these select the node
     if fit_dtype.kind == "O":
         columns = [_compile_fill(fitted.missing_values, fill) for fill in statistics]
         indicator = compile_missing_indicator(fitted.indicator_, sample) if fitted.add_indicator else None
         return CellImputer(columns, None if keeps_all else kept, indicator)
     makes_floats = fitted.strategy not in ("most_frequent", "constant")
     if not makes_floats and any(array.dtype.kind not in "fiu" for array in arrays_of(sample)):
-        raise NotCompiled("an imputer of numbers that gets other columns")
+        raise NotCompiled("an imputer of numbers gets other columns")
     return NumberImputer(
         fills=np.array([statistics[position] for position in kept]).astype(fill_dtype),
         kept=None if keeps_all else kept,
@@ -315,7 +314,7 @@ def compile_simple_imputer(fitted: Any, sample: Data) -> Transformer:
 def _compile_fill(missing_values: Any, fill: Any) -> Fill:
     is_nan = _is_nan(missing_values)
     if _is_nan(fill):
-        # The column is dropped, or (with `keep_empty_features`) filled with what it already has.
+        # The column is dropped, or (with `keep_empty_features`) filled with its present value.
         return Fill({}, None, refuses_missing=not is_nan)
     fill = _plain(fill)
     if is_nan:
@@ -334,7 +333,7 @@ def compile_missing_indicator(fitted: Any, sample: Data) -> MissingIndicator:  #
     """
     value = fitted.missing_values
     if type(value).__name__ == "NAType":
-        raise NotCompiled("NA that means missing")
+        raise NotCompiled("its missing value is NA")
     features = fitted.features_.tolist()
     has_all = len(features) == fitted.n_features_in_
     strict = fitted.features == "missing-only" and fitted.error_on_new

@@ -1,4 +1,4 @@
-"""IterativeImputer: missing numbers as estimators predict them from the other columns, in several rounds."""
+"""IterativeImputer: estimators predict missing numbers from the other columns, in several rounds."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,26 +20,26 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class IterativeImputer(Transformer):
-    """Numbers without missing ones."""
+    """Replaces missing numbers by predictions."""
 
     first: Transformer
-    """What missing numbers are before the first round."""
+    """Initial values of missing numbers."""
     missing: float | None
     """The number that means missing; None is NaN."""
     kept: list[int]
-    """The columns that are kept: all that were not empty in the fit."""
+    """The columns kept: all that were not empty in the fit."""
     targets: list[int]
-    """Of each step of the rounds, the column that is predicted, among those that are kept."""
+    """The column predicted by each step of a round, among those kept."""
     sources: list[Array]
-    """The columns that it is predicted from."""
+    """The predictors of each column."""
     estimators: list[Predictor]
     lows: Array
-    """Of each column, where predictions are cut off."""
+    """Limits of the predictions by column."""
     highs: Array
     indicator: Transformer | None
-    """What is appended."""
+    """Appended indicator."""
 
-    # Where no row has any number, there are no rounds.
+    # Rounds are skipped only if all rows are empty.
     is_rowwise = False
 
     def transform(self, data: Data) -> Data:
@@ -48,7 +48,7 @@ class IterativeImputer(Transformer):
         Source: sklearn.impute.IterativeImputer.transform.
 
         Raises:
-            ValueError: an infinite number, or NaN where another number means missing.
+            ValueError: an infinite number, or NaN if another number means missing.
         """
         matrix = np.asarray(as_float(as_validated(data)), order="F")
         check_finite(matrix, allow_nan=self.missing is None)
@@ -71,15 +71,15 @@ def compile_iterative_imputer(fitted: Any, sample: Data) -> Transformer:
     """Compiles an IterativeImputer.
 
     Raises:
-        NotCompiled: it draws lots, keeps empty columns, or a part of it has no compiled form.
+        NotCompiled: it is random, keeps empty columns, or has a part without a compiled form.
     """
     if fitted.sample_posterior:
-        raise NotCompiled("imputations that are drawn from a distribution")
-    is_empty = fitted._is_empty_feature  # noqa: SLF001  # nothing public says it
+        raise NotCompiled("imputations sampled from a distribution")
+    is_empty = fitted._is_empty_feature  # noqa: SLF001  # no public attribute has it
     if fitted.keep_empty_features and is_empty.any():
-        raise NotCompiled("empty columns that are kept")
+        raise NotCompiled("it keeps empty columns")
     if isinstance(sample, Columns) and any(array.dtype.kind not in "fiu" for array in sample.arrays):
-        raise NotCompiled("an imputer of numbers that gets other columns")
+        raise NotCompiled("an imputer of numbers gets other columns")
     value = fitted.missing_values
     matrix = as_float(as_validated(sample))
     first = compile_transformer(fitted.initial_imputer_, matrix)
@@ -92,7 +92,7 @@ def compile_iterative_imputer(fitted: Any, sample: Data) -> Transformer:
         [int(step.feat_idx) for step in steps],
         [np.asarray(step.neighbor_feat_idx, dtype=np.int64) for step in steps],
         [compile_predictor(step.estimator, filled[:, step.neighbor_feat_idx]) for step in steps],
-        # There are no limits where there are no rounds.
+        # Without rounds there are no limits.
         np.asarray(getattr(fitted, "_min_value", []), dtype=np.float64),
         np.asarray(getattr(fitted, "_max_value", []), dtype=np.float64),
         compile_transformer(fitted.indicator_, matrix) if fitted.add_indicator else None,

@@ -1,4 +1,4 @@
-"""KNNImputer: missing numbers as the nearest rows of the fit have them."""
+"""KNNImputer: missing numbers from the nearest rows of the fit."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,23 +14,23 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass
 class NeighbourImputer(Transformer):
-    """Numbers without missing ones, step by step as in scikit-learn: so rows that are equally near count alike."""
+    """Replaces missing numbers with scikit-learn's exact arithmetic, so that ties in distance are the same."""
 
     columns: Floats
-    """The numbers of the fit, missing ones among them as NaN; shape `(n_columns, n_known)`."""
+    """The numbers of the fit, missing ones as NaN; shape `(n_columns, n_known)`."""
     by_column: bool
-    """Whether they lay column after column in memory in the fit, which rounding depends on."""
+    """Whether they were column-major in the fit; rounding depends on it."""
     means: Floats
-    """Of each column, for rows that have no number in common with any."""
+    """By column, for rows without a number in common with any."""
     n_neighbours: int
     by_distance: bool
-    """Whether near rows count more."""
+    """Whether nearer rows have more weight."""
     missing: float | None
     """The number that means missing; None is NaN."""
     kept: list[int]
-    """The columns that are kept: all that were not empty in the fit."""
+    """The columns kept: all that were not empty in the fit."""
     indicator: Transformer | None
-    """What is appended."""
+    """Appended indicator."""
     _known: Floats = field(init=False, repr=False)
     _is_known: npt.NDArray[np.bool_] = field(init=False, repr=False)
     _filled: Floats = field(init=False, repr=False)
@@ -49,7 +49,7 @@ class NeighbourImputer(Transformer):
         Source: sklearn.impute.KNNImputer.transform.
 
         Raises:
-            ValueError: float32, an infinite number, or NaN where another number means missing.
+            ValueError: float32, an infinite number, or NaN if another number means missing.
         """
         matrix = np.array(as_float(as_validated(data)))
         if matrix.dtype != np.float64:
@@ -70,7 +70,7 @@ class NeighbourImputer(Transformer):
         )
 
     def _distances(self, rows: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
-        """Source: sklearn.metrics.pairwise.nan_euclidean_distances; NaN where two rows have nothing in common."""
+        """Source: sklearn.metrics.pairwise.nan_euclidean_distances; NaN if two rows have no column in common."""
         rows[mask] = 0.0
         distances: Floats = -2 * (rows @ self._filled.T)
         distances += np.einsum("ij,ij->i", rows, rows)[:, np.newaxis]
@@ -100,7 +100,7 @@ class NeighbourImputer(Transformer):
         if self.by_distance:
             with np.errstate(divide="ignore"):
                 weights = 1.0 / near
-            # Rows that are the same count alone.
+            # Identical rows get all the weight.
             is_same = np.isinf(weights)
             weights = np.where(is_same.any(axis=1, keepdims=True), is_same, weights)
             weights[np.isnan(weights)] = 0.0
@@ -117,13 +117,13 @@ def compile_neighbour_imputer(fitted: Any, sample: Data) -> Transformer:
         NotCompiled: its distances or weights are functions, it keeps empty columns, or gets float32.
     """
     if fitted.metric != "nan_euclidean" or fitted.weights not in ("uniform", "distance"):
-        raise NotCompiled("distances or weights of one's own")
-    valid = fitted._valid_mask  # noqa: SLF001  # the state of its fit has no public name
+        raise NotCompiled("custom distances or weights")
+    valid = fitted._valid_mask  # noqa: SLF001  # its state is not public
     if fitted.keep_empty_features and not valid.all():
-        raise NotCompiled("empty columns that are kept")
+        raise NotCompiled("it keeps empty columns")
     arrays = sample.arrays if isinstance(sample, Columns) else [sample]
     if any(array.dtype.kind not in "fiu" or array.dtype == np.float32 for array in arrays):
-        raise NotCompiled("an imputer of float64 that gets other columns")
+        raise NotCompiled("an imputer of float64 gets other columns")
     mask = fitted._mask_fit_X  # noqa: SLF001
     known = np.where(mask, np.nan, fitted._fit_X).astype(np.float64)  # noqa: SLF001
     means = np.ma.array(known, mask=mask).mean(axis=0)

@@ -1,4 +1,4 @@
-"""Numbers mapped onto a more even distribution: PowerTransformer and QuantileTransformer."""
+"""Transformations of distributions: PowerTransformer and QuantileTransformer."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +18,10 @@ BOUNDS_THRESHOLD = 1e-7
 
 @dataclass
 class YeoJohnson(Transformer):
-    """Yeo and Johnson's power transform of each column, and perhaps a scaler.
+    """Yeo-Johnson power transform of each column, and an optional scaler.
 
-    Source: scipy.stats._morestats._yeojohnson_transform. For x >= 0 it is `((1 + x)^λ - 1) / λ`, for x < 0
-    the same of -x with 2 - λ, negated.
+    Source: scipy.stats._morestats._yeojohnson_transform. It is `((1 + x)^λ - 1) / λ` for x >= 0; for x < 0, the
+    negative of the same for -x with 2 - λ.
     """
 
     lambdas: Floats
@@ -31,14 +31,14 @@ class YeoJohnson(Transformer):
         """Returns floats.
 
         Raises:
-            ValueError: an infinite number, or one that became infinite before it is scaled.
+            ValueError: a number is infinite, before or after the transform.
         """
         matrix = as_float(as_validated(data))
         check_finite(matrix, allow_nan=True)
         positive = matrix >= 0
         logs = np.log1p(np.abs(matrix))
         power = np.where(positive, self.lambdas, 2 - self.lambdas)
-        # A power of 0 means the logarithm. NaN is the λ of a column that was empty in the fit.
+        # λ = 0 means the logarithm; NaN is the λ of a column that was empty in the fit.
         eps = np.finfo(np.result_type(matrix, self.lambdas)).eps
         is_log = np.where(positive, np.abs(self.lambdas) < eps, ~(np.abs(self.lambdas - 2) > eps))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -49,7 +49,7 @@ class YeoJohnson(Transformer):
 
 @dataclass
 class BoxCox(Transformer):
-    """Box and Cox's power transform of each column, and perhaps a scaler."""
+    """Box-Cox power transform of each column, and an optional scaler."""
 
     lambdas: Floats
     scaler: Scaler | None
@@ -58,8 +58,7 @@ class BoxCox(Transformer):
         """Returns floats.
 
         Raises:
-            ValueError: a number that is not positive or infinite, or one that became infinite before it is
-                scaled.
+            ValueError: a number is not positive, or is infinite before or after the transform.
         """
         matrix = as_float(as_validated(data))
         check_finite(matrix, allow_nan=True)
@@ -79,7 +78,7 @@ def _boxcox(matrix: Floats, lambdas: Floats) -> Floats:
     if not is_small.all():
         with np.errstate(over="ignore"):
             large = np.sign(power) * np.exp(product - np.log(np.abs(power))) - 1 / power
-        # NaN is not below the limit either, and stays NaN in both forms.
+        # NaN takes the second form; it stays NaN in both.
         out = np.where(is_small, out, large)
     return np.where(is_log, logs, out)
 
@@ -93,7 +92,7 @@ def _scaled(matrix: Floats, scaler: Scaler | None) -> Floats:
 
 @dataclass
 class QuantileTransformer(Transformer):
-    """Each column's rank among the quantiles of the fit, perhaps as a normal distribution's number.
+    """The rank of each number among its column's quantiles in the fit, optionally mapped to a normal distribution.
 
     Source: sklearn.preprocessing.QuantileTransformer._transform_col.
     """
@@ -132,7 +131,7 @@ class QuantileTransformer(Transformer):
             )
         else:
             is_low, is_high = column == quantiles[0], column == quantiles[-1]
-        # Up and down, because quantiles may repeat; NaN stays NaN.
+        # From both sides, because quantiles may repeat; NaN stays NaN.
         up = np.interp(column, quantiles, self.references)
         down = np.interp(-column, -quantiles[::-1], -self.references[::-1])
         out = (0.5 * (up - down)).astype(column.dtype)
@@ -168,9 +167,9 @@ _TAIL = 0.13533528323661269189
 
 
 def normal_quantile(probability: Floats) -> Floats:
-    """Returns the normal distribution's inverse, of float64 in 0 … 1.
+    """Returns the inverse of the normal distribution function, for float64 in 0 … 1.
 
-    Source: `ndtri` of the Cephes library, which is `scipy.stats.norm.ppf`, step by step.
+    Source: `ndtri` of the Cephes library, which `scipy.stats.norm.ppf` calls; same steps.
     """
     is_upper = probability > 1.0 - _TAIL
     tail = np.where(is_upper, 1.0 - probability, probability)
@@ -192,7 +191,7 @@ def normal_quantile(probability: Floats) -> Floats:
 
 
 def _polynomials(x: Floats, coefficients: Floats) -> Floats:
-    """Returns the values of several polynomials, the first axis."""
+    """Returns the values of several polynomials, one per entry of the first axis."""
     columns = coefficients.reshape(*coefficients.shape, *[1] * x.ndim)
     out = columns[:, 0]
     for position in range(1, columns.shape[1]):
@@ -207,7 +206,7 @@ def compile_power_transformer(fitted: Any, sample: Data) -> Transformer:  # noqa
     if fitted.standardize:
         inner = fitted._scaler  # noqa: SLF001  # it has no public name
         scaler = Scaler(np.asarray(inner.mean_), np.asarray(inner.scale_), casts_state=True, clips=False)
-    # A float32 λ is calculated with in float32, except by Box-Cox's C function.
+    # With a float32 λ, all but Box-Cox's C function compute in float32.
     lambdas = np.asarray(fitted.lambdas_)
     if fitted.method == "yeo-johnson":
         return YeoJohnson(lambdas, scaler)
@@ -219,9 +218,9 @@ def compile_quantile_transformer(fitted: Any, sample: Data) -> Transformer:  # n
     """Compiles a QuantileTransformer.
 
     Raises:
-        NotCompiled: it was told to leave the zeros of sparse matrices alone.
+        NotCompiled: it ignores the zeros of sparse matrices.
     """
     if fitted.ignore_implicit_zeros:
-        raise NotCompiled("quantiles of sparse matrices")
+        raise NotCompiled("it ignores the zeros of sparse matrices")
     is_normal = fitted.output_distribution == "normal"
     return QuantileTransformer(np.asarray(fitted.quantiles_), np.asarray(fitted.references_), is_normal)

@@ -1,4 +1,4 @@
-"""`preprocessing.py` in a compiled pipeline: its `preprocess_columns`, run on the columns as they are."""
+"""`preprocessing.py` in a compiled pipeline: its `preprocess_columns`, called with the columns."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ MODULE, FRAME_FUNCTION, COLUMNS_FUNCTION = "preprocessing", "preprocess", "prepr
 
 @dataclass
 class PreprocessHook(Transformer):
-    """The user's own function, from the source that was logged with the model."""
+    """The user's function, from the source logged with the model."""
 
     source: str
     _function: Any = field(init=False, repr=False)
@@ -24,10 +24,10 @@ class PreprocessHook(Transformer):
         self._function = getattr(module, COLUMNS_FUNCTION)
 
     def transform(self, data: Data) -> Data:
-        """Returns the columns that the function makes.
+        """Returns the function's columns.
 
         Raises:
-            ValueError: it gave other than as many rows.
+            ValueError: it returned another number of rows.
             Exception: whatever the function raises.
         """
         assert isinstance(data, Columns)
@@ -41,7 +41,7 @@ class PreprocessHook(Transformer):
 
 
 def is_hook(function: Any) -> bool:
-    """Whether a FunctionTransformer's function is the one of `preprocessing.py`."""
+    """Whether a FunctionTransformer's function is that of `preprocessing.py`."""
     return getattr(function, "__module__", "") == MODULE and function.__qualname__ == FRAME_FUNCTION
 
 
@@ -49,9 +49,9 @@ def compile_hook(function: Any, sample: Data) -> PreprocessHook:
     """Compiles `preprocessing.preprocess`.
 
     Raises:
-        NotCompiled: the file has no function of columns, or imports what a worker does not.
+        NotCompiled: the file has no function of columns, or imports modules that a worker lacks.
     """
-    # Not through sys.modules, where the file of another version may have taken the name.
+    # Not through sys.modules: another version's file may have the name there.
     if COLUMNS_FUNCTION not in function.__globals__:
         raise NotCompiled(f"{MODULE}.py has no {COLUMNS_FUNCTION}")
     if not isinstance(sample, Columns):

@@ -1,4 +1,4 @@
-"""Scalers: each number moved and stretched by itself, or each row brought to a length."""
+"""Scalers of numbers, and of rows to unit length."""
 
 import math
 import operator
@@ -32,9 +32,9 @@ class Scaler(Transformer):
     center: npt.NDArray[Any] | None
     scale: npt.NDArray[Any] | None
     casts_state: bool
-    """Whether `center` and `scale` are cast to the data's dtype first, which differs for float32."""
+    """Whether `center` and `scale` are first cast to the data's dtype, which matters for float32."""
     clips: bool
-    """To -1 … 1."""
+    """Whether the result is clipped to -1 … 1."""
 
     def transform(self, data: Data) -> Data:
         """Returns floats.
@@ -62,7 +62,7 @@ class Scaler(Transformer):
         return out
 
     def apply(self, matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Returns what `transform` does, of floats that have been checked."""
+        """Returns scaled floats, like `transform`, without checks."""
         out = matrix
         if self.center is not None:
             out = _in_dtype(np.subtract, out, self.center, casts_state=self.casts_state)
@@ -74,7 +74,7 @@ class Scaler(Transformer):
 def _in_dtype(
     operation: np.ufunc, matrix: npt.NDArray[Any], state: npt.NDArray[Any], *, casts_state: bool = False
 ) -> npt.NDArray[Any]:
-    """Returns what `matrix -= state` and the like leave in the matrix: its dtype stays."""
+    """Returns the result of an operation such as `matrix -= state`, in the matrix's dtype."""
     if matrix.dtype == state.dtype:
         return operation(matrix, state)  # type: ignore[no-any-return]
     if casts_state:
@@ -89,7 +89,7 @@ class MinMaxScaler(Transformer):
     scale: npt.NDArray[Any]
     min: npt.NDArray[Any]
     limits: list[float] | None
-    """Both ends of the range that the result is clipped to; None does not clip."""
+    """Limits of the result; None does not clip."""
 
     def transform(self, data: Data) -> Data:
         """Returns floats.
@@ -132,7 +132,7 @@ class Normalizer(Transformer):
             norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
         else:
             norms = np.abs(matrix).max(axis=1)
-        # Source: sklearn.preprocessing._data._handle_zeros_in_scale; not only 0, also what is close to it.
+        # Source: sklearn.preprocessing._data._handle_zeros_in_scale; also for values close to 0.
         norms[norms < 10 * np.finfo(norms.dtype).eps] = 1.0
         return matrix / norms[:, None]  # type: ignore[no-any-return]
 
@@ -144,7 +144,7 @@ class Binarizer(Transformer):
     threshold: float
 
     def transform(self, data: Data) -> Data:
-        """Returns numbers of the dtype that the data has.
+        """Returns numbers of the data's dtype.
 
         Raises:
             ValueError: NaN, or an infinite number.
@@ -195,8 +195,8 @@ def compile_binarizer(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001
     """Compiles a Binarizer.
 
     Raises:
-        NotCompiled: its threshold is an array or of NumPy's own type, which has a precision to keep to.
+        NotCompiled: its threshold is an array or a NumPy number, whose precision matters.
     """
     if type(fitted.threshold) not in (int, float):
-        raise NotCompiled("a threshold that is no plain number")
+        raise NotCompiled("a threshold that is not a Python number")
     return Binarizer(float(fitted.threshold))

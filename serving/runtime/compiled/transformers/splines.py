@@ -1,4 +1,4 @@
-"""SplineTransformer: each number as the values of B-splines."""
+"""SplineTransformer: the values of B-splines at each number."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,18 +20,18 @@ class SplineTransformer(Transformer):
     """Shape `(n_columns, n_knots)`."""
     degree: int
     n_splines: int
-    """Of each column."""
+    """By column."""
     beyond: str
-    """What becomes of numbers beyond the knots: `continue`, `periodic`, `error`, or `linear`, which `constant` is
-    with slopes of zero."""
+    """Numbers beyond the knots: `continue`, `periodic`, `error` or `linear`; `constant` is `linear` with zero
+    slopes."""
     edges: list[Floats]
-    """Of `linear`: the values at the lowest knot and at the highest, and the slopes there; shape
-    `(n_columns, n_splines)` each."""
+    """For `linear`: the values and slopes at the lowest and at the highest knot; shape `(n_columns, n_splines)`
+    each."""
     zeros_for_missing: bool
     keeps_last: bool
     """Whether the last spline of each column is kept."""
     order: str
-    """In which order the result lies in memory."""
+    """Memory order of the result."""
 
     def transform(self, data: Data) -> Data:
         """Returns floats, the splines of the columns side by side.
@@ -39,8 +39,7 @@ class SplineTransformer(Transformer):
         Source: sklearn.preprocessing.SplineTransformer.transform.
 
         Raises:
-            ValueError: NaN or an infinite number where they are not allowed, or a number beyond the knots where that
-                is an error.
+            ValueError: NaN or an infinite number if not allowed, or a number beyond the knots if that is an error.
         """
         matrix = as_float(as_validated(data))
         if not self.zeros_for_missing:
@@ -92,7 +91,7 @@ class SplineTransformer(Transformer):
         places = interval[..., None] - degree + np.arange(degree + 1)
         np.put_along_axis(out, places, np.stack(values, axis=2), axis=2)
         if n_values > self.n_splines:
-            # Periodic splines begin again.
+            # Periodic splines wrap around.
             out[..., : n_values - self.n_splines] += out[..., self.n_splines :]
             out = out[..., : self.n_splines]
         return out
@@ -103,7 +102,7 @@ def compile_spline_transformer(fitted: Any, sample: Data) -> Transformer:  # noq
     """Compiles a SplineTransformer.
 
     Raises:
-        NotCompiled: its output is sparse, or straight lines continue splines of a degree below 2.
+        NotCompiled: its output is sparse, or straight lines extend splines of a degree below 2.
     """
     splines = fitted.bsplines_
     degree, n_splines = int(fitted.degree), int(splines[0].c.shape[1])
@@ -112,8 +111,8 @@ def compile_spline_transformer(fitted: Any, sample: Data) -> Transformer:  # noq
     beyond, edges = str(fitted.extrapolation), []
     if beyond in ("linear", "constant"):
         if degree < 2:
-            # scikit-learn takes other knots for the columns behind the first then.
-            raise NotCompiled("splines of a low degree that are continued")
+            # scikit-learn then uses other knots for the columns after the first.
+            raise NotCompiled("extrapolation of splines of a degree below 2")
         at_low, at_high, slope_low, slope_high = (np.zeros((len(splines), n_splines)) for _ in range(4))
         for column, spline in enumerate(splines):
             low, high = spline.t[degree], spline.t[-degree - 1]

@@ -1,4 +1,4 @@
-"""Vectorizers of text: CountVectorizer, TfidfVectorizer, TfidfTransformer."""
+"""Text vectorizers: CountVectorizer, TfidfVectorizer, TfidfTransformer."""
 
 import functools
 import re
@@ -52,7 +52,7 @@ class WordWeights(Transformer):
 
 @dataclass
 class WordCounts(Transformer):
-    """Texts → how often each term of the vocabulary is in them."""
+    """Texts → counts of each term of the vocabulary."""
 
     terms: npt.NDArray[np.object_]
     """In the order of the columns."""
@@ -60,11 +60,11 @@ class WordCounts(Transformer):
     """`word`, `char`, `char_wb`."""
     lowercase: bool
     accents: str | None
-    """How they are stripped: `ascii`, `unicode`."""
+    """How accents are stripped: `ascii`, `unicode`."""
     token_pattern: str | None
     stop_words: list[str] | None
     ngrams: list[int]
-    """The fewest and the most parts of a term."""
+    """Minimum and maximum number of parts of a term."""
     is_binary: bool
     dtype: str
     weights: WordWeights | None
@@ -77,7 +77,7 @@ class WordCounts(Transformer):
         self._analyze = self._analyzer()
 
     def transform(self, data: Data) -> Data:
-        """Returns the counts, weighted where there are weights.
+        """Returns the counts, weighted if there are weights.
 
         Raises:
             ValueError: a text is missing.
@@ -129,7 +129,7 @@ class WordCounts(Transformer):
 
 
 def _word_ngrams(words: list[str], fewest: int, most: int) -> list[str]:
-    """Source: sklearn.feature_extraction.text, `_word_ngrams`; so are those of characters."""
+    """Source: sklearn.feature_extraction.text, `_word_ngrams`; the same for characters."""
     if most == 1:
         return words
     out = list(words) if fewest == 1 else []
@@ -151,7 +151,7 @@ def _char_wb_ngrams(text: str, fewest: int, most: int) -> list[str]:
         for n in range(fewest, most + 1):
             out += [padded[i : i + n] for i in range(max(len(padded) - n, 0) + 1)]
             if n >= len(padded):
-                break  # a short word counts once
+                break  # a short word is counted once
     return out
 
 
@@ -167,25 +167,25 @@ def _strip_accents(text: str) -> str:
 
 @compiles_transformer("sklearn.CountVectorizer")
 def compile_count_vectorizer(fitted: Any, sample: Data) -> Transformer:
-    """Compiles a vectorizer whose parts are all scikit-learn's own."""
+    """Compiles a vectorizer without custom functions."""
     return _compile_counts(fitted, sample, None)
 
 
 @compiles_transformer("sklearn.TfidfVectorizer")
 def compile_tfidf_vectorizer(fitted: Any, sample: Data) -> Transformer:
     """The same, with weights."""
-    return _compile_counts(fitted, sample, _compile_weights(fitted._tfidf))  # noqa: SLF001  # it has no other name
+    return _compile_counts(fitted, sample, _compile_weights(fitted._tfidf))  # noqa: SLF001  # not public
 
 
 @compiles_transformer("sklearn.TfidfTransformer")
-def compile_tfidf_transformer(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # it looks at no column
+def compile_tfidf_transformer(fitted: Any, sample: Data) -> Transformer:  # noqa: ARG001  # it uses no column
     """Compiles TfidfTransformer."""
     return _compile_weights(fitted)
 
 
 def _compile_counts(fitted: Any, sample: Data, weights: WordWeights | None) -> Transformer:
     if isinstance(sample, Columns) and not (sample.is_flat and len(sample.arrays) == 1):
-        raise NotCompiled("it was not given one column of texts")
+        raise NotCompiled("expected one column of texts")
     for name in ("preprocessor", "tokenizer"):
         if getattr(fitted, name) is not None:
             raise NotCompiled(f"its {name} is a function")
@@ -200,7 +200,7 @@ def _compile_counts(fitted: Any, sample: Data, weights: WordWeights | None) -> T
     try:
         "".join([*terms.tolist(), *(words or ())]).encode()
     except UnicodeEncodeError:
-        raise NotCompiled("a term of its is no Unicode text") from None
+        raise NotCompiled("one of its terms is not Unicode") from None
     return WordCounts(
         terms,
         fitted.analyzer,

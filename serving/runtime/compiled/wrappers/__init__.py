@@ -1,4 +1,4 @@
-"""Estimators that hold others: what they make of the answers of those inside."""
+"""Meta-estimators: how they combine the outputs of the estimators inside."""
 
 from serving.runtime.compiled.wrappers import (  # noqa: F401  # importing a family registers it
     calibration,

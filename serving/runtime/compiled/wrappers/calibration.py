@@ -1,4 +1,4 @@
-"""Calibrated classifiers, and classifiers with a threshold of their own."""
+"""Calibrated classifiers, and classifiers with a custom threshold."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,13 +36,13 @@ class Sigmoid(Calibrator):
     offset: float
 
     def calibrate(self, scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Returns the probabilities; they are float64 also of float32 scores."""
+        """Returns the probabilities, float64 even for float32 scores."""
         return expit(-(self.slope * scores.astype(np.float64, copy=False) + self.offset))
 
 
 @dataclass
 class Isotonic(Calibrator):
-    """A line through points that do not fall; level outside of them."""
+    """A nondecreasing line through points, constant outside them."""
 
     x: npt.NDArray[Any]
     y: npt.NDArray[Any]
@@ -60,7 +60,7 @@ class Isotonic(Calibrator):
         scores = np.clip(scores.astype(self.x.dtype, copy=False), self.low, self.high)
         if len(self.x) == 1:
             return np.repeat(self.y, len(scores))
-        # Source: scipy.interpolate.interp1d, which leaves lines in float64 to numpy.interp, and no others.
+        # Source: scipy.interpolate.interp1d, which uses numpy.interp for float64 only.
         if self.x.dtype == np.float64:
             out: npt.NDArray[Any] = np.interp(scores, self.x, self.y)
             return out
@@ -73,14 +73,14 @@ class Isotonic(Calibrator):
 
 @dataclass
 class CalibratedPart(Node):
-    """One fitted classifier with what calibrates it."""
+    """One fitted classifier with its calibrators."""
 
     part: Predictor
     method: str
     calibrators: list[Calibrator]
-    """One of two classes, else one per class; none where there is a temperature."""
+    """One for two classes, else one per class; none with a temperature."""
     inverse_temperature: npt.NDArray[Any] | None
-    """An array of no dimension."""
+    """A zero-dimensional array."""
 
     def probabilities(self, data: Data) -> Matrix:
         """Returns the probabilities, shape `(n_rows, n_classes)`.
@@ -108,10 +108,9 @@ class CalibratedPart(Node):
         return normalized
 
     def _logits(self, scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Scores as they are, probabilities as their logarithm, both columns of two classes.
+        """Scores unchanged, probabilities as logarithms; both columns for two classes.
 
-        Source: sklearn.calibration._convert_to_logits, which tells probabilities from scores by their values,
-        all rows together.
+        Source: sklearn.calibration._convert_to_logits, which recognizes probabilities by the values of all rows.
         """
         if not np.isfinite(scores).all():
             raise ValueError("a score is not finite")
@@ -127,13 +126,13 @@ class CalibratedPart(Node):
 
 @dataclass
 class CalibratedClassifier(Predictor):
-    """The mean of classifiers that are calibrated each by itself."""
+    """The mean of separately calibrated classifiers."""
 
     parts: list[CalibratedPart]
     classes: npt.NDArray[Any]
 
     def output(self, data: Data) -> Output:
-        """Returns the likeliest labels and the mean probabilities."""
+        """Returns the most probable labels and the mean probabilities."""
         mean = np.zeros((count_rows(data), len(self.classes)))
         for part in self.parts:
             mean += part.probabilities(data)
@@ -143,15 +142,15 @@ class CalibratedClassifier(Predictor):
 
 @dataclass
 class ThresholdClassifier(Predictor):
-    """A classifier of two classes whose label depends on a threshold of its own."""
+    """A classifier of two classes with a custom threshold."""
 
     part: Predictor
     method: str
     threshold: npt.NDArray[Any] | float
-    """An array of no dimension where it was tuned, a number of Python's where it was given: the latter is
-    rounded to float32 before it is compared with float32."""
+    """A zero-dimensional array if tuned, a Python number if given: that is rounded to float32 before a comparison
+    with float32."""
     positive: int
-    """Which of the classes the threshold is for."""
+    """Position of the class that the threshold is for."""
     classes: npt.NDArray[Any]
 
     def output(self, data: Data) -> Output:
@@ -181,7 +180,7 @@ def compile_calibrated_classifier(fitted: Any, sample: Data) -> Predictor:
 
 
 def _calibrated_part(one: Any, classes: npt.NDArray[Any], sample: Data) -> CalibratedPart:
-    # A temperature is fitted on positions in the classes, unless the estimator was fitted before.
+    # A temperature is fitted on positions in the classes, unless the estimator was already fitted.
     positions = np.arange(len(classes))
     if one.method != "temperature" or not np.array_equal(one.estimator.classes_, positions):
         require_classes(one.estimator.classes_, classes)
@@ -191,7 +190,7 @@ def _calibrated_part(one: Any, classes: npt.NDArray[Any], sample: Data) -> Calib
         return CalibratedPart(part, method, [], np.asarray(one.calibrators[0].beta_))
     calibrators = [_calibrator(calibrator) for calibrator in one.calibrators]
     if len(calibrators) != (1 if len(classes) == 2 else len(classes)):
-        raise NotCompiled("it has not one calibrator per class")
+        raise NotCompiled("it needs one calibrator per class")
     return CalibratedPart(part, method, calibrators, None)
 
 
@@ -221,7 +220,7 @@ def compile_fixed_threshold(fitted: Any, sample: Data) -> Predictor:
 @compiles_predictor("sklearn.TunedThresholdClassifierCV")
 def compile_tuned_threshold(fitted: Any, sample: Data) -> Predictor:
     """Compiles TunedThresholdClassifierCV."""
-    positive = fitted._curve_scorer._get_pos_label()  # noqa: SLF001  # its `predict` asks it too
+    positive = fitted._curve_scorer._get_pos_label()  # noqa: SLF001  # as in its `predict`
     threshold = _threshold(fitted.best_threshold_)
     return _threshold_classifier(fitted, fitted.estimator_, threshold, positive, sample)
 
@@ -244,5 +243,5 @@ def _threshold_classifier(
     elif positive_label in classes.tolist():
         positive = int(np.flatnonzero(classes == positive_label)[0])
     else:
-        raise NotCompiled("its positive label is none of its classes")
+        raise NotCompiled("its positive label is not among its classes")
     return ThresholdClassifier(part, method, threshold, positive, classes)

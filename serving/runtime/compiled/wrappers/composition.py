@@ -1,4 +1,4 @@
-"""Pipeline, ColumnTransformer, FeatureUnion: how nodes are put together."""
+"""Pipeline, ColumnTransformer, FeatureUnion: combinations of nodes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,22 +30,22 @@ from serving.runtime.compiled.sparse import Sparse
 
 @dataclass
 class Chain(Transformer):
-    """One step after the other."""
+    """Steps in sequence."""
 
     steps: list[Transformer]
 
     def transform(self, data: Data) -> Data:
-        """Returns what the last step returns."""
+        """Returns the last step's result."""
         for step in self.steps:
             data = step.transform(data)
         return data
 
     def takes_cells(self) -> bool:
-        """Whether all steps do."""
+        """Whether all steps take cells."""
         return all(step.takes_cells() for step in self.steps)
 
     def transform_cells(self, cells: Cells) -> Cells:
-        """Returns what the last step returns."""
+        """Returns the last step's result."""
         for step in self.steps:
             cells = step.transform_cells(cells)
         return cells
@@ -70,16 +70,16 @@ class Identity(Transformer):
 
 @dataclass
 class Branches(Transformer):
-    """Each branch takes its columns; what they return stands side by side."""
+    """Each branch transforms its columns; the results stand side by side."""
 
     positions: list[list[int]]
     steps: list[Transformer]
     weights: list[float | None]
     is_filled: bool = False
-    """Whether the fit found sparse branches to be worth filling in."""
+    """Whether the fit decided to make sparse branches dense."""
 
     def transform(self, data: Data) -> Data:
-        """Returns one matrix (or columns, where a branch passes text on; sparse, where one is)."""
+        """Returns one matrix: columns if a branch returns text, sparse if one is sparse."""
         blocks = []
         for positions, step, weight in zip(self.positions, self.steps, self.weights, strict=True):
             block = step.transform(select(data, positions))
@@ -91,13 +91,13 @@ class Branches(Transformer):
         return concatenate(blocks)
 
     def takes_cells(self) -> bool:
-        """Whether all branches do."""
+        """Whether all branches take cells."""
         return all(weight is None for weight in self.weights) and all(
             step.takes_cells() for step in self.steps
         )
 
     def transform_cells(self, cells: Cells) -> Cells:
-        """Returns the branches' cells, one after the other."""
+        """Returns the branches' cells in order."""
         out: Cells = []
         for positions, step in zip(self.positions, self.steps, strict=True):
             out += step.transform_cells([cells[position] for position in positions])
@@ -114,18 +114,18 @@ def _weighted(block: Data, weight: float) -> Data:
 
 @dataclass
 class ChainPredictor(Predictor):
-    """Transformers, and a predictor at the end."""
+    """Transformers and a final predictor."""
 
     steps: list[Transformer]
     last: Predictor
     n_cells: int | None = None
-    """Of a single row: so many of the first steps get arrays, and the others its cells. None: all get arrays."""
+    """For a single row, the number of first steps that get arrays; the others get its cells. None: all get arrays."""
 
     def __post_init__(self) -> None:
         self.classes = getattr(self.last, "classes", None)
 
     def output(self, data: Data) -> Output:
-        """Returns what the last step says."""
+        """Returns the last step's output."""
         return self.last.output(self._transform(data))
 
     def decision(self, data: Data) -> Any:
@@ -142,7 +142,7 @@ class ChainPredictor(Predictor):
         return data
 
     def _transform_cells(self, data: Data, n_cells: int) -> Data | None:
-        """One row the quick way; None where that cannot tell, and everything is done the other way."""
+        """Transforms one row as cells; None if that fails, and `transform` must process it."""
         try:
             for step in self.steps[:n_cells]:
                 data = step.transform(data)
@@ -150,15 +150,15 @@ class ChainPredictor(Predictor):
             for step in self.steps[n_cells:]:
                 cells = step.transform_cells(cells)
             matrix = np.array([cells])
-        except Exception:  # noqa: BLE001  # the other way raises it again, if it is one
+        except Exception:  # noqa: BLE001  # `transform` raises it again if the original does
             return None
         return matrix if matrix.dtype.kind in "fiub" else None
 
 
 def count_steps_before_cells(steps: list[Transformer], sample: Data) -> int | None:
-    """Returns how many first steps want arrays, if all others take cells; None where that is not so.
+    """Returns the number of first steps that need arrays, if all others take cells; else None.
 
-    Cells know no float32: where a column is of that dtype, sums would be more precise than the original's.
+    Cells have no float32: with a column of that dtype, sums would be more precise than the original's.
     """
     for n_arrays in range(len(steps)):
         arrays = sample.arrays if isinstance(sample, Columns) else [sample]
@@ -174,10 +174,10 @@ _CELL_DTYPES = [np.dtype(dtype) for dtype in (np.float64, np.int64, np.int32, np
 
 
 def compile_steps(fitted: list[Any], sample: Data) -> tuple[list[Transformer], Data]:
-    """Compiles transformers that follow each other; returns them and the sample behind the last.
+    """Compiles a sequence of transformers; returns them and the transformed sample.
 
     Raises:
-        NotCompiled: for the first that has no compiled form.
+        NotCompiled: a step has no compiled form.
     """
     steps: list[Transformer] = []
     for one in fitted:
@@ -213,7 +213,7 @@ def compile_chain_predictor(pipeline: Any, sample: Data) -> Predictor:
 
 @compiles_predictor("sklearn.RFE", "sklearn.RFECV")
 def compile_selection_predictor(fitted: Any, sample: Data) -> Predictor:
-    """Compiles an estimator of the features that were selected for it."""
+    """Compiles an estimator on selected features."""
     steps, selected = compile_steps([fitted], sample)
     predictor = compile_predictor(fitted.estimator_, selected)
     return ChainPredictor(steps, predictor, count_steps_before_cells(steps, sample))
@@ -221,7 +221,7 @@ def compile_selection_predictor(fitted: Any, sample: Data) -> Predictor:
 
 @compiles_transformer("sklearn.ColumnTransformer")
 def compile_column_transformer(fitted: Any, sample: Data) -> Transformer:
-    """Compiles a ColumnTransformer; columns are found by name where the fit knew names."""
+    """Compiles a ColumnTransformer; finds columns by name if it was fitted with names."""
     indices = fitted._transformer_to_input_indices  # noqa: SLF001  # `columns_` of `transformers_` may be callables
     fitted_names = getattr(fitted, "feature_names_in_", None)
     weights = fitted.transformer_weights or {}
@@ -246,7 +246,7 @@ def compile_column_transformer(fitted: Any, sample: Data) -> Transformer:
 
 def _check_weights(weights: dict[str, Any]) -> None:
     if any(isinstance(weight, np.generic) for weight in weights.values()):
-        raise NotCompiled("its weights are NumPy's numbers, which make float64 of float32")
+        raise NotCompiled("its weights are NumPy's numbers, which turn float32 into float64")
 
 
 def _positions(indices: list[int], fitted_names: Any, sample: Data) -> list[int]:
@@ -255,12 +255,12 @@ def _positions(indices: list[int], fitted_names: Any, sample: Data) -> list[int]
     try:
         return [sample.names.index(str(fitted_names[index])) for index in indices]
     except ValueError:
-        raise NotCompiled("a column that the ColumnTransformer wants is not in its input") from None
+        raise NotCompiled("a column of the ColumnTransformer is not in its input") from None
 
 
 @compiles_transformer("sklearn.FeatureUnion")
 def compile_feature_union(fitted: Any, sample: Data) -> Transformer:
-    """Compiles a FeatureUnion: every branch takes all columns."""
+    """Compiles a FeatureUnion, whose branches take all columns."""
     n_columns = count_columns(sample)
     everything = list(range(n_columns))
     weights = fitted.transformer_weights or {}

@@ -1,4 +1,4 @@
-"""Several targets, with an estimator for each: MultiOutputRegressor, MultiOutputClassifier and chains."""
+"""One estimator per target: MultiOutputRegressor, MultiOutputClassifier and chains."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from serving.runtime.compiled.wrappers.responses import (
 
 @dataclass
 class SideBySide(Predictor):
-    """A part for each target."""
+    """One part per target."""
 
     parts: list[Predictor]
     is_classifier: bool
@@ -33,13 +33,13 @@ class SideBySide(Predictor):
 
 @dataclass
 class TargetChain(Predictor):
-    """A part for each target, which also gets what those before it said."""
+    """One part per target, which also gets the earlier parts' outputs."""
 
     parts: list[Predictor]
     method: str
-    """How a part is asked for what the later ones get."""
+    """The method whose results later parts get."""
     order: list[int]
-    """Which target each part is of."""
+    """The target of each part."""
     is_classifier: bool
 
     def output(self, data: Data) -> Output:
@@ -48,7 +48,7 @@ class TargetChain(Predictor):
         return Output(labels=out) if self.is_classifier else Output(values=out)
 
     def targets(self, matrix: Matrix) -> npt.NDArray[np.float64]:
-        """Returns what the parts say.
+        """Returns the parts' outputs.
 
         Source: sklearn.multioutput._BaseChain._get_predictions.
         """
@@ -64,14 +64,14 @@ class TargetChain(Predictor):
 
 @compiles_predictor("sklearn.MultiOutputRegressor", "sklearn.MultiOutputClassifier")
 def compile_side_by_side(fitted: Any, sample: Data) -> Predictor:
-    """Compiles an estimator per target."""
+    """Compiles one estimator per target."""
     parts = [compile_part(one, PREDICT, sample) for one in fitted.estimators_]
     return SideBySide(parts, hasattr(fitted, "classes_"))
 
 
 @compiles_predictor("sklearn.RegressorChain", "sklearn.ClassifierChain")
 def compile_chain_of_targets(fitted: Any, sample: Data) -> Predictor:
-    """Compiles chains of regressors, and of classifiers of two classes."""
+    """Compiles chains of regressors or of binary classifiers."""
     matrix = require_numbers(sample)
     node = TargetChain(
         [],

@@ -1,4 +1,4 @@
-"""What a part says to the estimator that wraps it: its labels, values, probabilities or decision function."""
+"""A part's response to its meta-estimator: labels, values, probabilities or decision function."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ PREDICT, PROBABILITIES, DECISION = "predict", "predict_proba", "decision_functio
 
 
 def response(part: Predictor, method: str, data: Data) -> npt.NDArray[Any]:
-    """Returns what the part's original says when its method of that name is called.
+    """Returns the result of the original part's method of that name.
 
     Raises:
-        NotCompiled: the compiled part does not know.
+        NotCompiled: the compiled part lacks the method.
     """
     if part.native_reason:
         return part.ask(method, data)
@@ -32,10 +32,10 @@ def response(part: Predictor, method: str, data: Data) -> npt.NDArray[Any]:
 
 
 def compile_part(fitted: Any, method: str, sample: Data) -> Predictor:
-    """Compiles a wrapped estimator that will be asked by a method.
+    """Compiles a wrapped estimator for calls of a method.
 
     Raises:
-        NotCompiled: it has no compiled form, or that one does not know the method.
+        NotCompiled: it has no compiled form, or that lacks the method.
     """
     part = compile_predictor(fitted, sample)
     response(part, method, sample)
@@ -55,7 +55,7 @@ def first_method(fitted: Any, *methods: str) -> str:
 
 
 def require_numbers(sample: Data) -> Matrix:
-    """Returns the sample as the matrix that a wrapper passes on instead of named columns.
+    """Returns the sample as the matrix that a wrapper passes on, without column names.
 
     Raises:
         NotCompiled: a column holds text.
@@ -66,15 +66,15 @@ def require_numbers(sample: Data) -> Matrix:
 
 
 def require_classes(classes: Any, *expected: Any) -> npt.NDArray[Any]:
-    """Returns the labels of a classifier with one label per row, and at least two of them.
+    """Returns the two or more labels of a classifier with one label per row.
 
     Raises:
-        NotCompiled: it is another kind of classifier, or a part knows other labels.
+        NotCompiled: it is another kind of classifier, or a part has other labels.
     """
     if not isinstance(classes, np.ndarray) or classes.ndim != 1:
         raise NotCompiled("it has several labels per row")
     if len(classes) < 2:
-        raise NotCompiled("it knows one class only")
+        raise NotCompiled("it has only one class")
     if not all(np.array_equal(classes, other) for other in expected):
-        raise NotCompiled("a part of it does not know all of its classes")
+        raise NotCompiled("a part lacks some of its classes")
     return classes

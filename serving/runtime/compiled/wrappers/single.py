@@ -1,4 +1,4 @@
-"""Wrappers of one estimator: searches, frozen ones, transformed targets; and the baselines."""
+"""Wrappers of one estimator: searches, frozen estimators, transformed targets; and baselines."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,23 +22,23 @@ from serving.runtime.compiled.wrappers.responses import PREDICT, compile_part, r
 
 
 class Inverse(Node):
-    """The way back from a transformed target."""
+    """Inverse transformation of a target."""
 
     def invert(self, values: Matrix) -> Matrix:
-        """Returns the target as it was, shape `(n_rows, n_targets)`.
+        """Returns the untransformed target, shape `(n_rows, n_targets)`.
 
         Raises:
-            ValueError: where the original raises.
+            ValueError: if the original raises.
         """
         raise NotImplementedError
 
 
 @dataclass
 class FunctionInverse(Inverse):
-    """A function of NumPy's that takes one number and gives one."""
+    """A NumPy function of one number."""
 
     name: str | None
-    """None where there is none."""
+    """None: the values stay unchanged."""
     wants_finite: bool
 
     def invert(self, values: Matrix) -> Matrix:
@@ -51,12 +51,12 @@ class FunctionInverse(Inverse):
 
 @dataclass
 class ScaleInverse(Inverse):
-    """Products, quotients, sums and differences, one after the other."""
+    """A sequence of arithmetic operations."""
 
     operations: list[str]
     """`multiply`, `divide`, `add`, `subtract`."""
     operands: list[npt.NDArray[Any]]
-    """Of each operation, shape `(n_targets,)`."""
+    """Operand of each operation, shape `(n_targets,)`."""
 
     def invert(self, values: Matrix) -> Matrix:
         """Returns the values scaled back."""
@@ -68,7 +68,7 @@ class ScaleInverse(Inverse):
 
 @dataclass
 class YeoJohnsonInverse(Inverse):
-    """Scaled back, and then the inverse of the power transform by Yeo and Johnson."""
+    """Inverse scaling, then the inverse Yeo-Johnson transform."""
 
     scale: ScaleInverse
     lambdas: list[float]
@@ -99,15 +99,15 @@ def _yeo_johnson(x: npt.NDArray[Any], power: float) -> npt.NDArray[Any]:
 
 @dataclass
 class TransformedTarget(Predictor):
-    """A regressor of a transformed target, and the way back."""
+    """A regressor of a transformed target, and the inverse transformation."""
 
     part: Predictor
     inverse: Inverse
     is_flat: bool
-    """Whether the target was a column without a second dimension."""
+    """Whether the target was one-dimensional."""
 
     def output(self, data: Data) -> Output:
-        """Returns values of the target as it was."""
+        """Returns values of the untransformed target."""
         values = response(self.part, PREDICT, data)
         out = self.inverse.invert(values.reshape(-1, 1) if values.ndim == 1 else values)
         return Output(values=out[:, 0] if self.is_flat and out.shape[1] == 1 else out)
@@ -115,10 +115,10 @@ class TransformedTarget(Predictor):
 
 @dataclass
 class ConstantClassifier(Predictor):
-    """A baseline that says the same of every row."""
+    """A baseline with the same output for every row."""
 
     label: npt.NDArray[Any]
-    """Shape `(1,)`; its dtype need not be that of the classes."""
+    """Shape `(1,)`; the dtype may differ from that of the classes."""
     probabilities: npt.NDArray[np.float64]
     """Shape `(n_classes,)`."""
     classes: npt.NDArray[Any]
@@ -158,7 +158,7 @@ def compile_search(fitted: Any, sample: Data) -> Predictor:
 
 @compiles_predictor("sklearn.RANSACRegressor", "sklearn.SelfTrainingClassifier")
 def compile_refitted(fitted: Any, sample: Data) -> Predictor:
-    """Compiles the estimator that was fitted last: on the inliers, or on the rows that were labelled."""
+    """Compiles the estimator fitted last: on the inliers, or on the labelled rows."""
     return compile_predictor(fitted.estimator_, sample)
 
 
@@ -176,12 +176,12 @@ def compile_frozen_transformer(fitted: Any, sample: Data) -> Transformer:
 
 @compiles_predictor("sklearn.TransformedTargetRegressor")
 def compile_transformed_target(fitted: Any, sample: Data) -> Predictor:
-    """Compiles regressors of a target that a function of NumPy's or a scaler brings back."""
+    """Compiles regressors of a target whose inverse is a NumPy function or a scaler."""
     part = compile_part(fitted.regressor_, PREDICT, sample)
     inverse = _inverse(fitted.transformer_)
     if response(part, PREDICT, sample).dtype != np.float64:
-        raise NotCompiled("its regressor does not give float64")
-    return TransformedTarget(part, inverse, fitted._training_dim == 1)  # noqa: SLF001  # its `predict` asks it too
+        raise NotCompiled("its regressor does not return float64")
+    return TransformedTarget(part, inverse, fitted._training_dim == 1)  # noqa: SLF001  # as in its `predict`
 
 
 def _inverse(fitted: Any) -> Inverse:
@@ -189,7 +189,7 @@ def _inverse(fitted: Any) -> Inverse:
     if kind == "sklearn.FunctionTransformer":
         return _function_inverse(fitted)
     if kind == "sklearn.PowerTransformer" and fitted.method == "yeo-johnson":
-        scale = _scale_inverse(fitted._scaler) if fitted.standardize else ScaleInverse([], [])  # noqa: SLF001  # fitted nowhere else
+        scale = _scale_inverse(fitted._scaler) if fitted.standardize else ScaleInverse([], [])  # noqa: SLF001  # its only fitted scaler
         return YeoJohnsonInverse(scale, [float(power) for power in fitted.lambdas_])
     return _scale_inverse(fitted)
 
@@ -200,12 +200,12 @@ def _function_inverse(fitted: Any) -> FunctionInverse:
         return FunctionInverse(None, bool(fitted.validate))
     is_known = isinstance(function, np.ufunc) and getattr(np, function.__name__, None) is function
     if not is_known or function.nin != 1 or function.nout != 1 or fitted.inv_kw_args:
-        raise NotCompiled("the inverse function of the target is none of NumPy's")
+        raise NotCompiled("the inverse function of the target is not a NumPy function")
     return FunctionInverse(function.__name__, bool(fitted.validate))
 
 
 def _scale_inverse(fitted: Any) -> ScaleInverse:
-    """Source: `inverse_transform` of each of sklearn.preprocessing's scalers."""
+    """Source: `inverse_transform` of sklearn.preprocessing's scalers."""
     kind = type_name(fitted)
     if kind == "sklearn.StandardScaler":
         steps = [("multiply", fitted.scale_ if fitted.with_std else None)]
@@ -224,19 +224,19 @@ def _scale_inverse(fitted: Any) -> ScaleInverse:
 
 
 @compiles_predictor("sklearn.DummyClassifier")
-def compile_dummy_classifier(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # it looks at no column
-    """Compiles the strategies that draw no lots."""
+def compile_dummy_classifier(fitted: Any, sample: Data) -> Predictor:  # noqa: ARG001  # it uses no column
+    """Compiles the deterministic strategies."""
     strategy, classes = fitted.strategy, fitted.classes_
     if fitted.n_outputs_ != 1 or fitted.sparse_output_:
         raise NotCompiled("it has several labels per row")
     if strategy not in ("prior", "most_frequent", "constant"):
-        raise NotCompiled(f"strategy {strategy} draws lots")
+        raise NotCompiled(f"strategy {strategy} is random")
     prior: npt.NDArray[np.float64] = np.asarray(fitted.class_prior_, dtype=np.float64)
     if strategy == "constant":
         constant = np.ravel(np.tile(fitted.constant, (1, 1)))
         one_hot = (classes == fitted.constant).astype(np.float64)
         return ConstantClassifier(constant, one_hot, require_classes(classes))
-    # Source: DummyClassifier.predict, whose np.tile makes text of a fixed width of an object.
+    # Source: DummyClassifier.predict, whose np.tile turns an object into text of a fixed width.
     label = np.ravel(np.tile([classes[prior.argmax()]], (1, 1)))
     one_hot = (np.arange(len(classes)) == prior.argmax()).astype(np.float64)
     return ConstantClassifier(label, prior if strategy == "prior" else one_hot, require_classes(classes))

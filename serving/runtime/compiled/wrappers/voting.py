@@ -1,4 +1,4 @@
-"""Estimators that ask several others: voting, stacking, bagging, one against the rest, one against one."""
+"""Ensembles: voting, stacking, bagging, one-vs-rest, one-vs-one."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +30,7 @@ class SoftVote(Predictor):
     classes: npt.NDArray[Any]
 
     def output(self, data: Data) -> Output:
-        """Returns the likeliest labels and the mean probabilities."""
+        """Returns the most probable labels and the mean probabilities."""
         each = np.asarray([response(part, PROBABILITIES, data) for part in self.parts])
         mean = each.mean(axis=0) if self.weights is None else np.average(each, axis=0, weights=self.weights)
         return Output(labels=self.classes.take(mean.argmax(axis=1)), probabilities=mean)
@@ -38,7 +38,7 @@ class SoftVote(Predictor):
 
 @dataclass
 class HardVote(Predictor):
-    """The label that most parts give; the lowest of those that are level."""
+    """The label with the most votes; the lowest of a tie."""
 
     parts: list[Predictor]
     """Their labels are positions in the classes."""
@@ -71,20 +71,20 @@ class MeanVote(Predictor):
 
 @dataclass
 class Stack(Predictor):
-    """A last estimator whose columns are what the parts say."""
+    """A final estimator whose columns are the parts' outputs."""
 
     parts: list[Predictor]
     methods: list[str]
-    """How each part is asked."""
+    """The method called on each part."""
     last: Predictor
     """Its labels are positions in the classes."""
     keeps_input: bool
-    """Whether the last one sees the input too."""
+    """Whether the final estimator also gets the input."""
     classes: npt.NDArray[Any] | None
-    """None of a regressor."""
+    """None for a regressor."""
 
     def output(self, data: Data) -> Output:
-        """Returns what the last estimator says."""
+        """Returns the final estimator's output."""
         output = self.last.output(self.columns(data))
         if self.classes is None:
             return output
@@ -92,11 +92,11 @@ class Stack(Predictor):
         return Output(labels=self.classes.take(output.labels), probabilities=output.probabilities)
 
     def decision(self, data: Data) -> npt.NDArray[Any]:
-        """Returns the last estimator's decision function."""
+        """Returns the final estimator's decision function."""
         return self.last.decision(self.columns(data))
 
     def columns(self, data: Data) -> Matrix:
-        """Returns what the last estimator is asked about.
+        """Returns the final estimator's input.
 
         Source: sklearn.ensemble._stacking._BaseStacking._concatenate_predictions.
         """
@@ -109,26 +109,26 @@ class Stack(Predictor):
                 block = block[:, 1:]
             blocks.append(block)
         if self.keeps_input:
-            # Here it is NumPy that makes a matrix of the frame: column after column, and booleans are objects.
+            # NumPy makes the matrix from the frame here: column-major, and booleans become objects.
             blocks.append(np.asfortranarray(as_matrix(data)))
         return np.hstack(blocks)
 
 
 @dataclass
 class BaggedClassifier(Predictor):
-    """The mean of the parts' probabilities, or of their votes, each from some of the columns."""
+    """The mean of the probabilities or votes of parts, each on some of the columns."""
 
     parts: list[Predictor]
     columns: list[npt.NDArray[np.int64]]
     known: list[npt.NDArray[np.int64] | None]
-    """The positions of a part's classes; None where it knows all of them."""
+    """The positions of a part's classes; None if it has all of them."""
     votes: list[bool]
-    """Whether a part has no probabilities."""
+    """Whether a part lacks probabilities."""
     n_parts: int
     classes: npt.NDArray[Any]
 
     def output(self, data: Data) -> Output:
-        """Returns the likeliest labels and the mean probabilities.
+        """Returns the most probable labels and the mean probabilities.
 
         Source: sklearn.ensemble._bagging._parallel_predict_proba.
         """
@@ -154,7 +154,7 @@ class BaggedClassifier(Predictor):
 
 @dataclass
 class BaggedRegressor(Predictor):
-    """The mean of the parts' values, each from some of the columns."""
+    """The mean of the values of parts, each on some of the columns."""
 
     parts: list[Predictor]
     columns: list[npt.NDArray[np.int64]]
@@ -173,24 +173,24 @@ def _mean(
     n_parts: int,
 ) -> npt.NDArray[Any]:
     each = (response(part, method, matrix[:, own]) for part, own in zip(parts, columns, strict=True))
-    out: npt.NDArray[Any] = sum(each) / n_parts  # type: ignore[assignment]  # of one part or more
+    out: npt.NDArray[Any] = sum(each) / n_parts  # type: ignore[assignment]  # at least one part
     return out
 
 
 @dataclass
 class OneVsRest(Predictor):
-    """A part per class that tells it from the others; of two classes a single one."""
+    """One part per class, which separates it from the rest; a single one for two classes."""
 
     parts: list[Predictor]
     method: str
-    """How the parts are asked for a score."""
+    """The parts' scoring method."""
     threshold: float
-    """What a single part's score is compared with."""
+    """Threshold of a single part's score."""
     has_probabilities: bool
     classes: npt.NDArray[Any]
 
     def output(self, data: Data) -> Output:
-        """Returns the labels of the largest scores, and probabilities that sum to one."""
+        """Returns the labels with the largest scores, and probabilities that sum to one."""
         scores = [_binary_score(part, self.method, data) for part in self.parts]
         if len(scores) == 1:
             picked = (scores[0] > self.threshold).astype(np.intp)
@@ -218,22 +218,22 @@ class OneVsRest(Predictor):
 
 @dataclass
 class OneVsOne(Predictor):
-    """A part per pair of classes; each votes, and the sum of the scores decides between level ones."""
+    """One part per pair of classes; each votes, and the sum of the scores breaks ties."""
 
     parts: list[Predictor]
-    """Their labels are 0 and 1: the first and the second class of the pair."""
+    """Their labels are 0 and 1: first and second class of the pair."""
     method: str
     threshold: float
     classes: npt.NDArray[Any]
 
     def output(self, data: Data) -> Output:
-        """Returns the labels of most votes."""
+        """Returns the labels with the most votes."""
         scores = self.decision(data)
         picked = (scores > self.threshold).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
         return Output(labels=self.classes.take(picked))
 
     def decision(self, data: Data) -> npt.NDArray[Any]:
-        """Returns votes, and scores between -1/3 and 1/3 added to them; of two classes those of the second.
+        """Returns votes plus scores between -1/3 and 1/3; for two classes, those of the second.
 
         Source: sklearn.utils.multiclass._ovr_decision_function.
         """
@@ -279,7 +279,7 @@ def compile_voting_regressor(fitted: Any, sample: Data) -> Predictor:
 
 
 def _weights(fitted: Any) -> npt.NDArray[Any] | None:
-    weights = fitted._weights_not_none  # noqa: SLF001  # those of the estimators that were not dropped
+    weights = fitted._weights_not_none  # noqa: SLF001  # without dropped estimators
     return None if weights is None else np.asarray(weights)
 
 
@@ -306,14 +306,14 @@ def _stack(fitted: Any, classes: npt.NDArray[Any] | None, sample: Data) -> Stack
     node = Stack(parts, methods, parts[0], bool(fitted.passthrough), classes)
     columns = node.columns(sample)
     if columns.dtype.kind not in "biuf":
-        raise NotCompiled("what a part of the stack says is not a number")
+        raise NotCompiled("a part of the stack does not return numbers")
     node.last = compile_predictor(fitted.final_estimator_, columns)
     return node
 
 
 @compiles_predictor("sklearn.BaggingClassifier")
 def compile_bagging_classifier(fitted: Any, sample: Data) -> Predictor:
-    """Compiles bagging of classifiers; the parts' labels are positions in the classes."""
+    """Compiles bagging of classifiers, whose parts' labels are positions in the classes."""
     classes = require_classes(fitted.classes_)
     matrix = require_numbers(sample)
     columns = [np.asarray(own, dtype=np.int64) for own in fitted.estimators_features_]
@@ -357,7 +357,7 @@ def compile_one_vs_rest(fitted: Any, sample: Data) -> Predictor:
 def compile_one_vs_one(fitted: Any, sample: Data) -> Predictor:
     """Compiles OneVsOneClassifier."""
     if fitted.pairwise_indices_ is not None:
-        raise NotCompiled("it wants distances rather than columns")
+        raise NotCompiled("it takes distances instead of columns")
     classes = require_classes(fitted.classes_)
     method, threshold = _score_method(fitted)
     matrix = require_numbers(sample)
@@ -366,7 +366,7 @@ def compile_one_vs_one(fitted: Any, sample: Data) -> Predictor:
 
 
 def _score_method(fitted: Any) -> tuple[str, float]:
-    """How the parts are asked for a score, and what divides two classes.
+    """Returns the parts' scoring method and the threshold between two classes.
 
     Source: sklearn.multiclass._predict_binary and _threshold_for_binary_predict.
     """

@@ -40,5 +40,5 @@ def test_another_number_stands_for_missing_and_empty_columns_are_dropped():
 def test_weights_of_ones_own_are_not_compiled():
     table = {"a": np.arange(9.0), "b": np.arange(9.0)}
     imputer = KNNImputer(weights=np.sqrt).fit(np.column_stack(list(table.values())))
-    with pytest.raises(NotCompiled, match="own"):
+    with pytest.raises(NotCompiled, match="custom"):
         compile_transformer(imputer, to_data(table))
