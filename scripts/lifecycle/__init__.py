@@ -33,6 +33,6 @@ class NotRecorded(LifecycleError):
 
 
 class StillThere(LifecycleError):
-    """The version has to leave, and the registry does not take it away; says what to do by hand."""
+    """A rollback failed, and the version is still there; says what to do by hand."""
 
     exit_code = 1
