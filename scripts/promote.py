@@ -215,7 +215,7 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
 
 
 def call_version(model: RegisteredModel, options: argparse.Namespace) -> list[str]:
-    """Gives the version in production a semantic version, if it has none or another is wished for; returns a line about it."""
+    """Gives the version in production a semantic version if it has none, or another is wished for; returns what was given."""
     try:
         called = model.call(options.version, options.semantic_version)
     except LifecycleError as error:  # the promotion itself is done

@@ -7,7 +7,7 @@
 
 It needs only the registry, so it works while services are down. Services follow by themselves.
 Exit code 0 if done, 1 if services of --url do not follow in time, if the move could not be recorded, or if somebody else
-has moved the same thing meanwhile, 2 with one line on stderr if nothing was done.
+moved the alias at the same time, 2 with one line on stderr if nothing was done.
 """
 
 import argparse

@@ -21,7 +21,7 @@ class LifecycleError(Exception):
 
 
 class Overtaken(LifecycleError):
-    """The alias or stage is not where it was left: somebody else has moved it."""
+    """Somebody else has moved the alias or stage since it was read."""
 
     exit_code = 1
 

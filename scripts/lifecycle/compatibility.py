@@ -30,7 +30,7 @@ def schema_of(signature: "ModelSignature | None") -> "Schema | None":
 
 
 def why_refused(old: "Schema", new: "Schema") -> str:
-    """Returns why a new signature rejects requests that the old one accepts, at most three reasons; empty if it does not."""
+    """Returns why a new signature rejects requests that the old one accepts, in at most three reasons; empty if none."""
     from serving.prepare.checks.compatibility import find_incompatibilities  # most commands do without
 
     refused = find_incompatibilities(old, new)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class RegisteredModel:
     """One model of the registry, its alias or stage, and its recorded moves.
 
-    Every move reads the state first. If it is not as it was left, somebody else has moved it, and it stays so.
+    Every move reads the state first. If it differs from the last known one, somebody else has moved it, and the move fails.
     """
 
     def __init__(self, settings: Settings, name: str, selector: Selector) -> None:

@@ -270,7 +270,7 @@ def is_optional(column: pd.Series) -> bool:
 
 
 def describe_missing_cells(column: pd.Series) -> str:
-    """Says whether requests may omit a column whose type has no null; empty if its type has null."""
+    """Returns whether requests may omit a column whose type has no null; empty if its type has null."""
     if is_optional(column):
         return "requests may omit it"
     if is_boolean(column):
