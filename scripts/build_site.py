@@ -31,7 +31,7 @@ FILES = (
     "benchmarks/results/latest*.md",
     "benchmarks/results/latest*.png",
 )
-"""What the site has, at the same place as in the repository: so links hold in both."""
+"""Files of the site, at the same paths as in the repository, so that links work in both."""
 
 
 class References(HTMLParser):
@@ -51,7 +51,7 @@ class References(HTMLParser):
 
 
 def main() -> int:
-    """Builds and checks it; returns the exit code."""
+    """Builds and checks the site; returns the exit code."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
@@ -78,13 +78,13 @@ def main() -> int:
 
 
 def copy(file: Path, target: Path) -> None:
-    """Copies a file, into a folder that need not be there yet."""
+    """Copies a file; creates its folder if needed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, target)
 
 
 def not_in_navigation() -> Iterator[str]:
-    """Yields what is wrong with the navigation, which Zensical does not check."""
+    """Yields errors of the navigation, which Zensical does not check."""
     named = set(re.findall(r'= "(\S+\.md)"', CONFIG.read_text()))
     pages = {str(page.relative_to(SOURCE)) for page in SOURCE.rglob("*.md")}
     yield from (f"{page}: missing from the navigation in {CONFIG.name}" for page in sorted(pages - named))
@@ -92,7 +92,7 @@ def not_in_navigation() -> Iterator[str]:
 
 
 def dead_ends() -> Iterator[str]:
-    """Yields references to files that the site does not have; Zensical checks links between pages only."""
+    """Yields references to missing files; Zensical checks only links between pages."""
     for page in sorted(SITE.rglob("*.html")):
         found = References(page.read_text())
         name = page.relative_to(SITE)

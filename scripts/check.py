@@ -1,13 +1,13 @@
-"""Says before a promotion whether a service would serve a model, how fast, and what its writer should know of it.
+"""Checks before a promotion whether a service would serve a model, how fast, and what its author should know.
 
     .venv/bin/python scripts/check.py 7                            # version 7 of SERVING_MODEL_NAME
     .venv/bin/python scripts/check.py models:/churn@challenger
-    .venv/bin/python scripts/check.py runs:/0f1e2d…/model          # not registered yet; so are models:/m-ID and a folder
+    .venv/bin/python scripts/check.py runs:/0f1e2d…/model          # not registered yet, like models:/m-ID and a folder
     .venv/bin/python scripts/check.py models:/m-0f1e… --name churn # as the next version of churn
 
-It needs no running service, and leaves nothing behind: the model is prepared as a service does it, with the settings in
-the environment and the libraries that are installed here, and compared with the version in production.
-Exit code 0 when it would be served, 1 when it would be refused, 2 with one line on stderr when that cannot be said.
+It needs no running service, and leaves nothing behind. It prepares the model as a service does, with the settings in
+the environment and the libraries installed here, and compares it with the version in production.
+Exit code 0 if it would be served, 1 if it would be refused, 2 with one line on stderr if that is unknown.
 """
 
 import argparse
@@ -41,19 +41,19 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     parser.add_argument(
         "model", help="models:/NAME/VERSION, models:/NAME@ALIAS, models:/m-ID, runs:/RUN_ID/NAME, or a folder"
     )
-    parser.add_argument("--name", help="the registered model that it is to become a version of")
+    parser.add_argument("--name", help="registered model of which it would be the next version")
     selector = parser.add_mutually_exclusive_group()
-    selector.add_argument("--alias", help=f"of the version to compare with ({settings.model_alias})")
-    selector.add_argument("--stage", help="the legacy stage of that version, instead")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
+    selector.add_argument("--alias", help=f"alias of the version to compare with ({settings.model_alias})")
+    selector.add_argument("--stage", help="legacy stage of that version instead")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser.parse_args(arguments)
 
 
 def check(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
-    """Does it; returns exit code, facts and sentences.
+    """Checks the model; returns exit code, facts and sentences.
 
     Raises:
-        LifecycleError: it cannot be said.
+        LifecycleError: it cannot be checked.
     """
     from scripts.checking.source import find_source
     from scripts.checking.trial import trial
@@ -95,7 +95,7 @@ def prepare_champion(source: "Source", attempt: "Trial") -> "tuple[Prepared | No
 
 
 def describe(prepared: "Prepared", loaded: "Loaded", warned: list[str]) -> dict[str, Any]:
-    """Returns what was found out about a model that would be served."""
+    """Returns the facts about a model that would be served."""
     import yaml
 
     from scripts.checking.findings import find_warnings
@@ -120,17 +120,17 @@ def describe(prepared: "Prepared", loaded: "Loaded", warned: list[str]) -> dict[
 
 
 def describe_runtime(prepared: "Prepared") -> str:
-    """Returns in words by what code it is served, and why."""
+    """Returns in words which code serves it, and why."""
     manifest = prepared.manifest
     compared = ""
     if manifest.parity is not None:
         parity = manifest.parity
-        compared = f"; its answers to {parity.rows:,} rows differ from its library's by {parity.max_abs_difference:.1g} at most"
+        compared = f"; its answers to {parity.rows:,} rows differ from its library's by at most {parity.max_abs_difference:.1g}"
     if manifest.runtime == "compiled":
         return f"compiled{compared}"
     if manifest.runtime == "mixed":
         steps = ", ".join(manifest.native_steps)
-        return f"compiled but for {steps} ({manifest.native_reason}){compared}"
+        return f"compiled except {steps} ({manifest.native_reason}){compared}"
     return f"natively, in the library that trained it ({manifest.native_reason})"
 
 
@@ -138,7 +138,7 @@ def to_lines(facts: dict[str, Any]) -> list[str]:
     """Returns the sentences after the first."""
     lines = []
     if facts["compared_with"] is not None and facts["served"]:
-        lines.append(f"it takes the requests of version {facts['compared_with']}, which is in production")
+        lines.append(f"it accepts the requests of version {facts['compared_with']}, which is in production")
     elif facts["compared_with"] is None:
         lines.append(f"not compared with a version in production: {facts['not_compared']}")
     if facts["served"]:

@@ -1,6 +1,6 @@
 """Shows a promotion, a rejection and a rollback of a service under load, on the terminal.
 
-Takes about a minute. Everything is in a folder of its own, and gone afterwards. Exit code 0 when no request failed.
+Takes about a minute, and leaves nothing behind. Exit code 0 if no request failed.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from scripts.lifecycle.services import look  # noqa: E402  # needs the line abov
 NAME = "churn"
 N_CLIENTS = 4
 SECONDS = 120
-"""In which each step has to be done."""
+"""Timeout of each step."""
 COLUMNS = 100
-"""That a line takes at most."""
+"""Maximum width of a line."""
 
 BREAK = """
 import sys
@@ -50,7 +50,7 @@ mlflow.sklearn.log_model(
 
 
 class Load:
-    """Clients that fire all the time and count what they get."""
+    """Clients that send requests without pause and count the answers."""
 
     def __init__(self, port: int, body: bytes) -> None:
         self.answers: Counter[str] = Counter()
@@ -90,7 +90,7 @@ class Load:
 
 
 def main() -> int:
-    """Shows it; returns the exit code."""
+    """Runs the demonstration; returns the exit code."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     say("A promotion, a rejection and a rollback under load; takes about a minute, leaves nothing behind")
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
@@ -98,7 +98,7 @@ def main() -> int:
 
 
 def environment_in(folder: Path) -> dict[str, str]:
-    """Returns the environment of a service and a registry that are in a folder."""
+    """Returns the environment of a service and a registry in a folder."""
     return os.environ | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "SERVING_MODEL_NAME": NAME,
@@ -112,10 +112,10 @@ def environment_in(folder: Path) -> dict[str, str]:
 
 
 def show(folder: Path, environment: dict[str, str]) -> int:
-    """Goes through the steps; returns the exit code."""
+    """Runs the steps; returns the exit code."""
 
     def call(*arguments: str, to_lines: Callable[[str], list[str]]) -> int:
-        """Runs a script; shows what it prints as it does, each line as `to_lines` makes it."""
+        """Runs a script and prints its output at once, each line as `to_lines` returns it."""
         has_spoken = False
         log = folder / "script.log"
         with (
@@ -172,7 +172,7 @@ def show(folder: Path, environment: dict[str, str]) -> int:
 
 
 def outcome_of_training(line: str) -> list[str]:
-    """Returns the line if it says what became of the model."""
+    """Returns the line if it tells that a model was registered or promoted."""
     return [line] if line.startswith(("registered:", "promoted:")) else []
 
 
@@ -182,12 +182,12 @@ def wrap(line: str) -> list[str]:
 
 
 def cut(line: str) -> list[str]:
-    """Returns what fits of a table's row."""
+    """Returns a table's row, cut to fit."""
     return [line if len(line) <= COLUMNS - 4 else f"{line[: COLUMNS - 5]}…"]
 
 
 def tell(load: Load) -> None:
-    """Says what the clients got so far."""
+    """Prints what the clients got so far."""
     by_version = ", ".join(f"{n:,} by version {version}" for version, n in sorted(load.answers.items()))
     say(f"    answered so far: {by_version}; {load.failed}")
 

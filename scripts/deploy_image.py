@@ -5,15 +5,14 @@
     .venv/bin/python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --dry-run
     .venv/bin/python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --write
 
-With --write the image goes into the manifests, to be committed, and nothing is applied: for Argo CD and Flux, and so
-that the next `kubectl apply -k` brings it, too. Else the files stay as they are; what is applied is a copy, which the
-cluster has checked as a whole before. Only the pods of the image that --name says get another one: all others keep
-what they have in the cluster. Where the overlay has a Rollout, that one is waited for, until all pods are new or it
-stands at a step: then comes scripts/canary.py, as after --no-wait. In the middle of a canary only the stable image is
-applied, which ends it. With --json it tells which image was stable before, to go back to, and whether all pods are
-`ready` with the new one.
-Exit code 0 when it is applied, and ready or at a step, 1 when it is not, or not in time, 2 with one line on stderr when
-nothing was done, 130 after Ctrl-C and 143 after SIGTERM, with what was applied left as it is.
+--write puts the image into the manifests, to be committed, and applies nothing: for Argo CD and Flux, and so that the
+next `kubectl apply -k` has it, too. Without it the files do not change: it applies a copy, which the cluster has
+validated as a whole. Only pods of the image named by --name change; all others keep their image in the cluster. If the
+overlay has a Rollout, it waits until all its pods are new or it is paused at a step; then run scripts/canary.py, as
+after --no-wait. During a canary it applies only the stable image, which ends the canary. With --json it prints the
+stable image from before, to roll back to, and whether all pods are `ready` with the new one.
+Exit code 0 if applied, and ready or paused at a step, 1 if it failed or timed out, 2 with one line on stderr if nothing
+was done, 130 after Ctrl-C and 143 after SIGTERM, without undoing what was applied.
 """
 
 import argparse
@@ -41,7 +40,7 @@ from serving.settings import Settings  # noqa: E402  # the same
 MANIFESTS = ROOT / "k8s"
 
 DEPLOYMENT = "model-server"
-"""Whose pods are waited for where the image is in no Deployment."""
+"""The one to wait for if no Deployment has the image."""
 
 IMAGE = re.compile(
     r"(?P<name>[a-z0-9.-]+(?::\d+(?=/))?(?:/[a-z0-9._-]+)*)(?::(?P<tag>[\w.-]{1,128}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
@@ -53,7 +52,7 @@ NO_TAG = ":overlay"
 """The end of the images in the manifests, until an overlay's `images` replaces them."""
 
 PLACEHOLDER = {"newName": "placeholder.invalid/image", "newTag": "told"}
-"""Tells, while the manifests are built, the image that is replaced from others that may be the same."""
+"""Distinguishes the image to replace, while the manifests are built, from others that may be the same."""
 
 
 def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Namespace:
@@ -62,46 +61,48 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     overlays = sorted(folder.name for folder in (MANIFESTS / "overlays").iterdir() if folder.is_dir())
-    parser.add_argument("overlay", choices=overlays, help="of k8s/overlays")
+    parser.add_argument("overlay", choices=overlays, help="folder in k8s/overlays")
     parser.add_argument(
         "--image", type=parse_image, required=True, help="registry/name:tag, registry/name@sha256:…, or both"
     )
     parser.add_argument(
         "--name",
         default="model-server",
-        help="which image of the manifests it replaces, as `images` of a kustomization.yaml calls it (%(default)s)",
+        help="image to replace, by its name in `images` of a kustomization.yaml (%(default)s)",
     )
-    parser.add_argument("--context", help="of the kubeconfig (its current one)")
+    parser.add_argument("--context", help="context of the kubeconfig (default: current)")
     parser.add_argument(
         "--timeout-seconds",
         type=int,
         default=1200,
         metavar="SECONDS",
-        help="in which the pods have to be ready (%(default)s)",
+        help="time for the pods to become ready (%(default)s)",
     )
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for them")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for the pods")
     parser.add_argument(
-        "--require", metavar="KIND", help="do nothing where the manifests have nothing of this kind (Rollout)"
+        "--require", metavar="KIND", help="do nothing if the manifests have no object of this kind (Rollout)"
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print what would be applied, and ask no cluster: what keeps its image is named at the top",
+        help="print what would be applied, without the cluster; comments at the top name what keeps its image",
     )
-    parser.add_argument("--write", action="store_true", help="write it into the manifests, and apply nothing")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
+    parser.add_argument(
+        "--write", action="store_true", help="write the image into the manifests, and apply nothing"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser.parse_args(arguments)
 
 
 def parse_image(text: str) -> dict[str, str]:
-    """Returns an image as kustomize names it; where there is a digest, the tag is left out.
+    """Returns an image as kustomize names it; if there is a digest, without the tag.
 
     Raises:
-        argparse.ArgumentTypeError: it has neither tag nor digest, or is no image at all.
+        argparse.ArgumentTypeError: it has neither tag nor digest, or is not an image.
     """
     found = IMAGE.fullmatch(text)
     if found is None and IMAGE.fullmatch(text.lower()):
-        raise argparse.ArgumentTypeError(f"{text!r} has capital letters; names of images are lower case")
+        raise argparse.ArgumentTypeError(f"{text!r} has capital letters; image names must be lower case")
     if found is None or not (found["tag"] or found["digest"]):
         raise argparse.ArgumentTypeError(f"{text!r} is not an image with a tag or a digest")
     exact = {"digest": found["digest"]} if found["digest"] else {"newTag": found["tag"]}
@@ -109,7 +110,7 @@ def parse_image(text: str) -> dict[str, str]:
 
 
 def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any], list[str]]:
-    """Does it; returns exit code, facts and sentences.
+    """Deploys the image; returns exit code, facts and sentences.
 
     Raises:
         LifecycleError: nothing was done.
@@ -137,7 +138,7 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
     manifests = yaml.safe_dump_all(documents, sort_keys=False)
     if options.dry_run:
         keep = [name_of(document) for document, _ in others]
-        said = [f"# No cluster was asked: {one} keeps the image that it has there, if any." for one in keep]
+        said = [f"# Without the cluster: {one} keeps the image that it has there, if any." for one in keep]
         return DONE, facts | {"done": False, "keep": keep}, [*said, manifests]
     workload = find_workload(kubectl, documents, name)
     before = workload.stable_image()
@@ -148,7 +149,7 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
     try:
         applied = kubectl("apply", "--filename", "-", text=manifests)
     except Interrupted as reason:
-        why = f"{reason} while it was applied: a part of it may be there"
+        why = f"{reason} while it was applied: parts of it may be in the cluster"
         return reason.exit_code, facts | {"done": False, "why": why}, [f"{namespace}: {why}"]
     if applied.returncode:
         why = f"kubectl apply failed: {last_line(applied.stderr)}"
@@ -163,10 +164,10 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
 
 
 def read_namespace(overlay: str) -> str:
-    """Returns where an overlay goes.
+    """Returns the namespace of an overlay.
 
     Raises:
-        LifecycleError: it does not say.
+        LifecycleError: it names none.
     """
     file = MANIFESTS / "overlays" / overlay / "kustomization.yaml"
     namespace = yaml.safe_load(file.read_text()).get("namespace")
@@ -176,49 +177,47 @@ def read_namespace(overlay: str) -> str:
 
 
 def check_taken(kubectl: Kubectl, manifests: str, documents: Sequence[Document], namespace: str) -> None:
-    """Has the cluster say whether it would take all of the manifests, so that not a half of them is applied.
+    """Has the cluster validate all manifests, so that they are not applied in part.
 
     Raises:
-        LifecycleError: it would not.
+        LifecycleError: it rejects one.
     """
     checked = kubectl("apply", "--dry-run=server", "--filename", "-", text=manifests)
     if not checked.returncode:
         return
-    # The first time the namespace comes with the manifests, and nothing can be checked in it yet.
+    # The first time, the manifests create the namespace, and nothing can be validated in it yet.
     lines = [line for line in checked.stderr.splitlines() if line.startswith(("Error", "error"))]
     is_first = any(one["kind"] == "Namespace" for one in documents) and all(
         f'namespaces "{namespace}" not found' in line for line in lines
     )
     if not lines or not is_first:
-        raise LifecycleError(f"{namespace}: the cluster does not take it: {last_line(checked.stderr)}")
+        raise LifecycleError(f"{namespace}: the cluster rejects it: {last_line(checked.stderr)}")
 
 
 def build(overlay: str, name: str) -> list[Document]:
     """Returns the manifests of an overlay, with `PLACEHOLDER` for the image of that name.
 
     Raises:
-        LifecycleError: nothing in them has that image, one has none, or kubectl cannot build them.
+        LifecycleError: nothing in them has that image, a container keeps a placeholder, or kubectl cannot build them.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "k8s")
         shutil.copytree(MANIFESTS, copy)
         if not set_images(copy / "overlays" / overlay, name, PLACEHOLDER):
             raise LifecycleError(
-                f"k8s/overlays/{overlay}, with what it includes, has no image of the name {name!r} (--name)"
+                f"k8s/overlays/{overlay} and what it includes have no image named {name!r} (--name)"
             )
         built = call(["kubectl", "kustomize", str(copy / "overlays" / overlay)])
     if built.returncode:
         raise LifecycleError(f"k8s/overlays/{overlay} cannot be built: {last_line(built.stderr)}")
     if to_reference(PLACEHOLDER) not in built.stdout:
-        raise LifecycleError(
-            f"k8s/overlays/{overlay} has nothing in it that runs the image {name!r} (--name)"
-        )
+        raise LifecycleError(f"nothing in k8s/overlays/{overlay} runs the image {name!r} (--name)")
     documents = [document for document in yaml.safe_load_all(built.stdout) if document]
     for document in documents:
         for _, container in containers_of(document):
             if container["image"].endswith(NO_TAG):
                 raise LifecycleError(
-                    f"k8s/overlays/{overlay}: {name_of(document)} runs {container['image']!r}, which is no image yet; "
+                    f"k8s/overlays/{overlay}: {name_of(document)} runs {container['image']!r}, a placeholder; "
                     f"add {container['image'].removesuffix(NO_TAG)!r} to `images` of a kustomization.yaml"
                 )
     return documents
@@ -227,7 +226,7 @@ def build(overlay: str, name: str) -> list[Document]:
 def replace_placeholder(
     documents: Sequence[Document], reference: str
 ) -> tuple[str, list[tuple[Document, "Containers"]]]:
-    """Gives the image to the containers that are told; returns their Deployment, and the other containers."""
+    """Gives the image to the containers with `PLACEHOLDER`; returns their Deployment, and the other containers."""
     name, others = DEPLOYMENT, []
     for document in documents:
         untold = dict(containers_of(document))
@@ -245,10 +244,10 @@ def replace_placeholder(
 def keep_live_images(kubectl: Kubectl, others: Sequence[tuple[Document, "Containers"]]) -> Iterator[str]:
     """Gives containers the image that they have in the cluster; yields a sentence for each document that differs.
 
-    A canary's image is in the cluster only: what the manifests say would take it back.
+    A canary's image is only in the cluster: applying the manifests' would undo it.
 
     Raises:
-        LifecycleError: the cluster cannot be asked.
+        LifecycleError: the cluster cannot be queried.
     """
     for document, containers in others:
         target = name_of(document)
@@ -261,16 +260,16 @@ def keep_live_images(kubectl: Kubectl, others: Sequence[tuple[Document, "Contain
 
 
 def name_of(document: Document) -> str:
-    """Returns how kubectl is told an object."""
+    """Returns an object's name for kubectl."""
     return f"{document['kind'].lower()}/{document['metadata']['name']}"
 
 
 Containers = dict[tuple[str, ...], Document]
-"""By where they are in a manifest: keys, and names of entries in lists."""
+"""By their path in a manifest: keys, and names of list entries."""
 
 
 def containers_of(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Document]]:
-    """Yields each container in a manifest, with where it is."""
+    """Yields each container in a manifest, and its path."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from containers_of(value, (*path, key))

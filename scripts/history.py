@@ -4,7 +4,7 @@
     .venv/bin/python scripts/history.py --json
 
 A reason is cut to the terminal's width; --json has all of it.
-Exit code 0; 2 with one line on stderr when the registry cannot be asked.
+Exit code 0; 2 with one line on stderr if the registry cannot be read.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from scripts.lifecycle.validation_record import Results  # noqa: E402  # the sam
 from serving.settings import Settings  # noqa: E402  # the same
 
 MIN_WHY_CHARACTERS = 24
-"""Of a reason, however narrow the terminal is."""
+"""Minimum width of a reason, however narrow the terminal is."""
 
 PIPED_WIDTH = 160
-"""Characters of a line if there is no terminal."""
+"""Width of a line without a terminal."""
 
 HEAD = ("when (UTC)", "what", "from", "to", "who", "validated with", "why")
 
@@ -58,14 +58,14 @@ def tell(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str
 
 
 def to_name(version: str | None, names: Mapping[str, SemanticVersion]) -> str:
-    """Returns a version's number with what it is called beside that; a dash where there is no version."""
+    """Returns a version's number with its semantic version, if it has one; a dash for no version."""
     if version is None:
         return "–"
     return f"{version} ({names[version]})" if version in names else version
 
 
 def to_table(moves: Sequence[Move], names: Mapping[str, SemanticVersion], width: int) -> list[str]:
-    """Returns the lines of a table, the last move last; of no more than `width` characters if reasons can be cut to it."""
+    """Returns the lines of a table, the last move last; at most `width` wide if reasons can be cut to it."""
     rows = [
         HEAD,
         *(
@@ -84,13 +84,13 @@ def to_table(moves: Sequence[Move], names: Mapping[str, SemanticVersion], width:
 
 
 def cut(text: str, n_characters: int) -> str:
-    """Returns a text in one line, and no more of it than fits."""
+    """Returns a text in one line, cut to fit."""
     line = " ".join(text.split())
     return line if len(line) <= n_characters else f"{line[: n_characters - 1]}…"
 
 
 def to_line(results: Results | str | None) -> str:
-    """Returns what a validation found, in a line; nothing where there was none."""
+    """Returns a validation's result in one line; a dash if there was none."""
     return results.summary if isinstance(results, Results) else results or "–"
 
 

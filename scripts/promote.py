@@ -68,7 +68,7 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     parser.add_argument(
         "--force",
         action="store_true",
-        help="promote a version that does not take the requests that services answer now; sets its tag serving.force=true",
+        help="promote a version that rejects requests that services answer now; sets its tag serving.force=true",
     )
     add_url_options(parser)
     parser.add_argument(
@@ -122,7 +122,7 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     if (options.watch or options.percent) and not options.url:
         parser.error("--watch and --percent need --url, the services to look at")
     if options.prometheus and not (options.watch or options.percent):
-        parser.error("--prometheus needs --watch or --percent, in which it is asked")
+        parser.error("--prometheus needs --watch or --percent, which query it")
     if options.prometheus_selector and not options.prometheus:
         parser.error("--prometheus-selector needs --prometheus")
     if (options.data is None) != (options.target is None):
@@ -136,7 +136,7 @@ def parse_percents(text: str) -> list[float]:
     """Returns rising percents, the last of them 100.
 
     Raises:
-        argparse.ArgumentTypeError: they are not that.
+        argparse.ArgumentTypeError: they are not.
     """
     try:
         percents = [float(part) for part in text.split(",")]
@@ -151,7 +151,7 @@ def parse_percents(text: str) -> list[float]:
 
 
 def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
-    """Does it; returns exit code, facts and sentences.
+    """Promotes the version; returns exit code, facts and sentences.
 
     Raises:
         LifecycleError: nothing was done.
@@ -187,7 +187,7 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
     if options.dry_run:
         plan = f"{where} would go from {name_of(before)} to {options.version}"
         return DONE, facts | {"done": False}, [already if is_there else plan]
-    known = known_refusals(options.url)  # before the tag, which lifts them
+    known = known_refusals(options.url)  # before the tag, which clears them
     if options.force:
         with model.asking(f"version {options.version} could not be tagged") as client:
             force(client, model.name, options.version)
@@ -215,10 +215,10 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
 
 
 def call_version(model: RegisteredModel, options: argparse.Namespace) -> list[str]:
-    """Gives the version in production a semantic version, if it has none or another is wished; returns a line of it."""
+    """Gives the version in production a semantic version if it has none, or another is wished for; returns what was given."""
     try:
         called = model.call(options.version, options.semantic_version)
-    except LifecycleError as error:  # what was asked for is done
+    except LifecycleError as error:  # the promotion itself is done
         called = str(error)
     return [called] if called else []
 

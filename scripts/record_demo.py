@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/record_demo.py
 
-The picture has neither scripts nor fonts. Where animations are off, it shows the whole recording. Exit code 1, and no
+The picture has neither scripts nor fonts. With animations off, it shows the whole recording. Exit code 1, and no
 picture, if the demonstration fails.
 """
 
@@ -25,7 +25,7 @@ PICTURE = ROOT / "docs" / "pictures" / "promotion.svg"
 COMMAND = "$ make demo-promotion"
 
 PLAY_SECONDS, HOLD_SECONDS = 12.0, 4.0
-"""The recording, however long it took; and its end, before it starts again."""
+"""Duration of the recording, however long it took, and of the pause at its end."""
 
 CHARACTER, LINE, BLANK, MARGIN, BAR = 8.43, 18, 8, 18, 30
 """Sizes in pixels, for a font of 14."""
@@ -36,7 +36,7 @@ COLOURS = (
     (r"^    \$", "command"),
     (r"rolled back|^      |  rollback  3 ", "bad"),
 )
-"""Which class a line gets: that of the first pattern in it."""
+"""Class of a line, by the first pattern that matches."""
 
 STYLE = """
 text{font:14px ui-monospace,"DejaVu Sans Mono",Menlo,Consolas,monospace;fill:#c9d1d9;white-space:pre}
@@ -46,7 +46,7 @@ text{font:14px ui-monospace,"DejaVu Sans Mono",Menlo,Consolas,monospace;fill:#c9
 
 
 def main() -> int:
-    """Records it; returns the exit code."""
+    """Records the demonstration; returns the exit code."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def record() -> tuple[int, list[tuple[float, str]]]:
-    """Runs the demonstration; returns its exit code, and each line with the seconds after which it came."""
+    """Runs the demonstration; returns its exit code, and each line with its time in seconds."""
     person = f"{getpass.getuser()}@{socket.gethostname()}"
     recording = [(0.0, COMMAND)]
     begin = time.monotonic()
@@ -70,14 +70,14 @@ def record() -> tuple[int, list[tuple[float, str]]]:
     ) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
-            # Nobody's name is in the picture, and the columns stay where they are.
+            # The picture has no real name, and its columns do not move.
             public = line.rstrip().replace(person, "you".ljust(len(person)))
             recording.append((time.monotonic() - begin, public))
     return process.returncode, recording
 
 
 def draw(recording: list[tuple[float, str]]) -> str:
-    """Returns the picture of lines with their seconds."""
+    """Returns the picture of lines with their times."""
     moments: dict[float, list[str]] = {}
     last, whole = recording[-1][0], PLAY_SECONDS + HOLD_SECONDS
     y = BAR

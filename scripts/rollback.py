@@ -1,13 +1,13 @@
-"""Lets the alias point at the version before, or at another one, and records it.
+"""Moves the alias back to the version before, or to another one, and records it.
 
     .venv/bin/python scripts/rollback.py --why "wrong prices"      # what the current version replaced
     .venv/bin/python scripts/rollback.py --to 3
-    .venv/bin/python scripts/rollback.py --to 3 --only-from 4      # nothing where somebody else has moved it already
+    .venv/bin/python scripts/rollback.py --to 3 --only-from 4      # nothing if somebody else has moved it already
     .venv/bin/python scripts/rollback.py --stage Production
 
-It talks to the registry only: it works while no service does. Services follow by themselves.
-Exit code 0 when it is done, 1 when the services that --url names do not follow in time, when the move could not be
-recorded, or when somebody else moved the same thing meanwhile, 2 with one line on stderr when nothing was done.
+It needs only the registry, so it works while services are down. Services follow by themselves.
+Exit code 0 if done, 1 if services of --url do not follow in time, if the move could not be recorded, or if somebody else
+moved the alias at the same time, 2 with one line on stderr if nothing was done.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from serving.settings import Settings  # noqa: E402  # the same
 def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
     """Reads the command line."""
     parser = make_parser(__doc__ or "", settings)
-    parser.add_argument("--to", metavar="VERSION", help="this version; else the one before")
+    parser.add_argument("--to", metavar="VERSION", help="target version (default: the one before)")
     parser.add_argument(
         "--only-from", metavar="VERSION", help="do nothing unless this is the current version"
     )
@@ -41,22 +41,21 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
 
 
 def roll_back(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
-    """Does it; returns exit code, facts and sentences.
+    """Rolls back; returns exit code, facts and sentences.
 
     Raises:
-        LifecycleError: there is nothing to go back to.
+        LifecycleError: there is nothing to roll back to.
     """
     model = open_model(options, settings)
     where = model.where
     if model.current is None:
         raise LifecycleError(f"{where} is not set; there is nothing to roll back")
     if options.only_from not in {None, model.current}:
-        raise LifecycleError(f"{where} is version {model.current}, not {options.only_from}; it is left so")
+        raise LifecycleError(f"{where} is version {model.current}, not {options.only_from}; left unchanged")
     target = options.to or previous_version(model.moves, model.selector, model.current)
     if target is None:
         raise LifecycleError(
-            f"no version is recorded that version {model.current} of {model.name!r} has replaced, so there is nothing to "
-            "roll back to; name a version with --to"
+            f"there is no record of the version that version {model.current} of {model.name!r} replaced; name one with --to"
         )
     model.check_version(target)
     facts: dict[str, Any] = {
@@ -71,12 +70,12 @@ def roll_back(options: argparse.Namespace, settings: Settings) -> tuple[int, dic
         return DONE, facts | {"done": False}, [f"{where} would go from version {model.current} to {target}"]
     before, say, trouble = model.current, teller(options), ""
     try:
-        with undisturbed():  # a move is made and recorded, or is not made
+        with undisturbed():  # a move is made and recorded, or not made
             model.move("rollback", target, options.why, options.audit_log)
     except NotRecorded as error:
         trouble = str(error)
     say(f"{where} went back from version {before} to {target}")
-    # Services are asked only now: one that hangs must not keep anybody from going back.
+    # Services are polled only now: one that hangs must not delay a rollback.
     known = known_refusals(options.url)
     late = wait_for_version(options.url, target, options.timeout, known=known, say=say)
     sentences = [trouble] if trouble else []

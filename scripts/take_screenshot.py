@@ -24,14 +24,14 @@ PICTURE = ROOT / "docs" / "pictures" / "swagger.png"
 WIDTH, HEIGHT = 1000, 1000
 """In pixels."""
 WHOLE_HEIGHT = 4000
-"""So that the page does not scroll to what the link opens."""
+"""High enough that the page does not scroll to the link's target."""
 COLOURS = 256
 RENDER_MS = 10_000
-"""In which the page has to be drawn."""
+"""Timeout for rendering the page."""
 
 
 def main() -> int:
-    """Takes it; returns the exit code."""
+    """Takes the picture; returns the exit code."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def take(url: str, folder: Path) -> None:
-    """Draws the page, and writes it with few colours."""
+    """Renders the page, and writes it with few colours."""
     taken = folder / "taken.png"
     options = [
         *("--headless", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}/chromium"),

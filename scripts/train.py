@@ -4,11 +4,11 @@
     .venv/bin/python scripts/train.py --data c.csv --target churn --date signup=%d/%m/%Y --category shop --drop notes
     .venv/bin/python scripts/train.py --promote            # a generated sample, to look around
 
-What each column is, is found out from all rows and told in a table; --number, --category, --text, --date and --drop
-overrule it. Estimators are compared by cross-validation. A model that is no better than the baseline, or refuses
-requests that services answer now, is registered and not promoted, unless with --force.
-Exit code 0 when it is done, 1 when the model was registered and not promoted for such a reason, 2 with one line on
-stderr when it cannot be done.
+It decides from all rows what each column is, and prints a table; --number, --category, --text, --date and --drop
+override that. Estimators are compared by cross-validation. A model that is no better than the baseline, or rejects
+requests that services answer now, is registered but not promoted, unless with --force.
+Exit code 0 if done, 1 if the model was registered but not promoted for such a reason, 2 with one line on stderr if it
+failed.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from serving.settings import Settings, SettingsError, load_settings  # noqa: E40
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Tells a mistake in one line, without the whole usage before it."""
+    """Reports errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Raises what `main` prints."""
@@ -48,28 +48,30 @@ class OneLineParser(argparse.ArgumentParser):
 def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
     """Reads the command line; the environment's settings are the defaults."""
     parser = OneLineParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("--data", type=Path, help="a CSV file; without it a sample is generated")
-    parser.add_argument("--target", help="the column to predict")
-    parser.add_argument("--name", default=settings.model_name, help="the registered model (%(default)s)")
-    parser.add_argument("--task", choices=("classification", "regression"), help="else the target decides")
+    parser.add_argument("--data", type=Path, help="CSV file (default: a generated sample)")
+    parser.add_argument("--target", help="column to predict")
+    parser.add_argument("--name", default=settings.model_name, help="registered model (%(default)s)")
+    parser.add_argument(
+        "--task", choices=("classification", "regression"), help="task (default: by the target)"
+    )
     parser.add_argument(
         "--estimator",
         choices=("auto", "linear", "boosting", "forest"),
         default="auto",
-        help="auto takes the best in cross-validation, of equals the quickest to serve (%(default)s)",
+        help="auto takes the best in cross-validation; of equals, the fastest to serve (%(default)s)",
     )
     add_column_options(parser)
     add_format_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the sample, the folds and the estimator (0)")
-    parser.add_argument("--promote", action="store_true", help="let the alias point at the new version")
+    parser.add_argument("--seed", type=int, default=0, help="seed of sample, folds and estimator (0)")
+    parser.add_argument("--promote", action="store_true", help="move the alias to the new version")
     parser.add_argument(
         "--force",
         action="store_true",
-        help="promote it even if it is no better than the baseline, or refuses requests that services answer now",
+        help="promote it even if it is no better than the baseline, or rejects requests that services answer now",
     )
-    parser.add_argument("--alias", default=settings.model_alias, help="the alias to set (%(default)s)")
+    parser.add_argument("--alias", default=settings.model_alias, help="alias to move (%(default)s)")
     add_semantic_option(parser)
-    parser.add_argument("--if-missing", action="store_true", help="do nothing if such a model is registered")
+    parser.add_argument("--if-missing", action="store_true", help="do nothing if the model is registered")
     options = parser.parse_args(arguments)
     if options.data is not None and options.target is None:
         parser.error("--data needs --target, the column to predict")
@@ -106,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     is_promoted = is_wanted and not broken
     say(f"registered: {options.name} version {version}")
-    say(f"called: {said}")
+    say(f"semantic version: {said}")
     if is_promoted:
         say(f"promoted: {options.name}@{options.alias} is version {version} now")
     if options.data is not None:
@@ -118,9 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(f"next: {serve_command(settings, options.name, version, options.alias if is_promoted else None)}")
     if options.promote and not is_promoted:
         why = (
-            f"{broken}; once the callers know"
+            f"{broken}; after telling the callers"
             if broken
-            else f"{trained.why_no_better}; to promote it all the same"
+            else f"{trained.why_no_better}; to promote it anyway"
         )
         command = promote_command(settings, options, version, is_forced=bool(broken))
         print(f"train.py: not promoted: {why}: {command}", file=sys.stderr)
@@ -151,17 +153,17 @@ def promote_command(settings: Settings, options: argparse.Namespace, version: in
 
 
 def is_at_home() -> bool:
-    """Whether this was typed in the checkout, so that paths may be short."""
+    """Whether this runs in the checkout, so that paths can be short."""
     return Path.cwd() == ROOT and Path(sys.executable).is_relative_to(ROOT)
 
 
 def command_line(settings: Settings, variables: list[str], program: str, arguments: list[str]) -> str:
-    """Returns a command to be pasted where this one was typed.
+    """Returns a command to paste into the same shell.
 
     Args:
-        settings: say where the registry is.
-        variables: to set for it, as a shell has them.
-        program: beside the Python that runs this, as it need not be on the PATH.
+        settings: name the registry.
+        variables: to set for it, as NAME=value.
+        program: in the folder of this Python, which may not be on the PATH.
         arguments: of the program.
     """
     path = Path(sys.executable).with_name(program)

@@ -1,1 +1,1 @@
-"""What `check` is made of."""
+"""The parts of `check.py`."""

@@ -1,4 +1,4 @@
-"""Loads a prepared model as a worker does; prints what that takes, as JSON.
+"""Loads a prepared model as a worker does; prints its memory and latency as JSON.
 
 python -m scripts.checking.loading FOLDER RUN_DIRECTORY
 """
@@ -13,20 +13,20 @@ import msgspec
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What a model takes in a worker."""
+    """What a model costs in a worker."""
 
     memory_mb: float
-    """Of 10^6 bytes, with the libraries that it needs."""
+    """In 10^6 bytes, including the libraries that it needs."""
     one_row_ms: float
     thousand_rows_ms: float
     refused_nulls: dict[str, str] = {}
-    """What raises what on null, by column that may be null by the signature."""
+    """The error that null causes, by column in which the signature allows null."""
     error: str = ""
-    """Why it cannot be loaded."""
+    """Why it cannot be loaded; empty if it can."""
 
 
 def main(folder: Path, run_directory: Path) -> Loaded:
-    """Loads and measures it; confined as workers are (`service.py`)."""
+    """Loads and measures the model, confined as workers are (`service.py`)."""
     from scripts.checking.nulls import find_refused_nulls
     from serving.model.prepared import Manifest, Prepared
     from serving.process.logs import configure_logging
@@ -41,7 +41,7 @@ def main(folder: Path, run_directory: Path) -> Loaded:
     configure_logging()
     manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
     if sys.platform == "linux" and not settings.allow_pickle:
-        with contextlib.suppress(OSError):  # a service without Landlock goes on, too
+        with contextlib.suppress(OSError):  # a service without Landlock continues, too
             confine([folder, *settings.readable_files], run_directory)
     before = _resident_mb()
     try:

@@ -1,4 +1,4 @@
-"""Which columns may be null by the signature, and are not: the model raises on a row with null in one of them."""
+"""Finds the columns in which the signature allows null, but the model raises on it."""
 
 import time
 import traceback
@@ -13,14 +13,14 @@ from serving.model.schema import Form, Kind, Schema
 from serving.runtime import Runtime
 
 MAX_SECONDS = 10.0
-"""After so long a slow model is asked no further."""
+"""Time limit, for slow models."""
 
 
 def find_refused_nulls(runtime: Runtime, schema: Schema, examples: bytes) -> dict[str, str]:
-    """Returns what raises what on null, by column: `TfidfVectorizer raises ValueError`.
+    """Returns the error that null causes, by column, such as `TfidfVectorizer raises ValueError`.
 
     Args:
-        runtime: the model in its own library, whose classes the model's writer knows.
+        runtime: the model in its own library, whose classes the model's author knows.
         schema: its inputs.
         examples: a request that it answers.
     """
@@ -31,11 +31,11 @@ def find_refused_nulls(runtime: Runtime, schema: Schema, examples: bytes) -> dic
         if column.may_be_missing and column.type.kind is not Kind.TENSOR
     ]
     decoder = JsonDecoder(schema, len(instances))
-    # From this it learns whether the model takes a frame or texts.
+    # The runtime learns from this whether the model takes a frame or texts.
     runtime.predict(*decoder.predict(examples))
 
     def ask(positions: list[int]) -> str | None:
-        """Says what is raised on null in these columns; None if it is answered."""
+        """Returns the error that null in these columns causes; None if it is answered."""
         asked = instances[0]
         for position in positions:
             asked = _with_null(asked, schema, position)
@@ -69,7 +69,7 @@ def _with_null(row: Any, schema: Schema, position: int) -> Any:
 
 
 def _who_raised(error: BaseException) -> str:
-    """The innermost estimator in which it was raised."""
+    """Returns the innermost estimator that raised it."""
     own = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     estimators = [one for one in own if hasattr(one, "get_params")]
     return type(estimators[-1]).__name__ if estimators else "it"

@@ -1,4 +1,4 @@
-"""Which model is meant: a version in the registry, a logged model, one of a run, or a folder."""
+"""Finds the model to check: a version in the registry, a logged model, one of a run, or a folder."""
 
 import argparse
 import contextlib
@@ -27,16 +27,16 @@ class Source(NamedTuple):
 
     model: Resolved
     production: Resolved | None
-    """None where there is nothing to compare with."""
+    """None if there is nothing to compare with."""
     not_compared: str = ""
-    """Why there is not."""
+    """Why there is nothing to compare with."""
 
 
 def find_source(options: argparse.Namespace, settings: Settings) -> Source:
-    """Returns what the command line names.
+    """Returns the model that the command line names.
 
     Raises:
-        LifecycleError: nothing that could be checked.
+        LifecycleError: it names none.
     """
     text: str = options.model
     if text.isdecimal() and not Path(text).exists():
@@ -56,12 +56,12 @@ def find_source(options: argparse.Namespace, settings: Settings) -> Source:
         uri = str(Path(text.removeprefix("file://")).resolve())
     else:
         raise LifecycleError(
-            _without_version(text, options, settings) or f"{text!r} is no model; expected {FORMS}"
+            _without_version(text, options, settings) or f"{text!r} is not a model; expected {FORMS}"
         )
     key = hashlib.sha256(uri.encode()).hexdigest()
     found = Resolved(options.name or "model", "0", None, key, "to be checked", unregistered_uri=uri)
     if options.name is None:
-        return Source(found, None, "--name names no registered model that it is to become a version of")
+        return Source(found, None, "no registered model is given with --name")
     selector = choose_selector(options, settings)
     try:
         return _with_production(found, RegisteredModel(settings, options.name, selector))
@@ -77,7 +77,7 @@ def _refuse_missing_registry(settings: Settings) -> None:
 
 
 def _without_version(text: str, options: argparse.Namespace, settings: Settings) -> str:
-    """Returns what to write, if a text is the name of a registered model; else nothing."""
+    """Returns an error if a text is the name of a registered model without a version; else empty."""
     name = text.removeprefix("models:/")
     if _NAME.fullmatch(name):
         with contextlib.suppress(LifecycleError):
@@ -110,5 +110,5 @@ def _with_production(found: Resolved, model: RegisteredModel) -> Source:
     if model.current is None:
         return Source(found, None, f"{model.where} is not set")
     if found.unregistered_uri is None and found.version == model.current:
-        return Source(found, None, f"version {model.current} is in production itself")
+        return Source(found, None, f"version {model.current} is itself in production")
     return Source(found, resolved(model.versions[model.current], model.where))

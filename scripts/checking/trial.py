@@ -1,4 +1,4 @@
-"""A model is prepared and loaded as a service does it, in processes and a model store that are gone afterwards."""
+"""Prepares and loads a model as a service does, in temporary processes and a temporary model store."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ class LogLine(msgspec.Struct):
 
 
 class Trial(NamedTuple):
-    """A model store of its own, with what is done in it."""
+    """A temporary model store, and what is done in it."""
 
     home: Path
     settings: Settings
@@ -64,7 +64,7 @@ class Trial(NamedTuple):
         return Prepared(folder, manifest)
 
     def find_or_prepare(self, model: Resolved) -> Prepared:
-        """Returns the prepared model, by preference the one that a service on this machine has prepared.
+        """Returns the prepared model: a service's on this machine, if there is one.
 
         Raises:
             PrepareError: it cannot be prepared.
@@ -99,13 +99,13 @@ class Trial(NamedTuple):
         return loaded
 
     def read_log(self) -> str:
-        """Returns all that the processes have printed."""
+        """Returns the output of the processes."""
         self.log.seek(0)
         return self.log.read().decode(errors="replace")
 
     @property
     def warnings(self) -> list[str]:
-        """What the log has warned of so far."""
+        """The warnings in the log so far."""
         found = []
         for line in self.read_log().splitlines():
             with contextlib.suppress(msgspec.MsgspecError):

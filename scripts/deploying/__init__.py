@@ -1,1 +1,1 @@
-"""What deploy_image.py knows of a cluster: how it is asked, and when the workload in it is ready."""
+"""The parts of `deploy_image.py`: kubectl, the images in kustomizations, and when a workload is ready."""

@@ -12,14 +12,14 @@ Done = subprocess.CompletedProcess[str]
 
 
 class Kubectl:
-    """Runs it."""
+    """Runs kubectl."""
 
     def __init__(self, namespace: str, context: str | None) -> None:
-        """Takes where; a context of None is the kubeconfig's current one."""
+        """Takes namespace and context; None is the kubeconfig's current context."""
         self._start = ["kubectl", *(["--context", context] if context else []), "--namespace", namespace]
 
     def __call__(self, *arguments: str, text: str | None = None) -> Done:
-        """Runs it to its end, with a text as its input.
+        """Runs it and waits for it, with a text as its input.
 
         Raises:
             LifecycleError: it is not installed.
@@ -27,14 +27,14 @@ class Kubectl:
         return call([*self._start, *arguments], text)
 
     def get(self, *arguments: str) -> Document | None:
-        """Returns an object, or a list of them; None where there is none.
+        """Returns an object, or a list of them; None if there is none.
 
         Raises:
-            LifecycleError: the cluster cannot be asked.
+            LifecycleError: the cluster cannot be queried.
         """
         found = self("get", *arguments, "--ignore-not-found", "--output", "json")
         if found.returncode:
-            raise LifecycleError(f"the cluster cannot be asked: {last_line(found.stderr)}")
+            raise LifecycleError(f"the cluster cannot be queried: {last_line(found.stderr)}")
         document: Document | None = json.loads(found.stdout) if found.stdout.strip() else None
         return document
 
@@ -43,7 +43,7 @@ def call(command: Sequence[str], text: str | None = None) -> Done:
     """Runs kubectl.
 
     Raises:
-        LifecycleError: there is none.
+        LifecycleError: it is not installed.
     """
     try:
         return subprocess.run(command, input=text, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
@@ -52,5 +52,5 @@ def call(command: Sequence[str], text: str | None = None) -> Done:
 
 
 def last_line(text: str) -> str:
-    """Returns what a command said last."""
+    """Returns the last line of a command's output."""
     return (text.strip().splitlines() or [""])[-1]

@@ -26,7 +26,7 @@ def set_images(overlay: Path, name: str, image: dict[str, str]) -> list[Path]:
     """Writes an image into each kustomization.yaml of an overlay that has one of that name; returns these files.
 
     Args:
-        overlay: its folder. What it includes is changed, too, for all overlays that include it.
+        overlay: its folder. Folders that it includes are changed, too, for all overlays.
         name: the image's, in `images` of a kustomization.yaml.
         image: as `parse_image` returns it.
 
@@ -46,10 +46,10 @@ def set_images(overlay: Path, name: str, image: dict[str, str]) -> list[Path]:
         old = found[0] if found else ""
         fields = "".join(f'\\g<indent>  {key}: "{value}"\n' for key, value in image.items())
         new = entry.sub(rf"\g<indent>- name: {name}\n{fields}", old)
-        # Comments stay, which a YAML library would lose.
+        # A YAML library would lose the comments.
         text = text.replace(old, new)
         if {"name": name, **image} not in yaml.safe_load(text)["images"]:
-            raise LifecycleError(f"{file}: `images` is not written as kustomize writes it, `- name: …` first")
+            raise LifecycleError(f"{file}: expected `images` as kustomize writes it, `- name: …` first")
         file.write_text(text)
         changed.append(file)
     return changed

@@ -1,4 +1,4 @@
-"""What makes the pods: which image is stable in it, and when it has brought another one to its end."""
+"""The workload that creates the pods: its stable image, and when another image is rolled out."""
 
 import time
 from collections import Counter
@@ -9,25 +9,25 @@ from scripts.deploying.kubectl import Document, Kubectl, last_line
 from scripts.lifecycle import LifecycleError
 
 PAUSE_SECONDS = 5
-"""Between two looks at a Rollout."""
+"""Polling interval of a Rollout."""
 
 
 TIMED_OUT = "timed out waiting"
-"""In what `kubectl rollout status` says at its --timeout; everything else is final."""
+"""Part of what `kubectl rollout status` prints at its --timeout; any other error is final."""
 
 LOOK_SECONDS = 30
-"""After which the pods are asked what keeps them, and between two such looks."""
+"""Interval at which the pods are checked for the cause of a delay."""
 
 Say = Callable[[str], None]
 
 
 class Outcome(NamedTuple):
-    """How it went."""
+    """The result of a rollout."""
 
     is_ready: bool
     """All pods have the image."""
     is_well: bool
-    """They have, or it stands at a step and nothing is wrong."""
+    """All pods have the image, or the Rollout is paused at a step without errors."""
     said: str
 
 
@@ -35,25 +35,25 @@ class Workload(Protocol):
     """A Deployment, or the Rollout that took its pods over."""
 
     def stable_image(self) -> str | None:
-        """Returns the image to go back to; None where there is none yet.
+        """Returns the image to roll back to; None if there is none yet.
 
         Raises:
-            LifecycleError: the cluster cannot be asked.
+            LifecycleError: the cluster cannot be queried.
         """
 
     def why_not(self, image: str) -> str:
-        """Returns why the image must not be applied now; nothing where it may.
+        """Returns why the image must not be applied now; empty if it may.
 
         Raises:
-            LifecycleError: the cluster cannot be asked.
+            LifecycleError: the cluster cannot be queried.
         """
 
     def wait(self, seconds: float, say: Say) -> Outcome:
-        """Waits until it is ready, or stands at a step; says why pods are not ready."""
+        """Waits until it is ready, or paused at a step; says why pods are not ready."""
 
 
 def find_workload(kubectl: Kubectl, documents: Sequence[Document], name: str) -> Workload:
-    """Returns what makes the pods of a Deployment of the manifests."""
+    """Returns the workload that creates the pods of a Deployment in the manifests."""
     for document in documents:
         reference = document.get("spec", {}).get("workloadRef") or {}
         if document["kind"] == "Rollout" and (reference.get("kind"), reference.get("name")) == (
@@ -65,17 +65,17 @@ def find_workload(kubectl: Kubectl, documents: Sequence[Document], name: str) ->
 
 
 class Deployment:
-    """Makes its pods itself."""
+    """A Deployment that creates its pods itself."""
 
     def __init__(self, kubectl: Kubectl, name: str) -> None:
         self._kubectl, self._name = kubectl, name
 
     def get(self) -> Document | None:
-        """Returns it as the cluster has it; None where it has none."""
+        """Returns it from the cluster; None if there is none."""
         return self._kubectl.get(f"deployment/{self._name}")
 
     def stable_image(self) -> str | None:
-        """See `Workload`: that of the pods that answer, whatever the Deployment asks for."""
+        """See `Workload`: the image of the available pods, even if the Deployment has another one."""
         document = self.get()
         if document is None:
             return None
@@ -111,7 +111,7 @@ class Deployment:
                 said = keeps
 
     def what_keeps_pods(self) -> str:
-        """Returns why pods are not ready, as far as the cluster tells."""
+        """Returns why pods are not ready, as far as the cluster knows."""
         try:
             document = self.get()
             found = self._kubectl.get("pods", f"--selector={_selector_of(document)}") if document else None
@@ -122,7 +122,7 @@ class Deployment:
 
 
 class Rollout:
-    """Has taken the pods over from a Deployment, which has none then and is ready at once.
+    """A Rollout that has taken the pods over from a Deployment, which then has none and is ready at once.
 
     Source: `kubectl argo rollouts status`, for what the fields of the status mean.
     """
@@ -131,11 +131,11 @@ class Rollout:
         self._kubectl, self._name, self._deployment = kubectl, name, deployment
 
     def stable_image(self) -> str | None:
-        """See `Workload`: that of the stable pods, whatever the Deployment asks for."""
+        """See `Workload`: the image of the stable pods, even if the Deployment has another one."""
         return self._stable_image(self._get())
 
     def why_not(self, image: str) -> str:
-        """See `Workload`: where a canary is not at its end, only the stable image may be applied, which ends it."""
+        """See `Workload`: during a canary only the stable image may be applied, which ends it."""
         document = self._get()
         if document is None or not _stable_hash(document):
             return ""
@@ -148,14 +148,14 @@ class Rollout:
         elif status.get("currentPodHash") != _stable_hash(document):
             trouble = "is in the middle of a canary"
         elif not self._is_observed(document):
-            trouble = "has not seen the last change yet (does its controller run?)"
+            trouble = "has not observed its last change yet (is its controller running?)"
         else:
             return ""
-        return f"the Rollout {self._name} {trouble}; the one image that may be applied is the stable one, {stable}"
+        return f"the Rollout {self._name} {trouble}; only its stable image may be applied, {stable}"
 
     def wait(self, seconds: float, say: Say) -> Outcome:
         """See `Workload`."""
-        end, known = time.monotonic() + seconds, "nothing is known of it"
+        end, known = time.monotonic() + seconds, "its state is unknown"
         look, keeps = time.monotonic() + LOOK_SECONDS, ""
         while True:
             try:
@@ -167,7 +167,7 @@ class Rollout:
                     status = document["status"]
                     known = ", ".join(filter(None, [status.get("phase"), status.get("message")])) or known
             except LifecycleError as error:
-                # A cluster that is silent for a moment has not given up the pods.
+                # A cluster that is unreachable for a moment continues the rollout.
                 known = str(error)
             if time.monotonic() >= look:
                 look += LOOK_SECONDS
@@ -189,13 +189,11 @@ class Rollout:
         found = self._kubectl.get("replicasets", f"--selector=rollouts-pod-template-hash={stable}")
         items = (found or {}).get("items", [])
         if not items:
-            raise LifecycleError(
-                f"the Rollout {self._name} has no ReplicaSet {stable}, which it calls stable"
-            )
+            raise LifecycleError(f"the Rollout {self._name} has no ReplicaSet {stable}, its stable one")
         return _image_of(items[0])
 
     def _is_observed(self, document: Document) -> bool:
-        """True once the controller has seen the last change of it, and of the Deployment."""
+        """True once the controller has observed its last change, and the Deployment's."""
         status, deployment = document.get("status", {}), self._deployment.get()
         return deployment is not None and (
             str(status.get("observedGeneration")),
@@ -204,15 +202,15 @@ class Rollout:
 
 
 def _outcome_of(document: Document) -> Outcome | None:
-    """Returns how a Rollout is; None where it is on its way."""
+    """Returns the result of a Rollout; None while it is in progress."""
     name, status = document["metadata"]["name"], document["status"]
-    phase, message = status.get("phase"), status.get("message") or "nothing says why"
+    phase, message = status.get("phase"), status.get("message") or "no reason given"
     if status.get("abort"):
         return Outcome(False, False, f"the Rollout {name} was aborted: {message}")
     if phase == "Degraded":
         return Outcome(False, False, f"the Rollout {name} is degraded: {message}")
     if document["spec"].get("paused"):
-        return Outcome(False, False, f"the Rollout {name} was paused by somebody")
+        return Outcome(False, False, f"the Rollout {name} was paused by hand")
     if phase == "Healthy" and status.get("currentPodHash") == _stable_hash(document):
         return Outcome(True, True, "its pods are ready")
     if phase == "Paused":
@@ -220,23 +218,23 @@ def _outcome_of(document: Document) -> Outcome | None:
         at = status.get("currentStepIndex", 0)
         pause = steps[at].get("pause") if at < len(steps) else None
         follows = (
-            "it goes on by itself"
+            "it continues by itself"
             if (pause or {}).get("duration") is not None
             else f"next: .venv/bin/python scripts/canary.py rollout {name} --namespace {document['metadata']['namespace']} "
             "--prometheus URL"
         )
-        said = f"the Rollout {name} stands at step {at + 1} of {len(steps)} with the new image; {follows}"
+        said = f"the Rollout {name} is paused at step {at + 1} of {len(steps)} with the new image; {follows}"
         return Outcome(False, True, said)
     return None
 
 
 def _stable_hash(document: Document) -> str:
-    """Returns the hash of the stable pods; nothing before there are any."""
+    """Returns the hash of the stable pods; empty if there are none yet."""
     return str(document.get("status", {}).get("stableRS") or "")
 
 
 def _selector_of(document: Document) -> str:
-    """Returns how kubectl is told the pods of a Deployment."""
+    """Returns the label selector of a Deployment's pods."""
     labels = document["spec"].get("selector", {}).get("matchLabels", {})
     return ",".join(f"{name}={value}" for name, value in labels.items())
 
@@ -251,22 +249,22 @@ def _n_available(replica_set: Document) -> int:
 
 
 def _what_keeps(pod: Document) -> str:
-    """Returns why a pod is not ready; nothing if it is."""
+    """Returns why a pod is not ready; empty if it is."""
     status = pod.get("status", {})
     conditions = {one["type"]: one for one in status.get("conditions", [])}
     if conditions.get("Ready", {}).get("status") == "True":
         return ""
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
-        return f"on no node: {scheduled.get('message') or scheduled.get('reason')}"
+        return f"not scheduled: {scheduled.get('message') or scheduled.get('reason')}"
     for container in status.get("containerStatuses", []):
         state = container.get("state", {})
         stopped = state.get("waiting") or state.get("terminated")
         if stopped:
             return ": ".join(filter(None, [stopped.get("reason"), stopped.get("message")]))
-    return "runs and is not ready; kubectl logs has its last line, and /readyz the reason"
+    return "running, but not ready; the reason is in its log and at /readyz"
 
 
 def _image_of(document: Document) -> str:
-    """Returns what the pods of a Deployment or ReplicaSet run."""
+    """Returns the image of the pods of a Deployment or ReplicaSet."""
     return str(document["spec"]["template"]["spec"]["containers"][0]["image"])

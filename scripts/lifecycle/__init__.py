@@ -21,7 +21,7 @@ class LifecycleError(Exception):
 
 
 class Overtaken(LifecycleError):
-    """The alias or stage is not where it was left: somebody else has moved it."""
+    """Somebody else has moved the alias or stage since it was read."""
 
     exit_code = 1
 
@@ -33,6 +33,6 @@ class NotRecorded(LifecycleError):
 
 
 class StillThere(LifecycleError):
-    """The version has to leave, and the registry does not take it away; says what to do by hand."""
+    """A rollback failed, and the version is still there; says what to do by hand."""
 
     exit_code = 1

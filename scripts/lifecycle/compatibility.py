@@ -1,4 +1,4 @@
-"""Whether a version takes the requests that services answer now, as their gate will ask."""
+"""Checks whether a version accepts the requests that services answer now, as their gate does."""
 
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,10 @@ MAX_REASONS = 3
 
 
 def schema_of(signature: "ModelSignature | None") -> "Schema | None":
-    """Returns what requests have to be by a signature; None without one.
+    """Returns the schema of requests by a signature; None without one.
 
     Raises:
-        ModelRefused: it has types that services do not know.
+        ModelRefused: it has types that services do not support.
     """
     from serving.model.schema import parse_schema
 
@@ -30,8 +30,8 @@ def schema_of(signature: "ModelSignature | None") -> "Schema | None":
 
 
 def why_refused(old: "Schema", new: "Schema") -> str:
-    """Returns which requests a new signature refuses that the old one takes, at most three reasons; empty if none."""
-    from serving.prepare.checks.compatibility import find_incompatibilities  # not where a command only looks
+    """Returns why a new signature rejects requests that the old one accepts, in at most three reasons; empty if none."""
+    from serving.prepare.checks.compatibility import find_incompatibilities  # most commands do without
 
     refused = find_incompatibilities(old, new)
     more = f"; and {len(refused) - MAX_REASONS} more" if len(refused) > MAX_REASONS else ""
@@ -39,7 +39,7 @@ def why_refused(old: "Schema", new: "Schema") -> str:
 
 
 def why_versions_differ(name: str, before: str, version: str) -> str:
-    """The same of two versions of a model; empty, too, if the signature of one is not known.
+    """The same for two versions of a model; empty, too, if the signature of one is unknown.
 
     Raises:
         MlflowException: the registry does not answer.
@@ -54,32 +54,32 @@ def why_versions_differ(name: str, before: str, version: str) -> str:
 
 
 def check_requests(model: "RegisteredModel", version: str) -> None:
-    """Makes sure that a promotion breaks no caller's requests, as far as is known here; services look again.
+    """Checks that a promotion breaks no caller's requests, as far as is known here; services check again.
 
     Raises:
-        LifecycleError: it does, and nobody has said that callers know.
+        LifecycleError: it does, and the version is not tagged as forced.
     """
     before = model.current
     if before in {None, version} or is_forced(model.versions[version].tags):
         return
     if previous_version(model.moves, model.selector, before) == version:
-        return  # it has answered these callers
+        return  # it has answered these callers before
     try:
         with model.asking("the signatures could not be read"):
             why = why_versions_differ(model.name, before, version)
     except LifecycleError:
-        return  # as where its artifact store cannot be reached from here
+        return  # such as an artifact store that cannot be reached from here
     if why:
         raise LifecycleError(
-            f"version {version} cannot take the requests of version {before}, which answers now: {why}; tell the "
-            "callers, then promote it with --force"
+            f"version {version} rejects requests that version {before} in production accepts: {why}; tell the callers, "
+            "then promote it with --force"
         )
 
 
 def force(client: "MlflowClient", name: str, version: str) -> None:
-    """Tells services to take a version although it refuses requests that are answered now.
+    """Tags a version so that services take it although it rejects requests that are answered now.
 
     Raises:
-        MlflowException: the registry does not take it.
+        MlflowException: the registry rejects the tag.
     """
     client.set_model_version_tag(name, version, FORCE_TAG, "true")

@@ -1,4 +1,4 @@
-"""How the scripts talk to the registry through MLflow's client: bounded, and with its errors in one line."""
+"""The scripts' connection to the registry through MLflow's client: with timeouts, and with errors in one line."""
 
 import logging
 import os
@@ -20,12 +20,12 @@ NO_ALIASES = "the registry is older than MLflow 2.3, and has no aliases"
 
 
 def connect(settings: Settings) -> "MlflowClient":
-    """Returns a client of a registry that has answered once, within seconds.
+    """Returns a client of the registry, which has answered one request within seconds.
 
     Raises:
-        LifecycleError: it has not answered, or refused; names the URI without what logs in.
+        LifecycleError: it did not answer, or refused; names the URI without credentials.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read as mlflow is imported
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
     import mlflow
 
     quiet_mlflow()
@@ -42,29 +42,29 @@ def connect(settings: Settings) -> "MlflowClient":
 
 @contextmanager
 def one_line(trouble: str, uri: str = "") -> Iterator[None]:
-    """Turns what MLflow's client, a database or the artifact store's client raises into one line.
+    """Turns any error of MLflow's client, a database or the artifact store's client into one line.
 
     Args:
-        trouble: what failed; it stands before the reason.
-        uri: of the registry, if it is asked.
+        trouble: what failed; it precedes the reason.
+        uri: of the registry, if that is queried.
 
     Raises:
-        LifecycleError: one of them has raised something.
+        LifecycleError: one of them raised an error.
     """
     try:
         yield
     except (LifecycleError, PrepareError):
         raise
-    except Exception as error:  # noqa: BLE001  # each store's client has errors of its own
+    except Exception as error:  # noqa: BLE001  # each store's client has its own errors
         raise LifecycleError(f"{trouble}: {reason(error, uri)}") from None
 
 
 @contextmanager
 def short_requests(settings: Settings) -> Iterator[None]:
-    """Logs MLflow's client in, with the token of the moment, and bounds its HTTP requests to seconds meanwhile.
+    """Logs MLflow's client in with the current token; in the block, its HTTP requests time out within seconds.
 
     Raises:
-        RegistryUnreachable: there is no token where it should be.
+        RegistryUnreachable: the token cannot be read.
     """
     os.environ.update(log_in(settings))
     ours = bounds(settings)
@@ -85,11 +85,11 @@ def quiet_mlflow() -> None:
 
 
 def reason(error: BaseException, uri: str = "") -> str:
-    """Returns why a request failed, in one line: the socket's own words if it was the network.
+    """Returns why a request failed, in one line; for the network, the socket's error.
 
     Args:
         error: that was raised.
-        uri: of the registry, if it was asked.
+        uri: of the registry, if that was queried.
     """
     explained = explain_mlflow(error, uri)
     if explained is not None:

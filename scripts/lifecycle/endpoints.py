@@ -1,4 +1,4 @@
-"""Who stands behind a URL: one server, or every address of a name that has several, such as the pods of a Service."""
+"""The servers behind a URL: one, or every address of a name that has several, such as the pods of a Service."""
 
 import functools
 import http.client
@@ -13,21 +13,21 @@ from serving.prepare.registry.bounded_http import Connection
 
 
 class Endpoint(NamedTuple):
-    """One server that is asked."""
+    """One server."""
 
     url: str
     address: str = ""
-    """Of its host's addresses this one; empty where there is but one, or all are asked as one."""
+    """One of its host's addresses; empty if there is only one, or if the URL stands for all."""
 
     def __str__(self) -> str:
         return f"{self.url} ({self.address})" if self.address else self.url
 
 
 def endpoints_of(url: str) -> list[Endpoint]:
-    """Returns every address of the URL's name by itself; one endpoint where it has one, or it cannot be known.
+    """Returns an endpoint for each address of the URL's name; a single one if it has one, or if they are unknown.
 
-    With TLS it is one, too: who has a certificate stands in front of the others. A name in both families of addresses
-    has the same servers in both: those count of which there are more.
+    With TLS, too, it is one: the server with the certificate is in front of the others. A name with IPv4 and IPv6
+    addresses has the same servers in both families: the larger one counts.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "http" or parts.hostname is None or _has_proxy(parts.hostname):
@@ -45,12 +45,12 @@ def endpoints_of(url: str) -> list[Endpoint]:
 
 
 def endpoints_of_all(urls: Iterable[str]) -> list[Endpoint]:
-    """Returns who stands behind any of them."""
+    """Returns the endpoints of all URLs."""
     return [endpoint for url in urls for endpoint in endpoints_of(url)]
 
 
 def connecting_to(endpoint: Endpoint) -> Callable[..., http.client.HTTPConnection]:
-    """Returns what makes a connection to an endpoint's address, with the name in its `Host` header."""
+    """Returns a connection class for an endpoint's address, with the name in the `Host` header."""
     if not endpoint.address:
         return Connection
     name = urllib.parse.urlsplit(endpoint.url).hostname or ""
@@ -63,7 +63,7 @@ class _AtAddress(Connection):
         self._name, self._address = name, address
 
     def connect(self) -> None:
-        # Somebody else's host comes here by a redirect.
+        # After a redirect, the host may be another one.
         if self.host.lower() != self._name:
             super().connect()
             return
@@ -71,5 +71,5 @@ class _AtAddress(Connection):
 
 
 def _has_proxy(host: str) -> bool:
-    """Whether a proxy is asked instead, which looks up the name itself."""
+    """True if requests go to a proxy, which resolves the name itself."""
     return "http" in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)

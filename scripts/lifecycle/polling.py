@@ -11,7 +11,7 @@ from scripts.lifecycle.services import N_CONNECTIONS, Refusal, Seen, look
 Say = Callable[[str], None]
 
 PAUSE_SECONDS = 0.5
-"""Between two looks at a service that does not follow yet."""
+"""Polling interval of a service that does not follow yet."""
 
 
 def wait_for_version(
@@ -27,7 +27,7 @@ def describe_late(late: Mapping[str, str]) -> str:
 
 
 def lacks_champion(version: str) -> Callable[[Seen], str]:
-    """Returns what says why a service does not answer with the version; nothing where it does."""
+    """Returns a function that returns why a service does not answer with the version; empty if it does."""
 
     def lacks(seen: Seen) -> str:
         champion = seen.versions.get("champion")
@@ -41,7 +41,7 @@ def lacks_champion(version: str) -> Callable[[Seen], str]:
 
 
 def lacks_challenger(version: str, percent: float) -> Callable[[Seen], str]:
-    """Returns what says why the version does not get its share at a service; nothing where it does."""
+    """Returns a function that returns why the version does not get its share at a service; empty if it does."""
 
     def lacks(seen: Seen) -> str:
         if seen.versions.get("challenger") != version:
@@ -50,16 +50,16 @@ def lacks_challenger(version: str, percent: float) -> Callable[[Seen], str]:
                 or seen.held_back.get("challenger")
                 or f"version {version} is not the challenger; does the service have SERVING_CHALLENGER_ALIAS?"
             )
-        return "" if seen.percents["challenger"] == percent else "the share is another"
+        return "" if seen.percents["challenger"] == percent else "the share is different"
 
     return lacks
 
 
 def lacks_shadow(version: str | None, percent: float | None) -> Callable[[Seen], str]:
-    """Returns what says why a service has not this shadow; nothing if it has.
+    """Returns a function that returns why a service does not have this shadow; empty if it does.
 
     Args:
-        version: that is to be asked; None if there is to be no shadow.
+        version: of the shadow; None if there should be no shadow.
         percent: of the requests; None if any will do.
     """
 
@@ -74,7 +74,7 @@ def lacks_shadow(version: str | None, percent: float | None) -> Callable[[Seen],
         if seen.trouble:
             return seen.trouble
         is_share = percent is None or version is None or seen.percents["shadow"] == percent
-        return "" if is_share else "the share is another"
+        return "" if is_share else "the share is different"
 
     return lacks
 
@@ -88,19 +88,19 @@ def wait_for(
     known: Collection[Refusal] = (),
     say: Say,
 ) -> dict[str, str]:
-    """Waits until no service lacks anything, at none of its name's addresses; returns what the others do, by URL.
+    """Waits until no service lacks anything, at any address of its name; returns what the others lack, by URL.
 
-    Each is asked on its own, so that one that hangs takes no time from another. The name is looked up each time: pods
-    come and go. If one refuses the version, nothing is waited for any more. What else a service tells of why it does not
-    follow is said once: it tries again.
+    Services are polled in parallel, so that one that hangs delays no other. Names are resolved each time: pods come and
+    go. If a service refuses the version, the wait ends. Any other reason that a service gives for not following is
+    printed once: it retries.
 
     Args:
         urls: of the services.
-        lacks: says of what a worker said what is missing; nothing where all is well.
+        lacks: returns what a worker's answer lacks; empty if nothing.
         seconds: to wait.
-        version: that they are to take.
-        known: refusals from before.
-        say: takes a sentence.
+        version: that they should take.
+        known: earlier refusals.
+        say: prints a sentence.
     """
     give_up = time.monotonic() + seconds
     is_over = threading.Event()
@@ -144,7 +144,7 @@ def wait_for(
 
 
 def known_refusals(urls: Sequence[str]) -> frozenset[Refusal]:
-    """Returns what services have refused up to now."""
+    """Returns what services have refused so far."""
     asked = endpoints_of_all(urls) * N_CONNECTIONS
     with ThreadPoolExecutor(max(1, len(asked))) as pool:
         seen = list(pool.map(lambda one: look(*one), asked))

@@ -1,4 +1,4 @@
-"""What a registered version says of rows, by the way that its requests go."""
+"""Predictions of a registered version for rows, computed as for requests."""
 
 import contextlib
 import tempfile
@@ -23,20 +23,20 @@ from serving.settings import Settings
 
 
 class Answers(NamedTuple):
-    """Of one version."""
+    """The predictions of one version."""
 
     version: str
     output: Output
     classes: list[Any] | None
     overlap: Overlap | None
-    """Rows that it is known by, and that were asked."""
+    """Rows logged with it that are among those predicted."""
 
 
 def answer_rows(settings: Settings, name: str, version: str, csv: CsvFile) -> Answers:
-    """Pulls a version, lets it pass the checks of its files, and asks it.
+    """Pulls a version, checks its files, and predicts rows.
 
     Args:
-        settings: of the service; what it would refuse to load is refused here.
+        settings: of the service; what it would refuse to load is refused here, too.
         name: the registered model.
         version: its number.
         csv: its rows; columns that the signature does not have are left out.
@@ -50,7 +50,7 @@ def answer_rows(settings: Settings, name: str, version: str, csv: CsvFile) -> An
     who = f"{name!r} version {version}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            target = Path(folder, "mlflow")  # by which the runtime tells one model's code from another's
+            target = Path(folder, "mlflow")  # by this the runtime tells models' code apart
             target.mkdir()
             path = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(target))
         except (MlflowException, OSError) as error:
@@ -89,12 +89,12 @@ def _answer(folder: Path, settings: Settings, version: str, csv: CsvFile) -> Ans
 
 
 def cells_of(csv: CsvFile, column: Column) -> pd.Series:
-    """Returns a column of a file as its type in a signature: texts are as they are written, and dates are read."""
+    """Returns a column of a file by its type in a signature: texts as written, dates parsed."""
     name = str(column.name)
     cells = csv.as_written[name]
     if column.type.kind is Kind.STRING:
         return cells
-    # The last two as `train.py` reads columns with an odd cell; what is more, the service says what is wrong with it.
+    # Like `train.py`, these two accept a few odd cells; with more, the service says what is wrong.
     if column.type.kind is Kind.DATETIME:
         with contextlib.suppress(TrainingError):
             dates = parse_dates(cells, None)

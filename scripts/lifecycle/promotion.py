@@ -56,7 +56,7 @@ class Promotion:
 
         Raises:
             RolledBack: it failed, and was rolled back.
-            Overtaken: somebody else has moved the same thing meanwhile; that is left unchanged.
+            Overtaken: somebody else has moved the alias or the challenger; left unchanged.
             StillThere: it failed, and could not be rolled back.
             LifecycleError: the registry refuses, or the version before has no counters to read; nothing was done.
             BaseException: any other, such as Ctrl-C; it was rolled back.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class RegisteredModel:
     """One model of the registry, its alias or stage, and its recorded moves.
 
-    Every move reads the state first. If it is not as it was left, somebody else has moved it, and it stays so.
+    Every move reads the state first. If it differs from the last known one, somebody else has moved it, and the move fails.
     """
 
     def __init__(self, settings: Settings, name: str, selector: Selector) -> None:
@@ -50,7 +50,7 @@ class RegisteredModel:
         self._came_from = self.current
 
     def _read_all(self, settings: Settings) -> Model:
-        """Reads without MLflow, whose import takes seconds, whenever that is possible."""
+        """Reads without MLflow if possible: importing it takes seconds."""
         try:
             refuse_missing_database(settings)
             found = read_model(settings, self.name)
@@ -103,7 +103,7 @@ class RegisteredModel:
             What was given and why; empty if it has one already.
 
         Raises:
-            LifecycleError: it is another version's, or the registry does not take it.
+            LifecycleError: it is another version's, or the registry rejects it.
         """
         with self.asking(f"version {version} could not be given a semantic version") as client:
             return assign(client, self.name, version, self._came_from, wish)

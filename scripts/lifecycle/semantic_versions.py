@@ -1,10 +1,10 @@
-"""What a version is called beside its number: 2.1.0, worked out from what it changes for callers.
+"""Semantic versions such as 2.1.0, derived from what a version changes for callers.
 
-major: it refuses requests that the version before takes, or answers in another type.
-minor: it was trained on other data, or by other code; or that is not known.
-patch: neither; other parameters, for one.
+major: it rejects requests that the version before accepts, or answers with another type.
+minor: it was trained on other data, or by other code; or that is unknown.
+patch: neither; other parameters, for example.
 
-MLflow's aliases may have no dots, and `v2` is reserved, so 2.1.0 is the tag `serving.semantic_version` and the alias
+MLflow's aliases cannot contain dots, and `v2` is reserved, so 2.1.0 is the tag `serving.semantic_version` and the alias
 `v2-1-0`.
 """
 
@@ -29,10 +29,10 @@ LEVELS: tuple[Level, ...] = ("major", "minor", "patch")
 
 DATA_TAG = "data_sha256"
 CODE_TAG = "code_sha256"
-"""Tags of a run, by `train.py`: what it learned from, and what with."""
+"""Tags of a run by `train.py`: digests of its training data and code."""
 
 COMMIT_TAG = "mlflow.source.git.commit"
-"""Of a run, by MLflow."""
+"""Tag of a run by MLflow."""
 
 
 class SemanticVersion(NamedTuple):
@@ -52,25 +52,25 @@ class SemanticVersion(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Returns the version; None where the text is none."""
+        """Returns the version; None if the text is not one."""
         found = re.fullmatch(r"v?(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})", text)
         return cls(*map(int, found.groups())) if found else None
 
 
 class Lineage(NamedTuple):
-    """Where a version comes from, as far as is known."""
+    """What is known of a version's origin."""
 
     schema: "Schema | None"
     outputs: tuple[str, ...]
     """The types of its answers."""
     data: str | None
-    """A digest of what it learned from."""
+    """A digest of its training data."""
     code: str | None
-    """A digest, or a commit, of what it was trained with."""
+    """A digest, or a commit, of its training code."""
 
 
 def find_level(old: Lineage, new: Lineage) -> tuple[Level, str]:
-    """Returns which part of the version rises, and why."""
+    """Returns which part of the version increases, and why."""
     refused = why_refused(old.schema, new.schema) if old.schema and new.schema else ""
     if refused:
         return "major", refused
@@ -79,22 +79,22 @@ def find_level(old: Lineage, new: Lineage) -> tuple[Level, str]:
     if old.data is None or new.data is None or old.data != new.data:
         return (
             "minor",
-            "trained on other data" if old.data and new.data else "what it was trained on is not known",
+            "trained on other data" if old.data and new.data else "its training data is unknown",
         )
     if old.code is None or new.code is None or old.code != new.code:
-        return "minor", "trained by other code" if old.code and new.code else "what trained it is not known"
+        return "minor", "trained by other code" if old.code and new.code else "its training code is unknown"
     return "patch", "the same data and code"
 
 
 def next_version(
     before: SemanticVersion | None, taken: Collection[SemanticVersion], level: Level
 ) -> SemanticVersion:
-    """Returns the version after one, where what others have taken is passed over.
+    """Returns the next version that no other has taken.
 
     Args:
-        before: the one that it is compared with; None of the first.
+        before: the one that it is compared with; None for the first.
         taken: those of all versions of the model.
-        level: the part that rises.
+        level: the part that increases.
     """
     if before is None:
         return SemanticVersion(1 + max((one.major for one in taken), default=0), 0, 0)
@@ -108,17 +108,17 @@ def next_version(
 
 
 def add_semantic_option(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that overrides what is worked out."""
+    """Adds the option that overrides the derived version."""
     parser.add_argument(
         "--semantic-version",
         type=parse_wish,
         metavar="2.1.0|major|minor|patch",
-        help="what the version is called, or which part rises; else its signature, data and code decide",
+        help="semantic version, or the part to increase (default: by signature, data and code)",
     )
 
 
 def parse_wish(text: str) -> SemanticVersion | Level:
-    """Returns what an option asks for.
+    """Returns the value of the option.
 
     Raises:
         argparse.ArgumentTypeError: it is neither a version nor a part of one.
@@ -141,7 +141,7 @@ def read_versions(versions: "Collection[Version]") -> dict[str, SemanticVersion]
 
 
 def ask_versions(client: "MlflowClient", name: str) -> dict[str, SemanticVersion]:
-    """The same, of the registry.
+    """The same, read from the registry.
 
     Raises:
         MlflowException: it does not answer.
@@ -152,7 +152,7 @@ def ask_versions(client: "MlflowClient", name: str) -> dict[str, SemanticVersion
 
 
 def base_of(version: str, production: str | None, known: Mapping[str, SemanticVersion]) -> str | None:
-    """Returns the version that another one is compared with: production, else the newest before it."""
+    """Returns the version to compare another one with: production, else the newest before it."""
     if production in known and production != version:
         return production
     older = [number for number in known if int(number) < int(version)]
@@ -166,21 +166,21 @@ def assign(
     production: str | None,
     wish: SemanticVersion | Level | None = None,
 ) -> str:
-    """Gives a version its semantic version, as tag and alias, unless it has one and nothing else is wished.
+    """Gives a version its semantic version, as tag and alias, unless it has one and no other is wished for.
 
     Args:
         client: of the registry.
         name: of the registered model.
         version: its number.
-        production: the number of the version that answers; None where none does.
-        wish: goes before what is worked out.
+        production: the number of the version in production; None if there is none.
+        wish: overrides the derived one.
 
     Returns:
-        What was given and why, for people; empty where it has one already.
+        What was given and why, in words; empty if it has one already.
 
     Raises:
-        LifecycleError: the version that is wished for is another's.
-        MlflowException: the registry does not take it.
+        LifecycleError: another version has the one wished for.
+        MlflowException: the registry rejects it.
     """
     from mlflow.exceptions import MlflowException
 
@@ -210,8 +210,8 @@ def assign(
         client.delete_registered_model_alias(name, known[version].alias)
     try:
         client.set_registered_model_alias(name, given.alias, version)
-    except MlflowException:  # servers before 2.3 have none; the tag is what services read
-        why += f"; the registry takes no alias {given.alias}"
+    except MlflowException:  # servers before 2.3 have none; services read the tag
+        why += f"; the registry rejects the alias {given.alias}"
     return f"{first}{name} version {version} is {given} ({why})"
 
 
@@ -221,16 +221,16 @@ def check_wish(
     known: Mapping[str, SemanticVersion],
     version: str | None = None,
 ) -> None:
-    """Makes sure, before anything is done, that a version can be called what is wished.
+    """Checks, before anything is done, that no other version has the semantic version wished for.
 
     Args:
         name: of the registered model.
         wish: for the version.
-        known: of the model's versions, by number.
-        version: its number; None of one that is not registered yet.
+        known: those of the model's versions, by number.
+        version: its number; None if it is not registered yet.
 
     Raises:
-        LifecycleError: another version is called that.
+        LifecycleError: another version has it.
     """
     for number, one in known.items():
         if one == wish and number != version:
@@ -238,7 +238,7 @@ def check_wish(
 
 
 def read_lineage(client: "MlflowClient", name: str, version: str) -> Lineage:
-    """Returns where a version comes from.
+    """Returns what the registry knows of a version's origin.
 
     Raises:
         MlflowException: the registry does not answer.

@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Status and media type, for people."""
+        """Status and media type, in words."""
         return f"{self.status} ({self.media_type})"
 
     def json(self) -> Any:

@@ -1,4 +1,4 @@
-"""What `scripts/train.py` is made of: the table, its columns, the pipeline and its registration."""
+"""The parts of `scripts/train.py`: the table, its columns, the pipeline and its registration."""
 
 from scripts.lifecycle import LifecycleError
 

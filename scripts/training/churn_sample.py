@@ -1,4 +1,4 @@
-"""A generated churn table, for those who have no data at hand yet."""
+"""Generates a churn table, for trying `train.py` without data."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ TARGET = "churn"
 def make_churn_sample(n_rows: int = 2_000, seed: int = 0) -> pd.DataFrame:
     """Draws customers of an invented telephone company; the same seed gives the same customers.
 
-    New customers, short contracts, high charges and electronic checks make leaving likelier, about as in
+    New customers, short contracts, high charges and electronic checks make churn likelier, about as in
     the public churn data sets. About one in a hundred `total_charges` is missing.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the command line says of columns."""
+"""Command-line options for columns."""
 
 import argparse
 import difflib
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
     from scripts.training.columns import Kind
 
 COLUMN_OPTIONS: "dict[Kind, str]" = {
-    "number": "columns that are numbers; cells that are none count as missing",
-    "category": "columns that are categories, also of numbers",
-    "text": "columns that are texts, learned from by their words",
-    "date": "columns that are dates; COLUMN=FORMAT says how they are written, such as day=%%d/%%m/%%Y; cells that are none "
+    "number": "numeric columns; cells that are not numbers count as missing",
+    "category": "columns of categories, which may be numbers",
+    "text": "text columns; the model learns from their words",
+    "date": "date columns, with a format if needed: COLUMN=FORMAT, such as day=%%d/%%m/%%Y; cells that are not dates "
     "count as missing",
     "drop": "columns to leave out",
 }
 
 
 MAX_NAMES = 30
-"""Columns that a message lists."""
+"""Maximum columns that a message lists."""
 
 
 class Said(NamedTuple):
-    """What the user has said of columns."""
+    """What the options say about columns."""
 
     kinds: "Mapping[str, Kind]"
     date_formats: Mapping[str, str]
-    """Of dates whose format was given, for `strptime`."""
+    """Formats for `strptime`, of the dates that have one in the options."""
 
 
 def add_column_options(parser: argparse.ArgumentParser) -> None:
@@ -39,17 +39,17 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_format_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say how a CSV file is written."""
+    """Adds the options for the format of a CSV file."""
     parser.add_argument(
         "--sep",
         type=parse_separator,
-        help="what separates the file's columns, such as ';' or tab; else found",
+        help="column separator, such as ';' or tab (default: detected)",
     )
     parser.add_argument(
         "--decimal",
         choices=(".", ","),
         metavar="MARK",
-        help="the mark before decimals, '.' or ','; else found",
+        help="decimal mark, '.' or ',' (default: detected)",
     )
 
 
@@ -57,19 +57,19 @@ def parse_separator(text: str) -> str:
     """Returns the character that an option names.
 
     Raises:
-        argparse.ArgumentTypeError: it names none.
+        argparse.ArgumentTypeError: it is not one character.
     """
     text = {"tab": "\t", "\\t": "\t"}.get(text, text)
     if len(text) != 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one character, or the word tab")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither one character nor the word tab")
     return text
 
 
 def said_kinds(options: argparse.Namespace) -> Said:
-    """Returns what the options say of columns.
+    """Returns what the options say about columns.
 
     Raises:
-        TrainingError: they say two things of one.
+        TrainingError: they give a column two kinds.
     """
     kinds: dict[str, Kind] = {}
     formats: dict[str, str] = {}
@@ -84,7 +84,7 @@ def said_kinds(options: argparse.Namespace) -> Said:
 
 
 def no_column(name: str, labels: Iterable[object]) -> str:
-    """Returns what there is to say of a name that no column has: the column that may be meant, and which there are."""
+    """Returns the message for an unknown column: the most similar name, and the existing ones."""
     columns = list(map(str, labels))
     folded = {column.casefold(): column for column in columns}
     near = difflib.get_close_matches(name.casefold(), folded, 1)
@@ -94,19 +94,19 @@ def no_column(name: str, labels: Iterable[object]) -> str:
 
 
 def check_said(said: Said, columns: Sequence[str], made: Sequence[str], target: str) -> None:
-    """Makes sure that options name columns that are there.
+    """Checks that the columns in the options exist.
 
     Args:
-        said: by the options.
+        said: what the options say.
         columns: of the file.
-        made: by preprocessing.
-        target: that is learned.
+        made: columns that preprocessing adds.
+        target: the column to predict.
 
     Raises:
-        TrainingError: one does not, or names the target.
+        TrainingError: one does not exist, or is the target.
     """
     for name, kind in said.kinds.items():
         if name not in columns and name not in made:
             raise TrainingError(f"--{kind}: {no_column(name, columns)}")
         if name == target and kind not in {"number", "text"}:
-            raise TrainingError(f"--{kind} {name}: that is the target; --task says what it is")
+            raise TrainingError(f"--{kind} {name}: that is the target; use --task instead")

@@ -1,4 +1,4 @@
-"""What each column is to a model: a number, a category, a text, or nothing; and the signature that follows."""
+"""Decides what each column is to the model: a number, a category, a text, or left out; and makes the signature."""
 
 import re
 from collections import Counter
@@ -15,22 +15,22 @@ from scripts.training import TrainingError
 Kind = Literal["number", "category", "text", "date", "drop"]
 
 IDENTIFIER_RATIO = 0.9
-"""A column is an identifier where more than this share of its values occur once only."""
+"""Share of distinct values above which a column is an identifier."""
 
 MIN_IDENTIFIERS = 50
-"""With fewer distinct values than this, a text column is never called an identifier."""
+"""A text column with fewer distinct values is never an identifier."""
 
 MAX_CATEGORIES = 100
-"""Of a column with more distinct values, the rarest are one category together."""
+"""If a column has more distinct values, the rarest share one category."""
 
 MAX_CODES = 20
-"""Distinct numbers that are so few may be codes, of which some have letters."""
+"""Maximum distinct numbers that may be codes, some of which may have letters."""
 
 MIN_WORDS = 2.5
-"""Texts have at least as many words on average; names of people and places have two."""
+"""Minimum mean number of words in a text; names of people and places have two."""
 
 MAX_TEXTS_READ = 5_000
-"""Rows in which words are looked for that occur again."""
+"""Maximum rows that are searched for recurring words."""
 
 _NUMBER = "no|nr|number|nummer|numéro|numero|número|n°|nº"
 _IDENTIFIER_NAME = re.compile(
@@ -43,19 +43,19 @@ _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 class ColumnKinds(NamedTuple):
-    """The names of the columns after preprocessing, by what the pipeline does with them; and why."""
+    """Column names after preprocessing, by how the pipeline treats them; and why."""
 
     numbers: list[str]
     categories: list[str]
-    """Of text."""
+    """Text categories."""
     codes: list[str]
-    """Categories that are numbers."""
+    """Numeric categories."""
     texts: list[str]
     left_out: list[str]
     why: dict[str, str]
 
     def kind_of(self, name: str) -> str:
-        """Returns what a column is, for people; empty where preprocessing did not return it."""
+        """Returns a column's kind in words; empty if preprocessing did not return it."""
         for kind, names in (
             ("number", self.numbers),
             ("category", self.categories + self.codes),
@@ -73,15 +73,15 @@ class ColumnKinds(NamedTuple):
 
 
 def column_kinds(features: pd.DataFrame, said: Mapping[str, Kind] | None = None) -> ColumnKinds:
-    """Sorts the columns that preprocessing returned; true/false counts as a number.
+    """Returns the kinds of the columns that preprocessing returned; booleans count as numbers.
 
     Args:
-        features: all rows, those without a target among them.
-        said: kinds that the user has given, by column.
+        features: all rows, including those without a target.
+        said: kinds given in the options, by column.
 
     Raises:
-        TrainingError: a column is neither number, true/false nor text, cannot be what it is said to be, or no column
-            is of use.
+        TrainingError: a column is neither number, boolean nor text, or cannot have the kind given, or no column is
+            usable.
     """
     kinds = ColumnKinds([], [], [], [], [], {})
     lists = {"number": kinds.numbers, "category": kinds.categories, "code": kinds.codes, "text": kinds.texts}
@@ -98,10 +98,10 @@ def column_kinds(features: pd.DataFrame, said: Mapping[str, Kind] | None = None)
 
 
 def said_kind(column: pd.Series, said: Kind | None) -> tuple[str, str] | None:
-    """Returns what the user wants a column to be; None where nothing was said that holds after preprocessing.
+    """Returns the kind given for a column, and the option; None if its kind must be found.
 
     Raises:
-        TrainingError: it cannot be that.
+        TrainingError: the column cannot have this kind.
     """
     is_number = is_boolean(column) or types.is_numeric_dtype(column.dtype)
     match said:
@@ -129,7 +129,7 @@ def find_kind(column: pd.Series) -> tuple[str, str]:
     """Returns `number`, `category`, `text` or `left out`, and why.
 
     Raises:
-        TrainingError: it is neither number, true/false nor text.
+        TrainingError: it is neither number, boolean nor text.
     """
     if column.nunique(dropna=False) <= 1:
         return "left out", "empty" if column.isna().all() else "one value throughout"
@@ -141,7 +141,7 @@ def find_kind(column: pd.Series) -> tuple[str, str]:
     if not types.is_string_dtype(column.dropna()):
         raise TrainingError(
             f"column {column.name!r} is {column.dtype} after preprocessing; "
-            "let preprocessing.py turn it into numbers, true/false or text"
+            "convert it to numbers, booleans or text in preprocessing.py"
         )
     n_distinct, n_there = column.nunique(), int(column.count())
     if is_prose(column):
@@ -152,28 +152,28 @@ def find_kind(column: pd.Series) -> tuple[str, str]:
     if n_distinct >= MIN_IDENTIFIERS and n_distinct > IDENTIFIER_RATIO * n_there:
         return (
             "left out",
-            f"identifier: {n_distinct:,} distinct values in {n_there:,} rows (else --text or --category)",
+            f"identifier: {n_distinct:,} distinct values in {n_there:,} rows (override: --text or --category)",
         )
     return "category", describe_categories(column)
 
 
 def is_boolean(column: pd.Series) -> bool:
-    """True where all values that are there are true or false, also in an object column."""
+    """True if all present values are booleans, also in an object column."""
     return types.is_bool_dtype(column.dtype) or pd.api.types.infer_dtype(column, skipna=True) == "boolean"
 
 
 def why_row_number(column: pd.Series) -> str:
-    """Returns why integers number the rows rather than describe them; empty where they do not.
+    """Returns why integers number the rows rather than describe them; empty if they do not.
 
-    That is the index that a table was saved with, integers that rise or fall without large gaps, or distinct
-    integers under a name such as `id`.
+    They do if they are a saved table's index, rise or fall without large gaps, or are distinct under a name such as
+    `id`.
     """
     there = column.dropna()
     if there.empty or (types.is_float_dtype(there.dtype) and (there % 1 != 0).any()):
         return ""
     first, last = there.iloc[0], there.iloc[-1]
     name = str(column.name)
-    if re.fullmatch(r"Unnamed: [0-9]+", name):  # pandas' name for an empty one
+    if re.fullmatch(r"Unnamed: [0-9]+", name):  # pandas' substitute for an empty name
         return "identifier: the index that the table was saved with"
     n_distinct = there.nunique()
     is_one_by_one = n_distinct == len(there) and bool((there.diff().dropna().abs() == 1).all())
@@ -181,7 +181,7 @@ def why_row_number(column: pd.Series) -> str:
         return f"identifier: it counts the rows from {first:.0f}"
     if n_distinct < MIN_IDENTIFIERS or n_distinct <= IDENTIFIER_RATIO * len(there):
         return ""
-    otherwise = "(else --number)"
+    otherwise = "(override: --number)"
     if _IDENTIFIER_NAME.fullmatch(name) or _CAMEL_IDENTIFIER.fullmatch(name):
         return (
             f"identifier: its name, and {n_distinct:,} distinct integers in {len(there):,} rows {otherwise}"
@@ -193,7 +193,7 @@ def why_row_number(column: pd.Series) -> str:
 
 
 def is_prose(column: pd.Series) -> bool:
-    """True where texts consist of words that other rows have, too: their words say something, each text does not."""
+    """True if texts differ, but share words with other rows: a model can learn from the words."""
     there = column.dropna().astype("str")
     if there.nunique() <= min(MIN_IDENTIFIERS, len(there) / 2) or mean_words(there) < MIN_WORDS:
         return False
@@ -209,29 +209,29 @@ def mean_words(column: pd.Series) -> float:
 
 
 def describe_numbers(column: pd.Series) -> str:
-    """Returns in a few words which numbers a column has."""
+    """Describes the numbers of a column in a few words."""
     span = f"from {column.min():g} to {column.max():g}"
     if not types.is_integer_dtype(column.dtype):
         return f"numbers {span}"
     if 2 < column.nunique() <= MAX_CODES:
-        return f"whole numbers {span}, {column.nunique()} of them (else --category)"
+        return f"whole numbers {span}, {column.nunique()} distinct (override: --category)"
     return f"whole numbers {span}"
 
 
 def describe_categories(column: pd.Series) -> str:
-    """Returns in a few words how many categories a column has."""
+    """Describes the categories of a column in a few words."""
     n_distinct = column.nunique()
     if n_distinct <= MAX_CATEGORIES:
         return f"{n_distinct:,} distinct values"
-    return f"{n_distinct:,} distinct values, the {MAX_CATEGORIES - 1} commonest by themselves, the others together"
+    return f"{n_distinct:,} distinct values: a category for each of the {MAX_CATEGORIES - 1} commonest, one for the rest"
 
 
 def ignored_columns(
     inputs: pd.DataFrame, kinds: ColumnKinds, preprocess: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> list[str]:
-    """Returns the raw columns that can be left out of a request: no number changes without them.
+    """Returns the raw columns that requests may omit: no feature depends on them.
 
-    A column that preprocessing itself reads is not among them, even if no transformer takes it.
+    A column that preprocessing itself reads is required, even if no transformer takes it.
     """
     head = inputs.head(100)
     expected = preprocess(head)[kinds.used]
@@ -241,7 +241,7 @@ def ignored_columns(
             continue
         try:
             unchanged = preprocess(head.drop(columns=name))[kinds.used].equals(expected)
-        except Exception:  # noqa: BLE001  # whatever the user's code raises, it wanted the column
+        except Exception:  # noqa: BLE001  # the user's code may raise anything; it needs the column
             unchanged = False
         if unchanged:
             ignored.append(name)
@@ -249,9 +249,9 @@ def ignored_columns(
 
 
 def make_signature(inputs: pd.DataFrame, ignored: list[str], output: ColSpec) -> ModelSignature:
-    """Returns the contract of the raw rows: what a request must hold, and what it may leave out.
+    """Returns the signature of the raw rows: the columns that requests must have, and those they may omit.
 
-    Every column that the model learns from is required, so that nobody leaves out what it needs without a word.
+    Every column that the model learns from is required, so that omitting one is an error.
     """
     columns: list[ColSpec | TensorSpec] = [
         ColSpec(
@@ -265,17 +265,19 @@ def make_signature(inputs: pd.DataFrame, ignored: list[str], output: ColSpec) ->
 
 
 def is_optional(column: pd.Series) -> bool:
-    """True where true or false is missing here and there, which only `required: false` allows; other types have null."""
+    """True for booleans with missing cells, which only `required: false` allows; other types have null."""
     return is_boolean(column) and bool(column.isna().any())
 
 
 def describe_missing_cells(column: pd.Series) -> str:
-    """Returns what requests may or must do about a column whose type has no missing value; empty where it has one."""
+    """Returns whether requests may omit a column whose type has no null; empty if its type has null."""
     if is_optional(column):
-        return "requests may leave it out"
+        return "requests may omit it"
     if is_boolean(column):
-        return "never missing in requests"
-    return "never missing in requests (else --number)" if types.is_integer_dtype(column.dtype) else ""
+        return "cannot be missing in requests"
+    return (
+        "cannot be missing in requests (override: --number)" if types.is_integer_dtype(column.dtype) else ""
+    )
 
 
 def column_type(column: pd.Series) -> DataType:

@@ -1,4 +1,4 @@
-"""Columns of a file as what they are, or are said to be: dates, numbers or texts."""
+"""Converts the columns of a file to dates, numbers or texts, as found or as the options say."""
 
 from typing import NamedTuple
 
@@ -15,15 +15,15 @@ from scripts.training.table import CsvFile, has_leading_zeros
 
 
 class AlmostNumbers(NamedTuple):
-    """What a column of text would be as numbers, of which nearly all its cells are."""
+    """A column of text in which nearly all cells are numbers."""
 
     numbers: pd.Series
     note: str
-    """To tell if it is taken so."""
+    """For the table of columns, if it is used as numbers."""
 
 
 class Converted(NamedTuple):
-    """The rows, and what there is to tell about columns."""
+    """The rows, and what the table of columns says about them."""
 
     rows: pd.DataFrame
     dates: dict[str, Dates]
@@ -32,15 +32,15 @@ class Converted(NamedTuple):
 
 
 def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
-    """Returns the rows with dates as dates, and the columns that something was said of as that.
+    """Returns the rows with dates converted, and other columns as the options say.
 
     Args:
-        csv: what was read.
-        said: goes before what is found.
-        target: is not looked at for dates.
+        csv: the file.
+        said: the options; they override what is found.
+        target: the column to predict; it is not searched for dates.
 
     Raises:
-        TrainingError: a column is not what it is said to be.
+        TrainingError: a column cannot be what the options say.
     """
     changed: dict[str, pd.Series] = {}
     dates: dict[str, Dates] = {}
@@ -58,7 +58,7 @@ def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
         elif kind == "number" and is_text:
             changed[name], notes[name] = read_numbers(cells, csv)
         elif kind == "number" and name != target:
-            changed[name] = column.astype("float64")  # which may be missing
+            changed[name] = column.astype("float64")  # may be missing in requests
         elif kind is None and is_text and name != target:
             try:
                 dates[name] = find_dates(cells)
@@ -74,7 +74,7 @@ def convert_columns(csv: CsvFile, said: Said, target: str) -> Converted:
 
 
 def take_almost_numbers(converted: Converted, features: pd.DataFrame) -> Converted:
-    """Returns the rows with columns as numbers that are nearly so, if preprocessing has left them as text."""
+    """Returns the rows with nearly numeric columns as numbers, if preprocessing leaves them as text."""
     taken = {
         name: almost
         for name, almost in converted.almost_numbers.items()
@@ -87,60 +87,60 @@ def take_almost_numbers(converted: Converted, features: pd.DataFrame) -> Convert
 
 
 def read_numbers(cells: pd.Series, csv: CsvFile) -> tuple[pd.Series, str]:
-    """Returns a column of text as numbers, and how many of its cells are none and so missing.
+    """Returns a column of text as numbers, and a note on the cells that are not numbers, which count as missing.
 
     Raises:
-        TrainingError: none of them is a number.
+        TrainingError: no cell is a number.
     """
     numbers = to_numbers(cells, csv.decimal)
     if numbers.isna().all():
-        raise TrainingError(f"column {cells.name!r} is to be a number, and none of its cells is one")
+        raise TrainingError(f"column {cells.name!r} cannot be a number: none of its cells is one")
     return numbers, describe_missing(numbers.isna() & cells.notna(), "numbers")
 
 
 def describe_text(cells: pd.Series, csv: CsvFile) -> tuple[str, AlmostNumbers | None]:
-    """Returns what is strange about a column of text, empty if nothing is; and its numbers, if it should be some.
+    """Returns a note on a column of text, empty if it needs none; and its numbers, if it should be numeric.
 
-    It should if the rest is a few placeholders, such as `?` or `n/a`, beside more numbers than codes have.
+    It should if the other cells are a few placeholders, such as `?` or `n/a`, and it has too many numbers for codes.
     """
     if has_leading_zeros(cells.dropna()):
-        return "text, as some begin with a zero", None
+        return "text, because some cells have leading zeros", None
     numbers = to_numbers(cells, csv.decimal)
     is_odd = numbers.isna() & cells.notna()
     if not is_odd.any() or not are_few(is_odd, cells):
         return "", None
     is_number = are_placeholders(is_odd, cells) and numbers.nunique() > MAX_CODES
     almost = AlmostNumbers(numbers, describe_missing(is_odd, "numbers")) if is_number else None
-    return f"{describe(is_odd, 'numbers')} (else --number)", almost
+    return f"{describe(is_odd, 'numbers')} (override: --number)", almost
 
 
 def column_rows(converted: Converted, kinds: ColumnKinds, inputs: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Returns the lines of a table of what each column is, and why; first its head.
+    """Returns the rows of the table of columns, header first.
 
     Args:
         converted: the file.
         kinds: of the columns after preprocessing.
-        inputs: the rows that are learned from, without the target.
+        inputs: the training rows, without the target.
     """
-    lines = [("column", "is", "why")]
+    lines = [("column", "kind", "why")]
     for label, column in inputs.items():
         name = str(label)
         note = converted.notes.get(name, "")
         if name in kinds.why:
             if name in kinds.numbers and note and types.is_string_dtype(column):
-                note = "text in the file and in requests, read by preprocessing.py (else --number)"
+                note = "text in the file and in requests, read by preprocessing.py (override: --number)"
             missing = describe_missing_cells(column) if name in kinds.used else ""
             lines.append(
                 (name, kinds.kind_of(name), "; ".join(filter(None, (kinds.why[name], note, missing))))
             )
         elif name in converted.dates:
             parts = [part for part in kinds.used if part.startswith(f"{name}_")]
-            made = f"preprocessing.py makes {len(parts)} numbers of it"
+            made = f"preprocessing.py turns it into {len(parts)} numbers"
             lines.append((name, "date", f"{converted.dates[name].describe()}; {made}"))
         else:
             lines.append((name, "read by preprocessing.py", note))
     of_dates = tuple(f"{name}_" for name in converted.dates)
     for name, why in kinds.why.items():
         if name not in inputs and not name.startswith(of_dates):
-            lines.append((name, kinds.kind_of(name), f"by preprocessing.py; {why}"))
+            lines.append((name, kinds.kind_of(name), f"made by preprocessing.py; {why}"))
     return lines

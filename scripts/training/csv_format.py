@@ -1,4 +1,4 @@
-"""How a CSV file is written: what separates its columns, and which mark is the decimal point."""
+"""Detects a CSV file's column separator and decimal mark."""
 
 import csv
 import io
@@ -22,11 +22,11 @@ _GROUPED = {
     ".": re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?"),
     ",": re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?"),
 }
-"""By the decimal mark: numbers in which the other mark may group the thousands."""
+"""Numbers, by decimal mark; the other mark may group thousands."""
 
 
 def find_separator(file: Path) -> str:
-    """Returns what separates the columns: the mark that cuts all of the first records into as many parts.
+    """Returns the column separator: the mark that splits each of the first records into as many parts, and the most.
 
     Raises:
         OSError: the file cannot be read.
@@ -39,7 +39,7 @@ def find_separator(file: Path) -> str:
 
 
 def _parts_per_record(text: str, mark: str) -> int:
-    """Returns into how many parts a mark cuts every record; 0 where they differ."""
+    """Returns how many parts a mark splits each record into; 0 if the records differ."""
     try:
         records = [
             one for one in islice(csv.reader(io.StringIO(text), delimiter=mark), SNIFFED_RECORDS) if one
@@ -47,21 +47,21 @@ def _parts_per_record(text: str, mark: str) -> int:
     except csv.Error:
         return 0
     if len(text) == SNIFFED_CHARACTERS and len(records) < SNIFFED_RECORDS:
-        records = records[:-1]  # cut off in its middle
+        records = records[:-1]  # the last one is incomplete
     sizes = {len(record) for record in records}
     return sizes.pop() if len(sizes) == 1 else 0
 
 
 def find_decimal(texts: pd.DataFrame, numbers: list[str], separator: str) -> Decimal:
-    """Returns the mark before the decimals of a file's numbers.
+    """Returns the decimal mark of a file's numbers.
 
     Args:
-        texts: all columns as they are written; a missing cell is NaN.
-        numbers: the columns that are numbers with a decimal point already.
-        separator: what separates the columns; a file with semicolons may have decimal commas.
+        texts: all columns as text; a missing cell is NaN.
+        numbers: the columns that already are numbers with a decimal point.
+        separator: of the columns; a file with semicolons may have decimal commas.
 
     Raises:
-        TrainingError: the numbers may be read in two ways, such as 346,157 in a file with semicolons.
+        TrainingError: the numbers are ambiguous, such as 346,157 in a file with semicolons.
     """
     ambiguous = ""
     for name in texts:
@@ -78,20 +78,20 @@ def find_decimal(texts: pd.DataFrame, numbers: list[str], separator: str) -> Dec
         cell = next(cell for cell in texts[ambiguous].dropna() if "," in cell)
         raise TrainingError(
             f"column {ambiguous!r}: {cell!r} may be {cell.replace(',', '')} or {cell.replace(',', '.')}; "
-            "--decimal . or --decimal , says which"
+            "give --decimal . or --decimal ,"
         )
     return "."
 
 
 def parse_numbers(cells: pd.Series, decimal: Decimal) -> pd.Series | None:
-    """Returns the numbers of a column whose thousands are grouped, or whose decimals follow a comma.
+    """Returns the numbers of a column with grouped thousands or decimal commas.
 
     Args:
-        cells: as they are written; a missing cell is NaN.
-        decimal: the mark before the decimals.
+        cells: text; a missing cell is NaN.
+        decimal: the decimal mark.
 
     Returns:
-        int64 or float64; None where they are not such numbers, or plain ones.
+        int64 or float64; None if the cells are other text, or plain numbers.
     """
     there = cells.dropna()
     marks = r"[,]" if decimal == "." else r"[.,]"
@@ -103,12 +103,12 @@ def parse_numbers(cells: pd.Series, decimal: Decimal) -> pd.Series | None:
 
 
 def to_numbers(cells: pd.Series, decimal: Decimal) -> pd.Series:
-    """Returns the numbers of a column as float64; NaN for cells that are none, or missing."""
+    """Returns the numbers of a column as float64; NaN for cells that are not numbers, or missing."""
     there = cells.dropna()
     grouped = there[there.str.fullmatch(_GROUPED[decimal])]
     plain = grouped.str.replace("." if decimal == "," else ",", "", regex=False)
     numbers = plain.str.replace(",", ".", regex=False).astype("float64").reindex(cells.index)
-    # Such as 1e-3, in whichever file.
+    # The rest may be numbers such as 1e-3.
     return (
         numbers.fillna(pd.to_numeric(cells.where(numbers.isna()), errors="coerce"))
         if decimal == "."

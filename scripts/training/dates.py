@@ -1,4 +1,4 @@
-"""Dates that a CSV file has as text."""
+"""Parses dates in a CSV file."""
 
 import re
 from collections.abc import Sequence
@@ -21,29 +21,29 @@ FORMATS = (
     (re.compile(rf"{_DAY}-{_DAY}-\d{{4}}{_TIME}"), ("%d-%m-%Y", "%m-%d-%Y")),
     (re.compile(rf"\d{{4}}/\d{{2}}/\d{{2}}{_TIME}"), ("%Y/%m/%d",)),
 )
-"""What dates look like, and how that may be read."""
+"""Patterns of dates, and the formats that each may have."""
 
 EARLIEST, LATEST = pd.Timestamp.min, pd.Timestamp.max
-"""Of nanoseconds."""
+"""Range of datetime64[ns]."""
 
 N_FIRST = 1_000
-"""Cells that are looked at before all are."""
+"""Cells that are checked first; most columns need no more."""
 
 READABLE = {ISO: "YYYY-MM-DD", "%d": "DD", "%m": "MM", "%Y": "YYYY", "%H": "hh", "%M": "mm", "%S": "ss"}
 
 
 class Dates(NamedTuple):
-    """What a column of dates holds."""
+    """A column of dates."""
 
     moments: pd.Series
-    """datetime64[ns] in UTC without a zone; NaT where a cell is missing, or no date."""
+    """datetime64[ns] in UTC without a zone; NaT if a cell is missing, or not a date."""
     form: str
     """For `pandas.to_datetime`, such as `%d.%m.%Y`."""
     is_odd: pd.Series
-    """Marks cells that are no dates: placeholders such as `n/a`, days that are in no calendar, and other forms."""
+    """Marks cells that are not dates in this format: placeholders such as `n/a`, impossible days, other formats."""
 
     def describe(self) -> str:
-        """Returns the form, as people write it, and which cells are no dates."""
+        """Returns the format, such as DD.MM.YYYY, and how many cells are not dates."""
         form = self.form
         for code, readable in READABLE.items():
             form = form.replace(code, readable)
@@ -52,40 +52,40 @@ class Dates(NamedTuple):
 
 
 class NoDates(Exception):
-    """A column is not one of dates; the message says what keeps it, and is empty where nothing looks like one."""
+    """A column does not consist of dates; the message says why, and is empty if nothing looks like a date."""
 
 
 def find_dates(cells: pd.Series) -> Dates:
-    """Returns the dates that a column of text holds; a few odd cells count as missing, as among numbers.
+    """Returns the dates in a column of text; a few odd cells count as missing.
 
     Args:
         cells: text; a missing cell is NaN.
 
     Raises:
-        NoDates: the texts are no dates, not nearly all of them, or may be read in two ways.
+        NoDates: too few cells are dates, or the dates are ambiguous.
     """
     there = cells.dropna()
     for pattern, formats in FORMATS:
-        if not _looks(there.head(N_FIRST), pattern).mean() > MOSTLY / 2:  # most columns are no dates
+        if not _looks(there.head(N_FIRST), pattern).mean() > MOSTLY / 2:  # most columns have no dates
             continue
         looks = _looks(there, pattern)
         if looks.mean() > MOSTLY:
             dates = _read_as(cells, there[looks], formats)
             if not are_placeholders(dates.is_odd, cells):
-                raise NoDates(f"{describe(dates.is_odd, 'dates')} (else --date)")
+                raise NoDates(f"{describe(dates.is_odd, 'dates')} (override: --date)")
             return dates
     raise NoDates("")
 
 
 def parse_dates(cells: pd.Series, form: str | None) -> Dates:
-    """Returns the dates of a column that somebody says is one of dates; whatever else is in it counts as missing.
+    """Returns the dates in a column that is known to have dates; all other cells count as missing.
 
     Args:
         cells: text; a missing cell is NaN.
-        form: of `strptime`, such as `%d/%m/%Y`; None finds it.
+        form: for `strptime`, such as `%d/%m/%Y`; None detects it.
 
     Raises:
-        TrainingError: none of them is a date, or many are dates of another form.
+        TrainingError: no cell is a date, or many are dates in another format.
     """
     there = cells.dropna()
     if form is None:
@@ -93,13 +93,13 @@ def parse_dates(cells: pd.Series, form: str | None) -> Dates:
         looks = _looks(there, pattern)
         if not looks.any():
             raise TrainingError(
-                f"column {cells.name!r} is to be a date: its texts look like no dates; say how they are written, "
-                "such as --date day=%d/%m/%Y"
+                f"column {cells.name!r} cannot be a date: no cell looks like one; give the format, such as "
+                "--date day=%d/%m/%Y"
             )
         try:
             dates = _read_as(cells, there[looks], formats)
         except NoDates as error:
-            raise TrainingError(f"column {cells.name!r} is to be a date: {error}") from None
+            raise TrainingError(f"column {cells.name!r} cannot be a date: {error}") from None
     else:
         dates = _to_dates(cells, _read(cells, form), form)
     is_other = dates.is_odd & _looks_like_some_date(cells)
@@ -107,17 +107,17 @@ def parse_dates(cells: pd.Series, form: str | None) -> Dates:
     if is_none or (is_other.any() and not are_few(is_other, cells[~dates.is_odd | is_other])):
         wrong = dates.is_odd if is_none else is_other
         raise TrainingError(
-            f"column {cells.name!r}: {int(wrong.sum()):,} cells are no dates of the form {dates.form}, the first "
+            f"column {cells.name!r}: {int(wrong.sum()):,} cells are not dates in the format {dates.form}, the first "
             f"in line {line_of(wrong)}: {cells[wrong].iloc[0]!r}"
         )
     return dates
 
 
 def _read_as(cells: pd.Series, looking: pd.Series, formats: Sequence[str]) -> Dates:
-    """Returns the dates of a column in that of some formats which reads all that look so, or else nearly all.
+    """Returns the dates in the format that reads all cells that look like dates, or else nearly all.
 
     Raises:
-        NoDates: none of them does, or two do and differ.
+        NoDates: no format does, or two do with different results.
     """
     time = "" if formats == (ISO,) else _time_of(looking)
     read = [(form + time, _read(looking, form + time)) for form in formats]
@@ -126,14 +126,12 @@ def _read_as(cells: pd.Series, looking: pd.Series, formats: Sequence[str]) -> Da
     if not fitting:
         wrong = min((moments.isna() for _, moments in read), key=sum).reindex(cells.index, fill_value=False)
         raise NoDates(
-            f"{int(wrong.sum()):,} of its dates are in no calendar, or not written as the others, the first in line "
+            f"{int(wrong.sum()):,} of its dates do not exist, or have another format, the first in line "
             f"{line_of(wrong)}"
         )
     form, moments = fitting[0]
     if len(fitting) > 1 and not moments.equals(fitting[1][1]):
-        raise NoDates(
-            f"--date {cells.name}=%d/%m/%Y or =%m/%d/%Y says whether the day or the month comes first"
-        )
+        raise NoDates(f"the first number may be day or month; give --date {cells.name}=%d/%m/%Y or =%m/%d/%Y")
     return _to_dates(cells, moments, form)
 
 
@@ -143,20 +141,20 @@ def _to_dates(cells: pd.Series, moments: pd.Series, form: str) -> Dates:
 
 
 def _time_of(cells: pd.Series) -> str:
-    """Returns how the time is written that follows the day."""
+    """Returns the format of the time after the day."""
     mark = "T" if "T" in cells.iloc[0] else " "
     return ("", f"{mark}%H:%M", f"{mark}%H:%M:%S")[int(cells.str.count(":").max())]
 
 
 def _read(cells: pd.Series, form: str) -> pd.Series:
-    """Returns the moments; NaT for a text that is none."""
+    """Returns the timestamps; NaT for cells that are not dates in this format."""
     moments = pd.to_datetime(cells, format=form, utc=True, errors="coerce").dt.tz_localize(None)
     in_range = (moments > EARLIEST) & (moments < LATEST)
     return _nanoseconds(moments.where(in_range))
 
 
 def _nanoseconds(moments: pd.Series) -> pd.Series:
-    """Returns them in the unit in which MLflow hands datetimes to a model."""
+    """Returns them in the unit in which MLflow passes datetimes to a model."""
     return moments.astype("datetime64[ns]")
 
 

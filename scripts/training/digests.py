@@ -1,4 +1,4 @@
-"""What a model was trained on, and what by, as digests: versions of the same differ in their parameters only."""
+"""Digests of a model's training data and code; versions with the same digests differ only in parameters."""
 
 import hashlib
 from pathlib import Path
@@ -15,13 +15,13 @@ def digest_of_rows(rows: Labelled) -> str:
     digest = hashlib.sha256("\0".join(map(str, table)).encode())
     for name in table:
         column = table[name]
-        cells = column.astype("str") if column.dtype == object else column  # also of None and true or false
+        cells = column.astype("str") if column.dtype == object else column  # such as booleans and None
         digest.update(pd.util.hash_array(cells.to_numpy()).tobytes())
     return digest.hexdigest()
 
 
 def digest_of_code() -> str:
-    """Returns a SHA-256 of `preprocessing.py` and of the modules beside this one."""
+    """Returns a SHA-256 of `preprocessing.py` and of the modules in this folder."""
     digest = hashlib.sha256()
     for file in (PREPROCESSING_FILE, *sorted(Path(__file__).parent.glob("*.py"))):
         digest.update(file.read_bytes().replace(b"\r\n", b"\n"))

@@ -1,4 +1,4 @@
-"""How good a pipeline is on rows that it has not seen, and whether that is better than no model at all."""
+"""Scores pipelines on held-out rows, and compares them with a baseline."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,21 +18,21 @@ from serving.runtime import Output
 N_FOLDS = 5
 
 MAX_EVALUATED_ROWS = 50_000
-"""More rows would take long, and narrow the spread no further than anybody reads it."""
+"""More rows would take long without narrowing the spread noticeably."""
 
 MIN_PARALLEL_ROWS = 50_000
-"""With fewer, the threads of a boosting wait for each other longer than they work: 9.8 against 23.9 s of a training on
-2,000 rows, on two busy processors."""
+"""With fewer, boosting's threads wait for each other longer than they work: training on 2,000 rows took 9.8 s with one
+and 23.9 s with several, on two busy processors."""
 
 DECISIVE = {"classification": "roc_auc", "regression": "r2"}
-"""The metric by which estimators are chosen. A model of rare events may be of use though its accuracy is no better
-than the baseline's, so accuracy does not decide."""
+"""The metric by which estimators are chosen. Not accuracy: a model of rare events may be useful without beating the
+baseline's."""
 
 WORTHLESS = {"classification": 0.5, "regression": 0.0}
-"""What this metric is of answers that do not look at the rows."""
+"""This metric's value for predictions that ignore the row."""
 
 T_99 = 3.747
-"""The 99th percentile of Student's t with four degrees of freedom: five folds less one."""
+"""The 99th percentile of Student's t with four degrees of freedom, one less than the folds."""
 
 
 class Labelled(NamedTuple):
@@ -44,14 +44,14 @@ class Labelled(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Of a cross-validation, by metric."""
+    """Results of a cross-validation, by metric."""
 
     mean: dict[str, float]
     spread: dict[str, float]
     """The standard deviation over the folds."""
 
     def describe(self, metric: str) -> str:
-        """Returns a metric for people."""
+        """Returns a metric in words."""
         return f"{metric} {to_number(self.mean[metric])} ± {to_number(self.spread[metric], 2)}"
 
 
@@ -60,7 +60,7 @@ def cross_validate(make_pipeline: Callable[[], Pipeline], rows: Labelled, seed: 
 
     Args:
         make_pipeline: returns an unfitted one.
-        rows: raw ones; a classification's folds have as much of each class.
+        rows: raw; the folds of a classification are stratified.
         seed: of the folds.
 
     Raises:
@@ -85,7 +85,7 @@ def cross_validate(make_pipeline: Callable[[], Pipeline], rows: Labelled, seed: 
 
 
 def sample_rows(rows: Labelled, seed: int) -> Labelled:
-    """Returns as many rows as a cross-validation looks at, with the share of each class as it is."""
+    """Returns at most `MAX_EVALUATED_ROWS` rows; of a classification, a stratified sample."""
     task, inputs, target = rows
     if len(inputs) <= MAX_EVALUATED_ROWS:
         return rows
@@ -100,7 +100,7 @@ def fit(pipeline: Pipeline, inputs: pd.DataFrame, target: pd.Series) -> Pipeline
     """Returns the pipeline, fitted.
 
     Raises:
-        TrainingError: it cannot be.
+        TrainingError: it cannot be fitted.
     """
     n_threads = 1 if len(inputs) < MIN_PARALLEL_ROWS else None
     try:
@@ -111,7 +111,7 @@ def fit(pipeline: Pipeline, inputs: pd.DataFrame, target: pd.Series) -> Pipeline
 
 
 def score(pipeline: Pipeline, rows: Labelled) -> dict[str, float]:
-    """Returns the metrics of a fitted pipeline: those that a validation judges it by later."""
+    """Returns the metrics of a fitted pipeline, the same as in `validate.py`."""
     predicted = pipeline.predict(rows.inputs)
     if rows.task == "regression":
         return score_output(rows.target, Output(values=predicted), None)
@@ -120,7 +120,7 @@ def score(pipeline: Pipeline, rows: Labelled) -> dict[str, float]:
 
 
 def score_baseline(rows: Labelled) -> dict[str, float]:
-    """Returns what always saying the most frequent class, or the mean, scores."""
+    """Returns the scores of always predicting the most frequent class, or the mean."""
     target = rows.target
     if rows.task == "regression":
         error = target - target.mean()
@@ -132,10 +132,10 @@ def score_baseline(rows: Labelled) -> dict[str, float]:
 
 
 def choose(found: Mapping[Estimator, Scores], task: Task) -> tuple[Estimator, str]:
-    """Returns the first estimator that is as good as the best, and why it is chosen.
+    """Returns the first estimator within one standard error of the best, and why.
 
     Args:
-        found: how each of them scored, the quickest to serve first.
+        found: scores by estimator, the fastest to serve first.
         task: decides the metric.
 
     Source: the rule of one standard error; Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984.
@@ -146,11 +146,11 @@ def choose(found: Mapping[Estimator, Scores], task: Task) -> tuple[Estimator, st
     chosen = next(name for name in found if found[name].mean[metric] >= enough)
     if chosen == best:
         return best, f"the best {metric}"
-    return chosen, f"within one standard error of the best {metric}, and quicker to serve than {best}"
+    return chosen, f"within one standard error of the best {metric}, and faster to serve than {best}"
 
 
 def why_no_better(task: Task, scores: Scores) -> str:
-    """Returns why a model is no better than the baseline; empty where it is.
+    """Returns why a model may be no better than the baseline; empty if it is better.
 
     A model that learned nothing passes once in a hundred times. Source: the t-test of resampled scores, whose variance
     is corrected for folds that share their training rows; Nadeau, Bengio, Inference for the Generalization Error, 2003.
@@ -159,9 +159,9 @@ def why_no_better(task: Task, scores: Scores) -> str:
     error = scores.spread[metric] * math.sqrt(1 / N_FOLDS + 1 / (N_FOLDS - 1))
     if scores.mean[metric] - T_99 * error > worthless:
         return ""
-    return f"{scores.describe(metric)} may be chance; answers that ignore the row have {worthless:g}"
+    return f"{scores.describe(metric)} may be chance; predictions that ignore the row score {worthless:g}"
 
 
 def to_number(value: float, n_digits: int = 4) -> str:
-    """Returns a metric for people, without an exponent if it is large."""
+    """Returns a metric in words, without an exponent if it is large."""
     return f"{value:,.0f}" if abs(value) >= 10**n_digits else f"{value:.{n_digits}g}"

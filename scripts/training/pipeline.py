@@ -25,7 +25,7 @@ from scripts.training.columns import MAX_CATEGORIES, ColumnKinds, column_type
 Task = Literal["classification", "regression"]
 Estimator = Literal["linear", "boosting", "forest"]
 ESTIMATORS: tuple[Estimator, ...] = ("linear", "boosting", "forest")
-"""The quickest to serve first."""
+"""The fastest to serve first."""
 
 NOUNS = {
     DataType.string: "texts",
@@ -38,20 +38,20 @@ MAX_INTEGER_CLASSES = 20
 """An integer target with more distinct values than this is a quantity, not a class."""
 
 MAX_CLASSES = 1_000
-"""A classifier of more classes is a column mistaken for a target."""
+"""With more classes, the target is probably the wrong column."""
 
 MIN_WORD_ROWS = 2
-"""A word that fewer rows have is left out."""
+"""Words in fewer rows are ignored."""
 
 MAX_WORDS = 5_000
-"""Of a column of texts, the commonest."""
+"""Maximum words of a text column, the commonest ones."""
 
 MIN_CLASS_ROWS = 5
-"""Fewer rows of a class do not reach each of the five parts of a cross-validation."""
+"""Minimum rows of a class: one for each of the five folds."""
 
 
 def choose_task(target: pd.Series) -> tuple[Task, str]:
-    """Returns the task that a target without missing values asks for, and the reason as a phrase."""
+    """Returns the task for a target without missing values, and the reason as a phrase."""
     n_distinct = target.nunique()
     kind = column_type(target)
     if kind in (DataType.string, DataType.boolean):
@@ -103,8 +103,8 @@ def build_pipeline(
     seed: int = 0,
 ) -> Pipeline:
     """Returns the unfitted pipeline that takes raw rows; columns are picked by name, in any order."""
-    # Missing text is NaN where pandas read a table, and None where a row of one null came as JSON. The first
-    # imputer leaves None as it is, which would be an unknown category to the encoder: another answer.
+    # pandas reads missing text as NaN, but a JSON row of one null has None. The first imputer leaves None, which the
+    # encoder would take for an unknown category, and the answer would differ.
     missing_text = {"strategy": "constant", "keep_empty_features": True}
 
     def without_missing(text: str) -> list[tuple[str, Any]]:
@@ -113,7 +113,7 @@ def build_pipeline(
             ("impute_none", SimpleImputer(missing_values=None, fill_value=text, **missing_text)),
         ]
 
-    # An empty column of the training part stays: the names and number of features are then those of `kinds`.
+    # Columns that are empty in a fold are kept, so that the features stay those of `kinds`.
     numbers: list[tuple[str, Any]] = [("impute", SimpleImputer(strategy="median", keep_empty_features=True))]
     if estimator == "linear":
         numbers.append(("scale", StandardScaler()))
@@ -127,7 +127,7 @@ def build_pipeline(
     ]
     for position, name in enumerate(kinds.texts):
         words = TfidfVectorizer(min_df=MIN_WORD_ROWS, max_features=MAX_WORDS, sublinear_tf=True)
-        # A vectorizer takes one array of texts, where imputers make a table of one column.
+        # A vectorizer takes an array of texts; imputers return a table with one column.
         steps = [*without_missing(""), ("ravel", FunctionTransformer(np.ravel)), ("tfidf", words)]
         groups.append((f"words_{position}", Pipeline(steps), [name]))
     columns = ColumnTransformer(
@@ -157,5 +157,5 @@ def build_estimator(task: Task, estimator: Estimator, seed: int) -> Any:
 
 
 def output_column(target: pd.Series, task: Task) -> ColSpec:
-    """Returns what `predict` answers: a label of the target's type, or a double."""
+    """Returns the type that `predict` answers with: a label of the target's type, or a double."""
     return ColSpec(DataType.double if task == "regression" else column_type(target), str(target.name))

@@ -1,4 +1,4 @@
-"""How callers read a file like the one that was learned from, so that its columns have the types of the signature."""
+"""How callers read a file like the training file, so that its columns have the signature's types."""
 
 import re
 from pathlib import Path
@@ -17,22 +17,22 @@ MISSING_TO_PANDAS = frozenset(
         *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
     }
 )
-"""Texts beside the empty one that `pandas.read_csv` takes for missing. Source: its documentation, `na_values`."""
+"""Texts, besides the empty one, that `pandas.read_csv` reads as missing. Source: its documentation, `na_values`."""
 
 MAX_TEXTS = 10
-"""Of a column, that are listed as missing."""
+"""Maximum texts of a column that are listed as missing."""
 
 _LOOKS_LIKE_NUMBER = re.compile(r"\s*[+-]?[\d.,]*\d[\d.,]*([eE][+-]?\d+)?\s*")
 
 
 def describe_reading(file: Path, csv: CsvFile, converted: Converted, target: str) -> str:
-    """Returns the call of `pandas.read_csv` that callers read such a file with, of what differs from its defaults.
+    """Returns the call of `pandas.read_csv` for such a file, with the options that differ from the defaults.
 
     Args:
-        file: that was read; callers have others of its kind.
-        csv: what it is like.
-        converted: the rows with the types that the signature has.
-        target: is not in their files.
+        file: the training file; callers have others like it.
+        csv: its format and its cells.
+        converted: its rows, with the signature's types.
+        target: the column that callers' files lack.
     """
     rows = converted.rows.drop(columns=target)
     texts = [str(name) for name, column in rows.items() if is_text(column)]
@@ -62,22 +62,22 @@ def describe_reading(file: Path, csv: CsvFile, converted: Converted, target: str
 
 
 def is_text(column: pd.Series) -> bool:
-    """True where the signature has text."""
+    """True if its type in the signature is text."""
     return types.is_string_dtype(column.dtype) and not is_boolean(column)
 
 
 def may_be_misread(cells: pd.Series) -> bool:
-    """True where pandas may take texts for numbers, in this file or in one with fewer rows."""
+    """True if pandas may read the texts as numbers, in this file or in one with fewer rows."""
     return bool(cells.isna().all() or cells.str.fullmatch(_LOOKS_LIKE_NUMBER, na=False).any())
 
 
 def list_missing(cells: pd.Series, column: pd.Series) -> list[str]:
-    """Returns the texts that stand for a missing value, but for the empty one."""
+    """Returns the texts that stand for a missing value, except the empty one."""
     return [str(text) for text in cells[column.isna() & cells.notna()].unique()]
 
 
 def find_thousands(csv: CsvFile, rows: pd.DataFrame) -> str | None:
-    """Returns the mark that groups thousands in a column of numbers; None where none does."""
+    """Returns the mark that groups thousands in a column of numbers; None if there is none."""
     mark = "," if csv.decimal == "." else "."
     numbers = {str(name): column for name, column in rows.items() if types.is_numeric_dtype(column.dtype)}
     is_grouped = any(

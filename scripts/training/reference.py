@@ -1,4 +1,4 @@
-"""The rows that stay with a model: what its inputs looked like when it was trained."""
+"""Sample rows that are logged with a model: its inputs at training."""
 
 import datetime as dt
 from typing import Any
@@ -10,7 +10,7 @@ N_EXAMPLE_ROWS = 5
 
 
 def reference_instances(inputs: pd.DataFrame, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """Draws up to `MAX_REFERENCE_ROWS` raw rows of the training part, in the form of a request.
+    """Draws up to `MAX_REFERENCE_ROWS` raw training rows, in the form of a request.
 
     Returns:
         `{"instances": [{column: value, …}, …]}` of JSON's own types; a missing value is None.
@@ -28,12 +28,12 @@ def reference_instances(inputs: pd.DataFrame, seed: int) -> dict[str, list[dict[
 
 
 def to_json(value: Any) -> Any:
-    """Returns a cell as one of JSON's own types; a moment is ISO 8601."""
+    """Returns a cell as one of JSON's own types; a datetime as ISO 8601."""
     return value.isoformat() if isinstance(value, dt.datetime) else value
 
 
 def example_rows(inputs: pd.DataFrame) -> pd.DataFrame:
-    """Returns the first rows that show a request: complete ones, where there are any.
+    """Returns the first rows, to show a request: complete ones, if there are any.
 
     Source: MLflow writes a missing value into `input_example.json` as the token NaN, which is not JSON.
     """

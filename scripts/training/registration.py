@@ -1,4 +1,4 @@
-"""Puts a trained model into the registry, or says that one is there."""
+"""Registers a trained model, and tells whether one is registered."""
 
 import json
 import os
@@ -31,8 +31,8 @@ REFERENCE_FILE = "reference.json"
 """The reference sample's name among the model's artifacts, beside `MLmodel`."""
 
 MODEL_PACKAGES = ("mlflow-skinny", "numpy", "pandas", "scikit-learn", "skops")
-"""What loading the model takes. Left to itself MLflow loads the model in a new process to find out, for
-seconds, and adds what that happens to import."""
+"""What the model needs to be loaded. To find out, MLflow would load it in a new process, for seconds, and add
+whatever that imports."""
 
 SQLITE_PREFIX = "sqlite:///"
 
@@ -42,7 +42,7 @@ COUNT_VERSIONS = """
 
 
 class Trained(NamedTuple):
-    """What a training run has to show for itself."""
+    """The result of a training."""
 
     pipeline: "Pipeline"
     signature: "ModelSignature"
@@ -51,11 +51,11 @@ class Trained(NamedTuple):
     metrics: dict[str, float]
     tags: dict[str, str]
     why_no_better: str
-    """Than the baseline; empty where it is."""
+    """Why it may be no better than the baseline; empty if it is better."""
 
 
 def has_version(settings: Settings, name: str) -> bool:
-    """True where the registry holds a model of that name with at least one version.
+    """True if the registry has a model of that name with at least one version.
 
     Raises:
         LifecycleError: the registry does not answer.
@@ -64,9 +64,9 @@ def has_version(settings: Settings, name: str) -> bool:
 
 
 def sqlite_has_version(uri: str, name: str) -> bool:
-    """True where a sqlite registry surely holds a version; False is "ask MLflow".
+    """True if a SQLite registry surely has a version; if False, MLflow has to be asked.
 
-    Importing MLflow takes seconds, and this is asked at each start. Source: the table of
+    This runs at every start, and importing MLflow takes seconds. Source: the table of
     `mlflow.store.model_registry.dbmodels.models.SqlModelVersion`.
     """
     file = Path(uri.removeprefix(SQLITE_PREFIX))
@@ -86,23 +86,25 @@ def _client_has_version(settings: Settings, name: str) -> bool:
 
 
 def check_names(name: str, alias: str | None) -> None:
-    """Checks what MLflow would only refuse once the training is done.
+    """Checks names that MLflow would reject only after the training.
 
     Raises:
-        TrainingError: the name or the alias cannot be given. Source: `mlflow.utils.validation`.
+        TrainingError: the name or the alias is invalid. Source: `mlflow.utils.validation`.
     """
     if not name.strip() or "/" in name or ":" in name:
-        raise TrainingError(f"{name!r} cannot be a model's name: it is empty, or has a slash or a colon")
+        raise TrainingError(
+            f"{name!r} cannot be a model's name: it must not be empty, or have a slash or a colon"
+        )
     if alias is None:
         return
     if not re.fullmatch(r"[\w-]{1,255}", alias, re.ASCII):
         raise TrainingError(f"{alias!r} cannot be an alias: letters, digits, _ and - only")
     if re.fullmatch(r"latest|v[0-9]+", alias, re.IGNORECASE):
-        raise TrainingError(f"{alias!r} cannot be an alias: MLflow keeps it for versions")
+        raise TrainingError(f"{alias!r} cannot be an alias: MLflow reserves it for versions")
 
 
 def check_aliases(client: "MlflowClient", name: str, alias: str) -> None:
-    """Makes sure that the registry has aliases.
+    """Checks that the registry has aliases.
 
     Raises:
         TrainingError: it has none.
@@ -114,24 +116,24 @@ def check_aliases(client: "MlflowClient", name: str, alias: str) -> None:
     except MlflowException as error:
         if is_older(error):
             raise TrainingError(
-                f"{NO_ALIASES}; leave out --promote, and then promote.py VERSION --stage Production"
+                f"{NO_ALIASES}; leave out --promote, then run promote.py VERSION --stage Production"
             ) from None
         # Nothing has the alias yet.
 
 
 class Wishes(NamedTuple):
-    """What is asked of a registration."""
+    """Options of a registration."""
 
     alias: str
-    """That services follow."""
+    """The alias that services follow."""
     is_promoted: bool = False
-    """Whether the alias is to point at the new version."""
+    """Whether to move the alias to the new version."""
     is_forced: bool = False
-    """Also where it refuses requests that are answered now."""
+    """Whether to move it even if the version rejects requests that are answered now."""
     semantic_version: "SemanticVersion | Level | None" = None
-    """None works it out."""
+    """None derives it."""
     own_types: Set[str] = frozenset()
-    """Types that the service is told to trust, `SERVING_TRUSTED_TYPES`."""
+    """Types that the service trusts by `SERVING_TRUSTED_TYPES`."""
 
 
 class Registered(NamedTuple):
@@ -139,29 +141,29 @@ class Registered(NamedTuple):
 
     version: int
     said: str
-    """What it is called beside its number, and why."""
+    """Its semantic version, and why."""
     why_not_promoted: str
-    """Empty where it is, or was not to be."""
+    """Empty if it was promoted, or was not meant to be."""
 
 
 def register(client: "MlflowClient", name: str, trained: Trained, wishes: Wishes) -> Registered:
-    """Logs the model with all that belongs to it, registers it, and sets the alias if there is one.
+    """Logs and registers the model, and moves the alias if that is wished.
 
-    The version appears, and the alias moves, only once every file is in its place; and it does not move to a version
-    that services would refuse for its signature.
+    The version appears, and the alias moves, only once every file is stored. The alias does not move to a version whose
+    signature services would reject.
 
     Args:
         client: of the registry.
         name: of the registered model.
         trained: what to log.
-        wishes: what else is to be done.
+        wishes: the options.
 
     Raises:
-        LifecycleError: the registry does not take the model.
+        LifecycleError: the registry rejects the model.
     """
     import mlflow
 
-    with one_line("the registry did not take the model"):
+    with one_line("the model could not be registered"):
         if not os.environ.get("MLFLOW_EXPERIMENT_NAME") and not os.environ.get("MLFLOW_EXPERIMENT_ID"):
             mlflow.set_experiment(name)
         with mlflow.start_run(tags=trained.tags) as run:
@@ -177,7 +179,7 @@ def register(client: "MlflowClient", name: str, trained: Trained, wishes: Wishes
             return Registered(number, said, "")
         broken = why_versions_differ(name, production, str(number)) if production else ""
         if broken and not wishes.is_forced:
-            why = f"it cannot take the requests of version {production}, which answers now: {broken}"
+            why = f"it rejects requests that version {production} in production accepts: {broken}"
             return Registered(number, said, why)
         if broken:
             force(client, name, str(number))
@@ -188,7 +190,7 @@ def register(client: "MlflowClient", name: str, trained: Trained, wishes: Wishes
 def _promote(
     client: "MlflowClient", name: str, selector: Selector, production: str | None, version: str
 ) -> None:
-    """Lets the alias point at a version, and records the move, by which a rollback finds its way."""
+    """Moves the alias to a version, and records the move for rollbacks."""
     client.set_registered_model_alias(name, selector.name, version)
     move = new_move("promote", name, selector, source=production, target=version, why="train.py --promote")
     client.set_model_version_tag(name, version, move.tag, encode(move))
@@ -199,14 +201,14 @@ class Logged(NamedTuple):
 
     uri: str
     model_id: str | None
-    """None before MLflow 3, where they are a run's."""
+    """None before MLflow 3, whose runs have the files."""
 
 
 def log_model(client: "MlflowClient", trained: Trained, run: "ActiveRun", own_types: Set[str]) -> Logged:
     """Logs the pipeline with signature, example, preprocessing.py and reference.
 
     Raises:
-        TrainingError: the pipeline is made of types that the service would refuse.
+        TrainingError: the pipeline has types that the service would reject.
     """
     import mlflow.sklearn
     from mlflow.models import Model
@@ -219,8 +221,8 @@ def log_model(client: "MlflowClient", trained: Trained, run: "ActiveRun", own_ty
     foreign = [name for name in types if not trust.covers(name)]
     if foreign:
         raise TrainingError(
-            f"the service would refuse the pipeline for what it is made of: {', '.join(foreign)}; "
-            f"if that is yours, set SERVING_TRUSTED_TYPES={','.join([*sorted(own_types), *foreign])}, here and there"
+            f"the service would reject the pipeline for these types: {', '.join(foreign)}; if they are yours, set "
+            f"SERVING_TRUSTED_TYPES={','.join([*sorted(own_types), *foreign])} for this command and the service"
         )
     saved: dict[str, Any] = {
         "signature": trained.signature,
@@ -246,7 +248,7 @@ def log_model(client: "MlflowClient", trained: Trained, run: "ActiveRun", own_ty
 
 
 def has_logged_models(client: "MlflowClient", experiment_id: str) -> bool:
-    """True if the tracking server keeps models beside runs, as MLflow does since 3.0."""
+    """True if the tracking server keeps models apart from runs, as MLflow does since 3.0."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -259,7 +261,7 @@ def has_logged_models(client: "MlflowClient", experiment_id: str) -> bool:
 
 
 def logged_digest(logged: Logged) -> str:
-    """Returns the digest of a logged model's files, as the artifact store gives them back."""
+    """Returns the digest of a logged model's files, as the artifact store returns them."""
     import mlflow
 
     with tempfile.TemporaryDirectory() as folder:
@@ -269,7 +271,7 @@ def logged_digest(logged: Logged) -> str:
 def create_version(
     client: "MlflowClient", name: str, logged: Logged, run_id: str, tags: dict[str, str]
 ) -> int:
-    """Registers a logged model under a name, which is made if need be; returns the version's number."""
+    """Registers a logged model under a name, which is created if needed; returns the version's number."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,4 +1,4 @@
-"""One training: reads the rows, decides what they are, compares estimators, fits the best; tells each as it goes."""
+"""One training: reads the rows, decides what they are, compares estimators, fits the best; reports each step."""
 
 import argparse
 from collections.abc import Callable
@@ -43,27 +43,27 @@ from scripts.training.registration import Trained
 from scripts.training.table import CsvFile, check_target, read_csv, split_target
 
 MAX_SHOWN_CLASSES = 10
-"""In the output."""
+"""Maximum classes in the output."""
 
 Tell = Callable[[str], None]
 
 
 class Decided(NamedTuple):
-    """What is to be learned, from what."""
+    """The task, the rows and the kinds of the columns."""
 
     data: str
-    """In a few words."""
+    """Where the rows are from, in a few words."""
     rows: Labelled
     kinds: ColumnKinds
     reading: str
-    """How callers read such a file; empty of generated rows."""
+    """How callers read such a file; empty for generated rows."""
 
 
 def decide(options: argparse.Namespace, say: Tell) -> Decided:
-    """Reads the rows and finds out what they are.
+    """Reads the rows, and decides the task and the kinds of the columns.
 
     Raises:
-        TrainingError: there is nothing to learn from, or it is not what the options say.
+        TrainingError: there is nothing to learn from, or the options do not fit.
     """
     said = said_kinds(options)
     csv, converted, target_name, data = read_rows(options, said, say)
@@ -79,7 +79,7 @@ def decide(options: argparse.Namespace, say: Tell) -> Decided:
         say(f"left out: {table.n_without_target:,} rows without a value in {target_name!r}")
     task, why = choose_task(table.target)
     if options.task:
-        task, why = options.task, "as --task says"
+        task, why = options.task, "--task"
     target = target_for_task(table.target, task)
     say(f"task: {task} of {target_name!r} ({why})")
     for line in describe_classes(target) if task == "classification" else ():
@@ -88,17 +88,17 @@ def decide(options: argparse.Namespace, say: Tell) -> Decided:
     say("columns:")
     for line in align(column_rows(converted, kinds, table.inputs)):
         say(f"  {line}")
-    if kinds.texts and options.estimator == "boosting":  # in full, the words would be thousands of columns
+    if kinds.texts and options.estimator == "boosting":  # it needs dense columns: thousands of words
         raise TrainingError(
-            f"--estimator boosting does not learn from texts ({', '.join(kinds.texts)}); "
-            "--drop them, or take linear or forest"
+            f"--estimator boosting cannot learn from texts ({', '.join(kinds.texts)}); "
+            "--drop them, or choose linear or forest"
         )
     reading = describe_reading(options.data, csv, converted, target_name) if csv else ""
     return Decided(data, Labelled(task, table.inputs, target), kinds, reading)
 
 
 def describe_classes(target: pd.Series) -> list[str]:
-    """Returns the classes with their rows, and a warning of texts that may be one class, such as `Yes` and `yes`."""
+    """Returns the classes with their rows, and a warning about texts that may be one class, such as `Yes` and `yes`."""
     rows = target.value_counts()
     shown = ", ".join(f"{label!r} {n:,}" for label, n in rows.head(MAX_SHOWN_CLASSES).items())
     more = len(rows) - MAX_SHOWN_CLASSES
@@ -108,14 +108,14 @@ def describe_classes(target: pd.Series) -> list[str]:
         if isinstance(label, str):
             texts.setdefault(" ".join(label.casefold().split()), []).append(label)
     return lines + [
-        f"warning: {', '.join(map(repr, alike))} are different classes; is that one class?"
+        f"warning: {', '.join(map(repr, alike))} are different classes; should they be one?"
         for alike in texts.values()
         if len(alike) > 1
     ]
 
 
 def preprocess_all(converted: Converted, target: str) -> tuple[Converted, pd.DataFrame]:
-    """Returns the rows, with nearly numeric columns as numbers, and what preprocessing makes of them."""
+    """Returns the rows, with nearly numeric columns as numbers, and the features from preprocessing."""
     features = preprocess(converted.rows.drop(columns=target))
     taken = take_almost_numbers(converted, features)
     if taken.rows.dtypes.equals(converted.rows.dtypes):
@@ -126,7 +126,7 @@ def preprocess_all(converted: Converted, target: str) -> tuple[Converted, pd.Dat
 def read_rows(
     options: argparse.Namespace, said: Said, say: Tell
 ) -> tuple[CsvFile | None, Converted, str, str]:
-    """Returns the file, if there is one, the rows to train on, the target's name, and what they are in a few words."""
+    """Returns the file, if there is one, the rows, the target's name, and where the rows are from in a few words."""
     if options.data is None:
         rows = make_churn_sample(seed=options.seed)
         say(f"data: {len(rows):,} generated rows (seed {options.seed}), not real customers")
@@ -154,7 +154,7 @@ def learn(decided: Decided, options: argparse.Namespace, say: Tell) -> Trained:
     pipeline = fit(make_pipeline(estimator=estimator), inputs, target)
 
     ignored = ignored_columns(inputs, kinds, preprocess)
-    shown = inputs.drop(columns=ignored)  # an identifier need not be shown in API docs, and cannot drift
+    shown = inputs.drop(columns=ignored)  # API docs need no identifier, and it cannot drift
     return Trained(
         pipeline=pipeline,
         signature=make_signature(inputs, ignored, output_column(target, task)),
@@ -177,7 +177,7 @@ def learn(decided: Decided, options: argparse.Namespace, say: Tell) -> Trained:
 def choose_estimator(
     make_pipeline: partial[Pipeline], decided: Decided, options: argparse.Namespace, say: Tell
 ) -> tuple[Estimator, Scores]:
-    """Returns the estimator to take, and how it scored."""
+    """Returns the best estimator and its scores."""
     rows = decided.rows
     names = [name for name in ESTIMATORS if options.estimator in {"auto", name}]
     if decided.kinds.texts:

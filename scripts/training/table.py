@@ -1,4 +1,4 @@
-"""From a CSV file to the rows and the target that a model is fitted on."""
+"""Reads a CSV file into the rows and the target that a model is fitted on."""
 
 import shlex
 from pathlib import Path
@@ -21,17 +21,17 @@ MIN_ROWS = 20
 
 
 class CsvFile(NamedTuple):
-    """The rows of a file, as they are and as they are written."""
+    """The rows of a file, with types and as text."""
 
     rows: pd.DataFrame
     as_written: pd.DataFrame
-    """The same cells as text; only an empty one is missing."""
+    """The same cells as text; only empty ones are missing."""
     separator: str
     decimal: Decimal
 
     @property
     def form(self) -> str:
-        """How it is written, for people; empty of the usual form."""
+        """Its format in words; empty for the usual one."""
         marks = [f"separated by {'tabs' if self.separator == TAB else repr(self.separator)}"] * (
             self.separator != ","
         )
@@ -40,7 +40,7 @@ class CsvFile(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Raw inputs, the target beside them, and how many rows were left out for want of a target."""
+    """Raw inputs, their target, and the number of rows left out because they have none."""
 
     inputs: pd.DataFrame
     target: pd.Series
@@ -48,19 +48,19 @@ class Table(NamedTuple):
 
 
 def read_csv(file: Path, separator: str | None = None, decimal: Decimal | None = None) -> CsvFile:
-    """Reads a CSV file; in text columns only an empty cell is missing.
+    """Reads a CSV file; in text columns only empty cells are missing.
 
-    pandas also takes "NA", "None" and their like for missing. In a column of numbers that is what they
-    mean; in a column of text they are values, which a client will send as such. Digits behind a zero, such as
-    the postal code 01067, are text.
+    pandas also reads "NA", "None" and the like as missing. In a column of numbers that is right; in a column
+    of text they are values, which clients will send. Digits after a leading zero, such as the postal code
+    01067, are text.
 
     Args:
         file: its path.
-        separator: what separates its columns; None finds it.
-        decimal: the mark before its decimals; None finds it.
+        separator: of its columns; None detects it.
+        decimal: its decimal mark; None detects it.
 
     Raises:
-        TrainingError: the file cannot be read, or is no CSV with a header.
+        TrainingError: the file cannot be read, or is not a CSV file with a header.
     """
     try:
         separator = separator or find_separator(file)
@@ -92,15 +92,14 @@ def read_csv(file: Path, separator: str | None = None, decimal: Decimal | None =
 
 
 def has_leading_zeros(cells: pd.Series) -> bool:
-    """True where one of the cells is digits behind a zero, which a number would lose."""
+    """True if one of the cells has leading zeros, which a number would lose."""
     return bool(cells.str.fullmatch(r"0[0-9]+").any())
 
 
 def to_numpy_dtypes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Replaces pandas' nullable dtypes by NumPy's; integers that may be missing become float64.
+    """Replaces pandas' nullable dtypes with NumPy's; integers with missing cells become float64.
 
-    Source: with nullable dtypes MLflow logs a model without its signature, and does not say so
-    (mlflow#25593).
+    Source: with nullable dtypes MLflow silently logs a model without its signature (mlflow#25593).
     """
     changed: dict[str, pd.Series] = {}
     for name, column in rows.items():
@@ -119,10 +118,10 @@ def to_numpy_dtypes(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_target(rows: pd.DataFrame, target: str) -> None:
-    """Makes sure that there is something to learn, and to learn it from.
+    """Checks that there is a target, and something to predict it from.
 
     Raises:
-        TrainingError: no such column, no other column, or too few rows that have a value in it.
+        TrainingError: no such column, no other column, or too few rows with a value in it.
     """
     if target not in rows:
         raise TrainingError(no_column(target, rows.columns))
@@ -134,7 +133,7 @@ def check_target(rows: pd.DataFrame, target: str) -> None:
 
 
 def split_target(rows: pd.DataFrame, target: str) -> Table:
-    """Takes the target out of the rows, and leaves out the rows that have none.
+    """Splits the target from the rows, and leaves out rows without one.
 
     Raises:
         TrainingError: no such column, no other column, too few rows, or an infinite number.

@@ -89,7 +89,7 @@ def test_its_cells_have_a_model_served_however_it_was_logged(
     assert check.main(arguments) == 0
     said = capsys.readouterr().out
     assert "it would be served: compiled" in said
-    assert "it takes the requests of version 1, which is in production" in said
+    assert "it accepts the requests of version 1, which is in production" in said
     assert "null is refused in 'visits' (long)" in said
     assert "pickle" not in said
     run_cell(promoted, notebook)

@@ -258,8 +258,8 @@ def test_what_keeps_the_pods_is_said_while_they_are_waited_for(
     Path(cluster["CLUSTER"], "pods").write_text(json.dumps({"items": items}))
     code, out, _ = run("production", "--image", NEW, "--timeout-seconds", "1")
     keeps = (
-        "2 pods: ImagePullBackOff: not found; 1 pod: on no node: 0/3 nodes are available: 3 Insufficient cpu.; "
-        "1 pod: runs and is not ready; kubectl logs has its last line, and /readyz the reason"
+        "2 pods: ImagePullBackOff: not found; 1 pod: not scheduled: 0/3 nodes are available: 3 Insufficient cpu.; "
+        "1 pod: running, but not ready; the reason is in its log and at /readyz"
     )
     assert code == 1
     assert out.splitlines()[1:] == [
@@ -308,7 +308,7 @@ def test_an_image_that_nothing_runs_is_not_written(own_manifests: Path, run: "Ru
     code, _, error = run("production", "--image", NEW, "--name", "other", "--write")
 
     assert code == 2
-    assert "k8s/overlays/production has nothing in it that runs the image 'other'" in error
+    assert "nothing in k8s/overlays/production runs the image 'other'" in error
 
 
 def test_pods_without_an_image_are_not_applied(own_manifests: Path, run: "Run"):
@@ -403,19 +403,19 @@ NEW_PODS = {"currentPodHash": "new", "phase": "Paused", "currentStepIndex": 1}
             NEW_PODS,
             0,
             False,
-            "stands at step 2 of 4 with the new image; next: .venv/bin/python scripts/canary.py rollout model-server --namespace model-server",
+            "is paused at step 2 of 4 with the new image; next: .venv/bin/python scripts/canary.py rollout model-server --namespace model-server",
         ),
         (
             NEW_PODS | {"currentStepIndex": 3},
             0,
             False,
-            "at step 4 of 4 with the new image; it goes on by itself",
+            "at step 4 of 4 with the new image; it continues by itself",
         ),
         (NEW_PODS | {"phase": "Degraded", "message": "too late"}, 1, False, "is degraded: too late"),
         (NEW_PODS | {"abort": True, "message": "by hand"}, 1, False, "was aborted: by hand"),
         (NEW_PODS | {"phase": "Progressing"}, 1, False, "is not ready within 0 s: Progressing"),
-        ({"observedGeneration": "2"}, 1, False, "is not ready within 0 s: nothing is known of it"),
-        ({"workloadObservedGeneration": "3"}, 1, False, "is not ready within 0 s: nothing is known of it"),
+        ({"observedGeneration": "2"}, 1, False, "is not ready within 0 s: its state is unknown"),
+        ({"workloadObservedGeneration": "3"}, 1, False, "is not ready within 0 s: its state is unknown"),
     ],
 )
 def test_where_a_rollout_has_the_pods_it_is_waited_for(
@@ -439,7 +439,7 @@ def test_the_image_before_is_the_stable_one_whatever_the_deployment_asks_for(arg
     [
         (NEW_PODS, "is in the middle of a canary"),
         (NEW_PODS | {"abort": True, "phase": "Degraded"}, "has an aborted canary"),
-        ({"workloadObservedGeneration": "3"}, "has not seen the last change yet"),
+        ({"workloadObservedGeneration": "3"}, "has not observed its last change yet"),
     ],
 )
 def test_in_the_middle_of_a_canary_only_the_stable_image_is_applied(
@@ -450,7 +450,7 @@ def test_in_the_middle_of_a_canary_only_the_stable_image_is_applied(
     code, out, err = run("production", "--image", "registry.example/model-server:3.0.0")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert part in err
-    assert f"the stable one, {BEFORE}" in err
+    assert f"only its stable image may be applied, {BEFORE}" in err
     argo.writes("next")
     assert run("production", "--image", BEFORE)[0] == 0
 
@@ -486,7 +486,7 @@ def test_a_dry_run_says_whose_image_only_the_cluster_knows(own_manifests: Path, 
     out = run("production", "--image", NEW, "--dry-run")[1]
     comment, _, manifests = out.partition("\n")
     assert comment == (
-        "# No cluster was asked: deployment/model-server-canary keeps the image that it has there, if any."
+        "# Without the cluster: deployment/model-server-canary keeps the image that it has there, if any."
     )
     assert sorted(images(manifests)) == sorted(images(out)) == [BEFORE, NEW]
     assert json.loads(run("production", "--image", NEW, "--dry-run", "--json")[1])["keep"] == [
@@ -531,19 +531,19 @@ def test_the_image_before_is_told_where_applying_is_broken_off(cluster: dict[str
     [
         (["staging", "--image", "m"], {}, "not an image with a tag or a digest"),
         (["staging", "--image", "m:1@sha256:12"], {}, "not an image"),
-        (["staging", "--image", "registry.example/M:1"], {}, "names of images are lower case"),
+        (["staging", "--image", "registry.example/M:1"], {}, "image names must be lower case"),
         (["elsewhere", "--image", "m:1"], {}, "invalid choice: 'elsewhere'"),
-        (["staging", "--image", "m:1", "--name", "other"], {}, "has no image of the name 'other'"),
+        (["staging", "--image", "m:1", "--name", "other"], {}, "have no image named 'other'"),
         (
             ["staging", "--image", "m:1", "--name", "model-server-canary", "--write"],
             {},
-            "k8s/overlays/staging, with what it includes, has no image of the name 'model-server-canary'",
+            "k8s/overlays/staging and what it includes have no image named 'model-server-canary'",
         ),
-        (["staging", "--image", "m:1"], {"GET_CODE": "1"}, "the cluster cannot be asked"),
+        (["staging", "--image", "m:1"], {"GET_CODE": "1"}, "the cluster cannot be queried"),
         (
             ["staging", "--image", "m:1"],
             {"CHECK_ERROR": "error: no matches for kind"},
-            "does not take it: error",
+            "the cluster rejects it: error",
         ),
         (["staging", "--image", "m:1", "--require", "Rollout"], {}, "k8s/overlays/staging has no Rollout"),
         (["staging", "--image", "m:1"], {"PATH": "/nowhere"}, "kubectl is not installed"),

@@ -1,4 +1,4 @@
-"""`scripts/check.py`: what it says of models that would be refused, and of what is no model."""
+"""`scripts/check.py`: what it says of models that would be refused, and of what is not a model."""
 
 import argparse
 import json
@@ -48,18 +48,18 @@ def test_a_folder_without_a_signature_is_refused_in_the_words_of_the_service(
     assert (code, err) == (1, "")
     assert told["served"] is False
     assert told["reason"].startswith("it was logged without a signature; log it with signature=")
-    assert told["not_compared"].startswith("--name names no registered model")
+    assert told["not_compared"].startswith("no registered model is given")
     assert not (tmp_path / "bentoml").exists()
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (f"model:/{NAME}/1", "is no model; expected models:/NAME/VERSION, models:/NAME@ALIAS"),
+        (f"model:/{NAME}/1", "is not a model; expected models:/NAME/VERSION, models:/NAME@ALIAS"),
         (f"models:/{NAME}", f"'{NAME}' is a registered model; name one of its versions: models:/{NAME}/3"),
         (NAME, f"'{NAME}' is a registered model; name one of its versions: models:/{NAME}/3"),
-        ("models:/vine", "'models:/vine' is no model; expected"),
-        (".", "is no model; expected"),
+        ("models:/vine", "'models:/vine' is not a model; expected"),
+        (".", "is not a model; expected"),
         (f"models:/{NAME}/9", "has no version 9 (there are: 1, 2, 3)"),
         (f"models:/{NAME}/Staging", "has no version Staging (there are: 1, 2, 3)"),
         ("9", "has no version 9 (there are: 1, 2, 3)"),
@@ -111,11 +111,11 @@ def test_what_its_writer_should_know_is_said(tmp_path: Path):
     assert list(find_warnings(mlmodel, manifest(), floats, tmp_path, {})) == []
     code = manifest(writers_code="is a pyfunc model of its own; log it otherwise")
     (text,) = find_warnings(mlmodel, code, floats, tmp_path, {})
-    assert text.startswith("it is a pyfunc model of its own: loading it runs code")
+    assert text.startswith("it is a pyfunc model of its own: loading it runs its author's code")
     refused = {"a": "LinearRegression raises ValueError", "n": "LinearRegression raises ValueError"}
     (text,) = find_warnings(mlmodel, manifest(), floats, tmp_path, refused)
     assert text.startswith(
-        "null in 'a' (double), 'n' (float) fits the signature, and is refused by the model: LinearRegression raises"
+        "null in 'a' (double), 'n' (float) fits the signature, but the model refuses it: LinearRegression raises"
     )
 
 

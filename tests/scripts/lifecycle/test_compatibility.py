@@ -16,7 +16,7 @@ def test_a_version_that_refuses_requests_is_promoted_only_by_force(
     assert run(promote, wide, "--url", service.url) == (
         2,
         "",
-        f"promote.py: version {wide} cannot take the requests of version 1, which answers now: it requires the column "
+        f"promote.py: version {wide} rejects requests that version 1 in production accepts: it requires the column "
         "'region'; tell the callers, then promote it with --force\n",
     )
     assert run(promote, wide, "--force", "--dry-run")[0] == 0

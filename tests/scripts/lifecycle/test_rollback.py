@@ -111,7 +111,7 @@ def test_going_back_from_a_version_goes_from_that_one_only_and_not_twice(registr
     assert current(registry) == "1"
     code, out, err = run(rollback, *arguments)
     assert (code, out) == (2, "")
-    assert err == "rollback.py: wine@production is version 1, not 3; it is left so\n"
+    assert err == "rollback.py: wine@production is version 1, not 3; left unchanged\n"
 
 
 def test_a_dry_run_changes_nothing(registry: Registry, run: Run):
@@ -134,7 +134,7 @@ def test_a_dry_run_changes_nothing(registry: Registry, run: Run):
         (["--to", "9"], "has no version 9 (there are: 1, 2, 3)"),
         (["--name", "beer"], "no model 'beer'"),
         (["--alias", "blue"], "wine@blue is not set"),
-        (["--to", "1", "--only-from", "2"], "wine@production is version 3, not 2; it is left so"),
+        (["--to", "1", "--only-from", "2"], "wine@production is version 3, not 2; left unchanged"),
         (["--two", "2"], "--help lists the options"),
     ],
 )

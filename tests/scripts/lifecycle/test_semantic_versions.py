@@ -34,9 +34,9 @@ OLD = Lineage(schema(a="long", b="string"), ("string",), "data", "code")
 LEVELS = {
     "nothing": ({}, "patch", "the same data and code"),
     "other data": ({"data": "others"}, "minor", "trained on other data"),
-    "unknown data": ({"data": None}, "minor", "what it was trained on is not known"),
+    "unknown data": ({"data": None}, "minor", "its training data is unknown"),
     "other code": ({"code": "others"}, "minor", "trained by other code"),
-    "unknown code": ({"code": None}, "minor", "what trained it is not known"),
+    "unknown code": ({"code": None}, "minor", "its training code is unknown"),
     "a wider type": ({"schema": schema(a="double", b="string")}, "patch", "the same data and code"),
     "a narrower type": (
         {"schema": schema(a="integer", b="string")},
@@ -119,7 +119,7 @@ def called(registry: Registry) -> dict[str, str]:
 def test_promote_calls_versions_that_were_registered_by_hand(registry: Registry, run: Run):
     code, out, _ = run(promote, "2")
     assert code == 0
-    unknown = "what it was trained on is not known"
+    unknown = "its training data is unknown"
     assert out.splitlines()[-1] == (
         f"{NAME} version 1 is 1.0.0 (the first); {NAME} version 2 is 1.1.0 (minor after 1.0.0: {unknown})"
     )

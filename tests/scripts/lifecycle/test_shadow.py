@@ -45,7 +45,7 @@ def test_a_service_that_asks_another_share_has_not_followed(
 ):
     code, out, _ = run(shadow, "2", "--percent", "20", "--url", service.url, "--timeout", "0.2")
     assert code == 1
-    assert f"{service.url} has not followed: the share is another" in out
+    assert f"{service.url} has not followed: the share is different" in out
 
 
 def test_a_version_that_a_service_refuses_is_told(registry: Registry, service: FakeService, run: Run):

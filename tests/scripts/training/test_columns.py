@@ -33,7 +33,7 @@ KINDS = {
     "seconds since 1970": ("ts", np.sort(RANDOM.integers(1.6e9, 1.7e9, N)), "number", "whole numbers"),
     "distinct amounts": ("balance", RANDOM.permutation(N) * 11, "number", "whole numbers from 0 to 4389"),
     "measurements": ("paid", RANDOM.normal(size=N), "number", "numbers from"),
-    "codes": ("code", [f"c-{i}" for i in range(N)], "left out", "400 distinct values in 400 rows (else --text"),
+    "codes": ("code", [f"c-{i}" for i in range(N)], "left out", "400 distinct values in 400 rows (override: --text"),
     "mails": ("mail", [f"{word}.{i}@a.example" for i, word in enumerate(draw(*WORDS))], "left out", "identifier"),
     "names": ("name", [f"{a} {b}{i}" for i, (a, b) in enumerate(zip(draw("Ann", "Bo"), draw("x", "y"), strict=True))], "left out", ""),
     "reviews": (
@@ -49,7 +49,7 @@ KINDS = {
         "identifier",
     ),
     "few long texts": ("plan", draw("credit card (automatic)", "bank transfer (automatic)"), "category", "2 distinct"),
-    "many cities": ("city", draw(*(f"c{i}" for i in range(150))), "category", "the 99 commonest by themselves"),
+    "many cities": ("city", draw(*(f"c{i}" for i in range(150))), "category", "each of the 99 commonest"),
     "flags": ("flag", [True, None] * (N // 2), "number", "true or false"),
     "one value": ("same", ["k"] * N, "left out", "one value throughout"),
     "empty": ("void", [None] * N, "left out", "empty"),
@@ -91,5 +91,5 @@ def test_kind_that_preprocessing_rules_out_is_refused(said, values):
 def test_classes_that_differ_in_case_only_are_told():
     lines = describe_classes(pd.Series(["oui"] * 5 + ["non"] * 3 + ["Oui", " oui"]))
     assert lines[0] == "classes: 'oui' 5, 'non' 3, 'Oui' 1, ' oui' 1"
-    assert lines[1:] == ["warning: 'oui', 'Oui', ' oui' are different classes; is that one class?"]
+    assert lines[1:] == ["warning: 'oui', 'Oui', ' oui' are different classes; should they be one?"]
     assert describe_classes(pd.Series([1, 2, 2])) == ["classes: 2 2, 1 1"]

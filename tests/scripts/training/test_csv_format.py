@@ -64,7 +64,7 @@ AMBIGUOUS = "price;n\n346,157;1\n12,500;2\n"
 
 def test_number_that_can_be_read_in_two_ways_is_refused(read):
     with pytest.raises(
-        TrainingError, match=r"^column 'price': '346,157' may be 346157 or 346\.157; --decimal"
+        TrainingError, match=r"^column 'price': '346,157' may be 346157 or 346\.157; give --decimal"
     ):
         read(AMBIGUOUS)
 

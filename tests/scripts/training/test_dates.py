@@ -48,7 +48,7 @@ def test_dates_are_found_in_every_usual_form(cells, expected, form):
 
 
 def test_day_and_month_that_may_be_either_are_not_guessed():
-    with pytest.raises(NoDates, match=r"--date day=%d/%m/%Y or =%m/%d/%Y says"):
+    with pytest.raises(NoDates, match=r"give --date day=%d/%m/%Y or =%m/%d/%Y"):
         find_dates(column("01/05/2024", "03/04/2024"))
 
 
@@ -74,13 +74,13 @@ def test_a_few_odd_cells_count_as_missing_and_the_first_is_placed(read):
     dates = read(column(*MAY, None, "k.A.", "01.06.2024", "31.02.2024"))
     assert dates.moments.isna().tolist() == [False] * 31 + [True, True, False, True]
     assert dates.describe() == (
-        "DD.MM.YYYY; 2 cells are no dates, the first in line 34, and count as missing (else --category)"
+        "DD.MM.YYYY; 2 cells are not dates, the first in line 34, and count as missing (override: --category)"
     )
 
 
 def test_odd_cells_of_many_kinds_are_dates_only_where_it_is_said():
     cells = column(*MAY * 2, "soon", "later", "2023", "never")
-    with pytest.raises(NoDates, match=r"^4 cells are no dates, the first in line 64 \(else --date\)$"):
+    with pytest.raises(NoDates, match=r"^4 cells are not dates, the first in line 64 \(override: --date\)$"):
         find_dates(cells)
     assert parse_dates(cells, None).moments.notna().sum() == 62
 
@@ -93,7 +93,7 @@ def test_placeholders_may_be_most_of_what_is_said_to_be_dates():
     "cells", [("2024-02-30",), ("2024-05-01", "0001-01-01"), ("31.12.1999", "31.12.1999 10:00")]
 )
 def test_days_that_are_in_no_calendar_or_beyond_nanoseconds_are_no_dates(cells):
-    with pytest.raises(NoDates, match=r"in no calendar, or .*, the first in line [23]$"):
+    with pytest.raises(NoDates, match=r"do not exist, or .*, the first in line [23]$"):
         find_dates(column(*cells))
 
 
@@ -109,7 +109,7 @@ def test_many_dates_of_another_form_than_is_said_are_refused(form):
     cells = column("1/1/2024", "13/5/2024", "5/13/2024", "x")
     line, cell = (4, "5/13/2024") if form == "%d/%m/%Y" else (3, "13/5/2024")
     with pytest.raises(
-        TrainingError, match=f"1 cells are no dates of the form {form}, the first in line {line}: '{cell}'"
+        TrainingError, match=f"1 cells are not dates in the format {form}, the first in line {line}: '{cell}'"
     ):
         parse_dates(cells, form)
 

@@ -220,7 +220,7 @@ class TestTelco:
         assert len(columns) == 1 + 20 + 1  # the head, the columns, the score
         assert columns["customerID"].startswith("left out identifier: 7,043 distinct values in 7,043 rows")
         assert columns["TotalCharges"] == (
-            "number numbers from 18.8 to 8684.8; text in the file and in requests, read by preprocessing.py (else --number)"
+            "number numbers from 18.8 to 8684.8; text in the file and in requests, read by preprocessing.py (override: --number)"
         )
         assert columns["Contract"] == "category 3 distinct values"
         assert columns["linear"].startswith("accuracy 0.80")
@@ -325,8 +325,8 @@ class TestMixedColumns:
         assert table["Unnamed: 0"][:2] == ["left", "out"]
         assert table["empty"] == ["left", "out", "empty"]
         assert table["constant"] == ["left", "out", "one value throughout"]
-        assert table["maybe"] == ["number", "true", "or false; requests may leave it out"]
-        assert table["flag"] == ["number", "true", "or false; never missing in requests"]
+        assert table["maybe"] == ["number", "true", "or false; requests may omit it"]
+        assert table["flag"] == ["number", "true", "or false; cannot be missing in requests"]
         version = mlflow.MlflowClient().get_model_version_by_alias("prices", "production")
         metrics = mlflow.get_run(version.run_id).data.metrics
         spreads = {"r2_std", "rmse_std", "mae_std"}
@@ -374,9 +374,7 @@ def test_model_that_is_no_better_than_the_baseline_is_registered_and_not_promote
 
     out, err = capsys.readouterr()
     assert err.startswith("train.py: not promoted: " + ("r2" if task else "roc_auc"))
-    assert err.endswith(
-        f"promote it all the same: {sys.executable} {ROOT}/scripts/promote.py 1 --name {name}\n"
-    )
+    assert err.endswith(f"promote it anyway: {sys.executable} {ROOT}/scripts/promote.py 1 --name {name}\n")
     assert err.count("\n") == 1
     assert f"registered: {name} version 1" in out
     assert "SERVING_MODEL_VERSION=1" in out.splitlines()[-1]
@@ -403,9 +401,9 @@ def test_model_that_refuses_requests_of_the_one_before_is_not_promoted_until_cal
     assert main(arguments) == 1
 
     assert promoted() == (1, None)
-    said, _, command = capsys.readouterr().err.partition("; once the callers know: ")
+    said, _, command = capsys.readouterr().err.partition("; after telling the callers: ")
     assert said == (
-        "train.py: not promoted: it cannot take the requests of version 1, which answers now: column 'n' was double and "
+        "train.py: not promoted: it rejects requests that version 1 in production accepts: column 'n' was double and "
         "is long"
     )
     program, script, *rest = shlex.split(command)
@@ -504,8 +502,10 @@ def test_odd_cells_in_a_column_of_numbers_count_as_missing_and_are_told(
     arguments = ["--data", str(tmp_path / "t.csv"), "--target", "y", "--name", name, "--estimator", "linear"]
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert "2 cells are no numbers, the first in line 22, and count as missing (else --category)" in said
-    assert "code    category  8 distinct values; 5 cells are no numbers" in said
+    assert (
+        "2 cells are not numbers, the first in line 22, and count as missing (override: --category)" in said
+    )
+    assert "code    category  8 distinct values; 5 cells are not numbers" in said
     signature = mlflow.models.get_model_info(f"models:/{name}/1").signature
     assert [(column.name, column.type.name) for column in signature.inputs] == [
         ("paid", "double"),
@@ -530,7 +530,9 @@ def test_whole_numbers_may_be_missing_where_it_is_said_that_they_are_numbers(own
     ]
     for more, kind in (([], "long"), (["--number", "n"], "double")):
         main([*arguments, *more])
-        assert ("never missing in requests (else --number)" in capsys.readouterr().out) == (kind == "long")
+        assert ("cannot be missing in requests (override: --number)" in capsys.readouterr().out) == (
+            kind == "long"
+        )
         version = 1 + bool(more)
         assert (
             mlflow.models.get_model_info(f"models:/whole/{version}").signature.inputs.inputs[0].type.name
@@ -547,7 +549,7 @@ def test_text_columns_and_boosting_are_refused_before_anything_is_fitted(
         main(["--data", str(tmp_path / "t.csv"), "--target", "y", "--text", "t", "--estimator", "boosting"])
         == 2
     )
-    assert "--estimator boosting does not learn from texts (t)" in capsys.readouterr().err
+    assert "--estimator boosting cannot learn from texts (t)" in capsys.readouterr().err
 
 
 def test_pipeline_of_types_that_the_service_would_refuse_is_not_logged(own_mlflow):
@@ -558,7 +560,7 @@ def test_pipeline_of_types_that_the_service_would_refuse_is_not_logged(own_mlflo
     trained = mock.Mock(pipeline=pipeline, tags={}, metrics={})
     client = connect(load_settings())
     with pytest.raises(
-        TrainingError, match=r"would refuse the pipeline for what it is made of: .*Own.* SERVING_TRUSTED"
+        TrainingError, match=r"would reject the pipeline for these types: .*Own.* SERVING_TRUSTED"
     ):
         register(client, "own", trained, Wishes("production"))
     assert client.search_model_versions("name='own'") == []
@@ -602,7 +604,7 @@ MISTAKES = {
     "long separator": (
         b"a;y\n1;2\n",
         ["--target", "y", "--sep", ";;"],
-        "argument --sep: ';;' is not one character",
+        "argument --sep: ';;' is neither one character",
     ),
     "two kinds": (
         TABLE.encode(),
@@ -627,16 +629,16 @@ MISTAKES = {
         "--number: no column 'tenur' (did you mean 'tenure'?); the columns are: tenure, b, y",
     ),
     "kind of the target": (TABLE.encode(), ["--target", "y", "--drop", "y"], "--drop y: that is the target"),
-    "no numbers": (TABLE.encode(), ["--target", "y", "--number", "b"], "column 'b' is to be a number"),
+    "no numbers": (TABLE.encode(), ["--target", "y", "--number", "b"], "column 'b' cannot be a number"),
     "no dates": (
         TABLE.encode(),
         ["--target", "y", "--date", "b"],
-        "column 'b' is to be a date: its texts look like no",
+        "column 'b' cannot be a date: no cell looks like one",
     ),
     "other dates": (
         TABLE.encode(),
         ["--target", "y", "--date", "a=%Y"],
-        "40 cells are no dates of the form %Y, the first in line 2: '0'",
+        "40 cells are not dates in the format %Y, the first in line 2: '0'",
     ),
     "nothing left": (
         TABLE.encode(),
