@@ -20,6 +20,7 @@ NGINX_CONF = ROOT / "nginx" / "nginx.conf"
 MONITORING = ROOT / "monitoring"
 PROMETHEUS = MONITORING / "prometheus" / "prometheus.yaml"
 ALERTMANAGER = MONITORING / "alertmanager" / "alertmanager.yaml"
+SLACK_AND_EMAIL = ALERTMANAGER.with_name("slack-and-email.yaml")
 GRAFANA = MONITORING / "grafana"
 
 PASSWORDS = {"DATABASE_PASSWORD": "of the database", "GRAFANA_PASSWORD": "of Grafana"}

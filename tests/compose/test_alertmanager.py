@@ -3,20 +3,25 @@
 import contextlib
 import json
 import re
+import socketserver
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.compose.configuring import ALERTMANAGER, tool
+from tests.compose.configuring import ALERTMANAGER, SLACK_AND_EMAIL, tool
 from tests.kubernetes.queries import rules
 from tests.support.doubles import Double, Quiet
 from tests.support.environment import free_port, wait_until
 
-ALERTS = {rule["alert"]: rule["labels"]["severity"] for rule in rules() if "alert" in rule}
+WEBHOOK = "/run/secrets/alert-webhook"
+
+ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
 class Receiver(Double):
@@ -36,11 +41,19 @@ class _Handler(Quiet):
 
 
 @contextlib.contextmanager
-def running_alertmanager(folder: Path, url_file: Path) -> Iterator[str]:
-    """Runs it as compose.yaml does, but that it waits less long for more; returns its URL."""
-    text = ALERTMANAGER.read_text()
-    assert text.count("url_file: /run/secrets/alert-webhook") == 1
-    text = text.replace("/run/secrets/alert-webhook", str(url_file))
+def running_alertmanager(
+    folder: Path, file: Path = ALERTMANAGER, changed: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[str]:
+    """Runs it as compose.yaml does, but that it waits less long for more; returns its URL.
+
+    Args:
+        folder: for its files.
+        file: its configuration.
+        changed: what takes the place of paths and addresses in it.
+    """
+    text = file.read_text()
+    for old, new in {WEBHOOK: "/dev/null", **changed}.items():
+        text = text.replace(old, new)
     text, n_waits = re.subn(r"group_wait: \d+s", "group_wait: 1s", text)
     assert n_waits == 2
     (folder / "alertmanager.yaml").write_text(text)
@@ -71,7 +84,17 @@ def running_alertmanager(folder: Path, url_file: Path) -> Iterator[str]:
 
 def fire(url: str, *alerts: str, **labels: str) -> None:
     """Tells it what Prometheus would."""
-    told = [{"labels": {"alertname": name, "severity": ALERTS[name], **labels}} for name in alerts]
+    told = [
+        {
+            "labels": {"alertname": name, "severity": ALERTS[name]["labels"]["severity"], **labels},
+            "annotations": {
+                **ALERTS[name]["annotations"],
+                "summary": "what happened",
+                "description": "what to do.",
+            },
+        }
+        for name in alerts
+    ]
     httpx.post(f"{url}/api/v2/alerts", json=told).raise_for_status()
 
 
@@ -84,7 +107,7 @@ def states(url: str) -> dict[str, str]:
 def test_alerts_are_posted_to_the_url_in_the_file(tmp_path: Path) -> None:
     with Receiver().running() as receiver:
         (tmp_path / "url").write_text(f"{receiver.url}/alerts\n")
-        with running_alertmanager(tmp_path, tmp_path / "url") as url:
+        with running_alertmanager(tmp_path, changed={WEBHOOK: str(tmp_path / "url")}) as url:
             fire(url, "ModelServerErrors", "ModelRegistryStale", model="churn")
             wait_until(lambda: len(receiver.posted) == 2, 20, "both are posted")
     assert {one["groupLabels"]["alertname"] for one in receiver.posted} == {
@@ -94,7 +117,7 @@ def test_alerts_are_posted_to_the_url_in_the_file(tmp_path: Path) -> None:
 
 
 def test_without_a_url_alerts_are_shown(tmp_path: Path) -> None:
-    with running_alertmanager(tmp_path, Path("/dev/null")) as url:
+    with running_alertmanager(tmp_path) as url:
         fire(url, "ModelServerErrors")
         wait_until(lambda: states(url) == {"ModelServerErrors": "active"}, 20, "it is shown")
         assert httpx.get(f"{url}/").status_code == 200
@@ -109,26 +132,91 @@ def test_without_a_url_alerts_are_shown(tmp_path: Path) -> None:
         ("ModelServerGone", set(ALERTS) - {"ModelServerGone"}),
         (
             "ModelServerNoneReady",
-            {"ModelServerNotReady", "ModelServerErrors", "ModelServerSlow", "ModelServerSaturated"},
+            {
+                "ModelServerNotReady",
+                "ModelServerErrors",
+                "ModelServerErrorBudgetBurn",
+                "ModelServerErrorBudgetLeak",
+                "ModelServerSlow",
+                "ModelServerLatencyBudgetBurn",
+                "ModelServerLatencyBudgetLeak",
+                "ModelServerSaturated",
+            },
         ),
-        ("ModelServerSaturated", {"ModelServerSlow"}),
+        (
+            "ModelServerSaturated",
+            {"ModelServerSlow", "ModelServerLatencyBudgetBurn", "ModelServerLatencyBudgetLeak"},
+        ),
+        ("ModelServerErrorBudgetBurn", {"ModelServerErrorBudgetLeak"}),
+        ("ModelServerLatencyBudgetBurn", {"ModelServerLatencyBudgetLeak"}),
+        ("ModelManyFeaturesDrift", {"ModelFeatureDrift"}),
         ("ModelServerDown", set()),
     ],
 )
 def test_what_follows_from_another_alert_is_not_told(cause: str, follows: set[str], tmp_path: Path) -> None:
-    with running_alertmanager(tmp_path, Path("/dev/null")) as url:
+    with running_alertmanager(tmp_path) as url:
         # One after the other, since two causes may be among what is fired.
         others = set(ALERTS) - {cause, *CAUSES} | follows
-        fire(url, cause, *others, namespace="a")
+        fire(url, cause, *others, namespace="a", model_name="churn", model_version="1")
         expected = {name: "suppressed" if name in follows else "active" for name in {cause, *others}}
         wait_until(lambda: states(url) == expected, 20, f"{expected}")
 
 
-CAUSES = {"ModelServerGone", "ModelServerNoneReady", "ModelServerSaturated"}
+CAUSES = {
+    "ModelServerGone",
+    "ModelServerNoneReady",
+    "ModelServerSaturated",
+    "ModelServerErrorBudgetBurn",
+    "ModelServerLatencyBudgetBurn",
+    "ModelManyFeaturesDrift",
+}
+
+
+class Mail(socketserver.StreamRequestHandler):
+    """Takes a message as a mail server does. Source: RFC 5321."""
+
+    def handle(self) -> None:
+        """Keeps it."""
+        self.wfile.write(b"220 ready\r\n")
+        while line := self.rfile.readline():
+            if line.upper().startswith(b"DATA"):
+                self.wfile.write(b"354 go on\r\n")
+                self.server.messages.append(b"".join(iter(self.rfile.readline, b".\r\n")).decode())  # type: ignore[attr-defined]
+            self.wfile.write(b"250 ok\r\n")
+
+
+def test_slack_and_mail_are_told_what_to_do(tmp_path: Path) -> None:
+    mail = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mail)
+    mail.daemon_threads, messages = True, []
+    mail.messages = messages  # type: ignore[attr-defined]
+    thread = threading.Thread(target=mail.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        with Receiver().running() as receiver:
+            (tmp_path / "slack").write_text(f"{receiver.url}/services/T0/B0")
+            changed = {
+                "/run/secrets/slack-webhook": str(tmp_path / "slack"),
+                "smtp.example.com:587": f"127.0.0.1:{mail.server_address[1]}\n  smtp_require_tls: false",
+                "  smtp_auth_username: alerts@example.com\n": "",
+                "  smtp_auth_password_file: /run/secrets/smtp-password\n": "",
+            }
+            with running_alertmanager(tmp_path, SLACK_AND_EMAIL, changed) as url:
+                fire(url, "ModelServerGone", namespace="prod")
+                wait_until(lambda: receiver.posted and messages, 20, "both are told")
+    finally:
+        mail.shutdown()
+        thread.join()
+        mail.server_close()
+    (attachment,) = receiver.posted[0]["attachments"]
+    assert receiver.posted[0]["channel"] == "#model-serving"
+    assert attachment["title"] == "ModelServerGone in prod"
+    assert attachment["text"].strip().endswith("what to do. Runbook: docs/runbook.md#modelservergone")
+    assert "To: on-call@example.com" in messages[0]
+    assert "ModelServerGone" in messages[0]
 
 
 def test_another_environment_is_told_all_the_same(tmp_path: Path) -> None:
-    with running_alertmanager(tmp_path, Path("/dev/null")) as url:
+    with running_alertmanager(tmp_path) as url:
         fire(url, "ModelServerGone", namespace="staging")
         fire(url, "ModelServerSlow", namespace="production")
         wait_until(

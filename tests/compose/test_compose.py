@@ -23,6 +23,7 @@ from tests.compose.configuring import (
     PASSWORDS,
     PROMETHEUS,
     SERVICES,
+    SLACK_AND_EMAIL,
     compose,
     directive,
     listens,
@@ -303,6 +304,10 @@ def test_prometheus_and_alertmanager_find_their_files_and_each_other():
     assert [(PROMETHEUS.parent / file).is_file() for file in settings["rule_files"]] == [True]
     (told,) = settings["alerting"]["alertmanagers"]
     assert told["static_configs"] == [{"targets": [f"alertmanager:{listens('alertmanager').pop()}"]}]
+    for file in (ALERTMANAGER, SLACK_AND_EMAIL):
+        assert mounted("alertmanager", f"/etc/alertmanager/{file.name}") == file
+        for secret in re.findall(r"/run/secrets/\S+", file.read_text()):
+            assert mounted("alertmanager", secret) == Path("/dev/null")
     (receiver,) = yaml.safe_load(ALERTMANAGER.read_text())["receivers"]
     (webhook,) = receiver["webhook_configs"]
     assert mounted("alertmanager", webhook["url_file"]) == Path("/dev/null")

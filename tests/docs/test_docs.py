@@ -17,6 +17,8 @@ from serving.model.schema import parse_schema
 from serving.monitoring import metrics
 from serving.monitoring.drift.exposition import METRICS as DRIFT_METRICS
 from serving.settings import Settings, environment_name, unknown_variables
+from tests.compose.dashboards import FILE as DASHBOARD
+from tests.kubernetes.queries import rules
 from tests.support.environment import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -86,6 +88,21 @@ def test_every_metric_is_documented() -> None:
             ours.add(family.name + ("_total" if family.type == "counter" else ""))
     assert len(ours) > 10
     assert set(re.findall(r"^\| `(model_\w+)`", METRICS, re.MULTILINE)) == ours
+
+
+def test_every_rule_alert_and_panel_is_documented() -> None:
+    recorded = {re.sub(r"(?<=_rate)\d+\w$", "5m", one["record"]) for one in rules() if "record" in one}
+    assert set(re.findall(r"`(model_server:\w+:\w+)`", METRICS)) == recorded
+    alerts = {one["alert"] for one in rules() if "alert" in one}
+    assert set(re.findall(r"`(Model[A-Z]\w+)`", METRICS)) == alerts
+    shown = re.findall(
+        r"^\| ([^|]+) \| ([^|]+) \|$", METRICS.partition("| row | panels |\n|---|---|\n")[2], re.MULTILINE
+    )
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert [row for row, _ in shown] == [one["title"] for one in panels if one["type"] == "row"]
+    assert "; ".join(names for _, names in shown).split("; ") == [
+        one["title"] for one in panels if one["type"] != "row"
+    ]
 
 
 def test_no_file_names_a_package_registrys_host() -> None:

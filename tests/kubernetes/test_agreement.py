@@ -384,7 +384,8 @@ def test_queries_ask_for_labels_that_exist():
 
 def test_errors_that_alert_are_all_of_ours_and_none_of_the_callers():
     asked = [found for query in all_queries() for found in re.findall(r'status=~"([^"]*)"', query)]
-    assert asked == ["5..", "5.."]
+    assert len(asked) > 2
+    assert set(asked) == {"5.."}
     for mistake, expected in ((errors.QueueFull("full"), True), (errors.InvalidInput("wrong"), False)):
         metrics.count_error(("alerts", "1", "champion"), mistake)
         (family,) = metrics.errors_total.collect()

@@ -1,6 +1,7 @@
 """The rules are valid, fire when they should, and are the same wherever they are used."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -9,6 +10,9 @@ import yaml
 
 from tests.kubernetes.building import K8S, build, of_kind
 from tests.kubernetes.queries import RULES, all_queries, canary_queries, rules
+from tests.support.environment import ROOT
+
+RUNBOOK = ROOT / "docs" / "runbook.md"
 
 TESTS = RULES.with_name("rules_test.yaml")
 
@@ -54,7 +58,15 @@ def test_every_alert_says_what_to_do(alert):
     (rule,) = (rule for rule in rules() if rule.get("alert") == alert)
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["for"]
-    assert set(rule["annotations"]) == {"summary", "description"}
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{alert.lower()}"
+    assert f"\n## {alert}\n" in RUNBOOK.read_text()
+
+
+def test_the_runbook_has_no_alert_that_is_gone():
+    assert set(re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE)) == {
+        rule["alert"] for rule in rules() if "alert" in rule
+    }
 
 
 def test_kubernetes_has_the_same_rules():
