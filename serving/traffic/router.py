@@ -13,6 +13,7 @@ from serving.errors import ModelNotReady
 from serving.model.prepared import STORE_VARIABLE, open_prepared
 from serving.model.state import Report, State, read_asked, read_state, state_path, wake, write_report
 from serving.monitoring import metrics
+from serving.monitoring.process import ProcessMetrics
 from serving.monitoring.reserved import find_space
 from serving.process.garbage_collector import give_back, settle
 from serving.process.heartbeat import beat
@@ -41,6 +42,7 @@ class Router:
         self.counts_requests = settings.metrics
         self.publishes_examples = settings.publish_examples
         self._replacing: Replacing | None = None
+        self._process: ProcessMetrics | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._models: dict[str, LoadedModel] = {}
         self._retired: list[LoadedModel] = []
@@ -169,6 +171,7 @@ class Router:
             replacing: how this worker ends when its model is stuck; None if it has no process manager.
         """
         metrics.model_ready.set(0)
+        self._process = ProcessMetrics()
         self._replacing = replacing
         replace = replacing.replace if replacing else lambda: None
         watchdog = Watchdog(self._watched, partial(beat, self._run_directory), self._note_stuck, replace)
@@ -215,6 +218,8 @@ class Router:
                     trouble,
                 )
         metrics.active.flush()
+        if self._process is not None:
+            self._process.flush()
         for model in self._models.values():
             model.flush()
 

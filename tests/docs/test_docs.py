@@ -14,7 +14,7 @@ from serving.codecs.json import JsonDecoder
 from serving.errors import PrepareError, ServingError
 from serving.http import gateway
 from serving.model.schema import parse_schema
-from serving.monitoring import metrics
+from serving.monitoring import metrics, process, swaps
 from serving.monitoring.drift.exposition import METRICS as DRIFT_METRICS
 from serving.settings import Settings, environment_name, unknown_variables
 from tests.compose.dashboards import FILE as DASHBOARD
@@ -25,6 +25,8 @@ README = (ROOT / "README.md").read_text()
 API, METRICS, SETTINGS = (
     (ROOT / "docs" / f"{name}.md").read_text() for name in ("api", "monitoring", "settings")
 )
+
+METRIC = re.compile(r"`((?:model|process|python)_\w+)`")
 
 UNITS = {"_seconds": " s", "_mb": " MB", "_percent": " %"}
 
@@ -82,12 +84,12 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
 
 def test_every_metric_is_documented() -> None:
     ours = {metrics.SCORE, *DRIFT_METRICS}
-    for value in vars(metrics).values():
+    for value in [value for module in (metrics, process, swaps) for value in vars(module).values()]:
         if isinstance(value, MetricWrapperBase):
             (family,) = value.describe()
             ours.add(family.name + ("_total" if family.type == "counter" else ""))
     assert len(ours) > 10
-    assert set(re.findall(r"^\| `(model_\w+)`", METRICS, re.MULTILINE)) == ours
+    assert set(METRIC.findall("\n".join(re.findall(r"^\| (`.*?) \|", METRICS, re.MULTILINE)))) == ours
 
 
 def test_every_rule_alert_and_panel_is_documented() -> None:

@@ -11,7 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from serving import errors
 from serving.http import gateway
-from serving.monitoring import metrics
+from serving.monitoring import metrics, swaps
 from serving.monitoring.drift.exposition import LABELS
 from serving.monitoring.drift.exposition import METRICS as DRIFT_METRICS
 from serving.settings import Settings, load_settings, unknown_variables
@@ -359,7 +359,7 @@ def exported():
     """The names under which our metrics are scraped, and their labels."""
     names = {*DRIFT_METRICS, *(f"{metrics.SCORE}{end}" for end in ("_bucket", "_count", "_sum"))}
     labels = {*LABELS, "bin"}
-    for value in vars(metrics).values():
+    for value in [value for module in (metrics, swaps) for value in vars(module).values()]:
         if isinstance(value, MetricWrapperBase):
             (family,) = value.describe()
             ends = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])

@@ -23,7 +23,12 @@ def start_sync(run_directory: Path) -> threading.Thread:
                 process = subprocess.Popen(  # noqa: S603  # our own module
                     [sys.executable, "-m", "serving.prepare.sync", str(run_directory)],
                     stdin=subprocess.PIPE,
-                    env=os.environ | {"PYTHONPATH": _python_path()},
+                    env=os.environ
+                    | {
+                        "PYTHONPATH": _python_path(),
+                        # Its metrics are shown by the workers.
+                        "PROMETHEUS_MULTIPROC_DIR": str(run_directory / "metrics"),
+                    },
                     # Ctrl-C goes to the whole foreground group; only its parent's exit may end this process.
                     start_new_session=True,
                 )

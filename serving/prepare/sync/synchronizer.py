@@ -20,6 +20,7 @@ from serving.model.digests import DIGEST_TAG
 from serving.model.libraries import library_versions
 from serving.model.prepared import Prepared, find_prepared, is_prepared, open_prepared
 from serving.model.state import Refused, State, read_state, state_path, write_state
+from serving.monitoring.swaps import FAILED, REFUSED, SWAPPED, Swaps
 from serving.prepare.checks.gate import check_digest, check_libraries, check_signature, check_slowdown
 from serving.prepare.checks.trust import check_admission
 from serving.prepare.registry.resolution import Resolved, Wanted
@@ -55,6 +56,7 @@ class Synchronizer:
         self._refused_tag: str | None = None
         """The prepared model refused last, which must not come back as the last served one."""
         self._semantic_versions = dict(self._state.semantic_versions)
+        self._swaps = Swaps(settings.model_name)
         self._n_attempts = 0
         self._asking = RegistryPoller(run_directory, settings, partial(self._attempt, None))
         self.is_hurried = False
@@ -177,6 +179,7 @@ class Synchronizer:
     def _failed(self, resolved: Resolved, error: PrepareError, seconds: float) -> None:
         """Remembers a failure, and shows it if it is final."""
         is_final = self._failures.add(resolved, self._state.champion, error, seconds)
+        self._swaps.count(REFUSED if is_final else FAILED)
         if is_final and not self._stop.is_set():
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             others = [one for one in self._state.refused if one.version != resolved.version]
@@ -286,6 +289,8 @@ class Synchronizer:
 
     def _commit(self, state: State) -> None:
         assert state.champion is not None
+        if self._state.champion is not None:
+            self._swaps.count(SWAPPED)
         self._write(state)
         self._said = ""
         log.info("%s answers now", state.champion)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.environment import wait_until
 from tests.support.prepared import prepare_all, take_prepared
@@ -161,6 +162,17 @@ def test_requests_end_on_the_version_that_they_began_with_and_both_workers_swap_
         described = service.http.get("/v1/models").json()
         assert described["stale"] is None
         assert described["previous"].startswith("wine:1-")
+        assert swaps(service) == {"swapped": 1, "refused": 0, "failed": 0}
+
+
+def swaps(service: Service) -> dict[str, float]:
+    """How many new versions had which outcome, however many workers there are."""
+    return {
+        sample.labels["outcome"]: sample.value
+        for family in text_string_to_metric_families(metrics(service))
+        for sample in family.samples
+        if sample.name == "model_swaps_total"
+    }
 
 
 @pytest.fixture
@@ -188,6 +200,7 @@ def test_a_bad_version_stays_out_and_the_one_that_answers_is_unharmed(
     assert clients.wrong == []
     assert set(clients.answered) == {"1"}
     assert workers(service) == pids
+    assert swaps(service) == {"swapped": 0, "refused": 1, "failed": 0}
     assert service.log.count(f"registry: wine version {bad} ") == 1
     registry.promote("1")
     wait_until(lambda: service.http.get("/v1/models").json()["stale"] is None, 30, "all is well again")
