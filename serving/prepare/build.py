@@ -35,6 +35,7 @@ from serving.prepare.checks.gate import (
 from serving.prepare.checks.mlflow_path import check_mlflow_agrees
 from serving.prepare.compiling import Compiled, compile_model, is_rowwise
 from serving.prepare.files import check_files, load, pull, read_mlmodel, schema_of
+from serving.prepare.importance import order_by_importance
 from serving.prepare.nulls import learn_nulls
 from serving.prepare.registry.resolution import Resolved
 from serving.process.clock import unhindered_seconds
@@ -129,10 +130,10 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         mlmodel["signature"]["inputs"],
         sample_instances(logged, examples),
     )
-    answered = _answer_reference(
-        compiled.runtime if compiled else runtime, sample, 0 if compiled else native_seconds
-    )
+    quickest = compiled.runtime if compiled else runtime
+    answered = _answer_reference(quickest, sample, 0 if compiled else native_seconds)
     frozen = freeze(schema, sample, answered, is_sample=(model_folder / "reference.json").exists())
+    frozen = order_by_importance(frozen, quickest, sample)
     (folder / FILE).write_bytes(msgspec.json.encode(frozen))
     reference = model_folder / "reference.json"
     if reference.exists():
