@@ -30,6 +30,7 @@ from serving.errors import (
     TimedOut,
 )
 from serving.http.answers import encode_error, is_request_id, new_request_id
+from serving.http.dashboard import dashboard_page
 from serving.http.drift import describe_drift
 from serving.http.greeting import examples
 from serving.http.models import describe_models
@@ -101,6 +102,7 @@ class Gateway:
         """The tag of a model, and its OpenAPI document."""
         self._pages: dict[str, Callable[[], tuple[int, bytes, bytes]]] = {
             "/": lambda: (200, b"text/html; charset=utf-8", SWAGGER_PAGE),
+            "/dashboard": lambda: (200, b"text/html; charset=utf-8", dashboard_page()),
             "/docs.json": self._openapi,
             "/livez": lambda: (200, b"application/json", b'{"status":"alive"}'),
             "/readyz": self._readyz,

@@ -20,5 +20,5 @@ def greeting(model: LoadedModel, url: str, *, is_published: bool = True) -> str:
     return (
         f"\n{model.manifest.name} version {model.manifest.version} answers on {url}\n"
         f"try it:  curl -s {url}/v1/predict -H 'Content-Type: application/json' -d {shlex.quote(body)}\n"
-        f"see:     {url}/ (API), {url}/v1/models, {url}/metrics\n"
+        f"see:     {url}/ (API), {url}/dashboard, {url}/v1/models, {url}/metrics\n"
     )

@@ -9,6 +9,7 @@ SWAGGER_PAGE = b"""<!DOCTYPE html>
 <link rel="icon" type="image/png" href="static_content/favicon-light-32x32.png">
 </head>
 <body>
+<p style="margin: 12px 20px 0; font-family: sans-serif"><a href="dashboard">status page</a></p>
 <div id="swagger-ui"></div>
 <script src="static_content/swagger-ui-bundle.js"></script>
 <script>
