@@ -41,6 +41,7 @@ from scripts.lifecycle.cli import (  # noqa: E402  # the same
 from scripts.lifecycle.compatibility import check_requests, force  # noqa: E402  # the same
 from scripts.lifecycle.counters import ServiceCounts  # noqa: E402  # the same
 from scripts.lifecycle.guard import MIN_REQUESTS, Limits  # noqa: E402  # the same
+from scripts.lifecycle.permissions import check_may_remove_aliases  # noqa: E402  # the same
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.polling import describe_late, known_refusals, wait_for_version  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
@@ -184,6 +185,7 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
     already = f"{where} is version {options.version} already"
     if options.percent and not is_there:
         check_followed(options.url, "challenger", options.challenger_alias)
+        check_may_remove_aliases(model)
     if options.dry_run:
         plan = f"{where} would go from {name_of(before)} to {options.version}"
         return DONE, facts | {"done": False}, [already if is_there else plan]

@@ -17,6 +17,7 @@ import pytest
 
 from tests.kubernetes.building import OVERLAYS, Document, all_pods, build, of_kind, policy_selects
 from tests.support.environment import ROOT, clean_environment, free_port, wait_until
+from tests.support.fake_service import FakeService
 
 PASSWORD = "correct-horse-battery"
 
@@ -165,7 +166,8 @@ def test_it_runs_answers_to_the_services_names_and_serves_artifacts(tmp_path: Pa
 def test_with_logins_only_those_promote_who_were_granted_it(tmp_path: Path):
     """The commands of docs/kubernetes.md, and then `promote.py` with each login."""
     commands = re.findall(r"^\$ (\.venv/bin/python .*|curl .*)$", PAGE, re.MULTILINE)
-    assert [command.split()[0] for command in commands] == [".venv/bin/python", "curl", "curl", "curl"]
+    assert [command.split()[0] for command in commands] == [".venv/bin/python", *["curl"] * 5]
+    *granted, revoked, edited = commands
     alias = {"name": "churn", "alias": "production"}
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     with running(tmp_path, free_port(), "registry-login") as url:
@@ -193,19 +195,33 @@ def test_with_logins_only_those_promote_who_were_granted_it(tmp_path: Path):
             found = ask("model-server", "GET", "registered-models/alias", params=alias).raise_for_status()
             return dict(found.json()["model_version"])
 
-        for command in commands:
-            done = paste(command, "admin")
-            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        def as_admin(*commands: str) -> None:
+            for command in commands:
+                done = paste(command, "admin")
+                assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
+        as_admin(*granted)
         first = production()
         model = {"source": first["source"], "model_id": first["source"].removeprefix("models:/")}
-        ask("admin", "POST", "model-versions/create", json={"name": "churn", **model}).raise_for_status()
+        for _ in range(2):
+            ask("admin", "POST", "model-versions/create", json={"name": "churn", **model}).raise_for_status()
 
         refused = paste(".venv/bin/python scripts/promote.py 2", "model-server")
         assert (refused.returncode, production()["version"]) == (2, "1"), refused.stdout + refused.stderr
+        assert "this login needs EDIT on the registered model" in refused.stderr
         promoted = paste(".venv/bin/python scripts/promote.py 2", "promoter")
         assert (promoted.returncode, production()["version"]) == (0, "2"), promoted.stdout + promoted.stderr
-        # What needs MANAGE, and who may not even read.
-        assert ask("promoter", "DELETE", "registered-models/alias", json=alias).status_code == 403
+        by_steps = ".venv/bin/python scripts/promote.py 3 --percent 10,100 --dry-run --url "
+        with FakeService(lambda: {"production": "2"}).running() as service:
+            service.model = "churn"
+            planned = paste(by_steps + service.url, "promoter")
+            assert planned.returncode == 0, planned.stderr
+            as_admin(revoked, edited)
+            refused = paste(by_steps + service.url, "promoter")
+            assert refused.returncode == 2
+            assert "it needs the permission MANAGE on the registered model" in refused.stderr
+        promoted = paste(".venv/bin/python scripts/promote.py 3", "promoter")
+        assert (promoted.returncode, production()["version"]) == (0, "3"), promoted.stdout + promoted.stderr
+        # Who may not even read.
         assert ask("", "GET", "registered-models/alias", params=alias).status_code == 401
     assert (tmp_path / "registry" / "basic_auth.db").is_file()
