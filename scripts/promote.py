@@ -16,6 +16,7 @@ rolled back. If the rollback fails, or somebody else has moved the alias meanwhi
 """
 
 import argparse
+import difflib
 import itertools
 import sys
 from collections.abc import Sequence
@@ -187,8 +188,10 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         check_followed(options.url, "challenger", options.challenger_alias)
         check_may_remove_aliases(model)
     if options.dry_run:
-        plan = f"{where} would go from {name_of(before)} to {options.version}"
+        plan = f"{where} would go from {name_of(before)} to {options.version}{hint_of(model)}"
         return DONE, facts | {"done": False}, [already if is_there else plan]
+    if hint := hint_of(model):
+        say(f"{where} is new{hint}")
     known = known_refusals(options.url)  # before the tag, which clears them
     if options.force:
         with model.asking(f"version {options.version} could not be tagged") as client:
@@ -214,6 +217,14 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
 
     code, facts, said = settle("promote.py", carry_out, facts, lambda: promotion.outcome)
     return code, facts, said + (call_version(model, options) if code == DONE else [])
+
+
+def hint_of(model: RegisteredModel) -> str:
+    """Returns the alias that was probably meant, if the one to move is not set; empty if none is near."""
+    if model.selector.kind == "stage" or model.selector.name in model.aliases:
+        return ""
+    near = difflib.get_close_matches(model.selector.name, model.aliases, 1)
+    return f" (no version has this alias; did you mean {near[0]!r}?)" if near else ""
 
 
 def call_version(model: RegisteredModel, options: argparse.Namespace) -> list[str]:
