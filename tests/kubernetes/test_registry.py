@@ -159,6 +159,13 @@ def test_it_runs_answers_to_the_services_names_and_serves_artifacts(tmp_path: Pa
         assert ask("GET", search, "127.0.0.1:15000").status_code == 200
         refused = ask("GET", search, "mlflow:5000")
         assert (refused.status_code, "Invalid Host header" in refused.text) == (403, True)
+        page = (ROOT / "docs" / "troubleshooting.md").read_text()
+        (called,) = re.findall(
+            r"^\$ kubectl exec -n model-server deployment/model-server -- (.*)$", page, re.MULTILINE
+        )
+        program, *arguments = shlex.split(called.replace(f"http://{asked_as('production')}", url))
+        assert program == "python"
+        assert subprocess.check_output([sys.executable, *arguments], text=True, timeout=30) == "200\n"
         ask("POST", "mlflow/experiments/create", json={"name": "churn"}).raise_for_status()
         found = ask("GET", "mlflow/experiments/get-by-name", params={"experiment_name": "churn"}).json()
         assert found["experiment"]["artifact_location"].startswith("mlflow-artifacts:")
