@@ -40,13 +40,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, ...]:
         file.write_text(yaml.safe_dump(content))
         patch.setattr(building, "K8S", folder)
         text = building.build_text(
-            "production", "callers monitoring scripts cloud-identity", next(iter(building.builders()))
+            "production", "ingress callers monitoring scripts cloud-identity", next(iter(building.builders()))
         )
     return tuple(yaml.safe_load_all(text))
 
 
 def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Document, ...]):
-    assert len(PATCHES) == 9
+    assert len(PATCHES) == 10
+    (ingress,) = of_kind(built, "Ingress")
+    assert (
+        ingress["spec"]["rules"][0]["host"] == ingress["spec"]["tls"][0]["hosts"][0] == "churn.shop.example"
+    )
     assert {named(one): problems(one, VERSIONS[-1]) for one in built if problems(one, VERSIONS[-1])} == {}
     (account,) = of_kind(built, "ServiceAccount")
     assert account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].startswith("arn:aws:iam::")
