@@ -1,13 +1,14 @@
-"""Shifts traffic to a canary step by step, and rolls back if it does worse than the stable side.
+"""Shifts traffic to a canary, a new image, step by step, and rolls back if it does worse than the stable side.
 
-    .venv/bin/python scripts/canary.py rollout model-server --namespace production --prometheus http://prometheus:9090
-    .venv/bin/python scripts/canary.py httproute model-server-gateway --namespace production --prometheus http://prometheus:9090
-    .venv/bin/python scripts/canary.py deployment model-server --namespace production --prometheus http://prometheus:9090
-    .venv/bin/python scripts/canary.py httproute model-server-gateway --namespace production --restore
+    .venv/bin/python scripts/canary.py rollout model-server --namespace model-server --prometheus http://prometheus:9090
+    .venv/bin/python scripts/canary.py httproute model-server-gateway --namespace model-server --prometheus http://prometheus:9090
+    .venv/bin/python scripts/canary.py deployment model-server --namespace model-server --prometheus http://prometheus:9090
+    .venv/bin/python scripts/canary.py httproute model-server-gateway --namespace model-server --restore
 
 Each step compares both sides as Prometheus scraped them: failed requests, 95th-percentile latency, and shares of
 predicted classes. With too few requests it waits. It rolls back if the canary does worse, if Prometheus or the cluster
 stops answering, and on Ctrl-C. The next run resumes a killed one.
+For a new version of the model, see promote.py --percent.
 Exit code 0 if the canary has all traffic, 1 if not, 2 if nothing was done, 130 after Ctrl-C and 143 after SIGTERM,
 rolled back. If the rollback fails, or somebody else has moved the same object meanwhile, stderr says so and the exit
 code is 1.

@@ -4,6 +4,7 @@
     .venv/bin/python scripts/deploy_image.py production --image registry.example/model-server@sha256:… --no-wait
     .venv/bin/python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --dry-run
     .venv/bin/python scripts/deploy_image.py production --image registry.example/model-server:1.2.0 --write
+    .venv/bin/python scripts/deploy_image.py ../platform/model-server --image registry.example/model-server:1.2.0
 
 --write puts the image into the manifests, to be committed, and applies nothing: for Argo CD and Flux, and so that the
 next `kubectl apply -k` has it, too. Without it the files do not change: it applies a copy, which the cluster has
@@ -17,7 +18,6 @@ was done, 130 after Ctrl-C and 143 after SIGTERM, without undoing what was appli
 
 import argparse
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,8 +29,9 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.deploying.kubectl import Document, Kubectl, call, last_line  # noqa: E402  # needs the line above
-from scripts.deploying.kustomizations import set_images  # noqa: E402  # the same
+from scripts.deploying.containers import Containers, containers_of, name_of  # noqa: E402  # needs the line above
+from scripts.deploying.kubectl import Document, Kubectl, call, last_line  # noqa: E402  # the same
+from scripts.deploying.kustomizations import copy_overlay, set_images  # noqa: E402  # the same
 from scripts.deploying.workloads import find_workload  # noqa: E402  # the same
 from scripts.lifecycle import LifecycleError  # noqa: E402  # the same
 from scripts.lifecycle.cli import DONE, FAILED, OneLineParser, run, teller  # noqa: E402  # the same
@@ -60,8 +61,7 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
     parser = OneLineParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    overlays = sorted(folder.name for folder in (MANIFESTS / "overlays").iterdir() if folder.is_dir())
-    parser.add_argument("overlay", choices=overlays, help="folder in k8s/overlays")
+    parser.add_argument("overlay", type=find_overlay, help="folder in k8s/overlays, or the path of another")
     parser.add_argument(
         "--image", type=parse_image, required=True, help="registry/name:tag, registry/name@sha256:…, or both"
     )
@@ -94,6 +94,28 @@ def parse_arguments(arguments: Sequence[str] | None, _: Settings) -> argparse.Na
     return parser.parse_args(arguments)
 
 
+def find_overlay(text: str) -> Path:
+    """Returns the folder of an overlay: by its name in k8s/overlays, else by its path.
+
+    Raises:
+        argparse.ArgumentTypeError: there is none.
+    """
+    overlays = MANIFESTS / "overlays"
+    for folder in (overlays / text, Path(text)):
+        if (folder / "kustomization.yaml").is_file():
+            return folder.resolve()
+    there = ", ".join(sorted(file.parent.name for file in overlays.glob("*/kustomization.yaml")))
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is neither in k8s/overlays ({there}) nor a folder with a kustomization.yaml"
+    )
+
+
+def title_of(path: Path) -> str:
+    """Returns a path as messages name it: below this repository, or in full."""
+    root = MANIFESTS.parent
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
 def parse_image(text: str) -> dict[str, str]:
     """Returns an image as kustomize names it; if there is a digest, without the tag.
 
@@ -119,16 +141,11 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
     documents = build(options.overlay, options.name)
     namespace = read_namespace(options.overlay)
     if options.require and not any(one["kind"] == options.require for one in documents):
-        raise LifecycleError(
-            f"k8s/overlays/{options.overlay} has no {options.require} (which component does?)"
-        )
+        raise LifecycleError(f"{title_of(options.overlay)} has no {options.require} (which component does?)")
     reference = to_reference(image)
-    facts = {"overlay": options.overlay, "namespace": namespace, "image": reference}
+    facts = {"overlay": options.overlay.name, "namespace": namespace, "image": reference}
     if options.write:
-        files = [
-            str(file.relative_to(MANIFESTS.parent))
-            for file in set_images(MANIFESTS / "overlays" / options.overlay, options.name, image)
-        ]
+        files = [title_of(file) for file in set_images(options.overlay, options.name, image)]
         return DONE, facts | {"done": True, "files": files}, [f"{reference} is in {', '.join(files)}"]
     kubectl = Kubectl(namespace, options.context)
     name, others = replace_placeholder(documents, reference)
@@ -163,16 +180,16 @@ def deploy(options: argparse.Namespace, _: Settings) -> tuple[int, dict[str, Any
     return DONE if outcome.is_well else FAILED, facts, [f"{namespace}: {outcome.said}"]
 
 
-def read_namespace(overlay: str) -> str:
+def read_namespace(overlay: Path) -> str:
     """Returns the namespace of an overlay.
 
     Raises:
         LifecycleError: it names none.
     """
-    file = MANIFESTS / "overlays" / overlay / "kustomization.yaml"
+    file = overlay / "kustomization.yaml"
     namespace = yaml.safe_load(file.read_text()).get("namespace")
     if not namespace:
-        raise LifecycleError(f"k8s/overlays/{overlay}/kustomization.yaml names no `namespace`")
+        raise LifecycleError(f"{title_of(file)} names no `namespace`")
     return str(namespace)
 
 
@@ -194,38 +211,37 @@ def check_taken(kubectl: Kubectl, manifests: str, documents: Sequence[Document],
         raise LifecycleError(f"{namespace}: the cluster rejects it: {last_line(checked.stderr)}")
 
 
-def build(overlay: str, name: str) -> list[Document]:
+def build(overlay: Path, name: str) -> list[Document]:
     """Returns the manifests of an overlay, with `PLACEHOLDER` for the image of that name.
 
     Raises:
         LifecycleError: nothing in them has that image, a container keeps a placeholder, or kubectl cannot build them.
     """
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "k8s")
-        shutil.copytree(MANIFESTS, copy)
-        if not set_images(copy / "overlays" / overlay, name, PLACEHOLDER):
+        copy = copy_overlay(overlay, Path(folder))
+        if not set_images(copy, name, PLACEHOLDER):
             raise LifecycleError(
-                f"k8s/overlays/{overlay} and what it includes have no image named {name!r} (--name)"
+                f"{title_of(overlay)} and what it includes have no image named {name!r} (--name)"
             )
-        built = call(["kubectl", "kustomize", str(copy / "overlays" / overlay)])
+        built = call(["kubectl", "kustomize", str(copy)])
     if built.returncode:
-        raise LifecycleError(f"k8s/overlays/{overlay} cannot be built: {last_line(built.stderr)}")
+        raise LifecycleError(f"{title_of(overlay)} cannot be built: {last_line(built.stderr)}")
     if to_reference(PLACEHOLDER) not in built.stdout:
-        raise LifecycleError(f"nothing in k8s/overlays/{overlay} runs the image {name!r} (--name)")
+        raise LifecycleError(f"nothing in {title_of(overlay)} runs the image {name!r} (--name)")
     documents = [document for document in yaml.safe_load_all(built.stdout) if document]
     for document in documents:
         for _, container in containers_of(document):
             if container["image"].endswith(NO_TAG):
                 raise LifecycleError(
-                    f"k8s/overlays/{overlay}: {name_of(document)} runs {container['image']!r}, a placeholder; "
-                    f"add {container['image'].removesuffix(NO_TAG)!r} to `images` of a kustomization.yaml"
+                    f"{title_of(overlay)}: {name_of(document)} runs {container['image']!r}, a placeholder; "
+                    f"add {container['image'].removesuffix(NO_TAG)!r} to `images` of its kustomization.yaml"
                 )
     return documents
 
 
 def replace_placeholder(
     documents: Sequence[Document], reference: str
-) -> tuple[str, list[tuple[Document, "Containers"]]]:
+) -> tuple[str, list[tuple[Document, Containers]]]:
     """Gives the image to the containers with `PLACEHOLDER`; returns their Deployment, and the other containers."""
     name, others = DEPLOYMENT, []
     for document in documents:
@@ -241,7 +257,7 @@ def replace_placeholder(
     return name, others
 
 
-def keep_live_images(kubectl: Kubectl, others: Sequence[tuple[Document, "Containers"]]) -> Iterator[str]:
+def keep_live_images(kubectl: Kubectl, others: Sequence[tuple[Document, Containers]]) -> Iterator[str]:
     """Gives containers the image that they have in the cluster; yields a sentence for each document that differs.
 
     A canary's image is only in the cluster: applying the manifests' would undo it.
@@ -257,29 +273,6 @@ def keep_live_images(kubectl: Kubectl, others: Sequence[tuple[Document, "Contain
             if image != container["image"]:
                 yield f"{target} keeps {image}"
                 container["image"] = image
-
-
-def name_of(document: Document) -> str:
-    """Returns an object's name for kubectl."""
-    return f"{document['kind'].lower()}/{document['metadata']['name']}"
-
-
-Containers = dict[tuple[str, ...], Document]
-"""By their path in a manifest: keys, and names of list entries."""
-
-
-def containers_of(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Document]]:
-    """Yields each container in a manifest, and its path."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from containers_of(value, (*path, key))
-    elif isinstance(node, list):
-        for n, entry in enumerate(node):
-            name = str(entry.get("name", n)) if isinstance(entry, dict) else str(n)
-            if path[-1] in ("containers", "initContainers"):
-                yield (*path, name), entry
-            else:
-                yield from containers_of(entry, (*path, name))
 
 
 def to_reference(image: dict[str, str]) -> str:

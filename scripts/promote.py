@@ -16,6 +16,7 @@ rolled back. If the rollback fails, or somebody else has moved the alias meanwhi
 """
 
 import argparse
+import difflib
 import itertools
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ from scripts.lifecycle.cli import (  # noqa: E402  # the same
 from scripts.lifecycle.compatibility import check_requests, force  # noqa: E402  # the same
 from scripts.lifecycle.counters import ServiceCounts  # noqa: E402  # the same
 from scripts.lifecycle.guard import MIN_REQUESTS, Limits  # noqa: E402  # the same
+from scripts.lifecycle.permissions import check_may_remove_aliases  # noqa: E402  # the same
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.polling import describe_late, known_refusals, wait_for_version  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
@@ -184,9 +186,12 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
     already = f"{where} is version {options.version} already"
     if options.percent and not is_there:
         check_followed(options.url, "challenger", options.challenger_alias)
+        check_may_remove_aliases(model)
     if options.dry_run:
-        plan = f"{where} would go from {name_of(before)} to {options.version}"
+        plan = f"{where} would go from {name_of(before)} to {options.version}{hint_of(model)}"
         return DONE, facts | {"done": False}, [already if is_there else plan]
+    if hint := hint_of(model):
+        say(f"{where} is new{hint}")
     known = known_refusals(options.url)  # before the tag, which clears them
     if options.force:
         with model.asking(f"version {options.version} could not be tagged") as client:
@@ -212,6 +217,14 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
 
     code, facts, said = settle("promote.py", carry_out, facts, lambda: promotion.outcome)
     return code, facts, said + (call_version(model, options) if code == DONE else [])
+
+
+def hint_of(model: RegisteredModel) -> str:
+    """Returns the alias that was probably meant, if the one to move is not set; empty if none is near."""
+    if model.selector.kind == "stage" or model.selector.name in model.aliases:
+        return ""
+    near = difflib.get_close_matches(model.selector.name, model.aliases, 1)
+    return f" (no version has this alias; did you mean {near[0]!r}?)" if near else ""
 
 
 def call_version(model: RegisteredModel, options: argparse.Namespace) -> list[str]:

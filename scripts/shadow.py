@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from scripts.lifecycle import LifecycleError, NotRecorded  # noqa: E402  # needs the line above
 from scripts.lifecycle.cli import DONE, FAILED, add_move_options, make_parser, open_model, run, teller  # noqa: E402
 from scripts.lifecycle.moves import Selector, check_appendable  # noqa: E402  # the same
+from scripts.lifecycle.permissions import check_may_remove_aliases  # noqa: E402  # the same
 from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.polling import known_refusals, lacks_shadow, wait_for  # noqa: E402  # the same
 from scripts.lifecycle.registry import RegisteredModel  # noqa: E402  # the same
@@ -100,6 +101,8 @@ def set_shadow(options: argparse.Namespace, settings: Settings) -> tuple[int, di
             [f"{model.where} would go from {name_of(before)} to {name_of(target)}"],
         )
     check_appendable(options.audit_log)
+    if options.off:
+        check_may_remove_aliases(production)  # before the share goes
     known = known_refusals(options.url)
     trouble = ""
     say = teller(options)

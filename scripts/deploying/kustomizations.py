@@ -1,6 +1,8 @@
 """The `kustomization.yaml` files that an overlay is made of, and the images in them."""
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import yaml
@@ -20,6 +22,20 @@ def included(folder: Path) -> set[Path]:
             names = [*(said.get("resources") or []), *(said.get("components") or [])]
             left += [file.parent / name for name in names]
     return found
+
+
+def copy_overlay(overlay: Path, target: Path) -> Path:
+    """Copies an overlay with all folders that it includes; returns the copy of the overlay."""
+    folders = {file.parent for file in included(overlay)}
+    top = Path(os.path.commonpath(folders))
+    for folder in folders:
+        shutil.copytree(
+            folder,
+            target / folder.relative_to(top),
+            ignore=shutil.ignore_patterns(".git"),
+            dirs_exist_ok=True,
+        )
+    return target / overlay.relative_to(top)
 
 
 def set_images(overlay: Path, name: str, image: dict[str, str]) -> list[Path]:

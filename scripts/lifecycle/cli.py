@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ DONE, FAILED, IMPOSSIBLE = 0, 1, 2
 """Exit codes: done; the alias or stage is not where it should be, or services do not follow; nothing was done."""
 
 
+NUMBERS = {"int": "a whole number", "float": "a number"}
+
 ACTIVE_STAGES = ("Production", "Staging")
 """The stages that a version can be promoted to."""
 
@@ -30,6 +33,10 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises what `run` prints."""
+        # argparse names Python's types.
+        message = re.sub(
+            r"invalid (int|float) value:", lambda found: f"expected {NUMBERS[found[1]]}, got", message
+        )
         raise LifecycleError(f"{message} (--help lists the options)")
 
 

@@ -55,6 +55,12 @@ def lacks_challenger(version: str, percent: float) -> Callable[[Seen], str]:
     return lacks
 
 
+def has_challenger(seen: Seen) -> str:
+    """Returns which challenger a service still has; empty if none."""
+    now = seen.versions.get("challenger")
+    return seen.trouble or (f"version {now} is its challenger" if now else "")
+
+
 def lacks_shadow(version: str | None, percent: float | None) -> Callable[[Seen], str]:
     """Returns a function that returns why a service does not have this shadow; empty if it does.
 

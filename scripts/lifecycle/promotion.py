@@ -167,8 +167,12 @@ class Promotion:
         """
         try:
             has_changed = retry_put_back(lambda: challenger.put_back(is_promoted=not why), self._say)
+        except Overtaken as error:
+            self._say(str(error))
+            return True
         except LifecycleError as error:
-            self._say(f"the challenger was left unchanged: {error}")
+            self.outcome = f"{self.outcome}; {challenger.left}"
+            self._say(f"{challenger.left} ({error})")
             return True
         if has_changed and why:
             self._say(f"the challenger was restored: {why}")

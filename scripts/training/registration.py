@@ -16,6 +16,7 @@ from scripts.lifecycle.connection import NO_ALIASES, connect, one_line
 from scripts.lifecycle.moves import Selector, encode, new_move
 from scripts.lifecycle.semantic_versions import Level, SemanticVersion, assign
 from scripts.training import TrainingError
+from scripts.training.storing import storing
 from serving.model.digests import DIGEST_TAG, digest_of
 from serving.model.hook import DIGEST_KEY, PREPROCESSING_FILE, preprocessing_digest
 from serving.prepare.registry.access import is_older
@@ -169,8 +170,10 @@ def register(client: "MlflowClient", name: str, trained: Trained, wishes: Wishes
         with mlflow.start_run(tags=trained.tags) as run:
             mlflow.log_params(trained.tags)
             mlflow.log_metrics(trained.metrics)
-            logged = log_model(client, trained, run, wishes.own_types)
-        tags = trained.tags | {DIGEST_TAG: logged_digest(logged)}
+            with storing(run.info.artifact_uri):
+                logged = log_model(client, trained, run, wishes.own_types)
+                digest = logged_digest(logged)
+        tags = trained.tags | {DIGEST_TAG: digest}
         number = create_version(client, name, logged, run.info.run_id, tags)
         before = client.get_registered_model(name).aliases.get(wishes.alias)
         production = str(before) if before is not None else None

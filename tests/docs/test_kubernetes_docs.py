@@ -3,6 +3,7 @@
 import copy
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,13 +40,17 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, ...]:
         file.write_text(yaml.safe_dump(content))
         patch.setattr(building, "K8S", folder)
         text = building.build_text(
-            "production", "callers monitoring scripts cloud-identity", next(iter(building.builders()))
+            "production", "ingress callers monitoring scripts cloud-identity", next(iter(building.builders()))
         )
     return tuple(yaml.safe_load_all(text))
 
 
 def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Document, ...]):
-    assert len(PATCHES) == 5
+    assert len(PATCHES) == 10
+    (ingress,) = of_kind(built, "Ingress")
+    assert (
+        ingress["spec"]["rules"][0]["host"] == ingress["spec"]["tls"][0]["hosts"][0] == "churn.shop.example"
+    )
     assert {named(one): problems(one, VERSIONS[-1]) for one in built if problems(one, VERSIONS[-1])} == {}
     (account,) = of_kind(built, "ServiceAccount")
     assert account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].startswith("arn:aws:iam::")
@@ -55,6 +60,12 @@ def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Docume
         settings, store = container["envFrom"]
         assert settings["configMapRef"]["name"].startswith("model-server-")
         assert f" {store['secretRef']['name']} " in created_for_the_store()
+    policies = {one["metadata"]["name"]: one["spec"] for one in of_kind(built, "NetworkPolicy")}
+    for name in ("model-server", "model-server-scripts"):
+        (ports,) = [rule["ports"] for rule in policies[name]["egress"] if {"port": 443} in rule["ports"]]
+        assert {"port": 9000} in ports
+    (identity,) = policies["model-server-cloud-identity"]["egress"]
+    assert {peer["ipBlock"]["cidr"] for peer in identity["to"]} == {"169.254.170.23/32", "fd00:ec2::23/128"}
     for one in of_kind(built, "ServiceMonitor", "PrometheusRule"):
         assert one["metadata"]["labels"]["release"] == "kube-prometheus-stack"
 
@@ -121,7 +132,34 @@ def test_the_namespaces_that_it_labels_are_let_in(built: tuple[Document, ...]):
         for rule in policy["spec"].get("ingress", [])
         for peer in rule["from"]
     ]
-    assert {"namespaceSelector": {"matchLabels": dict([label])}} in peers
+    (peer,) = [one for one in peers if one.get("namespaceSelector") == {"matchLabels": dict([label])}]
+    assert peer["podSelector"] == {"matchLabels": {"app": "shop"}}
+
+
+def test_an_image_that_is_an_examples_is_found(tmp_path: Path):
+    build("production")
+    (command,) = [one for one in COMMANDS if one.startswith("kubectl kustomize ")]
+    shutil.copytree(K8S, tmp_path / "k8s")
+    file = tmp_path / "k8s" / "overlays" / "production" / "kustomization.yaml"
+    content = yaml.safe_load(file.read_text())
+
+    def found(components: list[str], image: str) -> list[str]:
+        file.write_text(
+            yaml.safe_dump(
+                content
+                | {"components": [f"../../components/{one}" for one in components]}
+                | {"images": [{"name": "model-server", "newName": image, "newTag": "1"}]}
+            )
+        )
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert done.stderr == ""
+        return done.stdout.split()[1::2]
+
+    assert found([], "registry.example/model-server") == ["registry.example/model-server:1"]
+    assert found([], "images.shop.test/model-server") == []
+    assert found(["canary-pods"], "images.shop.test/model-server") == ["model-server-canary:overlay"]
 
 
 def open_addresses() -> set[tuple[str, int]]:

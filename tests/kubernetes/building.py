@@ -25,6 +25,13 @@ TOGETHER = "ingress monitoring requests-per-second canary model-cache"
 EXAMPLES = sorted(file.parent.name for file in K8S.glob("examples/*/kustomization.yaml"))
 """Built as they are, and not by themselves a model server."""
 
+CANARY_IMAGE = {
+    "name": "model-server-canary",
+    "newName": "registry.example/model-server",
+    "newTag": "1.1.0",
+}
+"""What an overlay has under `images` for the components with a second image."""
+
 BUILDS = [(overlay, chosen) for overlay in OVERLAYS for chosen in ("", *COMPONENTS, TOGETHER)]
 ALL_BUILDS = [*BUILDS, *((example, "") for example in EXAMPLES)]
 
@@ -56,7 +63,9 @@ def build_text(overlay: str, components: str, builder: str) -> str:
         chosen = [f"../../components/{name}" for name in components.split()]
         if chosen:
             file = built / "kustomization.yaml"
-            file.write_text(f"{file.read_text()}\ncomponents: {json.dumps(chosen)}\n")
+            content = yaml.safe_load(file.read_text())
+            content |= {"components": chosen, "images": [*content["images"], CANARY_IMAGE]}
+            file.write_text(yaml.safe_dump(content))
         told = subprocess.run(
             [*builders()[builder], str(built)],
             capture_output=True,

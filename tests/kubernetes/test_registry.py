@@ -1,22 +1,28 @@
 """The example of a registry: a tracking server that the model servers of both overlays reach, and that really runs."""
 
 import contextlib
+import json
 import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import boto3
 import httpx
 import pytest
 
 from tests.kubernetes.building import OVERLAYS, Document, all_pods, build, of_kind, policy_selects
 from tests.support.environment import ROOT, clean_environment, free_port, wait_until
+from tests.support.fake_service import FakeService
+from tests.support.stores import Store, permissions_checked, s3
 
 PASSWORD = "correct-horse-battery"
 
@@ -153,6 +159,13 @@ def test_it_runs_answers_to_the_services_names_and_serves_artifacts(tmp_path: Pa
         assert ask("GET", search, "127.0.0.1:15000").status_code == 200
         refused = ask("GET", search, "mlflow:5000")
         assert (refused.status_code, "Invalid Host header" in refused.text) == (403, True)
+        page = (ROOT / "docs" / "troubleshooting.md").read_text()
+        (called,) = re.findall(
+            r"^\$ kubectl exec -n model-server deployment/model-server -- (.*)$", page, re.MULTILINE
+        )
+        program, *arguments = shlex.split(called.replace(f"http://{asked_as('production')}", url))
+        assert program == "python"
+        assert subprocess.check_output([sys.executable, *arguments], text=True, timeout=30) == "200\n"
         ask("POST", "mlflow/experiments/create", json={"name": "churn"}).raise_for_status()
         found = ask("GET", "mlflow/experiments/get-by-name", params={"experiment_name": "churn"}).json()
         assert found["experiment"]["artifact_location"].startswith("mlflow-artifacts:")
@@ -165,7 +178,8 @@ def test_it_runs_answers_to_the_services_names_and_serves_artifacts(tmp_path: Pa
 def test_with_logins_only_those_promote_who_were_granted_it(tmp_path: Path):
     """The commands of docs/kubernetes.md, and then `promote.py` with each login."""
     commands = re.findall(r"^\$ (\.venv/bin/python .*|curl .*)$", PAGE, re.MULTILINE)
-    assert [command.split()[0] for command in commands] == [".venv/bin/python", "curl", "curl", "curl"]
+    assert [command.split()[0] for command in commands] == [".venv/bin/python", *["curl"] * 5]
+    *granted, revoked, edited = commands
     alias = {"name": "churn", "alias": "production"}
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     with running(tmp_path, free_port(), "registry-login") as url:
@@ -193,19 +207,129 @@ def test_with_logins_only_those_promote_who_were_granted_it(tmp_path: Path):
             found = ask("model-server", "GET", "registered-models/alias", params=alias).raise_for_status()
             return dict(found.json()["model_version"])
 
-        for command in commands:
-            done = paste(command, "admin")
-            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        def as_admin(*commands: str) -> None:
+            for command in commands:
+                done = paste(command, "admin")
+                assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
+        as_admin(*granted)
         first = production()
         model = {"source": first["source"], "model_id": first["source"].removeprefix("models:/")}
-        ask("admin", "POST", "model-versions/create", json={"name": "churn", **model}).raise_for_status()
+        for _ in range(2):
+            ask("admin", "POST", "model-versions/create", json={"name": "churn", **model}).raise_for_status()
 
         refused = paste(".venv/bin/python scripts/promote.py 2", "model-server")
         assert (refused.returncode, production()["version"]) == (2, "1"), refused.stdout + refused.stderr
+        assert "this login needs EDIT on the registered model" in refused.stderr
         promoted = paste(".venv/bin/python scripts/promote.py 2", "promoter")
         assert (promoted.returncode, production()["version"]) == (0, "2"), promoted.stdout + promoted.stderr
-        # What needs MANAGE, and who may not even read.
-        assert ask("promoter", "DELETE", "registered-models/alias", json=alias).status_code == 403
+        by_steps = ".venv/bin/python scripts/promote.py 3 --percent 10,100 --dry-run --url "
+        with FakeService(lambda: {"production": "2"}).running() as service:
+            service.model = "churn"
+            planned = paste(by_steps + service.url, "promoter")
+            assert planned.returncode == 0, planned.stderr
+            as_admin(revoked, edited)
+            refused = paste(by_steps + service.url, "promoter")
+            assert refused.returncode == 2
+            assert "it needs the permission MANAGE on the registered model" in refused.stderr
+        promoted = paste(".venv/bin/python scripts/promote.py 3", "promoter")
+        assert (promoted.returncode, production()["version"]) == (0, "3"), promoted.stdout + promoted.stderr
+        # Who may not even read.
         assert ask("", "GET", "registered-models/alias", params=alias).status_code == 401
-    assert (tmp_path / "registry" / "basic_auth.db").is_file()
+        back_up(tmp_path)
+    with tarfile.open(tmp_path / "registry.tgz") as archive:
+        archive.extractall(tmp_path / "restored", filter="data")
+    assert {file.name for file in (tmp_path / "restored").iterdir()} == {
+        "mlflow.db",
+        "basic_auth.db",
+        "artifacts",
+    }
+    with contextlib.closing(sqlite3.connect(tmp_path / "restored" / "mlflow.db")) as database:
+        assert database.execute("SELECT max(version) FROM model_versions").fetchone() == (3,)
+
+
+def back_up(folder: Path) -> None:
+    """Runs the page's command for a backup as if in the pod whose volumes are in the folder."""
+    (command,) = re.findall(r"^\$ kubectl exec -n mlflow deployment/mlflow -- (.*)$", PAGE, re.MULTILINE)
+    volumes = {"/var/lib/mlflow": folder / "registry", "/tmp": folder / "tmp"}
+    command = re.sub("|".join(volumes), lambda found: str(volumes[found[0]]), command)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", command], cwd=folder, env={"PATH": path}, check=True, timeout=60)
+
+
+def allowed(who: str) -> set[str]:
+    """The permissions on the bucket that the page's table has for somebody."""
+    (row,) = re.findall(rf"^\| {who}.*$", PAGE, re.MULTILINE)
+    return set(re.findall(r"`(s3:\w+)`", row))
+
+
+def key_for(actions: set[str], bucket: str, store: Store) -> dict[str, str]:
+    """Variables of a new user who may do this, and nothing else."""
+    root = {name.removeprefix("AWS_").lower(): value for name, value in store.environment.items()}
+    iam = boto3.client(
+        "iam",
+        endpoint_url=store.environment["MLFLOW_S3_ENDPOINT_URL"],
+        aws_access_key_id=root["access_key_id"],
+        aws_secret_access_key=root["secret_access_key"],
+        region_name=root["default_region"],
+    )
+    name = "-".join(sorted(action.removeprefix("s3:") for action in actions))
+    on_bucket = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": f"arn:aws:s3:::{bucket}"}
+    on_objects = {
+        "Effect": "Allow",
+        "Action": sorted(actions - {"s3:ListBucket"}),
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+    }
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [on_objects, *([on_bucket] if "s3:ListBucket" in actions else [])],
+    }
+    iam.create_user(UserName=name)
+    iam.put_user_policy(UserName=name, PolicyName="store", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    return store.environment | {
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+    }
+
+
+def test_with_files_in_s3_everybody_needs_the_permissions_that_the_page_has(tmp_path: Path):
+    """With an S3 that checks them, and a registry that has no credentials for it."""
+    bucket = urlsplit(environment("registry-s3")["MLFLOW_DEFAULT_ARTIFACT_ROOT"]).netloc
+    trainings, pods = allowed("trainings:"), allowed("pods;")
+    assert allowed("`rollback.py`") == set()
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    with s3(tmp_path, bucket) as store, running(tmp_path, free_port(), "registry-s3") as url:
+        trainer, pod_, too_little = (
+            key_for(actions, bucket, store) for actions in (trainings, pods, pods - {"s3:ListBucket"})
+        )
+        login = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+
+        def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, *arguments],
+                cwd=tmp_path,
+                env=clean_environment() | {"MLFLOW_TRACKING_URI": url} | login | variables,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+
+        train = ("scripts/train.py", "--name", "churn", "--estimator", "linear", "--promote")
+        with permissions_checked(store):
+            refused = run(*train, **pod_)
+            assert refused.returncode == 2
+            assert re.search(
+                rf"S3 did not take the model's files \(s3://{bucket}/.*\): AccessDenied; set AWS_",
+                refused.stderr,
+            )
+            trained = run(*train, **trainer)
+            assert trained.returncode == 0, trained.stderr
+            download = (
+                "-c",
+                "import mlflow, sys; mlflow.artifacts.download_artifacts('models:/churn@production', dst_path='.')",
+            )
+            assert run(*download, **too_little).returncode == 1
+            assert run(*download, **pod_).returncode == 0
+    assert (tmp_path / "MLmodel").is_file()
+    assert not (tmp_path / "registry" / "artifacts").exists()

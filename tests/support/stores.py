@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 
 from tests.support.environment import ROOT, free_port, wait_until
@@ -36,7 +37,7 @@ def _listens(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def s3(folder: Path) -> Iterator[Store]:
+def s3(folder: Path, bucket: str = "models") -> Iterator[Store]:
     """An S3: moto."""
     import boto3
     from moto.server import ThreadedMotoServer
@@ -59,10 +60,24 @@ def s3(folder: Path) -> Iterator[Store]:
             aws_secret_access_key="secret",
             region_name="us-east-1",
         )
-        client.create_bucket(Bucket="models")
-        yield Store("s3://models/artifacts", environment)
+        client.create_bucket(Bucket=bucket)
+        yield Store(f"s3://{bucket}/artifacts", environment)
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def permissions_checked(store: Store) -> Iterator[None]:
+    """In the block, moto asks its IAM who may do what.
+
+    Source: `reset_auth` in moto/moto_api/_internal/responses.py: the number of requests until it does.
+    """
+    url = f"{store.environment['MLFLOW_S3_ENDPOINT_URL']}/moto-api/reset-auth"
+    httpx.post(url, content="0").raise_for_status()
+    try:
+        yield
+    finally:
+        httpx.post(url, content="inf").raise_for_status()
 
 
 @contextlib.contextmanager

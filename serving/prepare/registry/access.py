@@ -30,6 +30,9 @@ NOT_BY_AUTHORITY = {10, 62, 64}
 WRONG_HOST = "Invalid Host header"
 """In MLflow's answer, 403, to a host name outside its list. Source: mlflow/server/security_utils.py."""
 
+FORBIDDEN = "Permission denied"
+"""In the answer of MLflow's basic auth, 403, to a login without the permission. Source: mlflow/server/auth/__init__.py."""
+
 NO_CLIENT_CERTIFICATE = re.compile(r"No required SSL certificate was sent|The SSL certificate error")
 """In nginx's answer, 400."""
 
@@ -227,6 +230,11 @@ def explain_mlflow(error: BaseException, uri: str) -> str | None:
     found = re.search(r"failed with error code (\d{3}) != 200\. Response body: '(.*)", str(error), re.DOTALL)
     if found is None:
         return None
+    if found[1] == "403" and FORBIDDEN in found[2]:
+        is_model = re.search(r"/(registered-models|model-versions)/", str(error))
+        return "403 Permission denied: this login needs EDIT on the " + (
+            "registered model (MANAGE to remove an alias)" if is_model else "experiment"
+        )
     return explain_status(int(found[1]), "", found[2], uri).strip()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from scripts.deploy_image import MANIFESTS, build, parse_image
 from scripts.deploying import workloads
 from tests.kubernetes.building import builders
 from tests.support.environment import ROOT, clean_environment, wait_until
+
+PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -156,12 +159,22 @@ def own_manifests(cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.M
 
 def change_production(manifests: Path, **change: Any) -> None:
     file = manifests / "overlays" / "production" / "kustomization.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | change))
+    # The order of its fields stays, as kustomize writes them.
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | change, sort_keys=False))
+
+
+def images_of(*names: str) -> list[dict[str, str]]:
+    """What an overlay has under `images`."""
+    name, _, tag = BEFORE.rpartition(":")
+    return [{"name": one, "newName": name, "newTag": tag} for one in names]
+
+
+BOTH = images_of("model-server", "model-server-canary")
 
 
 def test_a_component_may_have_an_image_of_its_own(own_manifests: Path):
-    change_production(own_manifests, components=["../../components/seldon-canary"])
-    documents = build("production", "model-server-canary")
+    change_production(own_manifests, components=["../../components/seldon-canary"], images=BOTH)
+    documents = build(own_manifests / "overlays" / "production", "model-server-canary")
     deploy_image.replace_placeholder(documents, "registry.example/model-server:7")
     (seldon,) = [one for one in documents if one["kind"] == "SeldonDeployment"]
     found = [
@@ -189,9 +202,8 @@ def in_cluster(cluster: dict[str, str], name: str, image: str) -> None:
 def test_another_deployment_keeps_the_image_that_it_has_in_the_cluster(
     own_manifests: Path, cluster: dict[str, str], run: "Run", told: str, other: str
 ):
-    change_production(
-        own_manifests, components=["../../components/monitoring", "../../components/canary-pods"]
-    )
+    components = ["../../components/monitoring", "../../components/canary-pods"]
+    change_production(own_manifests, components=components, images=BOTH)
     in_cluster(cluster, told, "registry.example/model-server:1.1.0")
     in_cluster(cluster, other, "registry.example/model-server:1.5.0")
     code, out, _ = run("production", "--image", NEW, "--name", told)
@@ -285,21 +297,37 @@ def test_an_image_is_written_for_git_and_nothing_else_changes(
         "    newName: registry.example/model-server",
         '    newTag: "1.0.0"',
     ]
-    built = build("production", "model-server")
+    built = build(file.parent, "model-server")
     assert run("production", "--image", NEW, "--write")[0] == 0
     assert yaml.safe_load(file.read_text())["images"] == [
         {"name": "model-server", "newName": "registry.example/model-server", "newTag": "2.0.0"}
     ]
-    assert build("production", "model-server") == built
+    assert build(file.parent, "model-server") == built
 
 
-def test_an_image_is_written_only_into_what_the_overlay_includes(own_manifests: Path, run: "Run"):
-    change_production(own_manifests, components=["../../components/canary-pods"])
+def test_an_overlay_may_lie_in_another_repository(
+    own_manifests: Path, run: "Run", cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+):
+    """With a copy of k8s/ there, as docs/kubernetes.md has it."""
+    platform = tmp_path_factory.mktemp("platform")
+    (platform / "model-server").mkdir()
+    shutil.copytree(MANIFESTS, platform / "vendor" / "k8s")
+    (block,) = re.findall(r"^```yaml\n(apiVersion: kustomize.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    file = platform / "model-server" / "kustomization.yaml"
+    file.write_text(re.sub(r"https://\S+//k8s/(\S+)\?ref=\S+", r"../vendor/k8s/\1", block))
+    shutil.copy(own_manifests / "overlays" / "production" / "namespace.yaml", file.parent)
+    before = {path: path.read_text() for path in platform.rglob("*.yaml")}
 
-    assert run("production", "--image", NEW, "--name", "model-server-canary", "--write")[:2] == (
-        0,
-        f"{NEW} is in k8s/components/canary-pods/kustomization.yaml\n",
-    )
+    code, out, error = run(str(file.parent), "--image", NEW, "--dry-run")
+    assert (code, error) == (0, "")
+    assert sorted(images(out)) == [BEFORE, NEW]
+    assert run(str(file.parent), "--image", NEW, "--write")[1] == f"{NEW} is in {file}\n"
+    assert {path for path in before if path.read_text() != before[path]} == {file}
+    file.write_text(before[file].replace("- name: model-server-canary", "- name: canary"))
+    code, _, error = run(str(file.parent), "--image", NEW)
+    assert code == 2
+    assert f"{file.parent}: deployment/model-server-canary runs 'model-server-canary:overlay'" in error
+    assert calls(cluster) == []
 
 
 def test_an_image_that_nothing_runs_is_not_written(own_manifests: Path, run: "Run"):
@@ -312,9 +340,8 @@ def test_an_image_that_nothing_runs_is_not_written(own_manifests: Path, run: "Ru
 
 
 def test_pods_without_an_image_are_not_applied(own_manifests: Path, run: "Run"):
-    change_production(own_manifests, components=["../../components/canary-pods"])
-    file = own_manifests / "components" / "canary-pods" / "kustomization.yaml"
-    file.write_text(file.read_text().replace("- name: model-server-canary", "- name: model-server-canery"))
+    images = images_of("model-server", "model-server-canery")
+    change_production(own_manifests, components=["../../components/canary-pods"], images=images)
 
     code, _, error = run("production", "--image", NEW)
 
@@ -482,7 +509,7 @@ def test_a_dry_run_prints_and_asks_no_cluster(deploy: Deploy, cluster: dict[str,
 
 
 def test_a_dry_run_says_whose_image_only_the_cluster_knows(own_manifests: Path, run: Run):
-    change_production(own_manifests, components=["../../components/canary-pods"])
+    change_production(own_manifests, components=["../../components/canary-pods"], images=BOTH)
     out = run("production", "--image", NEW, "--dry-run")[1]
     comment, _, manifests = out.partition("\n")
     assert comment == (
@@ -532,7 +559,11 @@ def test_the_image_before_is_told_where_applying_is_broken_off(cluster: dict[str
         (["staging", "--image", "m"], {}, "not an image with a tag or a digest"),
         (["staging", "--image", "m:1@sha256:12"], {}, "not an image"),
         (["staging", "--image", "registry.example/M:1"], {}, "image names must be lower case"),
-        (["elsewhere", "--image", "m:1"], {}, "invalid choice: 'elsewhere'"),
+        (
+            ["elsewhere", "--image", "m:1"],
+            {},
+            "'elsewhere' is neither in k8s/overlays (production, staging) nor a folder with a kustomization.yaml",
+        ),
         (["staging", "--image", "m:1", "--name", "other"], {}, "have no image named 'other'"),
         (
             ["staging", "--image", "m:1", "--name", "model-server-canary", "--write"],

@@ -1,14 +1,21 @@
 """`scripts/promote.py --percent`: the challenger and its share are given back as they were found."""
 
 import itertools
+import os
+import re
+import signal
 import time
+from typing import Any
+from unittest.mock import Mock
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
-from scripts import promote
-from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG
-from tests.support.fake_service import FakeService, Run, counted, refuse
+from scripts import promote, rollback, shadow
+from serving.prepare.registry.resolution import CHALLENGER_PERCENT_TAG, SHADOW_PERCENT_TAG
+from tests.support.fake_service import FakeService, Hook, Run, counted, refuse
 from tests.support.promotions import NAME, Registry
 
 
@@ -128,6 +135,7 @@ def test_another_challenger_is_not_pushed_aside(registry: Registry, service: Fak
     code, out, err = run(promote, "2", "--url", service.url, "--percent", "50,100")
     assert (code, out) == (2, "")
     assert "version 3 is the challenger ('challenger') already" in err
+    assert f"scripts/rollback.py --name {NAME} --challenger challenger\n" in err
     assert challenger(registry)[0] == "3"
 
 
@@ -139,5 +147,45 @@ def test_a_challenger_that_cannot_be_removed_in_the_end_is_told(
     service.metrics = lambda: counted("2", next(answered))
     code, out, _ = run(promote, "2", "--url", service.url, "--percent", "100", "--interval", "0.1")
     assert code == 0
-    assert "the challenger was left unchanged: " in out
+    assert "VERSION 2 IS STILL THE CHALLENGER ('challenger') with 100 % of the requests" in out
     assert registry.aliases == {"production": "2", "challenger": "2"}
+
+
+def test_an_interrupted_promotion_says_what_still_gets_requests(
+    registry: Registry, service: FakeService, run: Run, after: Hook
+):
+    with pytest.MonkeyPatch.context() as patch:
+
+        def interrupt(_: int) -> None:
+            patch.setattr(mlflow.MlflowClient, "delete_registered_model_alias", lambda *_: refuse())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        after("set_registered_model_alias", interrupt)
+        code, _, err = run(promote, "2", "--url", service.url, "--percent", "10,100")
+    assert code == 130
+    assert registry.aliases == {"production": "1", "challenger": "2"}
+    (command,) = re.findall(
+        r"was not moved; VERSION 2 IS STILL THE CHALLENGER .* 10 % of the requests; end it: \S+ scripts/rollback.py (.*)",
+        err,
+    )
+    assert run(rollback, *command.split(), "--url", service.url) == (
+        0,
+        f"{NAME}@challenger was removed (version 2)\n",
+        "",
+    )
+    assert challenger(registry) == (None, None)
+    assert run(rollback, "--challenger")[:2] == (0, f"{NAME}@challenger is not set\n")
+
+
+@pytest.mark.parametrize("command", [(promote, "2", "--percent", "10,100"), (shadow, "--off")])
+def test_a_login_that_may_not_remove_aliases_changes_nothing(
+    registry: Registry, service: FakeService, run: Run, command: Any, monkeypatch: pytest.MonkeyPatch
+):
+    registry.client.set_registered_model_tag(NAME, SHADOW_PERCENT_TAG, "20")
+    denied = MlflowException("…", error_code=PERMISSION_DENIED)
+    monkeypatch.setattr(mlflow.MlflowClient, "delete_registered_model_alias", Mock(side_effect=denied))
+    code, out, err = run(*command, "--url", service.url)
+    assert (code, out) == (2, "")
+    assert "needs the permission MANAGE on the registered model" in err
+    assert registry.aliases == {"production": "1"}
+    assert registry.client.get_registered_model(NAME).tags == {SHADOW_PERCENT_TAG: "20"}

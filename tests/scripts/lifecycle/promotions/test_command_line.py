@@ -29,6 +29,7 @@ def test_what_falls_short_is_not_promoted(registry: Registry, run: Run):
         (["2", "--percent", "50,20"], "rising percents"),
         (["2", "--percent", "50,100"], "need --url"),
         (["2", "--watch", "5"], "need --url"),
+        (["2", "--watch", "soon"], "expected a number, got 'soon'"),
         (["2", "--data", "x.csv"], "go together"),
         (["2", "--min", "accuracy=0.5"], "need --data and --target"),
         (["2", "--by", "alcohol"], "need --data and --target"),
@@ -43,3 +44,10 @@ def test_what_cannot_be_done_is_told_in_one_line(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert part in err
     assert registry.aliases == {"production": "1"}
+
+
+def test_a_misspelt_alias_is_suspected_before_it_is_made(registry: Registry, run: Run):
+    code, out, _ = run(promote, "2", "--alias", "productoin", "--dry-run")
+    assert code == 0
+    assert "from no version to 2 (no version has this alias; did you mean 'production'?)" in out
+    assert "did you mean" not in run(promote, "2", "--alias", "staging", "--dry-run")[1]
