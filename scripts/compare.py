@@ -1,0 +1,136 @@
+"""Says whether a challenger is better than the champion, worse, or not yet clear, by how much, and how many labels are missing.
+
+    .venv/bin/python scripts/compare.py predictions/ --truth truths.csv --target churned
+    .venv/bin/python scripts/compare.py predictions/ --truth truths.csv --target churned --champion 7 --challenger 8
+    .venv/bin/python scripts/compare.py champion.csv challenger.csv --target churned --on customer --metric log_loss
+
+One file has both versions: those of --champion and --challenger, else of the roles champion, and challenger or shadow. Of
+two files, the first is the champion's. Rows that both versions answered are compared in pairs, else rows of the time in
+which both answered. The verdict is valid however
+often and whenever you look: with --confidence 0.95, at most one of 20 comparisons of equal versions ever ends in better or
+worse. It assumes that rows are independent, and that chance assigned them to the versions.
+Exit code 0 if the challenger is better, 1 if that is not clear yet, 3 if it is worse, 2 with one line on stderr if nothing
+could be compared.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.evaluating.columns import add_row_options  # noqa: E402  # needs the line above
+from scripts.lifecycle.cli import OneLineParser, run  # noqa: E402  # the same
+from serving.settings import Settings  # noqa: E402  # the same
+
+if TYPE_CHECKING:
+    from serving.monitoring.quality.comparison import Verdict
+
+EXIT_CODES = {"better": 0, "not yet": 1, "worse": 3}
+
+
+def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argparse.Namespace:  # noqa: ARG001  # for `run`
+    """Reads the command line."""
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="+",
+        help="file or folder of predictions; or the champion's and the challenger's",
+    )
+    parser.add_argument("--champion", metavar="VERSION", help="version to beat")
+    parser.add_argument("--challenger", metavar="VERSION", help="version to judge")
+    parser.add_argument(
+        "--metric",
+        choices=("accuracy", "log_loss", "mae", "mse"),
+        help="mean over the rows to compare by (default: accuracy; mae for a regression)",
+    )
+    parser.add_argument(
+        "--confidence",
+        type=parse_confidence,
+        default=0.95,
+        help="probability that no verdict at any look is wrong (%(default)s)",
+    )
+    add_row_options(parser)
+    return parser.parse_args(arguments, argparse.Namespace(by=[]))
+
+
+def parse_confidence(text: str) -> float:
+    """Returns a confidence.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no number between 0.5 and 1.
+    """
+    try:
+        confidence = float(text)
+    except ValueError:
+        confidence = math.nan
+    if not 0.5 <= confidence < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.5 to below 1, such as 0.95")
+    return confidence
+
+
+def compare(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:  # noqa: ARG001  # for `run`
+    """Compares the versions; returns exit code, facts and sentences.
+
+    Raises:
+        LifecycleError: a file cannot be read, or a version has no labels.
+    """
+    from scripts.evaluating.pairs import find_contenders, judge
+
+    champion, challenger = find_contenders(options)
+    judged = judge(champion, challenger, options)
+    verdict = judged.verdict
+    facts = {
+        "champion": champion.name,
+        "challenger": challenger.name,
+        "metric": judged.metric,
+        "confidence": options.confidence,
+        "paired_by": judged.paired_by,
+        "champion_labels": judged.champion.n,
+        "challenger_labels": judged.challenger.n,
+        "champion_mean": judged.champion.mean,
+        "challenger_mean": judged.challenger.mean,
+        "verdict": verdict.outcome,
+        "difference": verdict.difference,
+        "low": verdict.low,
+        "high": verdict.high,
+        "more_labels": verdict.n_more,
+    }
+    how = (
+        f"{judged.champion.n:,} rows that both answered, paired by {' and '.join(judged.paired_by)}"
+        if judged.paired_by
+        else f"{judged.champion.n:,} labels of the champion, {judged.challenger.n:,} of the challenger"
+    )
+    lines = [
+        f"{challenger.name} against {champion.name}: {verdict.outcome}",
+        f"{judged.metric}: {judged.challenger.mean:.4g} against {judged.champion.mean:.4g}, difference "
+        f"{verdict.difference:+.4g}, between {verdict.low:+.4g} and {verdict.high:+.4g} at {options.confidence:.4g} confidence",
+        how,
+        *foresee(verdict),
+    ]
+    return EXIT_CODES[verdict.outcome], facts, lines
+
+
+def foresee(verdict: "Verdict") -> list[str]:
+    """Returns a sentence about the labels that are missing."""
+    if verdict.outcome != "not yet":
+        return []
+    if verdict.n_more is None:
+        return ["no number of labels is foreseeable that makes it clear: the versions hardly differ"]
+    return [f"about {verdict.n_more:,} more labels make it clear, if the difference stays as it is"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run("compare.py", compare, parse_arguments, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `evaluate.py` and `compare.py` share: predictions joined with truths, metrics, the plot."""

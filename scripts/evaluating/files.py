@@ -1,0 +1,182 @@
+"""Reads predictions and truths: a CSV file, a Parquet file, or a folder of Parquet files such as the prediction log."""
+
+import argparse
+import itertools
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from scripts.evaluating.columns import DEFAULTS, Columns, find_columns, named_columns
+from scripts.lifecycle import LifecycleError
+from scripts.training.column_options import no_column
+from scripts.training.table import read_csv
+from serving.monitoring.quality.answers import to_text
+
+REQUEST = ("request_id", "row")
+KEY = "key"
+TIME = "time"
+TARGET = "truth of the row"
+"""Column of the truth in what `read_rows` returns."""
+
+PROBABILITIES = "probabilities"
+PROBABILITY = "probability of "
+"""Prefix of the columns that a map or struct of probabilities becomes."""
+
+
+class Predictions(NamedTuple):
+    """Predictions with their truth in the column `TARGET`."""
+
+    rows: pd.DataFrame
+    columns: Columns
+    n_unmatched: int = 0
+    """Truths that match no prediction."""
+
+
+def read_rows(file: Path, options: argparse.Namespace) -> Predictions:
+    """Returns the predictions with their truth.
+
+    Args:
+        file: of the predictions.
+        options: those of `columns.add_row_options`.
+
+    Raises:
+        LifecycleError: a file or column cannot be read, or the two files cannot be joined.
+    """
+    named = named_columns(options)
+    used = {*itertools.chain(*DEFAULTS.values()), TIME, PROBABILITIES, *REQUEST, KEY, *named}
+    if options.truth is None:
+        rows = read(file, used | {options.target}, options)
+        check_columns(rows, file, [options.target, *named])
+        return Predictions(
+            rows.assign(**{TARGET: to_texts(rows[options.target])}), find_columns(rows.columns, options)
+        )
+    rows, truths = read(file, used, options), read(options.truth, None, options)
+    check_columns(rows, file, named)
+    check_columns(truths, options.truth, [options.target])
+    joined, n_unmatched = join(rows, truths, options)
+    return Predictions(joined, find_columns(rows.columns, options), n_unmatched)
+
+
+def join(rows: pd.DataFrame, truths: pd.DataFrame, options: argparse.Namespace) -> tuple[pd.DataFrame, int]:
+    """Returns the predictions with their truth, and how many truths match none. Of truths with the same key, the last counts.
+
+    Raises:
+        LifecycleError: there is no column to join by.
+    """
+    on = list(options.on) or find_keys(rows, truths)
+    if not on:
+        raise LifecycleError(
+            f"{options.truth} has neither request_id nor key, or the predictions do not; name the column to join by with --on"
+        )
+    check_columns(truths, options.truth, on)
+    if on == [REQUEST[0]] and REQUEST[1] in rows and rows[REQUEST[1]].nunique() > 1:
+        raise LifecycleError(
+            f"{options.truth} needs the column 'row' beside request_id: some requests have several rows"
+        )
+    keys = truths[on].apply(to_texts).assign(**{TARGET: to_texts(truths[options.target])})
+    keys = keys.dropna(subset=on).drop_duplicates(on, keep="last")
+    left = rows.drop(columns=TARGET, errors="ignore")
+    left[on] = rows[on].apply(to_texts)
+    joined = left.merge(keys, how="left", on=on)
+    n_unmatched = len(keys) - len(keys.merge(left[on].drop_duplicates(), on=on))
+    return joined.assign(**{name: rows[name].to_numpy() for name in on}), n_unmatched
+
+
+def find_keys(*tables: pd.DataFrame) -> list[str]:
+    """Returns the columns that identify a row in all tables; empty if there are none."""
+    if all(REQUEST[0] in table for table in tables):
+        return [name for name in REQUEST if all(name in table for table in tables)]
+    return [KEY] if all(KEY in table for table in tables) else []
+
+
+def read(file: Path, columns: Collection[str] | None, options: argparse.Namespace) -> pd.DataFrame:
+    """Returns the rows of a file or folder.
+
+    Args:
+        file: its path.
+        columns: those to read, as far as it has them; None reads all.
+        options: the format of a CSV file.
+
+    Raises:
+        LifecycleError: it cannot be read.
+    """
+    if not file.is_dir() and file.suffix.lower() not in {".parquet", ".pq"}:
+        return read_csv(file, options.sep, options.decimal).rows
+    try:
+        dataset = open_dataset(file)
+        names = [name for name in dataset.schema.names if columns is None or name in columns]
+        table = dataset.to_table(columns=names)
+    except (OSError, pa.ArrowException) as error:
+        raise LifecycleError(
+            f"{file}: not Parquet that can be read: {' '.join(str(error).split())}"
+        ) from None
+    rows: pd.DataFrame = spread_probabilities(table).to_pandas(ignore_metadata=True)
+    return rows
+
+
+def open_dataset(file: Path) -> ds.Dataset:
+    """Returns the dataset with the columns of all its files: versions have different inputs.
+
+    Raises:
+        LifecycleError: it has no file, or those of several models.
+    """
+    files = [file]
+    if file.is_dir():
+        files = [part for part in sorted(file.rglob("*.parquet")) if not part.name.startswith((".", "_"))]
+    if not files:
+        raise LifecycleError(f"{file}: the folder has no Parquet file")
+    models = {
+        part for path in files for part in path.relative_to(file).parts[:1] if part.startswith("model=")
+    }
+    if len(models) > 1:
+        raise LifecycleError(
+            f"{file} has several models; choose the folder of one: {', '.join(sorted(models))}"
+        )
+    base = str(file) if file.is_dir() else None
+    dataset = ds.dataset(
+        list(map(str, files)), format="parquet", partitioning="hive", partition_base_dir=base
+    )
+    schemas = [fragment.physical_schema for fragment in dataset.get_fragments()]
+    schema = pa.unify_schemas([*schemas, dataset.schema], promote_options="permissive")
+    return dataset.replace_schema(schema)
+
+
+def spread_probabilities(table: pa.Table) -> pa.Table:
+    """Replaces the map or struct of probabilities by a column for each class."""
+    if PROBABILITIES not in table.column_names:
+        return table
+    column = table[PROBABILITIES].combine_chunks()
+    table = table.drop_columns([PROBABILITIES])
+    if pa.types.is_struct(column.type):
+        parts = {column.type.field(i).name: pc.struct_field(column, i) for i in range(column.type.num_fields)}
+    elif pa.types.is_map(column.type):
+        names = pc.unique(column.keys).to_pylist()
+        parts = {str(name): pc.map_lookup(column, name, "first") for name in names}
+    else:
+        return table
+    for name, values in parts.items():
+        table = table.append_column(f"{PROBABILITY}{name}", values)
+    return table
+
+
+def to_texts(values: pd.Series) -> pd.Series:
+    """Returns labels or keys as text, so that those of files with different types are equal."""
+    codes, uniques = pd.factorize(values.astype(object))
+    texts = pd.Series([*(to_text(value) for value in uniques), None], dtype=object)
+    return pd.Series(texts.to_numpy()[codes], index=values.index, dtype=object)
+
+
+def check_columns(rows: pd.DataFrame, file: Path, names: Iterable[str]) -> None:
+    """Checks that a file has columns.
+
+    Raises:
+        LifecycleError: one is missing.
+    """
+    for name in names:
+        if name not in rows:
+            raise LifecycleError(f"{file}: {no_column(name, rows.columns)}")
