@@ -30,8 +30,12 @@ BULK_SECONDS = 1.0
 MAX_REQUEST_ROWS = 1_024
 """Rows of one request that are counted: evenly spaced ones of a larger request."""
 
-MAX_WAITING_ROWS = 16_384
-"""Rows that wait to be binned; further ones are not counted."""
+ROWS_PER_SECOND, BURST_ROWS = 250, 10_000
+"""Rows that a worker counts: all of a burst, and of sustained traffic so many per second. Counting a row costs as much as
+a tenth of answering it; a million rows an hour tell no more than these."""
+
+MIN_REQUEST_ROWS = 32
+"""Rows that a larger request must be able to contribute, for taking a few costs as much as taking many."""
 
 
 PROBABILITIES = tuple(tenth / 10 for tenth in range(1, 11))
@@ -76,6 +80,7 @@ class Recorder:
         self._tally = open_tally(folder, self._key, self.features, window_seconds)
         self._waiting: list[tuple[Inputs, Output | None, str]] = []
         self._n_waiting = self._n_seen = 0
+        self._allowed_rows, self._earned_until = float(BURST_ROWS), time.perf_counter()
         self._flushed = time.monotonic()
         self.since = time.time()
 
@@ -83,11 +88,16 @@ class Recorder:
         """Notes the rows of an answered request."""
         inputs, output = finished.inputs, finished.output
         self._n_seen += inputs.n_rows
-        if self._n_waiting + min(inputs.n_rows, MAX_REQUEST_ROWS) > MAX_WAITING_ROWS:
+        earned = (finished.ended - self._earned_until) * ROWS_PER_SECOND
+        self._allowed_rows = min(self._allowed_rows + earned, BURST_ROWS)
+        self._earned_until = finished.ended
+        if self._allowed_rows < min(inputs.n_rows, MIN_REQUEST_ROWS):
             return
+        n_rows = min(inputs.n_rows, MAX_REQUEST_ROWS, int(self._allowed_rows))
+        self._allowed_rows -= n_rows
         answered = output if count_output(output) == inputs.n_rows else None
-        if inputs.n_rows > MAX_REQUEST_ROWS:
-            inputs, answered = _thin(inputs, answered)
+        if n_rows < inputs.n_rows:
+            inputs, answered = _thin(inputs, answered, n_rows)
         self._waiting.append((inputs, answered, finished.role))
         self._n_waiting += inputs.n_rows
 
@@ -158,9 +168,9 @@ class Recorder:
         self._tally.close()
 
 
-def _thin(inputs: Inputs, output: Output | None) -> tuple[Inputs, Output | None]:
-    """Returns copies of `MAX_REQUEST_ROWS` evenly spaced rows."""
-    chosen = np.linspace(0, inputs.n_rows - 1, MAX_REQUEST_ROWS).astype(np.intp)
+def _thin(inputs: Inputs, output: Output | None, n_rows: int) -> tuple[Inputs, Output | None]:
+    """Returns copies of evenly spaced rows."""
+    chosen = np.linspace(0, inputs.n_rows - 1, n_rows).astype(np.intp)
 
     def of(values: Values | None) -> Values | None:
         return None if values is None else values[chosen]

@@ -43,7 +43,7 @@ REFERENCE = freeze(SCHEMA, sample := rows(1000), answers(1000), is_sample=True)
 
 def finished(inputs: Inputs, output: Output | None = None) -> Finished:
     output = output or answers(inputs.n_rows)
-    return Finished("", None, some_manifest(), "champion", inputs, output, 0, 0.0, 0.0)
+    return Finished("", None, some_manifest(), "champion", inputs, output, 0, 0.0, time.perf_counter())
 
 
 def worker(
@@ -203,12 +203,26 @@ def test_a_large_request_is_counted_by_evenly_spaced_rows(tmp_path, monkeypatch)
     assert now["features"]["age"]["mean"]["now"] == pytest.approx(0.5, abs=1e-4)
 
 
-def test_more_rows_than_may_wait_are_not_kept(tmp_path, monkeypatch):
+def test_a_burst_is_counted_in_full_and_sustained_traffic_by_a_sample(tmp_path, monkeypatch):
     one = worker(tmp_path, 1, monkeypatch)
-    for _ in range(40):
-        one.observe(finished(rows(1000)))
-    now = report(one)
-    assert now["rows"] <= recorder.MAX_WAITING_ROWS < now["rows_answered"] == 40_000
+    started = time.perf_counter()
+
+    def send(n_requests: int, n_rows: int, seconds: float) -> int:
+        nonlocal started
+        before = report(one)["rows"]
+        inputs, output = rows(n_rows), answers(n_rows)
+        for position in range(1, n_requests + 1):
+            at = started + position * seconds / n_requests
+            one.observe(finished(inputs, output)._replace(ended=at))
+        started += seconds
+        return report(one)["rows"] - before
+
+    assert send(9_000, 1, 1) == 9_000
+    send(2_000, 1, 1)  # uses up what is left
+    assert send(20_000, 1, 10) == pytest.approx(10 * recorder.ROWS_PER_SECOND, rel=0.01)
+    # Requests of many rows contribute some rows each, now and then.
+    assert send(500, 1_000, 10) == pytest.approx(10 * recorder.ROWS_PER_SECOND, rel=0.05)
+    assert report(one)["rows_answered"] == 9_000 + 2_000 + 20_000 + 500_000
 
 
 def test_rows_wait_for_others_but_not_for_long(tmp_path, monkeypatch):
