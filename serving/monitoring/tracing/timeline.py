@@ -1,0 +1,96 @@
+"""When one request reached which stage, and how it ended."""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from serving.errors import ServingError
+from serving.monitoring.tracing.context import TraceContext
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+CLIENT_GONE = 499
+"""Status in logs and spans of a request whose client disconnected. nginx uses the same."""
+
+
+class Stage(NamedTuple):
+    """A stage that the request reached."""
+
+    name: str
+    started: float
+    ended: float
+    has_failed: bool
+    """Whether the request ended in it."""
+
+
+class Timeline:
+    """The times of one request, from `time.perf_counter`; 0 if it did not get there."""
+
+    __slots__ = (
+        "answered",
+        "body_bytes",
+        "called",
+        "decoding",
+        "encoded",
+        "ended",
+        "error_type",
+        "method",
+        "model",
+        "n_rows",
+        "path",
+        "queued",
+        "request_id",
+        "span",
+        "started",
+        "status",
+        "trace",
+    )
+
+    def __init__(
+        self, request_id: str = "", method: str = "", path: str = "", trace: TraceContext | None = None
+    ) -> None:
+        """Starts now.
+
+        Args:
+            request_id: of the request.
+            method: of HTTP.
+            path: of the endpoint.
+            trace: of the caller.
+        """
+        self.started = time.perf_counter()
+        self.request_id, self.method, self.path, self.trace = request_id, method, path, trace
+        self.decoding = self.queued = self.called = self.answered = self.encoded = self.ended = 0.0
+        self.body_bytes = self.n_rows = 0
+        self.status = CLIENT_GONE
+        self.error_type: str | None = None
+        self.model: tuple[str, str, str] | None = None
+        """Name, version and role."""
+        self.span: Span | None = None
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers of the answer that say where to find the request."""
+        headers = [(b"x-request-id", self.request_id.encode())]
+        if self.trace is not None:
+            headers.append((b"traceparent", self.trace.header))
+        return headers
+
+    def fail(self, error: ServingError) -> None:
+        """Notes the error that is answered."""
+        self.status, self.error_type = error.status, error.code
+        self.model = self.model or error.model
+
+    @property
+    def seconds(self) -> float:
+        """From the headers of the request to the end of its answer."""
+        return self.ended - self.started
+
+    def stages(self) -> Iterator[Stage]:
+        """Returns the stages that the request reached, in order."""
+        starts = (self.decoding, self.queued, self.called, self.answered)
+        ends = (self.queued, self.called, self.answered, self.encoded)
+        for name, started, ended in zip(("decode", "queue", "model", "encode"), starts, ends, strict=True):
+            if not started:
+                return
+            yield Stage(name, started, ended or self.ended, not ended)
