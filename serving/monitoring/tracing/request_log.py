@@ -39,14 +39,13 @@ class RequestLog:
     def end(self, timeline: Timeline) -> None:
         """Logs the request, or not."""
         if timeline.status >= 500:
-            message = "request failed"
+            self._warn("request failed", timeline)
         elif timeline.seconds >= self._slow_seconds:
-            message = "slow request"
+            self._warn("slow request", timeline)
         elif self._share and random.random() < self._share:  # noqa: S311  # no secret depends on it
             log.info("request", extra={"fields": fields(timeline)})
-            return
-        else:
-            return
+
+    def _warn(self, message: str, timeline: Timeline) -> None:
         second = int(self._clock())
         if second != self._second:
             self._second, self._n_lines = second, 0

@@ -27,25 +27,14 @@ class Stage(NamedTuple):
 class Timeline:
     """The times of one request, from `time.perf_counter`; 0 if it did not get there."""
 
-    __slots__ = (
-        "answered",
-        "body_bytes",
-        "called",
-        "decoding",
-        "encoded",
-        "ended",
-        "error_type",
-        "method",
-        "model",
-        "n_rows",
-        "path",
-        "queued",
-        "request_id",
-        "span",
-        "started",
-        "status",
-        "trace",
-    )
+    # Attributes of the class: setting each for every request would take longer.
+    decoding = queued = called = answered = encoded = ended = 0.0
+    body_bytes = n_rows = 0
+    status = CLIENT_GONE
+    error_type: str | None = None
+    model: tuple[str, str, str] | None = None
+    """Name, version and role."""
+    span: "Span | None" = None
 
     def __init__(
         self, request_id: str = "", method: str = "", path: str = "", trace: TraceContext | None = None
@@ -59,22 +48,16 @@ class Timeline:
             trace: of the caller.
         """
         self.started = time.perf_counter()
-        self.request_id, self.method, self.path, self.trace = request_id, method, path, trace
-        self.decoding = self.queued = self.called = self.answered = self.encoded = self.ended = 0.0
-        self.body_bytes = self.n_rows = 0
-        self.status = CLIENT_GONE
-        self.error_type: str | None = None
-        self.model: tuple[str, str, str] | None = None
-        """Name, version and role."""
-        self.span: Span | None = None
+        self.request_id = request_id
+        self.method = method
+        self.path = path
+        self.trace = trace
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of the answer that say where to find the request."""
-        headers = [(b"x-request-id", self.request_id.encode())]
-        if self.trace is not None:
-            headers.append((b"traceparent", self.trace.header))
-        return headers
+        request_id = (b"x-request-id", self.request_id.encode())
+        return [request_id] if self.trace is None else [request_id, (b"traceparent", self.trace.header)]
 
     def fail(self, error: ServingError) -> None:
         """Notes the error that is answered."""
