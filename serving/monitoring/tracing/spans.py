@@ -1,22 +1,25 @@
 """Spans of requests for predictions, in OpenTelemetry's form. Imported only if they are switched on.
 
-One server span per request, and a child for each stage. Children are made at the end, from the request's timeline.
+One server span per request, and a child for each stage. The request itself only costs the sampler's decision: spans are
+made from its timeline in the exporter's thread.
 Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/ (stable).
 """
 
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     NonRecordingSpan,
-    Span,
     SpanContext,
     SpanKind,
     Status,
@@ -28,23 +31,106 @@ from opentelemetry.trace import (
 
 from serving.monitoring.tracing.context import TraceContext
 from serving.monitoring.tracing.options import SECRETS
-from serving.monitoring.tracing.timeline import Timeline
+from serving.monitoring.tracing.timeline import Stage, Timeline
 from serving.process.logs import Sparing
 
 DEFAULT_SERVICE_NAME = "model-server"
 
 KNOWN_METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 
-_ROOT = Context()
+MAX_TEXT_CHARS = 256
+"""Of a text from the caller."""
 
-Headers = Iterable[tuple[bytes, bytes]]
+_ROOT = Context()
+_SCOPE = InstrumentationScope("serving")
+_IDS = RandomIdGenerator()
+_SAMPLED, _NOT_SAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
+
+Attributes = dict[str, Any]
+
+
+class RequestSpan(ReadableSpan):
+    """The server span of a request; its attributes and children are made when it is exported."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        context: SpanContext,
+        *,
+        parent: SpanContext | None,
+        attributes: Attributes,
+        resource: Resource,
+    ) -> None:
+        super().__init__(
+            timeline.path,
+            context,
+            parent,
+            resource,
+            attributes,
+            kind=SpanKind.SERVER,
+            instrumentation_scope=_SCOPE,
+        )
+        self._timeline = timeline
+        self._epoch_ns = 0
+        """The time of `time.perf_counter`'s 0."""
+
+    def end(self) -> None:
+        """Notes the time of day, which may be set back later."""
+        self._epoch_ns = time.time_ns() - time.perf_counter_ns()
+
+    def complete(self) -> Sequence[ReadableSpan]:
+        """Returns this span and its children, with all attributes."""
+        timeline = self._timeline
+        method = timeline.method if timeline.method in KNOWN_METHODS else "HTTP"
+        self._name = f"{method} {timeline.path}"
+        self._start_time, self._end_time = self._to_ns(timeline.started), self._to_ns(timeline.ended)
+        self._attributes = {**(self._attributes or {}), **_outcome(timeline)}
+        self._status = _status(timeline)
+        return [self, *(self._child(stage) for stage in timeline.stages())]
+
+    def _child(self, stage: Stage) -> ReadableSpan:
+        context, timeline = self._context, self._timeline
+        assert context is not None
+        return ReadableSpan(
+            stage.name,
+            SpanContext(
+                context.trace_id, _IDS.generate_span_id(), False, context.trace_flags, context.trace_state
+            ),
+            context,
+            self._resource,
+            _failure(timeline) if stage.has_failed else {},
+            status=_status(timeline) if stage.has_failed else Status(),
+            start_time=self._to_ns(stage.started),
+            end_time=self._to_ns(stage.ended),
+            instrumentation_scope=_SCOPE,
+        )
+
+    def _to_ns(self, seconds: float) -> int:
+        return self._epoch_ns + round(seconds * 1e9)
+
+
+class Completing(SpanExporter):
+    """Completes the spans of requests before it exports them."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Exports the spans with their children."""
+        return self._exporter.export(
+            [each for span in spans if isinstance(span, RequestSpan) for each in span.complete()]
+        )
+
+    def shutdown(self) -> None:
+        """Closes the exporter's connection."""
+        self._exporter.shutdown()
 
 
 class Tracer:
     """Makes the spans of one worker."""
 
     def __init__(self, processor: SpanProcessor) -> None:
-        """Reads sampler, resource and limits from `OTEL_*`.
+        """Reads sampler and resource from `OTEL_*`.
 
         Args:
             processor: gets the finished spans.
@@ -53,68 +139,57 @@ class Tracer:
         if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: DEFAULT_SERVICE_NAME}))
         # Not the global provider: instrumented libraries, such as BentoML, would add spans of the same requests.
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(processor)
-        self._tracer = self._provider.get_tracer("serving")
+        self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
+        self._resource = resource
+        self._processor = processor
 
     def begin(self, timeline: Timeline, scope: Mapping[str, Any]) -> None:
-        """Starts the request's span in the caller's trace, or in a new one.
+        """Places the request in the caller's trace, or in a new one, and decides whether it gets spans.
 
         Args:
             timeline: of the request.
             scope: of ASGI.
         """
-        method = timeline.method if timeline.method in KNOWN_METHODS else "HTTP"
-        span = self._tracer.start_span(
-            f"{method} {timeline.path}",
-            _remote(timeline.trace, scope["headers"]) if timeline.trace else _ROOT,
+        caller = timeline.trace
+        if caller is None:
+            parent, within, trace_id = None, _ROOT, _IDS.generate_trace_id()
+        else:
+            parent = _remote(caller, scope["headers"])
+            within, trace_id = set_span_in_context(NonRecordingSpan(parent), _ROOT), parent.trace_id
+        route = timeline.path
+        sampled = self._sampler.should_sample(
+            within,
+            trace_id,
+            route,
             SpanKind.SERVER,
-            {
-                "http.request.method": timeline.method if method != "HTTP" else "_OTHER",
-                "http.route": timeline.path,
-                "url.path": timeline.path,
-                "url.scheme": scope.get("scheme", "http"),
-            },
-            start_time=_to_epoch_ns(timeline.started),
+            {"http.request.method": timeline.method, "http.route": route, "url.path": route},
         )
-        own = span.get_span_context()
-        timeline.trace = TraceContext(f"{own.trace_id:032x}", f"{own.span_id:016x}", own.trace_flags)
-        timeline.span = span
-        if span.is_recording():
-            span.set_attributes(dict(_connection(scope)))
+        span_id = _IDS.generate_span_id()
+        flags = _NOT_SAMPLED
+        if sampled.decision is Decision.RECORD_AND_SAMPLE:
+            flags = _SAMPLED
+            context = SpanContext(trace_id, span_id, False, flags, sampled.trace_state)
+            timeline.span = RequestSpan(
+                timeline,
+                context,
+                parent=parent,
+                # Not the scope itself: its headers may be long, and are not needed until the export.
+                attributes=dict(sampled.attributes or {}) | _connection(scope),
+                resource=self._resource,
+            )
+        timeline.trace = TraceContext(f"{trace_id:032x}", f"{span_id:016x}", flags)
 
     def end(self, timeline: Timeline) -> None:
-        """Ends the request's span, and makes those of its stages."""
+        """Queues the request's spans."""
         span = timeline.span
-        if span is None or not span.is_recording():
-            return
-        offset = time.time_ns() - round(time.perf_counter() * 1e9)
-        within = set_span_in_context(span, _ROOT)
-        for stage in timeline.stages():
-            child = self._tracer.start_span(
-                stage.name, within, start_time=offset + round(stage.started * 1e9)
-            )
-            if stage.has_failed:
-                _mark_failed(child, timeline)
-            child.end(offset + round(stage.ended * 1e9))
-        name, version, role = timeline.model or ("", "", "")
-        span.set_attributes(
-            {
-                "http.response.status_code": timeline.status,
-                "http.response.header.x-request-id": [timeline.request_id],
-                "model.name": name,
-                "model.version": version,
-                "model.role": role,
-                "model.rows": timeline.n_rows,
-            }
-        )
-        if timeline.error_type is not None:
-            _mark_failed(span, timeline)
-        span.end(offset + round(timeline.ended * 1e9))
+        if isinstance(span, RequestSpan):
+            timeline.span = None  # no cycle for the garbage collector
+            span.end()
+            self._processor.on_end(span)
 
     def stop(self) -> None:
         """Sends the last spans. Takes as long as the exporter's retries."""
-        self._provider.shutdown()
+        self._processor.shutdown()
 
 
 def export_spans(environment: MutableMapping[str, str] = os.environ) -> Tracer:
@@ -124,7 +199,7 @@ def export_spans(environment: MutableMapping[str, str] = os.environ) -> Tracer:
     """
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    tracer = Tracer(BatchSpanProcessor(OTLPSpanExporter()))
+    tracer = Tracer(BatchSpanProcessor(Completing(OTLPSpanExporter())))
     for name in SECRETS:
         environment.pop(name, None)
     logging.getLogger(OTLPSpanExporter.__module__).addFilter(_Spared())
@@ -143,40 +218,55 @@ class _Spared(logging.Filter):
         return self._sparing.admit(record.msg) is not None
 
 
-def _mark_failed(span: Span, timeline: Timeline) -> None:
-    if timeline.error_type is not None:
-        span.set_attribute("error.type", timeline.error_type)
-    if timeline.status >= 500:  # of others the caller is the cause
-        span.set_status(Status(StatusCode.ERROR))
+def _status(timeline: Timeline) -> Status:
+    """An error is the service's: of 4xx the caller is the cause."""
+    return Status(StatusCode.ERROR if timeline.status >= 500 else StatusCode.UNSET)
 
 
-def _remote(caller: TraceContext, headers: Headers) -> Context:
+def _failure(timeline: Timeline) -> Attributes:
+    return {} if timeline.error_type is None else {"error.type": timeline.error_type}
+
+
+def _outcome(timeline: Timeline) -> Attributes:
+    found: Attributes = {
+        "http.response.status_code": timeline.status,
+        "http.response.header.x-request-id": (timeline.request_id,),
+        **_failure(timeline),
+    }
+    if timeline.model is not None:
+        found["model.name"], found["model.version"], found["model.role"] = timeline.model
+    if timeline.n_rows:
+        found["model.rows"] = timeline.n_rows
+    if timeline.method not in KNOWN_METHODS:
+        found["http.request.method"] = "_OTHER"
+    return found
+
+
+def _connection(scope: Mapping[str, Any]) -> Attributes:
+    """Returns the attributes that name server, client and protocol."""
+    found: Attributes = {
+        "url.scheme": scope.get("scheme", "http"),
+        "network.protocol.version": scope.get("http_version", "1.1"),
+    }
+    if scope.get("client"):
+        found["client.address"] = scope["client"][0]
+    if scope.get("server"):
+        found["server.address"] = scope["server"][0]
+        if scope["server"][1]:
+            found["server.port"] = scope["server"][1]
+    for name, value in scope["headers"]:
+        if name == b"user-agent":
+            found["user_agent.original"] = value.decode("latin-1")[:MAX_TEXT_CHARS]
+    return found
+
+
+def _remote(caller: TraceContext, headers: Iterable[tuple[bytes, bytes]]) -> SpanContext:
     """Returns the caller's span as a parent."""
     states = [value.decode("latin-1") for name, value in headers if name == b"tracestate"]
-    parent = SpanContext(
+    return SpanContext(
         int(caller.trace_id, 16),
         int(caller.span_id, 16),
         is_remote=True,
         trace_flags=TraceFlags(caller.flags),
         trace_state=TraceState.from_header(states) if states else None,
     )
-    return set_span_in_context(NonRecordingSpan(parent), _ROOT)
-
-
-def _connection(scope: Mapping[str, Any]) -> Iterable[tuple[str, str | int]]:
-    """Returns the attributes that name server, client and protocol."""
-    yield "network.protocol.version", scope.get("http_version", "1.1")
-    if scope.get("client"):
-        yield "client.address", scope["client"][0]
-    if scope.get("server"):
-        address, port = scope["server"]
-        yield "server.address", address
-        if port:
-            yield "server.port", port
-    for name, value in scope["headers"]:
-        if name == b"user-agent":
-            yield "user_agent.original", value.decode("latin-1")
-
-
-def _to_epoch_ns(seconds: float) -> int:
-    return time.time_ns() - round((time.perf_counter() - seconds) * 1e9)

@@ -2,13 +2,10 @@
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from serving.errors import ServingError
 from serving.monitoring.tracing.context import TraceContext
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import Span
 
 CLIENT_GONE = 499
 """Status in logs and spans of a request whose client disconnected. nginx uses the same."""
@@ -34,7 +31,8 @@ class Timeline:
     error_type: str | None = None
     model: tuple[str, str, str] | None = None
     """Name, version and role."""
-    span: "Span | None" = None
+    span: object = None
+    """Its span, if it is recorded: of OpenTelemetry, which is imported only then."""
 
     def __init__(
         self, request_id: str = "", method: str = "", path: str = "", trace: TraceContext | None = None

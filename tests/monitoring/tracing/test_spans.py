@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.semconv.attributes import http_attributes, url_attributes, user_agent_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
-from serving.monitoring.tracing.spans import Tracer
+from serving.monitoring.tracing.spans import Completing, Tracer
 from tests.http.in_process import Application, running_application
 from tests.monitoring.tracing.test_context import SPAN, TRACE
 
@@ -44,7 +44,7 @@ def is_sampled(traceparent: str) -> bool:
 
 def traced(application: Application) -> Traced:
     exporter = InMemorySpanExporter()
-    application.requests._tracer = Tracer(SimpleSpanProcessor(exporter))
+    application.requests._tracer = Tracer(SimpleSpanProcessor(Completing(exporter)))
     return Traced(application, exporter)
 
 
