@@ -13,6 +13,8 @@ SECRETS = (f"{_OTLP}HEADERS", f"{_TRACES}HEADERS")
 
 PROTOCOL = "http/protobuf"
 
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
 
 def exports_traces(environment: Mapping[str, str]) -> bool:
     """Whether spans are recorded and sent: an endpoint is set, and nothing switches them off."""
@@ -45,9 +47,9 @@ def find_trouble(environment: Mapping[str, str]) -> str | None:
 
 def certificate_files(environment: Mapping[str, str]) -> list[Path]:
     """Returns the files that the exporter reads for TLS."""
-    names = (
-        f"{prefix}{name}"
-        for prefix in (_TRACES, _OTLP)
-        for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
-    )
+    if not exports_traces(environment):
+        return []
+    own = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+    # The last two are of requests, which the exporter uses.
+    names = (*(f"{_TRACES}{name}" for name in own), *(f"{_OTLP}{name}" for name in own), *_BUNDLES)
     return [Path(environment[name]) for name in names if environment.get(name)]

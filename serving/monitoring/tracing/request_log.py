@@ -40,7 +40,7 @@ class RequestLog:
         """Logs the request, or not."""
         if timeline.status >= 500:
             self._warn("request failed", timeline)
-        elif timeline.seconds >= self._slow_seconds:
+        elif timeline.ended - timeline.started >= self._slow_seconds:
             self._warn("slow request", timeline)
         elif self._share and random.random() < self._share:  # noqa: S311  # no secret depends on it
             log.info("request", extra={"fields": fields(timeline)})

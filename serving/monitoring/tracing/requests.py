@@ -41,8 +41,11 @@ class Requests:
         if trouble is None:
             from serving.monitoring.tracing.spans import export_spans
 
-            self._tracer = export_spans()
-        elif is_first:
+            try:
+                self._tracer = export_spans()
+            except ValueError as error:
+                trouble = f"OTEL_*: {error}"
+        if trouble is not None and is_first:
             log.warning("no traces are sent: %s", trouble)
 
     async def stop(self) -> None:

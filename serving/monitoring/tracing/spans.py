@@ -38,6 +38,9 @@ DEFAULT_SERVICE_NAME = "model-server"
 
 KNOWN_METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 
+BATCH_REQUESTS, _BATCH_VARIABLE = 100, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
+"""Requests per export, about as many spans as OpenTelemetry's default. While a batch is encoded, requests wait longer."""
+
 MAX_TEXT_CHARS = 256
 """Of a text from the caller."""
 
@@ -196,10 +199,32 @@ def export_spans(environment: MutableMapping[str, str] = os.environ) -> Tracer:
     """Returns a tracer that sends spans in the background, as `OTEL_EXPORTER_OTLP_*` and `OTEL_BSP_*` say.
 
     Removes the collector's credentials from the variables, which code inside a model could read.
+
+    Raises:
+        ValueError: a variable has a value that OpenTelemetry cannot use.
     """
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from requests import Session
 
-    tracer = Tracer(BatchSpanProcessor(Completing(OTLPSpanExporter())))
+    class OwnCertificates(Session):
+        """Prefers `OTEL_EXPORTER_OTLP_CERTIFICATE` to `REQUESTS_CA_BUNDLE`, which may be for the registry.
+
+        Source: `Session.merge_environment_settings` in requests, which ignores the session's own setting.
+        """
+
+        def merge_environment_settings(
+            self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+        ) -> Any:
+            return super().merge_environment_settings(
+                url, proxies, stream, self.verify if verify is None else verify, cert
+            )
+
+    n_requests = None if environment.get(_BATCH_VARIABLE) else BATCH_REQUESTS
+    tracer = Tracer(
+        BatchSpanProcessor(
+            Completing(OTLPSpanExporter(session=OwnCertificates())), max_export_batch_size=n_requests
+        )
+    )
     for name in SECRETS:
         environment.pop(name, None)
     logging.getLogger(OTLPSpanExporter.__module__).addFilter(_Spared())

@@ -1,6 +1,7 @@
 """A real service sends its spans to a collector: an HTTP server that reads OTLP."""
 
 import gzip
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from tests.monitoring.tracing.test_context import SPAN, TRACE
-from tests.support.environment import free_port, wait_until
+from tests.support.environment import free_port, make_certificate, wait_until
 from tests.support.models import frame
 from tests.support.services import running_service
 
@@ -21,14 +22,18 @@ TOKEN = "secret-of-the-collector"  # of this test
 class Collector(ThreadingHTTPServer):
     """Keeps what it is sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.certificate, key = make_certificate(folder)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, key)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
         self.received: list[ResourceSpans] = []
         self.logins: set[str | None] = set()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"https://localhost:{self.server_address[1]}"
 
     def spans(self) -> list[Span]:
         return [span for one in self.received for scope in one.scope_spans for span in scope.spans]
@@ -54,8 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
-    with Collector() as server:
+def collector(tmp_path: Path) -> Iterator[Collector]:
+    with Collector(tmp_path) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -71,6 +76,8 @@ def test_spans_arrive_from_workers_that_are_confined(collector: Collector, regis
         SERVING_ALLOW_PICKLE="",
         SERVING_WORKERS="2",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        # In a folder that workers cannot read otherwise.
+        OTEL_EXPORTER_OTLP_CERTIFICATE=str(collector.certificate),
         OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer {TOKEN}",
         OTEL_EXPORTER_OTLP_COMPRESSION="gzip",
         OTEL_SERVICE_NAME="wine-server",

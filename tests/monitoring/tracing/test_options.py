@@ -1,5 +1,8 @@
 """When traces are sent, by OpenTelemetry's own variables."""
 
+import asyncio
+import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from serving.monitoring.tracing.options import certificate_files, exports_traces, find_trouble
+from serving.monitoring.tracing.request_log import RequestLog
+from serving.monitoring.tracing.requests import Requests
 from tests.support.environment import ROOT, clean_environment
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
@@ -41,6 +46,25 @@ def test_workers_may_read_the_exporters_certificates():
         "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY": "/tls/key",
     }
     assert set(certificate_files(ENDPOINT | files)) == {Path("/tls/ca.pem"), Path("/tls/key")}
+
+
+def test_a_value_that_opentelemetry_cannot_use_stops_no_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "50")
+    with caplog.at_level(logging.WARNING, "serving.traces"):
+        Requests(RequestLog()).start(is_first=True)
+    assert "no traces are sent: OTEL_*: max_export_batch_size must be less than or equal to" in caplog.text
+
+
+def test_the_collectors_login_leaves_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer secret")
+    requests = Requests(RequestLog())
+    requests.start(is_first=True)
+    asyncio.run(requests.stop())
+    assert "OTEL_EXPORTER_OTLP_HEADERS" not in os.environ
 
 
 def test_nothing_of_opentelemetry_is_imported_without_an_endpoint():

@@ -125,6 +125,15 @@ def test_an_answered_request_has_the_time_of_each_stage(
     assert response.headers["traceparent"] == f"00-{TRACE}-{SPAN}-01"
 
 
+def test_two_traces_are_none(strict: Application):
+    headers = [("traceparent", f"00-{TRACE}-{SPAN}-01"), ("traceparent", f"00-{TRACE}-{SPAN}-00")]
+    response = strict.post(
+        "/v1/predict", json={"instances": [{"colour": "red", "size": 1.0}]}, headers=headers
+    )
+    assert response.status_code == 200
+    assert "traceparent" not in response.headers
+
+
 def test_a_refused_one_ends_in_its_stage_and_shows_no_value(
     strict: Application, caplog: pytest.LogCaptureFixture
 ):
