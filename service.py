@@ -42,6 +42,9 @@ from serving.http.greeting import greeting  # noqa: E402
 from serving.model.prepared import STORE_VARIABLE, model_store  # noqa: E402
 from serving.model.sealed import find_sealed  # noqa: E402
 from serving.model.state import State, make_wake_pipe, write_state  # noqa: E402
+from serving.monitoring.tracing.options import certificate_files  # noqa: E402
+from serving.monitoring.tracing.request_log import RequestLog  # noqa: E402
+from serving.monitoring.tracing.requests import Requests  # noqa: E402
 from serving.prepare.sync.supervisor import start_sync  # noqa: E402
 from serving.process.address import wanted_address, why_not_listen  # noqa: E402
 from serving.process.bentoml_options import ignored_options  # noqa: E402
@@ -106,12 +109,14 @@ class GatewayService(bentoml.Service[Any]):
         limits.limit_requests(int(megabytes * 1e6) if megabytes else requests_bytes(settings.workers))
         make_bentoml_app: Callable[[], App] = functools.partial(super().to_asgi, is_main)
         secret = settings.webhook_secret
+        requests = Requests(RequestLog(settings.slow_request_seconds, settings.log_requests_percent))
         gateway = Gateway(
             router,
             make_bentoml_app,
-            Worker(self),
+            Worker(self, requests),
             settings.max_body_bytes,
             secret.get_secret_value() if secret else None,
+            requests=requests,
         )
         if not settings.cors_origin_names:
             return gateway
@@ -132,12 +137,14 @@ LOAD_SECONDS = 30
 class Worker:
     """The lifecycle of one worker process."""
 
-    def __init__(self, service: bentoml.Service[Any]) -> None:
+    def __init__(self, service: bentoml.Service[Any], requests: Requests) -> None:
         self._service = service
+        self._requests = requests
 
     async def start(self) -> None:
         """Starts watching for models."""
         self._confine()
+        self._requests.start(is_first=server_context.worker_index == 1)
         replacing = end_gracefully(router.end, settings.drain_seconds, settings.shutdown_seconds)
         router.start(replacing)
         await router.wait_loaded(LOAD_SECONDS)
@@ -156,7 +163,8 @@ class Worker:
                 log.warning("SERVING_READABLE_PATHS: %s does not exist", path)
         try:
             # The folder above the store: the store itself may be deleted and created again.
-            confine([model_store().parent, *settings.readable_files], run_directory)
+            readable = [model_store().parent, *settings.readable_files, *certificate_files(os.environ)]
+            confine(readable, run_directory)
         except OSError as error:
             if is_first:
                 log.warning(
@@ -177,6 +185,7 @@ class Worker:
     async def stop(self) -> None:
         """Stops watching."""
         await router.stop()
+        await self._requests.stop()
 
 
 router = Router(Path(RUN_DIRECTORY or "."), settings)

@@ -227,6 +227,13 @@ class Settings(BaseSettings):
         description="Log full tracebacks of models that fail. They may contain callers' values: for debugging, not for "
         "production.",
     )
+    slow_request_seconds: float = Field(
+        1,
+        gt=0,
+        le=86_400,
+        description="From this duration on, a request is logged, and so is every 5xx. Lines contain no inputs.",
+    )
+    log_requests_percent: float = Field(0, ge=0, le=100, description="Share of the other requests to log.")
     metrics: bool = Field(True, description="Count requests. If off, their metrics stay 0 in `/metrics`.")
     # Drift
     monitored_features: int = Field(

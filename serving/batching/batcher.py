@@ -25,6 +25,7 @@ from serving.batching.policy import Call, Policy
 from serving.errors import ClientGone, ModelBusy, ModelNotReady, QueueFull, TimedOut
 from serving.model.schema import Inputs, join
 from serving.monitoring import metrics
+from serving.monitoring.tracing.timeline import Timeline
 from serving.process.garbage_collector import forget_frames
 from serving.process.logs import Sparing
 from serving.process.threads import as_exception
@@ -44,10 +45,16 @@ LARGE_RATIO = 8
 class _Entry:
     """A request that waits for its call."""
 
-    __slots__ = ("future", "has_begun", "inputs", "key", "params", "since")
+    __slots__ = ("future", "has_begun", "inputs", "key", "params", "since", "timeline")
 
-    def __init__(self, inputs: Inputs, params: dict[str, Any], future: "asyncio.Future[Output]") -> None:
-        self.inputs, self.params, self.future = inputs, params, future
+    def __init__(
+        self,
+        inputs: Inputs,
+        params: dict[str, Any],
+        future: "asyncio.Future[Output]",
+        timeline: Timeline | None,
+    ) -> None:
+        self.inputs, self.params, self.future, self.timeline = inputs, params, future, timeline
         # Only requests with the same parameters and dtypes share a call: joining a column of large integers with one
         # of floats (an integer was missing) would round them.
         self.key: Hashable = (
@@ -81,7 +88,12 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def predict(
-        self, inputs: Inputs, params: dict[str, Any], gone: Gone, deadline: float | None = None
+        self,
+        inputs: Inputs,
+        params: dict[str, Any],
+        gone: Gone,
+        deadline: float | None = None,
+        timeline: Timeline | None = None,
     ) -> Output:
         """Returns the model's answer to the rows.
 
@@ -91,6 +103,7 @@ class Batcher:
             gone: awaited while the request waits; its rows are dropped when it returns.
             deadline: by `time.perf_counter`; default: the policy's timeout from now on. Calls on the event loop have
                 none: they are too short for a timer to pay off.
+            timeline: gets the time of the call.
 
         Raises:
             QueueFull: the queue is full.
@@ -101,8 +114,10 @@ class Batcher:
         """
         if inputs.n_rows <= self.policy.inline_rows:
             if inputs.n_rows * LARGE_RATIO > self.policy.turn_rows or self._is_alone():
+                if timeline is not None:
+                    timeline.called = time.perf_counter()
                 return self._call(inputs, params)
-            entry = _Entry(inputs, params, asyncio.get_running_loop().create_future())
+            entry = _Entry(inputs, params, asyncio.get_running_loop().create_future(), timeline)
             self._in_turn.append(entry)
             return await entry.future
         if self.is_stuck:
@@ -115,7 +130,7 @@ class Batcher:
                     "(SERVING_MAX_QUEUED_REQUESTS); try again shortly"
                 )
         loop = asyncio.get_running_loop()
-        entry = _Entry(inputs, params, loop.create_future())
+        entry = _Entry(inputs, params, loop.create_future(), timeline)
         is_large = inputs.n_rows * LARGE_RATIO > self.policy.max_batch_rows
         (self._large if is_large else self._small).append(entry)
         self._start_gathering(loop)
@@ -188,6 +203,8 @@ class Batcher:
         now = time.perf_counter()
         for entry in batch:
             self._observed.waited(now - entry.since)
+            if entry.timeline is not None:
+                entry.timeline.called = now
         self._observed.called(sum(entry.inputs.n_rows for entry in batch))
 
     def close(self) -> None:

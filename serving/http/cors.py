@@ -11,10 +11,12 @@ SENT = (
     "X-Request-ID",
     "X-Request-Timeout",
     "X-Routing-Key",
+    "Traceparent",
+    "Tracestate",
 )
 """Request headers allowed in addition to the safelisted ones."""
 
-SHOWN = ("X-Model-Role", "X-Model-Version", "X-Request-ID", "Retry-After")
+SHOWN = ("X-Model-Role", "X-Model-Version", "X-Request-ID", "Traceparent", "Retry-After")
 """Response headers exposed in addition to the safelisted ones."""
 
 

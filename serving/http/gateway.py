@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -37,6 +37,8 @@ from serving.http.models import describe_models
 from serving.http.swagger import SWAGGER_PAGE
 from serving.http.webhook import check_delivery
 from serving.monitoring import metrics
+from serving.monitoring.tracing.request_log import RequestLog
+from serving.monitoring.tracing.requests import Requests
 from serving.process.garbage_collector import forget_frames
 from serving.process.in_flight import Claim, InFlight
 from serving.process.logs import BY_CALLERS, Sparing, origin
@@ -84,8 +86,11 @@ class Gateway:
         life: Lifespan,
         max_body_bytes: int,
         webhook_secret: str | None = None,
+        *,
+        requests: Requests | None = None,
     ) -> None:
         self._router = router
+        self._requests = requests or Requests(RequestLog())
         self._make_bentoml_app = make_bentoml_app
         self._bentoml_app: asyncio.Task[App] | None = None
         self._life = life
@@ -170,7 +175,8 @@ class Gateway:
             await _send_error(send, error, request_id)
 
     async def _predict(self, endpoint: v1.Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id, content_type, length, choice, encoding, timeout = _read_headers(scope["headers"])
+        request_id, content_type, length, choice, encoding, timeout, parent = _read_headers(scope["headers"])
+        timeline = self._requests.begin(request_id, parent, scope)
         metrics.active.enter()
         claim = Claim(self._in_flight)
         try:
@@ -180,21 +186,27 @@ class Gateway:
             body = await self._read_body(receive, length, claim)
             if encoding:
                 body = await self._decompress(body, encoding, claim, timeout_seconds)
-            request = v1.Request(body, content_type, request_id, receive, claim, choice, timeout_seconds)
+            timeline.body_bytes = len(body)
+            request = v1.Request(
+                body, content_type, request_id, receive, claim, choice, timeout_seconds, timeline
+            )
             answer = await v1.answer(endpoint, self._router, request)
         except ClientGone:
             return
         except ServingError as error:
             forget_frames(error)  # before the client reads the answer
+            timeline.fail(error)
             self._count(error)
-            await _send_error(send, error, request_id)
+            await _send_error(send, error, request_id, timeline.headers)
         except Exception as error:  # noqa: BLE001  # it is logged
             mistake = _mistake(error, request_id)
             forget_frames(error)
+            timeline.fail(mistake)
             self._count(mistake)
-            await _send_error(send, mistake, request_id)
+            await _send_error(send, mistake, request_id, timeline.headers)
         else:
-            headers = [(b"x-request-id", request_id.encode()), *answer.route.headers]
+            timeline.status, timeline.model = 200, answer.route.labels
+            headers = [*timeline.headers, *answer.route.headers]
             if self._router.sends_away:
                 headers.append((b"connection", b"close"))  # the next request goes to another worker
             await _send(send, 200, answer.media_type.encode(), answer.body, headers)
@@ -205,6 +217,7 @@ class Gateway:
         finally:
             claim.release()
             metrics.active.leave()
+            self._requests.end(timeline)
 
     def _count(self, error: ServingError) -> None:
         if not self._router.counts_requests:
@@ -373,9 +386,10 @@ def _read_seconds(value: bytes) -> float:
 
 def _read_headers(
     headers: list[tuple[bytes, bytes]],
-) -> tuple[str, str, int | None, Choice, bytes, bytes | None]:
-    """Returns request id (the caller's, or a new one), media type, body length, choice of model, encoding, timeout."""
+) -> tuple[str, str, int | None, Choice, bytes, bytes | None, bytes | None]:
+    """Returns request id (the caller's, or a new one), media type, body length, choice of model, encoding, timeout, trace."""
     request_id, content_type, length, choice, encoding, timeout = "", "", None, NO_CHOICE, b"", None
+    parent = None
     for name, value in headers:
         if name == b"content-type":
             content_type = value.partition(b";")[0].strip().lower().decode("latin-1")
@@ -391,7 +405,9 @@ def _read_headers(
             timeout = value
         elif name == b"content-encoding":
             encoding = b", ".join(filter(None, (encoding, value)))
-    return request_id or new_request_id(), content_type, length, choice, encoding, timeout
+        elif name == b"traceparent":
+            parent = value if parent is None else b""  # two are invalid
+    return request_id or new_request_id(), content_type, length, choice, encoding, timeout, parent
 
 
 async def _send(
@@ -420,6 +436,11 @@ async def _send(
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _send_error(send: Send, error: ServingError, request_id: str) -> None:
-    headers = [*error.headers, (b"x-request-id", request_id.encode())]
+async def _send_error(
+    send: Send,
+    error: ServingError,
+    request_id: str,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    headers = [*error.headers, *(headers or [(b"x-request-id", request_id.encode())])]
     await _send(send, error.status, b"application/json", encode_error(error, request_id), headers)

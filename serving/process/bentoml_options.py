@@ -10,7 +10,7 @@ INSTEAD = {
     "metrics": "see SERVING_METRICS",
     "monitoring": None,
     "traffic": "see SERVING_MAX_CONNECTIONS, SERVING_MAX_QUEUED_REQUESTS and SERVING_BODY_SECONDS",
-    "tracing": None,
+    "tracing": "set OTEL_EXPORTER_OTLP_ENDPOINT",
 }
 """Ignored options, and their replacements."""
 

@@ -48,7 +48,7 @@ def _trace(record: logging.LogRecord, *, with_values: bool) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, and the traceback of an exception."""
+    """One JSON object per line: time, level, logger, message, the traceback of an exception, and the record's fields."""
 
     def __init__(self, *, with_values: bool = False) -> None:
         super().__init__()
@@ -64,11 +64,12 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = _trace(record, with_values=self._with_values)
+        line |= getattr(record, "fields", {})
         return msgspec.json.encode(line).decode()
 
 
 class TextFormatter(logging.Formatter):
-    """A line in BentoML's format, followed by the traceback of an exception."""
+    """A line in BentoML's format with the record's fields, followed by the traceback of an exception."""
 
     def __init__(self, *, with_values: bool = False) -> None:
         super().__init__("%(asctime)s [%(levelname)s] [%(name)s] %(message)s", "%Y-%m-%dT%H:%M:%S%z")
@@ -76,7 +77,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line, or lines."""
-        record.message = redact(_cut(record.getMessage()))
+        fields = getattr(record, "fields", {})
+        message = " ".join([record.getMessage(), *(f"{name}={value}" for name, value in fields.items())])
+        record.message = redact(_cut(message))
         record.asctime = self.formatTime(record, self.datefmt)
         line = self.formatMessage(record)
         return f"{line}\n{_trace(record, with_values=self._with_values)}" if record.exc_info else line

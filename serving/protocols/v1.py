@@ -21,6 +21,7 @@ from serving.errors import TimedOut, UnsupportedMedia
 from serving.model.prepared import Manifest
 from serving.model.schema import Inputs
 from serving.monitoring.finished import Finished
+from serving.monitoring.tracing.timeline import Timeline
 from serving.process.in_flight import Claim
 from serving.runtime import Output, count_output, slice_output
 from serving.traffic.loaded import LoadedModel
@@ -75,6 +76,8 @@ class Request(NamedTuple):
     choice: Choice = NO_CHOICE
     timeout_seconds: float | None = None
     """Its timeout, if shorter than the service's."""
+    timeline: Timeline | None = None
+    """Its times, for its log line and spans; those of a shadow's copy are not noted."""
 
 
 class Answer(NamedTuple):
@@ -100,7 +103,8 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
         ServingError: with the status to answer with, and the model.
         ClientGone: the client disconnected.
     """
-    started = time.perf_counter()
+    timeline = request.timeline or Timeline()
+    started = timeline.decoding = time.perf_counter()
     with router.choose(request.choice) as route:
         model = route.model
         timeout = model.batcher.policy.timeout_seconds
@@ -110,13 +114,17 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
         inputs, params = await _off_loop(
             request, _decoding_bytes(request), deadline, endpoint.decode, model, request
         )
+        timeline.queued, timeline.n_rows = time.perf_counter(), inputs.n_rows
         if (
             inputs.n_rows * len(inputs.columns) > SMALL_CELLS
             or len(request.body) > SMALL_BYTES
             or inputs.object_bytes > SMALL_BYTES
         ):
             request.claim.add(held_bytes(inputs))
-        output = await model.predict(inputs, params, request.gone, deadline=deadline, request_id=request.id)
+        output = await model.predict(
+            inputs, params, request.gone, deadline=deadline, request_id=request.id, timeline=timeline
+        )
+        timeline.answered = time.perf_counter()
         # Most requests have one row, whose answer is never long.
         size = (
             _answer_bytes(output, model.manifest, inputs.n_rows) if inputs.n_rows > 1 else ENCODED_ROW_BYTES
@@ -127,6 +135,7 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
         encoded = await _off_loop(request, size, deadline, endpoint.encode, output, model, request)
         if len(request.body) > GIVEN_BACK_BYTES:
             router.had_large_request = True
+        timeline.encoded = time.perf_counter()
         observe(route, request, inputs, output, started)
         return Answer(encoded, request.content_type or JSON, output, route)
 

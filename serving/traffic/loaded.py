@@ -13,6 +13,7 @@ from serving.model.prepared import Prepared
 from serving.model.schema import Inputs
 from serving.monitoring import metrics
 from serving.monitoring.finished import Observer
+from serving.monitoring.tracing.timeline import Timeline
 from serving.process.cpus import count_cpus
 from serving.process.garbage_collector import forget_frames
 from serving.process.logs import BY_CALLERS, Sparing, origin
@@ -128,6 +129,7 @@ class LoadedModel:
         *,
         deadline: float | None = None,
         request_id: str = "",
+        timeline: Timeline | None = None,
     ) -> Output:
         """Returns the model's answer.
 
@@ -137,6 +139,7 @@ class LoadedModel:
             gone: returns when the client has disconnected.
             deadline: of the request, see `Batcher.predict`.
             request_id: for the log.
+            timeline: see `Batcher.predict`.
 
         Raises:
             ModelRefusedInput: the model raised.
@@ -146,7 +149,7 @@ class LoadedModel:
             ClientGone: `gone` returned before the call started.
         """
         try:
-            return await self.batcher.predict(inputs, params, gone, deadline)
+            return await self.batcher.predict(inputs, params, gone, deadline, timeline)
         except (ServingError, ClientGone):
             raise
         except Exception as error:

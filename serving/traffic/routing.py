@@ -40,7 +40,7 @@ class Route:
         self.semantic_version = semantic_version
         self.observers = (*model.observers(role), *observers)
         manifest = model.manifest
-        self._labels = (manifest.name, manifest.version, role)
+        self.labels = (manifest.name, manifest.version, role)
         self.headers = [(b"x-model-version", manifest.version.encode()), (b"x-model-role", role.encode())]
 
     def __enter__(self) -> Self:
@@ -50,7 +50,7 @@ class Route:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.model.__exit__(kind, error, trace)
         if isinstance(error, ServingError):
-            error.model = self._labels
+            error.model = self.labels
 
 
 class Routes:

@@ -15,6 +15,8 @@ from serving.http.gateway import Gateway
 from serving.model.libraries import library_versions
 from serving.model.prepared import find_prepared
 from serving.model.state import State, write_state
+from serving.monitoring.tracing.request_log import RequestLog
+from serving.monitoring.tracing.requests import Requests
 from serving.prepare.registry.lookup import look_up
 from serving.prepare.registry.resolution import Resolved
 from serving.settings import Settings, load_settings
@@ -43,7 +45,10 @@ class Application:
     """The gateway, behind a client of real HTTP semantics; threads may ask it at the same time."""
 
     def __init__(self, router: Router, settings: Settings) -> None:
-        self.gateway = Gateway(router, _no_bentoml, _Lifespan(router), settings.max_body_bytes)
+        self.requests = Requests(RequestLog(settings.slow_request_seconds, settings.log_requests_percent))
+        self.gateway = Gateway(
+            router, _no_bentoml, _Lifespan(router), settings.max_body_bytes, requests=self.requests
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._ending = asyncio.Event()
