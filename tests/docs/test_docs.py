@@ -24,7 +24,7 @@ API, METRICS, SETTINGS = (
     (ROOT / "docs" / f"{name}.md").read_text() for name in ("api", "monitoring", "settings")
 )
 
-UNITS = {"_seconds": " s", "_mb": " MB", "_percent": " %"}
+UNITS = {"_seconds": " s", "_mb": " MB", "_percent": " %", "_days": " days"}
 
 
 def setting_row(field: str) -> str:
