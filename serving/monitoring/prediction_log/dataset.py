@@ -61,7 +61,11 @@ class PartitionFile:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._aside = path, path.with_name(f".{path.name}.tmp")
-        self._writer: Any = pq.ParquetWriter(self._aside, schema, compression="zstd")
+        try:
+            self._writer: Any = pq.ParquetWriter(self._aside, schema, compression="zstd")
+        except OSError:
+            self._aside.unlink(missing_ok=True)
+            raise
         self._tables: list[pa.Table] = []
         self._n_rows = self._n_bytes = 0
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from serving.codecs.json_answers import array_to_json
 from serving.model.prepared import Manifest
-from serving.model.schema import Inputs, parse_schema, take
+from serving.model.schema import Inputs, Kind, parse_schema, take
 from serving.monitoring.finished import Finished
 from serving.monitoring.prediction_log.rows import JSON, Field, Rows, fields_of
 from serving.monitoring.prediction_log.selection import Selection, to_json, to_text
@@ -52,6 +52,11 @@ class Encoder:
         schema = parse_schema(manifest.inputs, manifest.params, manifest.nulls)
         self.unknown_names = selection.unknown_names(schema.names)
         self._manifest = manifest
+        self._whole = {
+            position
+            for position, column in enumerate(schema.columns)
+            if column.type.kind in (Kind.INTEGER, Kind.LONG)
+        }
         self._selection = selection
         self._fields = fields_of(schema, selection.excluded, selection.hashed)
         self._hashed = {
@@ -103,16 +108,23 @@ class Encoder:
             if self._key_position is None:
                 return [None] * sum(part.inputs.n_rows for part in parts)
             for part in parts:
-                keys += map(to_text, array_to_json(part.inputs.columns[self._key_position]))
+                keys += self._texts(self._key_position, part.inputs.columns[self._key_position])
         else:
             for part in parts:
                 key = part.finished.key
                 keys += [None if key is None else key.decode(errors="replace")] * part.inputs.n_rows
         return list(map(selection.hash, keys)) if selection.hashes_key else keys
 
+    def _texts(self, position: int, column: Values) -> list[str | None]:
+        """Returns an input's values as texts, the same whatever the other rows are."""
+        texts = [to_text(value) for value in array_to_json(column)]
+        if position in self._whole and column.dtype.kind == "f":  # because others are missing
+            return [text and text.removesuffix(".0") for text in texts]
+        return texts
+
     def _input(self, field: Field, position: int, columns: list[Values]) -> bytes | list[Any]:
         if position in self._hashed:
-            return [self._selection.hash(value) for column in columns for value in array_to_json(column)]
+            return [self._selection.hash(text) for column in columns for text in self._texts(position, column)]
         dtype = field.dtype
         if dtype is not None and all([column.dtype == dtype for column in columns]):  # noqa: C419  # twice as fast
             return b"".join([column.tobytes() for column in columns])

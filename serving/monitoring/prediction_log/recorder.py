@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from serving.codecs.limits import OBJECT_BYTES
 from serving.model.prepared import Manifest
 from serving.monitoring.finished import Finished
 from serving.monitoring.prediction_log.encoding import MAX_ROWS, Encoder, Part, split
@@ -30,7 +31,7 @@ PATIENCE_SECONDS = 5.0
 MAX_WAITING_BYTES = 8_000_000
 """Approximate memory of the requests that wait; those that do not fit are dropped, unless nothing else waits."""
 
-REQUEST_BYTES, COLUMN_BYTES, ROW_BYTES = 1_000, 150, 100
+REQUEST_BYTES, COLUMN_BYTES, ROW_BYTES = 1_000, 250, 100
 """Approximate overhead of a request, of each of its columns, and of the answer to each row."""
 
 MAX_ENCODERS = 16
@@ -94,10 +95,12 @@ class PredictionLog:
             self._wake.wait(SEND_SECONDS)
             self._wake.clear()
             is_last = self._is_closing
-            while self._waiting or unsent:
+            while True:
                 if unsent is None:
                     unsent = next(frames, None)
                 if unsent is None:
+                    if not self._waiting:
+                        break
                     frames = self._encode_waiting()
                 elif self._send(unsent):
                     unsent = None
@@ -181,4 +184,5 @@ def estimate_bytes(finished: Finished) -> int:
     if inputs.n_rows == 1:
         return overhead + finished.body_bytes
     n_bytes = sum(column.nbytes for column in inputs.columns)
-    return overhead + n_bytes + max(inputs.object_bytes, finished.body_bytes)
+    n_objects = sum(column.size for column in inputs.columns if column.dtype == object)
+    return overhead + n_bytes + max(inputs.object_bytes, n_objects * OBJECT_BYTES, finished.body_bytes)

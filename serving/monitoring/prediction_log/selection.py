@@ -48,9 +48,8 @@ class Selection(NamedTuple):
         """Whether keys are hashed."""
         return KEY in self.hashed or self.key_column in self.hashed
 
-    def hash(self, value: Any) -> str | None:
-        """Returns the hexadecimal HMAC-SHA256 of a value's text; None for a missing one."""
-        text = to_text(value)
+    def hash(self, text: str | None) -> str | None:
+        """Returns the hexadecimal HMAC-SHA256 of a text; None for a missing one."""
         return None if text is None else hmac.digest(self.secret, text.encode(), hashlib.sha256).hex()
 
     def unknown_names(self, names: list[str]) -> list[str]:

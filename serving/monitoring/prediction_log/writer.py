@@ -15,7 +15,7 @@ import msgspec
 
 from serving.monitoring.prediction_log import metrics
 from serving.monitoring.prediction_log.frames import Damaged, Frame, take_frames
-from serving.monitoring.prediction_log.journal import Journal
+from serving.monitoring.prediction_log.journal import Journal, find_journals
 from serving.monitoring.prediction_log.options import Options, Outcome
 from serving.monitoring.reserved import find_space
 
@@ -32,6 +32,9 @@ MAX_HELD_BYTES = 8_000_000
 
 CLEAN_SECONDS = 3600.0
 """Time after which old files are deleted even if there are no new ones."""
+
+FIRST_CLEAN_SECONDS = 60.0
+"""The same after the start, when the service needs the processors."""
 
 RETRY_CONVERSION_SECONDS = 60.0
 
@@ -53,12 +56,13 @@ class Writer:
         self._conversion_trouble = ""
         self._retry_at = self._synced_at = 0.0
         self._converter: subprocess.Popen[bytes] | None = None
-        self._converted_at = time.monotonic()
+        self._converted_at = time.monotonic() - CLEAN_SECONDS + FIRST_CLEAN_SECONDS
         self._clock_offset = time.time() - time.monotonic()
         with contextlib.suppress(OSError):  # it is reported below
             self._folder.mkdir(parents=True, exist_ok=True)
         self._store()
-        self._convert()  # what a crash has left behind
+        if len(find_journals(self._folder)) > (self._journal is not None):
+            self._convert()  # what a crash has left behind
 
     def add(self, frames: list[Frame]) -> None:
         """Writes messages, or holds them until they can be written."""
@@ -161,9 +165,10 @@ class Writer:
         if self._converter is None:
             return
         try:
-            output, _ = self._converter.communicate(timeout=timeout)
+            self._converter.wait(timeout)  # its output is one line, for which a pipe has room
         except subprocess.TimeoutExpired:
             return
+        output, _ = self._converter.communicate()
         self._converter = None
         try:
             outcome = msgspec.json.decode(output, type=Outcome)
