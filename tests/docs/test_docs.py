@@ -16,6 +16,9 @@ from serving.http import gateway
 from serving.model.schema import parse_schema
 from serving.monitoring import metrics
 from serving.monitoring.drift.exposition import METRICS as DRIFT_METRICS
+from serving.monitoring.prediction_log import metrics as log_metrics
+from serving.monitoring.prediction_log.rows import HASHED, INPUT
+from serving.monitoring.prediction_log.tables import OWN
 from serving.settings import Settings, environment_name, unknown_variables
 from tests.support.environment import ROOT
 
@@ -80,12 +83,22 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
 
 def test_every_metric_is_documented() -> None:
     ours = {metrics.SCORE, *DRIFT_METRICS}
-    for value in vars(metrics).values():
+    for value in (*vars(metrics).values(), *vars(log_metrics).values()):
         if isinstance(value, MetricWrapperBase):
             (family,) = value.describe()
             ours.add(family.name + ("_total" if family.type == "counter" else ""))
     assert len(ours) > 10
     assert set(re.findall(r"^\| `(model_\w+)`", METRICS, re.MULTILINE)) == ours
+
+
+def test_every_column_of_the_prediction_log_is_documented() -> None:
+    _, _, section = METRICS.partition("\n## Prediction log\n")
+    table = section[: section.index("\nTogether,")]
+    rows = re.findall(r"^\| (`.*`) \| .* \| (.*) \|$", table, re.MULTILINE)
+    own = [(f"`{field.name}`", field.metadata[b"meaning"].decode()) for field in OWN]
+    assert rows[: len(own)] == own
+    others = [f"`{INPUT}NAME`", f"`{HASHED}NAME`", "`model`, `version`, `date`"]
+    assert [name for name, _ in rows[len(own) :]] == others
 
 
 def test_no_file_names_a_package_registrys_host() -> None:

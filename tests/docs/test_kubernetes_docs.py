@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.kubernetes import building
-from tests.kubernetes.building import K8S, OVERLAYS, Document, all_pods, build, named, of_kind
+from tests.kubernetes.building import K8S, OVERLAYS, Document, all_pods, build, named, of_kind, server_pods
 from tests.kubernetes.validating import VERSIONS, problems
 from tests.support.environment import ROOT
 
@@ -45,7 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, ...]:
 
 
 def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Document, ...]):
-    assert len(PATCHES) == 5
+    assert len(PATCHES) == 6
     assert {named(one): problems(one, VERSIONS[-1]) for one in built if problems(one, VERSIONS[-1])} == {}
     (account,) = of_kind(built, "ServiceAccount")
     assert account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].startswith("arn:aws:iam::")
@@ -55,6 +55,13 @@ def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Docume
         settings, store = container["envFrom"]
         assert settings["configMapRef"]["name"].startswith("model-server-")
         assert f" {store['secretRef']['name']} " in created_for_the_store()
+    (server,) = [pod for _, pod in server_pods(built)]
+    assert {one["name"] for one in server["volumes"]} == {"models", "tmp", "predictions"}
+    assert {one["name"] for one in server["containers"][0]["volumeMounts"]} == {
+        "models",
+        "tmp",
+        "predictions",
+    }
     for one in of_kind(built, "ServiceMonitor", "PrometheusRule"):
         assert one["metadata"]["labels"]["release"] == "kube-prometheus-stack"
 

@@ -124,7 +124,9 @@ class Encoder:
 
     def _input(self, field: Field, position: int, columns: list[Values]) -> bytes | list[Any]:
         if position in self._hashed:
-            return [self._selection.hash(text) for column in columns for text in self._texts(position, column)]
+            return [
+                self._selection.hash(text) for column in columns for text in self._texts(position, column)
+            ]
         dtype = field.dtype
         if dtype is not None and all([column.dtype == dtype for column in columns]):  # noqa: C419  # twice as fast
             return b"".join([column.tobytes() for column in columns])
