@@ -45,9 +45,9 @@ from serving.model.state import State, make_wake_pipe, write_state  # noqa: E402
 from serving.monitoring.tracing.options import certificate_files  # noqa: E402
 from serving.monitoring.tracing.request_log import RequestLog  # noqa: E402
 from serving.monitoring.tracing.requests import Requests  # noqa: E402
-from serving.prepare.sync.supervisor import start_sync  # noqa: E402
 from serving.process.address import wanted_address, why_not_listen  # noqa: E402
 from serving.process.bentoml_options import ignored_options  # noqa: E402
+from serving.process.companion import Companion  # noqa: E402
 from serving.process.control_sockets import remove_unix_sockets, use_unix_sockets  # noqa: E402
 from serving.process.garbage_collector import give_back_blocks  # noqa: E402
 from serving.process.heartbeat import watch_over_workers  # noqa: E402
@@ -221,11 +221,18 @@ class ModelServer:
             log.warning("unknown setting %s%s", name, hint)
         for option, instead in find_ignored_options().items():
             log.warning("BentoML's option %s has no effect here%s", option, f"; {instead}" if instead else "")
+        if settings.log_predictions is not None:
+            from serving.monitoring.prediction_log.start import start_prediction_log
+
+            environment = without_secrets(dict(os.environ))
+            start_prediction_log(folder, settings.log_predictions, settings, environment)
         sealed = find_sealed(Path(__file__).parent)
         if sealed is None:
             with contextlib.suppress(OSError):  # the sync process reports the reason
                 model_store().mkdir(parents=True, exist_ok=True)  # workers cannot read folders created later
-            start_sync(folder)
+            # Its metrics are shown by the workers.
+            shown = {"PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")}
+            Companion("serving.prepare.sync", str(folder), environment=os.environ | shown)
             return
         store, tag = sealed
         os.environ[STORE_VARIABLE] = str(store)

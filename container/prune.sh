@@ -4,12 +4,12 @@
 set -eu
 cd "$(echo "$1"/lib/python3*/site-packages)"
 
-# Arrow: the service only reads and writes IPC streams. Removes Flight, ORC and cloud file systems; the Python module links
-# to the other libraries.
+# Arrow: the service reads and writes IPC streams and Parquet files. Removes Flight, ORC and cloud file systems; the Python
+# modules link to the other libraries.
 cd pyarrow
-rm -rf include src tests includes parquet interchange
-rm -f libarrow_flight* libarrow_python_flight* libarrow_python_parquet* \
-    _flight* _parquet* _dataset* _substrait* _acero* _azurefs* _gcsfs* _s3fs* _hdfs* _orc* _feather* _pyarrow_cpp_tests*
+rm -rf include src tests includes interchange
+rm -f libarrow_flight* libarrow_python_flight* libarrow_python_parquet_encryption* \
+    _flight* _parquet_encryption* _dataset* _substrait* _acero* _azurefs* _gcsfs* _s3fs* _hdfs* _orc* _feather* _pyarrow_cpp_tests*
 # The wheel contains each library under three names.
 for library in libarrow_python.so libarrow_python.so.*00; do
     ln -sf "$(ls libarrow_python.so.*.*.*)" "$library"

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SERVING_"
@@ -245,12 +245,55 @@ class Settings(BaseSettings):
     drift_window_seconds: float = Field(
         3600, ge=60, le=604_800, description="Window of `/v1/drift` and of `model_feature_mean`."
     )
+    # Prediction log
+    log_predictions: Path | None = Field(
+        None, description="Folder of the prediction log. Without one, predictions are not logged."
+    )
+    log_percent: float = Field(100, gt=0, le=100, description="Share of requests in the log.")
+    log_exclude: str = Field(
+        "", description="Inputs that are not logged, separated by commas; `*` for all of them."
+    )
+    log_key: str | None = Field(
+        None,
+        validate_default=True,
+        description="Input whose value is logged as the row's `key`, such as a customer's number. Default: the header "
+        "`X-Routing-Key`.",
+    )
+    log_hash: str = Field(
+        "",
+        description="Inputs that are logged as HMAC-SHA256, separated by commas. `key` hashes the column `key`.",
+    )
+    log_hash_key: SecretStr | None = Field(
+        None, validate_default=True, description="Secret key of these hashes: 32 random characters or more."
+    )
+    log_file_mb: float = Field(64, gt=0, le=2000, description="Size at which the log begins a new file.")
+    log_file_seconds: float = Field(
+        300, ge=1, le=86_400, description="Age at which the log begins a new file."
+    )
+    log_keep_mb: float = Field(
+        10_000, gt=0, description="Size limit of the log. The oldest files are deleted first."
+    )
+    log_keep_days: float = Field(30, gt=0, le=36_500, description="Age at which the log's files are deleted.")
 
     @field_validator("readable_paths")
     @classmethod
     def _paths_are_absolute(cls, value: str) -> str:
         if not all(path.startswith("/") for path in split_names(value)):
             raise ValueError("each path begins with /")
+        return value
+
+    @field_validator("log_key")
+    @classmethod
+    def _key_is_logged(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and value in split_names(info.data.get("log_exclude", "")):
+            raise ValueError("an excluded input cannot be the key")
+        return value
+
+    @field_validator("log_hash_key")
+    @classmethod
+    def _hashes_have_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None and info.data.get("log_hash"):
+            raise ValueError("hashed inputs need a key")
         return value
 
     @property

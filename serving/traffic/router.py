@@ -8,6 +8,7 @@ import signal
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serving.errors import ModelNotReady
 from serving.model.prepared import STORE_VARIABLE, open_prepared
@@ -23,6 +24,9 @@ from serving.settings import Settings
 from serving.traffic.loaded import LoadedModel
 from serving.traffic.routing import CHALLENGER, CHAMPION, SHADOW, Choice, Route, Routes
 from serving.traffic.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from serving.monitoring.prediction_log.recorder import PredictionLog
 
 log = logging.getLogger("serving.router")
 
@@ -49,6 +53,7 @@ class Router:
         """Models that may still be answering a last request."""
         self._broken: dict[str, str] = {}
         self._report: Report | None = None
+        self._prediction_log = _open_log(run_directory, settings)
         aliases = (settings.model_alias, settings.challenger_alias, settings.shadow_alias)
         roles = (CHAMPION, CHALLENGER, SHADOW)
         self._names: dict[str, str] | None = None
@@ -172,6 +177,8 @@ class Router:
         """
         metrics.model_ready.set(0)
         self._process = ProcessMetrics()
+        if self._prediction_log:
+            self._prediction_log.start()
         self._replacing = replacing
         replace = replacing.replace if replacing else lambda: None
         watchdog = Watchdog(self._watched, partial(beat, self._run_directory), self._note_stuck, replace)
@@ -191,6 +198,8 @@ class Router:
         """Stops watching."""
         for task in self._tasks:
             task.cancel()
+        if self._prediction_log:
+            await asyncio.to_thread(self._prediction_log.close)
         self.flush_metrics()
         for model in self._models.values():
             model.batcher.close()
@@ -220,6 +229,8 @@ class Router:
         metrics.active.flush()
         if self._process is not None:
             self._process.flush()
+        if self._prediction_log:
+            self._prediction_log.flush()
         for model in self._models.values():
             model.flush()
 
@@ -342,6 +353,7 @@ class Router:
             shadow_percent=state.shadow_percent,
             names=self._names,
             semantic_versions=state.semantic_versions,
+            observers=(self._prediction_log.observe,) if self._prediction_log else (),
         )
         metrics.model_ready.set(1)
         self.loaded.set()
@@ -355,6 +367,14 @@ class Router:
         if report != self._report:
             write_report(self._run_directory, report)
             self._report = report
+
+
+def _open_log(run_directory: Path, settings: Settings) -> "PredictionLog | None":
+    if settings.log_predictions is None:
+        return None
+    from serving.monitoring.prediction_log.recorder import PredictionLog
+
+    return PredictionLog(run_directory, settings)
 
 
 def _let_go(loading: "asyncio.Future[LoadedModel]") -> None:

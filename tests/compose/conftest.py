@@ -55,9 +55,13 @@ def start(versions: Registry, tmp_path_factory: pytest.TempPathFactory) -> Start
 
 
 @pytest.fixture(scope="package")
-def servers(start: Start) -> Iterator[list[Service]]:
+def servers(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
     """Two of them, with a model and its shadow."""
-    with start(SERVING_SHADOW_ALIAS="shadow") as one, start(SERVING_SHADOW_ALIAS="shadow") as two:
+    settings = {
+        "SERVING_SHADOW_ALIAS": "shadow",
+        "SERVING_LOG_PREDICTIONS": str(tmp_path_factory.mktemp("predictions")),
+    }
+    with start(**settings) as one, start(**settings) as two:
         yield [one.wait_ready(), two.wait_ready()]
 
 

@@ -16,6 +16,9 @@ from serving.http import gateway
 from serving.model.schema import parse_schema
 from serving.monitoring import metrics, process, swaps
 from serving.monitoring.drift.exposition import METRICS as DRIFT_METRICS
+from serving.monitoring.prediction_log import metrics as log_metrics
+from serving.monitoring.prediction_log.rows import HASHED, INPUT
+from serving.monitoring.prediction_log.tables import OWN
 from serving.settings import Settings, environment_name, unknown_variables
 from tests.compose.dashboards import FILE as DASHBOARD
 from tests.kubernetes.queries import rules
@@ -28,7 +31,7 @@ API, METRICS, SETTINGS = (
 
 METRIC = re.compile(r"`((?:model|process|python)_\w+)`")
 
-UNITS = {"_seconds": " s", "_mb": " MB", "_percent": " %"}
+UNITS = {"_seconds": " s", "_mb": " MB", "_percent": " %", "_days": " days"}
 
 
 def setting_row(field: str) -> str:
@@ -84,7 +87,8 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
 
 def test_every_metric_is_documented() -> None:
     ours = {metrics.SCORE, *DRIFT_METRICS}
-    for value in [value for module in (metrics, process, swaps) for value in vars(module).values()]:
+    modules = (metrics, process, swaps, log_metrics)
+    for value in [value for module in modules for value in vars(module).values()]:
         if isinstance(value, MetricWrapperBase):
             (family,) = value.describe()
             ours.add(family.name + ("_total" if family.type == "counter" else ""))
@@ -92,7 +96,9 @@ def test_every_metric_is_documented() -> None:
     assert (
         set(
             METRIC.findall(
-                "\n".join(re.findall(r"^\| (`.*?) \|", METRICS.partition("\n## Drift")[0], re.MULTILINE))
+                "\n".join(
+                    re.findall(r"^\| (`.*?) \|", METRICS.partition("\n## Request logs")[0], re.MULTILINE)
+                )
             )
         )
         == ours
@@ -114,6 +120,16 @@ def test_every_rule_alert_and_panel_is_documented() -> None:
     assert "; ".join(names for _, names in shown).split("; ") == [
         one["title"] for one in panels if one["type"] != "row"
     ]
+
+
+def test_every_column_of_the_prediction_log_is_documented() -> None:
+    _, _, section = METRICS.partition("\n## Prediction log\n")
+    table = section[: section.index("\nTogether,")]
+    rows = re.findall(r"^\| (`.*`) \| .* \| (.*) \|$", table, re.MULTILINE)
+    own = [(f"`{field.name}`", field.metadata[b"meaning"].decode()) for field in OWN]
+    assert rows[: len(own)] == own
+    others = [f"`{INPUT}NAME`", f"`{HASHED}NAME`", "`model`, `version`, `date`"]
+    assert [name for name, _ in rows[len(own) :]] == others
 
 
 def test_no_file_names_a_package_registrys_host() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.kubernetes import building
-from tests.kubernetes.building import K8S, OVERLAYS, Document, all_pods, build, named, of_kind
+from tests.kubernetes.building import K8S, OVERLAYS, Document, all_pods, build, named, of_kind, server_pods
 from tests.kubernetes.validating import VERSIONS, problems
 from tests.support.environment import ROOT
 
@@ -46,7 +46,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, ...]:
 
 
 def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Document, ...]):
-    assert len(PATCHES) == 10
+    assert len(PATCHES) == 11
     (ingress,) = of_kind(built, "Ingress")
     assert (
         ingress["spec"]["rules"][0]["host"] == ingress["spec"]["tls"][0]["hosts"][0] == "churn.shop.example"
@@ -66,6 +66,13 @@ def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Docume
         assert {"port": 9000} in ports
     (identity,) = policies["model-server-cloud-identity"]["egress"]
     assert {peer["ipBlock"]["cidr"] for peer in identity["to"]} == {"169.254.170.23/32", "fd00:ec2::23/128"}
+    (server,) = [pod for _, pod in server_pods(built)]
+    assert {one["name"] for one in server["volumes"]} == {"models", "tmp", "predictions"}
+    assert {one["name"] for one in server["containers"][0]["volumeMounts"]} == {
+        "models",
+        "tmp",
+        "predictions",
+    }
     for one in of_kind(built, "ServiceMonitor", "PrometheusRule"):
         assert one["metadata"]["labels"]["release"] == "kube-prometheus-stack"
 

@@ -14,6 +14,7 @@ from serving.http import gateway
 from serving.monitoring import metrics, swaps
 from serving.monitoring.drift.exposition import LABELS
 from serving.monitoring.drift.exposition import METRICS as DRIFT_METRICS
+from serving.monitoring.prediction_log import metrics as log_metrics
 from serving.settings import Settings, load_settings, unknown_variables
 from tests.kubernetes.building import BUILDS, OVERLAYS, all_pods, build, of_kind, policy_selects, server_pods
 from tests.kubernetes.queries import ADAPTER, all_queries, keda_queries, labels_in, metrics_in, rules
@@ -359,7 +360,7 @@ def exported():
     """The names under which our metrics are scraped, and their labels."""
     names = {*DRIFT_METRICS, *(f"{metrics.SCORE}{end}" for end in ("_bucket", "_count", "_sum"))}
     labels = {*LABELS, "bin"}
-    for value in [value for module in (metrics, swaps) for value in vars(module).values()]:
+    for value in [value for module in (metrics, swaps, log_metrics) for value in vars(module).values()]:
         if isinstance(value, MetricWrapperBase):
             (family,) = value.describe()
             ends = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])

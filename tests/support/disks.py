@@ -16,5 +16,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
         pytest.skip("mounting a small disk needs root")
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
