@@ -38,7 +38,7 @@ class FastRows:
     def _prepare(self, schema: Schema) -> Any:
         types = [_fast_type(column) for column in schema.columns]
         self._builders = [_fast_builder(column) for column in schema.columns]
-        self._groups = _group_columns(schema)
+        self._groups = group_columns(schema)
         self._nan_texts = [position for position, column in enumerate(schema.columns) if _is_nan_text(column)]
         if self.form is Form.BARE:
             return types[0]
@@ -108,8 +108,8 @@ class FastRows:
         return Inputs(tuple(columns), n_rows)
 
 
-def _group_columns(schema: Schema) -> list[tuple[list[int], npt.DTypeLike]]:
-    """The positions of columns that become arrays of one dtype without further checks of their cells."""
+def group_columns(schema: Schema) -> list[tuple[list[int], npt.DTypeLike]]:
+    """Returns the positions of columns that become the lines of one array, and its dtype: no cell needs further checks."""
     groups: dict[Any, list[int]] = {}
     for position, column in enumerate(schema.columns):
         if _is_grouped(column):

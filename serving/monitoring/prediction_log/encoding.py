@@ -1,18 +1,20 @@
 """Answered requests → the log's messages."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from serving.codecs.fast_json import group_columns
 from serving.codecs.json_answers import array_to_json
 from serving.model.prepared import Manifest
 from serving.model.schema import Inputs, Kind, parse_schema, take
 from serving.monitoring.finished import Finished
-from serving.monitoring.prediction_log.rows import JSON, Field, Rows, fields_of
+from serving.monitoring.prediction_log.outputs import Outputs, encode_outputs
+from serving.monitoring.prediction_log.rows import JSON, Field, Rows, field_of, fields_of
 from serving.monitoring.prediction_log.selection import Selection, to_json, to_text
 from serving.runtime import Output, count_output, slice_output
 
@@ -45,6 +47,24 @@ def split(finished: Finished) -> Iterator[Part]:
             yield Part(finished, take(inputs, start, stop), answered, start)
 
 
+class Note(NamedTuple):
+    """A request of one row, without the arrays that it came in: those would take ten times the memory."""
+
+    request_id: str
+    key: bytes | None
+    role: str
+    started: float
+    ended: float
+    blocks: list[bytes | list[Any]]
+    """The inputs, by group of columns."""
+    label: Any
+    probabilities: bytes | None
+    value: float | None
+
+
+Requests = Sequence[Finished] | Sequence[Note]
+
+
 class Encoder:
     """Encodes the rows of one version of a model."""
 
@@ -52,6 +72,7 @@ class Encoder:
         schema = parse_schema(manifest.inputs, manifest.params, manifest.nulls)
         self.unknown_names = selection.unknown_names(schema.names)
         self._manifest = manifest
+        self._n_columns = len(schema.columns)
         self._whole = {
             position
             for position, column in enumerate(schema.columns)
@@ -66,53 +87,160 @@ class Encoder:
             (position for position, name in enumerate(schema.names) if name == selection.key_column), None
         )
         self._classes = tuple(to_text(one) or "" for one in manifest.classes or ())
+        # What a note has of a row: blocks of columns as the JSON decoder makes them, and the memory of other columns.
+        self._blocks = [(positions, np.dtype(dtype)) for positions, dtype in group_columns(schema)]
+        grouped = {position for positions, _ in self._blocks for position in positions}
+        others = {
+            position: field_of(column, is_hashed=False).dtype
+            for position, column in enumerate(schema.columns)
+            if position not in grouped
+        }
+        self._singles = [
+            (position, np.dtype(dtype)) for position, dtype in others.items() if dtype is not None
+        ]
+        self._may_note = len(self._singles) == len(others) and not any(
+            column.type.shape for column in schema.columns
+        )
+
+    def note(self, finished: Finished) -> Note | None:
+        """Returns a note of a request with one row of plain values; None for any other."""
+        columns, output = finished.inputs.columns, finished.output
+        if finished.inputs.n_rows != 1 or not self._may_note:
+            return None
+        blocks: list[bytes | list[Any]] = []
+        for positions, dtype in self._blocks:
+            block = columns[positions[0]].base
+            if (
+                block is None
+                or columns[positions[-1]].base is not block
+                or block.shape != (len(positions), 1)
+                or block.dtype != dtype
+            ):
+                return None
+            blocks.append(block.ravel().tolist() if dtype.kind == "O" else block.tobytes())
+        for position, dtype in self._singles:
+            if columns[position].dtype != dtype:
+                return None
+            blocks.append(columns[position].tobytes())
+        label = value = shares = None
+        labels, probabilities, values = output.labels, output.probabilities, output.values
+        if labels is not None:
+            if labels.shape != (1,) or labels.dtype.kind not in "OUiub":
+                return None
+            label = labels.item()
+        if probabilities is not None:
+            if probabilities.shape != (1, len(self._classes)):
+                return None
+            shares = probabilities.astype(np.float64, copy=False).tobytes()
+        if values is not None:
+            if values.shape != (1,) or values.dtype.kind not in "fiub":
+                return None
+            value = float(values.item())
+        return Note(
+            finished.request_id,
+            finished.key,
+            finished.role,
+            finished.started,
+            finished.ended,
+            blocks,
+            label,
+            shares,
+            value,
+        )
+
+    def encode_notes(self, notes: list[Note]) -> bytes:
+        """Returns the message for requests of one row each."""
+        n = len(notes)
+        columns: list[list[Values]] = [[] for _ in range(self._n_columns)]
+        for index, (positions, dtype) in enumerate(self._blocks):
+            blocks = [note.blocks[index] for note in notes]
+            matrix: Values
+            if dtype.kind == "O":
+                matrix = np.empty((n, len(positions)), dtype=object)
+                matrix[:] = blocks
+            else:
+                matrix = np.frombuffer(b"".join(blocks), dtype).reshape(n, -1)  # type: ignore[arg-type]  # all bytes
+            for line, position in enumerate(positions):
+                columns[position] = [matrix[:, line]]
+        for index, (position, dtype) in enumerate(self._singles, len(self._blocks)):
+            joined = b"".join([note.blocks[index] for note in notes])  # type: ignore[misc]  # all bytes
+            columns[position] = [np.frombuffer(joined, dtype)]
+        # A model has either of these for every row, or for none.
+        labels, shares, values = zip(
+            *[(one.label, one.probabilities, one.value) for one in notes], strict=True
+        )
+        return self._message(
+            notes,
+            [1] * n,
+            [0] * n,
+            columns,
+            Outputs(
+                () if None in shares else self._classes,
+                None if None in labels else list(map(to_text, labels)),
+                None if None in shares else b"".join(shares),
+                None if None in values else np.array(values, dtype=np.float64).tobytes(),
+                None,
+            ),
+        )
 
     def encode(self, parts: list[Part]) -> bytes:
         """Returns the message for requests that this model has answered."""
+        n_rows = [part.inputs.n_rows for part in parts]
+        first_rows = [part.first_row for part in parts]
+        outputs = [part.output for part in parts]
+        wholes = [part.finished.output for part in parts]
+        return self._message(
+            [part.finished for part in parts],
+            n_rows,
+            first_rows,
+            [[part.inputs.columns[position] for part in parts] for position in range(self._n_columns)],
+            encode_outputs(outputs, wholes, n_rows, first_rows, self._classes),
+        )
+
+    def _message(
+        self,
+        requests: Requests,
+        n_rows: list[int],
+        first_rows: list[int],
+        columns: list[list[Values]],
+        outputs: Outputs,
+    ) -> bytes:
         # Requests have times of a clock that only measures intervals.
         offset = time.time() - time.perf_counter()
-        requests = [part.finished for part in parts]
-        outputs = [part.output for part in parts]
-        n_rows = [part.inputs.n_rows for part in parts]
-        probabilities = [None if output is None else output.probabilities for output in outputs]
-        width = next((array.shape[1] for array in probabilities if array is not None), 0)
-        classes = self._classes if len(self._classes) == width else tuple(map(str, range(width)))
         return msgspec.msgpack.encode(
             Rows(
                 self._manifest.name,
                 self._manifest.version,
-                classes,
+                outputs.classes,
                 tuple(self._fields.values()),
                 [one.request_id for one in requests],
                 [offset + one.ended for one in requests],
                 [(one.ended - one.started) * 1e3 for one in requests],
                 [one.role for one in requests],
                 n_rows,
-                [part.first_row for part in parts],
-                self._keys(parts),
-                _labels(outputs, n_rows),
-                _numbers(probabilities, n_rows, width),
-                _numbers([_plain_values(output) for output in outputs], n_rows, 1),
-                _others(parts, n_rows),
-                [
-                    self._input(field, position, [part.inputs.columns[position] for part in parts])
-                    for position, field in self._fields.items()
-                ],
+                first_rows,
+                self._keys([one.key for one in requests], n_rows, columns),
+                outputs.labels,
+                outputs.probabilities,
+                outputs.values,
+                outputs.others,
+                [self._input(field, position, columns[position]) for position, field in self._fields.items()],
             )
         )
 
-    def _keys(self, parts: list[Part]) -> list[str | None]:
+    def _keys(
+        self, routing_keys: list[bytes | None], n_rows: list[int], columns: list[list[Values]]
+    ) -> list[str | None]:
         selection = self._selection
         keys: list[str | None] = []
-        if selection.key_column is not None:
-            if self._key_position is None:
-                return [None] * sum(part.inputs.n_rows for part in parts)
-            for part in parts:
-                keys += self._texts(self._key_position, part.inputs.columns[self._key_position])
+        if self._key_position is not None:
+            for column in columns[self._key_position]:
+                keys += self._texts(self._key_position, column)
+        elif selection.key_column is not None:
+            return [None] * sum(n_rows)
         else:
-            for part in parts:
-                key = part.finished.key
-                keys += [None if key is None else key.decode(errors="replace")] * part.inputs.n_rows
+            for key, n in zip(routing_keys, n_rows, strict=True):
+                keys += [None if key is None else key.decode(errors="replace")] * n
         return list(map(selection.hash, keys)) if selection.hashes_key else keys
 
     def _texts(self, position: int, column: Values) -> list[str | None]:
@@ -137,50 +265,3 @@ class Encoder:
                 for value in array_to_json(column)
             ]
         return [value for column in columns for value in column.tolist()]
-
-
-def _labels(outputs: list[Output | None], n_rows: list[int]) -> list[str | None] | None:
-    found: list[str | None] = []
-    is_there = False
-    for output, n in zip(outputs, n_rows, strict=True):
-        if output is None or output.labels is None or output.labels.ndim > 1:
-            found += [None] * n
-        else:
-            is_there = True
-            found += map(to_text, array_to_json(output.labels))
-    return found if is_there else None
-
-
-def _plain_values(output: Output | None) -> Values | None:
-    values = output.values if output is not None else None
-    return values if values is not None and values.ndim == 1 and values.dtype.kind in "fiub" else None
-
-
-def _numbers(arrays: list[Values | None], n_rows: list[int], width: int) -> bytes | None:
-    """Returns the memory of doubles, `width` for each row."""
-    if not any(array is not None for array in arrays):
-        return None
-    return b"".join(
-        [
-            (np.full(n * width, np.nan) if array is None else array.astype(np.float64, copy=False)).tobytes()
-            for array, n in zip(arrays, n_rows, strict=True)
-        ]
-    )
-
-
-def _others(parts: list[Part], n_rows: list[int]) -> list[str | None] | None:
-    """Returns outputs that are neither one label nor one number: by row, or all in the request's first row."""
-    found: list[str | None] = []
-    for part, n in zip(parts, n_rows, strict=True):
-        output = part.output
-        if output is None:
-            whole = part.finished.output
-            first = next(a for a in (whole.labels, whole.values, whole.probabilities) if a is not None)
-            found += [to_json(array_to_json(first)) if part.first_row == 0 else None, *[None] * (n - 1)]
-        elif output.labels is not None and output.labels.ndim > 1:
-            found += map(to_json, array_to_json(output.labels))
-        elif output.values is not None and _plain_values(output) is None:
-            found += map(to_json, array_to_json(output.values))
-        else:
-            found += [None] * n
-    return found if any(one is not None for one in found) else None

@@ -4,13 +4,14 @@ import logging
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from serving.codecs.limits import OBJECT_BYTES
 from serving.model.prepared import Manifest
 from serving.monitoring.finished import Finished
-from serving.monitoring.prediction_log.encoding import MAX_ROWS, Encoder, Part, split
+from serving.monitoring.prediction_log.encoding import MAX_ROWS, Encoder, Note, Part, split
 from serving.monitoring.prediction_log.frames import pack
 from serving.monitoring.prediction_log.metrics import ENCODING, QUEUE, dropped_rows_total
 from serving.monitoring.prediction_log.options import socket_path
@@ -21,6 +22,8 @@ from serving.settings import Settings
 log = logging.getLogger("serving.prediction_log")
 
 _sparing = Sparing()
+
+T = TypeVar("T")
 
 SEND_SECONDS = 0.2
 """Time between two sendings: a killed worker loses this much, and the rows that it is encoding."""
@@ -34,6 +37,9 @@ MAX_WAITING_BYTES = 8_000_000
 REQUEST_BYTES, COLUMN_BYTES, ROW_BYTES = 1_000, 250, 100
 """Approximate overhead of a request, of each of its columns, and of the answer to each row."""
 
+NOTE_BYTES = 800
+"""Approximate memory of a note, besides texts."""
+
 MAX_ENCODERS = 16
 """Versions whose encoders are kept."""
 
@@ -44,7 +50,7 @@ class PredictionLog:
     def __init__(self, run_directory: Path, settings: Settings) -> None:
         self._path = socket_path(run_directory)
         self._selection = Selection.of(settings)
-        self._waiting: deque[tuple[Finished, int]] = deque()
+        self._waiting: deque[tuple[Encoder, Finished | Note, int]] = deque()
         # Two counters, each written by one thread.
         self._n_added = self._n_taken = 0
         self._n_dropped = self._n_unencoded = 0
@@ -62,13 +68,15 @@ class PredictionLog:
         """Notes an answered request."""
         if not self._selection.includes(finished.request_id):
             return
-        n_bytes = estimate_bytes(finished)
+        encoder = self._encoder(finished.manifest)
+        note = encoder.note(finished)
+        n_bytes = estimate_bytes(finished) if note is None else NOTE_BYTES + finished.body_bytes
         n_waiting = self._n_added - self._n_taken
         if n_waiting and n_waiting + n_bytes > MAX_WAITING_BYTES:
             self._n_dropped += finished.inputs.n_rows
             return
         self._n_added += n_bytes
-        self._waiting.append((finished, n_bytes))
+        self._waiting.append((encoder, finished if note is None else note, n_bytes))
         if n_waiting + n_bytes > MAX_WAITING_BYTES // 2:
             self._wake.set()
 
@@ -111,33 +119,44 @@ class PredictionLog:
 
     def _encode_waiting(self) -> Iterator[bytes]:
         """Yields the messages for the requests that wait, until there are none."""
-        batch: list[Part] = []
+        batch: list[Note | Part] = []
         n_rows = 0
+        current: Encoder | None = None
         while self._waiting:
-            finished, n_bytes = self._waiting.popleft()
-            for part in split(finished):
-                if batch and (n_rows >= MAX_ROWS or batch[0].finished.manifest is not part.finished.manifest):
-                    yield from self._encode(batch)
+            encoder, request, n_bytes = self._waiting.popleft()
+            for item in [request] if isinstance(request, Note) else split(request):
+                if current is not None and (n_rows >= MAX_ROWS or encoder is not current):
+                    yield from self._encode(current, batch)
                     batch, n_rows = [], 0
-                batch.append(part)
-                n_rows += part.inputs.n_rows
+                current = encoder
+                batch.append(item)
+                n_rows += 1 if isinstance(item, Note) else item.inputs.n_rows
             self._n_taken += n_bytes
-        if batch:
-            yield from self._encode(batch)
+        if current is not None:
+            yield from self._encode(current, batch)
 
-    def _encode(self, batch: list[Part]) -> list[bytes]:
-        """Returns the message of requests to one model; if one of them has no form in the log, that of the others."""
+    def _encode(self, encoder: Encoder, batch: list[Note | Part]) -> Iterator[bytes]:
+        """Yields the messages of requests to one model."""
+        notes = [one for one in batch if isinstance(one, Note)]
+        parts = [one for one in batch if isinstance(one, Part)]
+        if notes:
+            yield from self._try(encoder.encode_notes, notes, [1] * len(notes))
+        if parts:
+            yield from self._try(encoder.encode, parts, [part.inputs.n_rows for part in parts])
+
+    def _try(self, encode: Callable[[list[T]], bytes], items: list[T], n_rows: list[int]) -> list[bytes]:
+        """Returns the message of some requests; if one of them has no form in the log, that of the others."""
         try:
-            payload = self._encoder(batch[0].finished.manifest).encode(batch)
+            return [pack(encode(items), sum(n_rows))]
         except Exception as error:  # it is logged: the service goes on
-            if len(batch) > 1:
-                return [frame for part in batch for frame in self._encode([part])]
-            self._n_unencoded += batch[0].inputs.n_rows
+            if len(items) > 1:
+                pairs = zip(items, n_rows, strict=True)
+                return [frame for item, n in pairs for frame in self._try(encode, [item], [n])]
+            self._n_unencoded += n_rows[0]
             ending = _sparing.admit(*origin(error))
             if ending is not None:
                 log.exception("rows are not in the prediction log%s", ending, extra=BY_CALLERS)
             return []
-        return [pack(payload, sum(part.inputs.n_rows for part in batch))]
 
     def _encoder(self, manifest: Manifest) -> Encoder:
         key = (manifest.name, manifest.version, manifest.digest)

@@ -6,11 +6,15 @@ import hmac
 import json
 import time
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from serving.monitoring.prediction_log.encoding import Encoder, split
+from serving.monitoring.prediction_log.rows import Rows
 from serving.monitoring.prediction_log.selection import Selection
+from serving.monitoring.prediction_log.tables import to_table
 from serving.runtime import Output
 from serving.settings import Settings
 from tests.monitoring.prediction_log.answered import (
@@ -212,3 +216,58 @@ def test_probabilities_by_class_are_those_of_the_answer():
     ]
     assert table["score"].to_pylist() == [0.5, 0.8]
     assert json.loads(f"[{','.join(table['label'].to_pylist())}]") == [2, 3]
+
+
+PLAIN = manifest_of(
+    {"name": "a", "type": "double"},
+    {"name": "text", "type": "string"},
+    {"name": "n", "type": "integer", "required": True},
+    {"name": "b", "type": "double"},
+    {"name": "flag", "type": "boolean", "required": True},
+    {"name": "day", "type": "datetime"},
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"log_exclude": "a,n"},
+        {"log_key": "n", "log_hash": "text,n,day", "log_hash_key": SECRET},
+        {"log_key": "text", "log_exclude": "*"},
+    ],
+)
+@pytest.mark.parametrize(
+    "output",
+    [
+        answer(1),
+        Output(values=np.array([2.5])),
+        Output(labels=np.array([3])),
+        Output(labels=np.array(["yes"])),
+    ],
+)
+def test_single_rows_are_noted_in_less_memory_and_logged_alike(settings, output):
+    rows = [
+        {"a": 0.1, "text": "x", "n": 1, "b": 2.0, "flag": True, "day": "2024-05-01"},
+        {"n": 2, "flag": False},
+        {"a": 3.0, "text": "é", "n": 3, "flag": True, "day": "2024-05-01T10:00:00.5"},
+    ]
+    encoder = Encoder(PLAIN, Selection.of(Settings(**settings)))
+    requests = [
+        finished(decoded(PLAIN, [row]), output, PLAIN, request_id=str(row["n"]), key=b"k") for row in rows
+    ]
+    notes = [encoder.note(request) for request in requests]
+    assert all(notes)  # the decoder's arrays are as the note expects them
+    parts = [part for request in requests for part in split(request)]
+    noted, whole = (
+        to_table(msgspec.msgpack.decode(payload, type=Rows)).drop_columns(["time"])
+        for payload in (encoder.encode_notes(notes), encoder.encode(parts))
+    )
+    assert noted.schema == whole.schema
+    assert noted.to_pylist() == whole.to_pylist()
+
+
+def test_other_rows_are_not_noted():
+    for manifest, row in ((EVERY_KIND, FULL), (TWO, {"id": "a"})):  # nested, and an integer that is missing
+        encoder = Encoder(manifest, Selection.of(Settings()))
+        assert encoder.note(finished(decoded(manifest, [row]), answer(1), manifest)) is None
