@@ -25,7 +25,7 @@ _sparing = Sparing()
 
 T = TypeVar("T")
 
-SEND_SECONDS = 0.2
+SEND_SECONDS = 0.5
 """Time between two sendings: a killed worker loses this much, and the rows that it is encoding."""
 
 PATIENCE_SECONDS = 5.0
