@@ -28,7 +28,7 @@ export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: serve test soak zoo fuzz test-container test-manifests registries image rules lint docs sbom audit deploy-tools bench demo-promotion pictures lock lock-bench lock-registries clean help
+.PHONY: serve test soak zoo fuzz test-container test-manifests registries image rules lint docs sbom audit deploy-tools bench demo-promotion demo-drift pictures lock lock-bench lock-registries clean help
 
 serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); without MLFLOW_TRACKING_URI, or with DEMO=1, trains a demo
 	@if [ -z "$${MLFLOW_TRACKING_URI:-}" ] || [ -n "$(DEMO)" ]; then \
@@ -94,6 +94,9 @@ rules:  ## write monitoring/prometheus/rules.yaml into the PrometheusRule of k8s
 
 demo-promotion: $(SERVING)  ## promote, reject and roll back under load, on the terminal (a minute)
 	@.venv/bin/python scripts/demo_promotion.py
+
+demo-drift: $(SERVING)  ## shift an input until it is named, and judge a challenger by the truth, on the terminal (two minutes)
+	@.venv/bin/python scripts/demo_drift.py
 
 pictures: $(DEV)  ## take the pictures in docs/pictures again: the demo, and Swagger UI (needs chromium)
 	.venv/bin/python scripts/record_demo.py

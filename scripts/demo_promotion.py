@@ -205,9 +205,7 @@ def say(text: str) -> None:
 @contextlib.contextmanager
 def serving(folder: Path, environment: dict[str, str]) -> Iterator[int]:
     """Runs a service; yields its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     with (folder / "service.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  # our own words
             [
@@ -232,6 +230,14 @@ def serving(folder: Path, environment: dict[str, str]) -> Iterator[int]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def wait_ready(url: str) -> None:

@@ -142,7 +142,7 @@ HELP = {
         r"^ {4}(?:[A-Z_]+='.*' )?(\S*python \S+)", file.read_text().split('"""')[1], re.MULTILINE
     )
     for file in sorted((ROOT / "scripts").glob("[a-z]*.py"))
-    if file.name != "demo_promotion.py"
+    if not file.name.startswith("demo_")
 }
 
 

@@ -12,7 +12,9 @@ from serving.monitoring.prediction_log.journal import Journal
 from tests.monitoring.prediction_log.answered import finished, frame_of, numbers, options
 from tests.support.environment import ROOT, clean_environment
 
-PAGE = (ROOT / "docs" / "monitoring.md").read_text().partition("\n## Prediction log\n")[2]
+PAGE = (
+    (ROOT / "docs" / "monitoring.md").read_text().partition("\n## Prediction log\n")[2].partition("\n## ")[0]
+)
 
 
 def test_the_commands_and_the_code_of_the_page_read_a_log(tmp_path: Path):

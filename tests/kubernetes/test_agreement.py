@@ -379,7 +379,7 @@ def test_queries_ask_for_metrics_that_exist():
 
 def test_queries_ask_for_labels_that_exist():
     _, labels = exported()
-    theirs = {"job", "namespace", "pod", "rollouts_pod_template_hash", "le"}
+    theirs = {"job", "instance", "namespace", "pod", "rollouts_pod_template_hash", "le"}
     assert set().union(*(labels_in(query) for query in all_queries())) - labels - theirs == set()
 
 
