@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 
 	$(shell $(python) -c 'import sys; print("$(python)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
 UV ?= uv
 DIST ?= dist
-# Test files that run in parallel: twice the processors, since services under test mostly wait.
+# Test files that run in parallel: 4 suit two processors, because services under test mostly wait.
 JOBS ?= 4
 
 SERVING := .venv/serving.stamp
@@ -15,7 +15,7 @@ AZURITE := .venv/azurite.stamp
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
-# Runs registries of older MLflow, whose libraries have no wheels for newer Python.
+# For registries of older MLflow, whose libraries have no wheels for newer Python.
 PYTHON_3_11 ?= python3.11
 OLD := tests/registries
 OLD_STAMPS := $(patsubst $(OLD)/requirements/%.in,$(OLD)/.venvs/%.stamp,$(wildcard $(OLD)/requirements/*.in))
@@ -30,16 +30,16 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .PHONY: serve test soak zoo fuzz test-container test-manifests registries image rules lint docs sbom audit deploy-tools bench demo-promotion demo-drift pictures lock lock-bench lock-registries clean help
 
-serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); without MLFLOW_TRACKING_URI, or with DEMO=1, trains a demo
+serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains a demo without MLFLOW_TRACKING_URI, or with DEMO=1
 	@if [ -z "$${MLFLOW_TRACKING_URI:-}" ] || [ -n "$(DEMO)" ]; then \
 		.venv/bin/python scripts/train.py --if-missing --promote --estimator forest --name "$${SERVING_MODEL_NAME:-churn}" \
 			|| echo "starting anyway: not ready until the registry has a model"; fi
 	@exec .venv/bin/python -m serving.process.start serve -p "$${PORT:-3000}"
 
-test: $(DEV)  ## run the tests (ARGS="-k name" for some, ARGS="-n 0" in one process)
+test: $(DEV)  ## run all tests but test-container's and registries' (ARGS="-k name" for some, ARGS="-n 0" in one process)
 	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
-soak: $(DEV)  ## run long tests: promotions under load, simulated canaries, generated rows (ARGS="-k name")
+soak: $(DEV)  ## run long tests: promotions under load, simulated canaries, generated models and rows (ARGS="-k name")
 	SOAK=1 .venv/bin/python -m pytest -m soak -rP -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 zoo: $(DEV)  ## compare models of every kind with MLflow's own answers, and write docs/compatibility.md (ARGS="name" for some)
@@ -49,7 +49,7 @@ zoo: $(DEV)  ## compare models of every kind with MLflow's own answers, and writ
 fuzz: $(DEV)  ## send damaged bodies, damaged HTTP, requests from the OpenAPI document; each for FUZZ_SECONDS=360 (FUZZ_SEED=...)
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-360} .venv/bin/python -m pytest tests/fuzz -rP $(ARGS)
 
-lint: $(DEV)  ## check lint rules, format, types, shell scripts and workflows
+lint: $(DEV)  ## check lint rules, format, imports between packages, types, shell scripts and workflows
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports --no-cache
@@ -58,7 +58,7 @@ lint: $(DEV)  ## check lint rules, format, types, shell scripts and workflows
 	.venv/bin/actionlint -shellcheck .venv/bin/shellcheck
 	.venv/bin/zizmor --offline --quiet --persona auditor .github
 
-docs: $(DOCS)  ## build the documentation as a site in dist/site, and check its links
+docs: $(DOCS)  ## build the documentation as a site in dist/site, and check its links (needs npm)
 	@.venv/docs/bin/python scripts/build_site.py
 
 sbom: $(DEV)  ## write the images' bill of materials into dist/*.cdx.json (CycloneDX, from the locked requirements)
@@ -98,7 +98,7 @@ demo-promotion: $(SERVING)  ## promote, reject and roll back under load, on the 
 demo-drift: $(SERVING)  ## shift an input until it is named, and judge a challenger by the truth, on the terminal (two minutes)
 	@.venv/bin/python scripts/demo_drift.py
 
-pictures: $(DEV)  ## take the pictures in docs/pictures again: the demo, and Swagger UI (needs chromium)
+pictures: $(DEV)  ## take both pictures in docs/pictures again: the demo and Swagger UI (needs chromium)
 	.venv/bin/python scripts/record_demo.py
 	.venv/bin/python scripts/take_screenshot.py
 
@@ -149,12 +149,12 @@ $(DEV): requirements/dev.txt requirements/serving.txt
 	$(call install,$<)
 	@touch $(SERVING) $@
 
-# An Azure Blob Storage for the tests of artifact stores, with dependencies as of a date.
+# An emulator of Azure Blob Storage for the tests of artifact stores, with dependencies as of a date.
 $(AZURITE): | $(DEV)
 	@npm install --silent --no-save --no-package-lock --before=2026-11-20 --prefix .venv/azurite azurite@3.37.0
 	@touch $@
 
-# In an environment of its own, so that it leaves the versions in .venv alone. Mermaid has no dependencies.
+# In a separate environment, so that the versions in .venv stay. Mermaid has no dependencies.
 $(DOCS): requirements/docs.txt
 	$(find-python)
 	@echo "installing $< into .venv/docs"

@@ -49,6 +49,11 @@ class Challenger:
         self._now = self._version
 
     @property
+    def is_new(self) -> bool:
+        """True if the model had no challenger before."""
+        return self._before is None
+
+    @property
     def left(self) -> str:
         """What remains if the registry does not restore the challenger, and the command that ends it."""
         return (

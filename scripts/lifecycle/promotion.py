@@ -175,7 +175,7 @@ class Promotion:
             self._say(f"{challenger.left} ({error})")
             return True
         if has_changed and why:
-            self._say(f"the challenger was restored: {why}")
+            self._say(f"the challenger was {'removed' if challenger.is_new else 'restored'}: {why}")
         return has_changed
 
 

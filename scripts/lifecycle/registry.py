@@ -58,10 +58,18 @@ class RegisteredModel:
             raise LifecycleError(str(error)) from None
         if found is not None:
             return found
-        with self.asking(f"the registry has no model {self.name!r}") as client:
-            from serving.prepare.registry.client import all_versions
+        with self.asking(f"model {self.name!r} could not be read") as client:
+            from mlflow.exceptions import MlflowException
 
-            model = client.get_registered_model(self.name)
+            from serving.prepare.registry.client import all_versions, suggest_name
+
+            try:
+                model = client.get_registered_model(self.name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                hint = suggest_name(client, self.name)
+                raise LifecycleError(f"the registry has no model {self.name!r}{hint}") from None
             return Model(model.aliases, model.tags, all_versions(client, self.name))
 
     @functools.cached_property

@@ -259,7 +259,7 @@ ENCODERS: dict[str, Callable[[], Any]] = {
         handle_unknown="use_encoded_value", unknown_value=-1
     ),
     "TargetEncoder": lambda: preprocessing.TargetEncoder(random_state=0, cv=2),
-    "rare words together": lambda: preprocessing.OneHotEncoder(
+    "OneHotEncoder with infrequent categories": lambda: preprocessing.OneHotEncoder(
         handle_unknown="infrequent_if_exist", min_frequency=50
     ),
     "strict OneHotEncoder": lambda: preprocessing.OneHotEncoder(drop="first"),
@@ -315,24 +315,24 @@ def _pipelines() -> dict[str, Case]:
         return Case("Pipelines", make)
 
     return {
-        **{f"columns, {n}": case(lambda m=m: _pipeline(_front(), m())) for n, m in LAST.items()},
+        **{f"ColumnTransformer, {n}": case(lambda m=m: _pipeline(_front(), m())) for n, m in LAST.items()},
         **{
-            f"{n} of numbers": case(
+            f"{n} on numbers": case(
                 lambda m=m: _pipeline(_front(numbers=m()), LogisticRegression(max_iter=500))
             )
             for n, m in SCALERS.items()
         },
         **{
-            f"{n} of words": case(lambda m=m: _pipeline(_front(words=m()), _forest()))
+            f"{n} on text": case(lambda m=m: _pipeline(_front(words=m()), _forest()))
             for n, m in ENCODERS.items()
         },
         **{f"imputed: {n}": case(lambda m=m: _imputed(m())) for n, m in IMPUTERS.items()},
-        "columns, HistGradientBoostingClassifier": case(lambda: _histogram(is_regressor=False)),
-        "columns, HistGradientBoostingRegressor": case(lambda: _histogram(is_regressor=True)),
+        "ColumnTransformer, HistGradientBoostingClassifier": case(lambda: _histogram(is_regressor=False)),
+        "ColumnTransformer, HistGradientBoostingRegressor": case(lambda: _histogram(is_regressor=True)),
         "HistGradientBoostingClassifier, pandas categories": case(_own_categories),
-        "columns selected by dtype": case(_selected),
-        "a column of text beside numbers": case(_with_text),
-        "ColumnTransformer with pandas output": case(_pandas_output),
+        "ColumnTransformer, columns selected by dtype": case(_selected),
+        "a text column beside numbers": case(_with_text),
+        "ColumnTransformer, pandas output": case(_pandas_output),
     }
 
 
@@ -448,27 +448,27 @@ def _gaps() -> dict[str, Case]:
         return preprocessing.OneHotEncoder(handle_unknown="ignore")
 
     found: dict[str, Callable[[], Example]] = {
-        "None among words, OneHotEncoder": lambda: _missing(hot(), _cells("object", cities)),
-        "NaN among words, OneHotEncoder": lambda: _missing(hot(), _cells("str", cities)),
-        "NaN among objects, OneHotEncoder": lambda: _missing(hot(), _cells("object", cities, np.nan)),
-        "None among words, OrdinalEncoder": lambda: _missing(
+        "None in text, OneHotEncoder": lambda: _missing(hot(), _cells("object", cities)),
+        "NaN in text, OneHotEncoder": lambda: _missing(hot(), _cells("str", cities)),
+        "NaN in objects, OneHotEncoder": lambda: _missing(hot(), _cells("object", cities, np.nan)),
+        "None in text, OrdinalEncoder": lambda: _missing(
             preprocessing.OrdinalEncoder(encoded_missing_value=-1), _cells("object", cities), _forest()
         ),
-        "NaN among words, TargetEncoder": lambda: _missing(
+        "NaN in text, TargetEncoder": lambda: _missing(
             preprocessing.TargetEncoder(random_state=0, cv=2), _cells("str", cities)
         ),
-        "None among booleans, OneHotEncoder": lambda: _missing(hot(), _cells("object", [True, False, True])),
-        "None among integers, OneHotEncoder": lambda: _missing(hot(), _cells("object", [1, 2, 3])),
-        "NaN among numbers, OneHotEncoder": lambda: _missing(hot(), _cells("float64", [1, 2, 3])),
-        "NA among pandas' Int64, OneHotEncoder": lambda: _missing(hot(), _cells("Int64", [1, 2, 3])),
-        "NA among pandas' boolean, imputed": lambda: _missing(
+        "None in booleans, OneHotEncoder": lambda: _missing(hot(), _cells("object", [True, False, True])),
+        "None in integers, OneHotEncoder": lambda: _missing(hot(), _cells("object", [1, 2, 3])),
+        "NaN in numbers, OneHotEncoder": lambda: _missing(hot(), _cells("float64", [1, 2, 3])),
+        "NA in pandas' Int64, OneHotEncoder": lambda: _missing(hot(), _cells("Int64", [1, 2, 3])),
+        "NA in pandas' boolean, imputed": lambda: _missing(
             impute.SimpleImputer(strategy="most_frequent"),
             _cells("boolean", [True, False, True]).astype("float64"),
         ),
-        "NaN among numbers, tree": lambda: Example(
+        "NaN in numbers, tree": lambda: Example(
             DecisionTreeClassifier(max_depth=4, random_state=0).fit(PEOPLE[NUMBERS], LEFT), PEOPLE[NUMBERS]
         ),
-        "NaN among numbers, imputed by None": lambda: _missing(
+        "None in text, imputed": lambda: _missing(
             impute.SimpleImputer(missing_values=None, strategy="constant", fill_value="none"),
             _cells("object", cities),
             make_pipeline(hot(), LogisticRegression()),
@@ -481,7 +481,7 @@ def _gaps() -> dict[str, Case]:
 
 
 class Optional(mlflow.pyfunc.PythonModel):
-    """Uses columns where they are there."""
+    """Uses its optional columns if a request has them."""
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> np.ndarray:
         bonus = model_input["bonus"].astype("float64").fillna(0) if "bonus" in model_input else 0.0
@@ -490,7 +490,7 @@ class Optional(mlflow.pyfunc.PythonModel):
 
 
 class Returns(mlflow.pyfunc.PythonModel):
-    """Returns one of the forms that a pyfunc may."""
+    """Returns one of the forms that a pyfunc may return."""
 
     def __init__(self, form: str) -> None:
         self.form = form
@@ -520,7 +520,7 @@ class Dates(mlflow.pyfunc.PythonModel):
 
 
 class Loose(mlflow.pyfunc.PythonModel):
-    """Counts what it is given."""
+    """Sums each list."""
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> list[float]:
         return [float(np.sum(cell)) for cell in model_input["cells"]]
@@ -599,7 +599,7 @@ def _pickled() -> Example:
 def _labelled(labels: list[Any]) -> Example:
     rows = IRIS.set_axis(labels, axis=1)
     model = make_pipeline(preprocessing.StandardScaler(), LogisticRegression())
-    # scikit-learn keeps names that are all text only.
+    # scikit-learn keeps column names only if all are text.
     return Example(model.fit(rows, SPECIES), rows)
 
 
@@ -636,13 +636,13 @@ def _others() -> dict[str, Case]:
     }
     logging: dict[str, Callable[[], Example]] = {
         "autolog, RandomForestClassifier": lambda: _autologged("sklearn", _forest()),
-        "autolog, pipeline of columns": lambda: _autologged(
+        "autolog, ColumnTransformer": lambda: _autologged(
             "sklearn", make_pipeline(_front(), LogisticRegression()), PEOPLE
         ),
         "autolog, XGBClassifier": lambda: _autologged("xgboost", _xgb("XGBClassifier")),
         "autolog, LGBMClassifier": lambda: _autologged("lightgbm", _lgb("LGBMClassifier")),
         "skops, RandomForestClassifier": lambda: _skops(_forest()),
-        "skops, pipeline of columns": lambda: _skops(make_pipeline(_front(), _forest()), PEOPLE),
+        "skops, ColumnTransformer": lambda: _skops(make_pipeline(_front(), _forest()), PEOPLE),
         "pickle, RandomForestClassifier": _pickled,
         "input_example, LogisticRegression": lambda: _with_example(LogisticRegression(max_iter=500)),
     }
@@ -651,8 +651,8 @@ def _others() -> dict[str, Case]:
         "column names with blanks and accents": lambda: _labelled(["a b", "é", "$x.y", '"q"']),
         "120 columns": _wide,
         "float32, int32, int64 and booleans": _dtypes,
-        "words as labels": _words_as_labels,
-        "booleans as labels": lambda: Example(_forest().fit(IRIS, SPECIES == 1), IRIS),
+        "text labels": _words_as_labels,
+        "boolean labels": lambda: Example(_forest().fit(IRIS, SPECIES == 1), IRIS),
     }
     texts: dict[str, Callable[[], Example]] = {
         "list of texts, TfidfVectorizer": lambda: _texts(LogisticRegression(), text.TfidfVectorizer()),
@@ -677,9 +677,9 @@ MODELS: dict[str, Case] = _estimators() | _pipelines() | _boosters() | _gaps() |
 
 REPRESENTATIVE = (
     *("HistGradientBoostingClassifier", "GaussianMixture", "MultiOutputClassifier"),
-    *("columns, RandomForestClassifier", "a column of text beside numbers"),
+    *("ColumnTransformer, RandomForestClassifier", "a text column beside numbers"),
     *("XGBClassifier, pandas categories", "LightGBM Booster, multiclass"),
-    *("None among words, OneHotEncoder", "optional columns", "a column of datetimes"),
+    *("None in text, OneHotEncoder", "optional columns", "a column of datetimes"),
     *("array of float32", "integers as column names", "list of texts, TfidfVectorizer"),
 )
-"""Those that the ordinary tests try."""
+"""Tried by the ordinary tests."""

@@ -47,7 +47,7 @@ class Finding(NamedTuple):
     name: str
     runtime: str
     reason: str
-    """Why it is not compiled, or was refused."""
+    """Why it is not compiled, or was rejected."""
     difference: float
     """The largest; infinite where an answer is of another form."""
     wrong: list[str]
@@ -83,7 +83,7 @@ def find_out(name: str, uri: str, home: Path) -> Finding:
             prepared = prepare(resolve(settings).champion, settings)
         except PrepareError as error:
             reason = str(error).partition(" is refused: ")[2] or str(error)
-            return Finding(library, name, "refused", reason, 0.0, [], 1.0)
+            return Finding(library, name, "rejected", reason, 0.0, [], 1.0)
         own = _own(example, f"models:/{registered}@production")
         model = LoadedModel(prepared, settings)
         differences, wrong = [], []

@@ -1,4 +1,4 @@
-"""docs/compatibility.md: what became of every model of the collection."""
+"""Writes docs/compatibility.md: how each model of the collection is served."""
 
 import re
 from collections import Counter
@@ -13,26 +13,26 @@ LIBRARIES = ("mlflow", "scikit-learn", "xgboost-cpu", "lightgbm", "pandas", "num
 
 HEAD = """# Compatibility
 
-For data scientists: how each kind of model is served, and how close its answers are. `make zoo` logs {n} models, prepares
-each as the service does, sends rows in every media type (JSON `predict` and `predict_batch`, `.npy`, Arrow) and compares the
-answers with those of the model that MLflow loads: rows of the fit, single rows, nulls and unseen texts. It writes this file;
-do not edit it.
+For data scientists: how each kind of model is served, and how close its answers are to MLflow's own. `make zoo` logs {n} models
+and prepares each as the service does. It sends training rows, single rows, nulls and unseen texts in every media type (JSON
+`predict` and `predict_batch`, `.npy`, Arrow), and compares the answers with those of the model that MLflow loads. It writes this
+file; do not edit it.
 
 With {versions}:
 {counts}.
 
-- **runtime**: `compiled`, `mixed` or `native` as in [performance.md](performance.md), or `refused`.
-- **answers**: `equal` is bit for bit; a number is the largest difference, of numbers above 1 relative to their size.
-- **faster**: how many times longer the library itself takes for a call of one row.
+- **runtime**: `compiled`, `mixed` or `native` as in [performance.md](performance.md), or `rejected` by the gate.
+- **answers**: `equal` means identical bits; a number is the largest difference, which is relative for numbers above 1.
+- **faster**: how many times longer the library itself takes for one row.
 
-All with the default settings, except pyfunc models, which contain code: `SERVING_ALLOW_PICKLE=true`.
+All settings are the defaults, except `SERVING_ALLOW_PICKLE=true` for pyfunc models, which contain code.
 
 Next: [performance.md](performance.md#what-is-compiled) for what is compiled, [models.md](models.md) for your own.
 """
 
 
 def write_table(findings: list[Finding]) -> None:
-    """Writes the file anew."""
+    """Overwrites the file."""
     counts = Counter(finding.runtime for finding in findings)
     said = ", ".join(f"{count} {runtime}" for runtime, count in counts.most_common())
     versions = ", ".join(f"{name.removesuffix('-cpu')} {version(name)}" for name in LIBRARIES)
@@ -45,7 +45,7 @@ def write_table(findings: list[Finding]) -> None:
 
 
 def _row(finding: Finding) -> str:
-    if finding.runtime == "refused":
+    if finding.runtime == "rejected":
         answers = "-"
     elif finding.wrong:
         answers = "**wrong**"
@@ -57,8 +57,8 @@ def _row(finding: Finding) -> str:
 
 
 def names_in_table() -> list[str]:
-    """The models that the file has rows of."""
+    """Returns the models that have a row in the file."""
     rows = re.findall(
-        r"^\| (.+?) \| (?:compiled|mixed|native|refused|crashed) \|", TABLE.read_text(), re.MULTILINE
+        r"^\| (.+?) \| (?:compiled|mixed|native|rejected|crashed) \|", TABLE.read_text(), re.MULTILINE
     )
     return list(rows)

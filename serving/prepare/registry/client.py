@@ -123,12 +123,17 @@ def _by_stage(client: MlflowClient, settings: Settings, stage: str) -> tuple[str
 
 
 def _no_such_model(client: MlflowClient, settings: Settings) -> ModelNotFound:
-    names = [model.name for model in client.search_registered_models(max_results=1000)]
-    near = get_close_matches(settings.model_name, names, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = suggest_name(client, settings.model_name)
     return ModelNotFound(
         f"no model {settings.model_name!r} in the registry {settings.registry} (SERVING_MODEL_NAME){hint}"
     )
+
+
+def suggest_name(client: MlflowClient, name: str) -> str:
+    """Returns `; did you mean 'churn'?` for the name of no model; empty if no model has a similar name."""
+    names = [model.name for model in client.search_registered_models(max_results=1000)]
+    near = get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _from_mlflow(error: MlflowException, settings: Settings) -> PrepareError:

@@ -53,6 +53,9 @@ def test_the_challenger_is_what_it_was_before(
     assert (code, err) == (1 if fails else 0, "")
     assert "gets 33.3333 % of the requests" in out
     assert challenger(registry) == ("2" if is_challenger and fails else None, percent)
+    assert re.findall(r"the challenger was (\w+): ", out) == (
+        ["restored" if is_challenger else "removed"] if fails else []
+    )
 
 
 def test_a_challenger_that_fails_is_taken_away_with_the_reason(
@@ -63,7 +66,7 @@ def test_a_challenger_that_fails_is_taken_away_with_the_reason(
     service.on_look = lambda: setattr(service, "percent", float(challenger(registry)[1] or 100))
     code, out, _ = run(promote, "2", "--url", service.url, "--percent", "50,100", "--interval", "0.5")
     assert code == 1
-    assert "the challenger was restored: 100.0% of 60 requests fail" in out
+    assert "the challenger was removed: 100.0% of 60 requests fail" in out
     assert registry.aliases == {"production": "1"}
 
 

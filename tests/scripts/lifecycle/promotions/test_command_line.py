@@ -26,6 +26,7 @@ def test_what_falls_short_is_not_promoted(registry: Registry, run: Run):
     ("arguments", "part"),
     [
         (["9"], "has no version 9"),
+        (["2", "--name", "wnie"], "promote.py: the registry has no model 'wnie'; did you mean 'wine'?\n"),
         (["2", "--percent", "50,20"], "rising percents"),
         (["2", "--percent", "50,100"], "need --url"),
         (["2", "--watch", "5"], "need --url"),
