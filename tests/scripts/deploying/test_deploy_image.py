@@ -316,6 +316,8 @@ def test_an_overlay_may_lie_in_another_repository(
     (block,) = re.findall(r"^```yaml\n(apiVersion: kustomize.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     file = platform / "model-server" / "kustomization.yaml"
     file.write_text(re.sub(r"https://\S+//k8s/(\S+)\?ref=\S+", r"../vendor/k8s/\1", block))
+    (copied,) = re.findall(r"^```yaml\n(resources:\n  - namespace.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert yaml.safe_load(copied).items() <= yaml.safe_load(file.read_text()).items()
     shutil.copy(own_manifests / "overlays" / "production" / "namespace.yaml", file.parent)
     before = {path: path.read_text() for path in platform.rglob("*.yaml")}
 
