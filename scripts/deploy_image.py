@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.deploying.containers import Containers, containers_of, name_of  # noqa: E402  # needs the line above
-from scripts.deploying.kubectl import Document, Kubectl, call, last_line  # noqa: E402  # the same
+from scripts.deploying.kubectl import Document, Kubectl, build_error, call, last_line  # noqa: E402  # the same
 from scripts.deploying.kustomizations import copy_overlay, set_images  # noqa: E402  # the same
 from scripts.deploying.workloads import find_workload  # noqa: E402  # the same
 from scripts.lifecycle import LifecycleError  # noqa: E402  # the same
@@ -225,7 +225,8 @@ def build(overlay: Path, name: str) -> list[Document]:
             )
         built = call(["kubectl", "kustomize", str(copy)])
     if built.returncode:
-        raise LifecycleError(f"{title_of(overlay)} cannot be built: {last_line(built.stderr)}")
+        why = build_error(built.stderr).replace(f"{Path(folder).resolve()}/", "")
+        raise LifecycleError(f"{title_of(overlay)} cannot be built: {why}")
     if to_reference(PLACEHOLDER) not in built.stdout:
         raise LifecycleError(f"nothing in {title_of(overlay)} runs the image {name!r} (--name)")
     documents = [document for document in yaml.safe_load_all(built.stdout) if document]

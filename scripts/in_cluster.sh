@@ -13,6 +13,10 @@ fail() {
   exit "${2:-2}"
 }
 
+if [[ ${1:-} == --help ]]; then
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+  exit
+fi
 (($# >= 2)) || fail "expected a namespace and a script, such as: model-server history.py"
 namespace=$1
 script=$2

@@ -8,6 +8,10 @@
 # service cannot be reached, or the forwarding ends during a command that succeeds.
 set -euo pipefail
 
+if [[ ${1:-} == --help ]]; then
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+  exit
+fi
 if (($# < 2)); then
   echo "with_service.sh: expected a namespace and a command" >&2
   exit 2

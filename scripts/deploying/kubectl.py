@@ -1,6 +1,7 @@
 """kubectl, in one namespace of one cluster."""
 
 import json
+import re
 import subprocess
 from collections.abc import Sequence
 from typing import Any
@@ -54,3 +55,10 @@ def call(command: Sequence[str], text: str | None = None) -> Done:
 def last_line(text: str) -> str:
     """Returns the last line of a command's output."""
     return (text.strip().splitlines() or [""])[-1]
+
+
+def build_error(text: str) -> str:
+    """Returns in one line why `kubectl kustomize` failed, without the frame of its log."""
+    found = re.search(r"""err=(?:<\n(?P<lines>.*)\n >|"(?P<line>.*)")\s*$""", text, re.DOTALL)
+    reason = (found["lines"] or found["line"].replace('\\"', '"')) if found else text
+    return " ".join(" ".join(line for line in reason.splitlines() if not line.startswith("#")).split())

@@ -11,7 +11,11 @@ from scripts.lifecycle import LifecycleError
 
 
 def included(folder: Path) -> set[Path]:
-    """Returns the files of a folder and of all folders that it includes, such as its components."""
+    """Returns the files of a folder and of all folders that it includes, such as its components.
+
+    Raises:
+        LifecycleError: one that it includes by its path does not exist.
+    """
     found: set[Path] = set()
     left = [folder]
     while left:
@@ -20,6 +24,10 @@ def included(folder: Path) -> set[Path]:
             found.add(file)
             said = yaml.safe_load(file.read_text()) or {}
             names = [*(said.get("resources") or []), *(said.get("components") or [])]
+            for name in names:
+                # Checked here, because kustomize would name the copy. Other names may be URLs.
+                if name.startswith(".") and not (file.parent / name).exists():
+                    raise LifecycleError(f"{file} includes {name}, which does not exist")
             left += [file.parent / name for name in names]
     return found
 

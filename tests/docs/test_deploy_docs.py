@@ -6,7 +6,7 @@ import shlex
 import pytest
 import yaml
 
-from tests.kubernetes.building import COMPONENTS, build, of_kind
+from tests.kubernetes.building import COMPONENTS, K8S, build, of_kind
 from tests.support.environment import ROOT
 from tests.support.scripts import help_of
 
@@ -102,6 +102,10 @@ def test_the_login_of_the_image_is_used_by_the_pods():
     assert (operation["op"], operation["path"]) == ("add", "/imagePullSecrets")
     (secret,) = operation["value"]
     assert created == {(secret["name"], "model-server"), (secret["name"], "model-server-staging")}
+    registry = (K8S / "examples" / "registry" / "kustomization.yaml").read_text()
+    (commented,) = re.findall(r"^# patches:\n(?:# .*\n)+", registry, re.MULTILINE)
+    assert yaml.safe_load(re.sub("^# ", "", commented, flags=re.MULTILINE)) == yaml.safe_load(block)
+    assert len(of_kind(build("registry"), patch["target"]["kind"])) == 1
 
 
 def test_staging_has_its_alias_before_it_is_deployed():
@@ -116,9 +120,9 @@ def test_the_ports_that_pods_get_out_to_are_told():
         for policy in of_kind(build("production"), "NetworkPolicy")
         for rule in policy["spec"].get("egress", [])
         for port in rule["ports"]
-    } - {53}
-    told = re.findall(r"Pods can reach the ports (\d+) and (\d+) only", PAGE)
-    assert {int(port) for pair in told for port in pair} == ports
+    }
+    (told,) = re.findall(r"apart from DNS \((\d+)\), pods can reach only the ports (\d+) and (\d+)", PAGE)
+    assert {int(port) for port in told} == ports
 
 
 def test_what_is_counted_is_counted_in_one_namespace():

@@ -12,7 +12,17 @@ import pytest
 import yaml
 
 from tests.kubernetes import building
-from tests.kubernetes.building import K8S, OVERLAYS, Document, all_pods, build, named, of_kind, server_pods
+from tests.kubernetes.building import (
+    K8S,
+    OVERLAYS,
+    Document,
+    all_pods,
+    build,
+    builders,
+    named,
+    of_kind,
+    server_pods,
+)
 from tests.kubernetes.validating import VERSIONS, problems
 from tests.support.environment import ROOT
 
@@ -46,7 +56,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, ...]:
 
 
 def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Document, ...]):
-    assert len(PATCHES) == 11
+    assert len(PATCHES) == 12
     (ingress,) = of_kind(built, "Ingress")
     assert (
         ingress["spec"]["rules"][0]["host"] == ingress["spec"]["tls"][0]["hosts"][0] == "churn.shop.example"
@@ -73,6 +83,8 @@ def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Docume
         "tmp",
         "predictions",
     }
+    ((scraper,),) = (rule["from"] for rule in policies["model-server-monitoring"]["ingress"])
+    assert set(scraper) == {"namespaceSelector", "podSelector"}
     for one in of_kind(built, "ServiceMonitor", "PrometheusRule"):
         assert one["metadata"]["labels"]["release"] == "kube-prometheus-stack"
 
@@ -96,6 +108,21 @@ def test_one_copy_of_the_rules_is_enough(tmp_path: Path, monkeypatch: pytest.Mon
     documents = tuple(yaml.safe_load_all(text))
     assert of_kind(documents, "PrometheusRule") == []
     assert len(of_kind(documents, "ServiceMonitor")) == 1
+
+
+def test_an_overlay_over_the_registry_sets_its_image_and_bucket(tmp_path: Path):
+    (block,) = re.findall(r"^```yaml\n(resources:\n  - https.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    command = next(iter(builders().values()), None) or pytest.skip("needs kubectl or kustomize")
+    shutil.copytree(K8S, tmp_path / "k8s")
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(re.sub(r"https://\S+//(\S+)\?ref=\S+", r"../\1", block))
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=60, check=True)
+    ((_, pod),) = all_pods(tuple(yaml.safe_load_all(done.stdout)))
+    (container,) = pod["containers"]
+    assert container["image"].startswith("registry.shop.example/mlflow:")
+    (bucket,) = [one["value"] for one in container["env"] if str(one.get("value")).startswith("s3://")]
+    assert bucket == "s3://models-shop/mlflow"
 
 
 def test_the_rule_that_narrows_dns_is_a_valid_one():

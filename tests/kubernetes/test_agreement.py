@@ -352,8 +352,10 @@ def test_sizes_are_those_of_the_page():
     assert f"pods = requests per second at the peak / ({target / 100:g} " in told
     (resources,) = (one["resources"] for one in containers(build("production")))
     requests, limits = resources["requests"], resources["limits"]
-    memory = requests["memory"].removesuffix("Gi")
-    assert f"request {memory} GiB and {requests['cpu']} processor and allow {limits['cpu']}." in told
+    memory, most_memory = (one["memory"].removesuffix("Gi") for one in (requests, limits))
+    assert (
+        f"request {memory} GiB and {requests['cpu']} processor; the limits are {most_memory} GiB and {limits['cpu']} processors."
+    ) in told
 
 
 def exported():

@@ -190,10 +190,7 @@ def test_what_a_canary_of_pods_requests_is_told():
     assert (cpus, gib) == ({"1"}, {"1Gi"})
     head = (K8S / "components" / "canary-pods" / "kustomization.yaml").read_text()
     for told in (head.replace("\n# ", " "), (ROOT / "docs" / "deploy.md").read_text().replace("\n", " ")):
-        assert (
-            f"of production's {n_stable} that makes {n} pods, which request {n} processors and {n} GiB"
-            in told
-        )
+        assert f"production's {n_stable} pods become {n}, which request {n} processors and {n} GiB" in told
 
 
 @pytest.mark.parametrize("components", ["seldon", "seldon-canary", "kserve"])

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,8 @@ def test_an_overlay_may_lie_in_another_repository(
     (block,) = re.findall(r"^```yaml\n(apiVersion: kustomize.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     file = platform / "model-server" / "kustomization.yaml"
     file.write_text(re.sub(r"https://\S+//k8s/(\S+)\?ref=\S+", r"../vendor/k8s/\1", block))
+    (copied,) = re.findall(r"^```yaml\n(resources:\n  - namespace.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert yaml.safe_load(copied).items() <= yaml.safe_load(file.read_text()).items()
     shutil.copy(own_manifests / "overlays" / "production" / "namespace.yaml", file.parent)
     before = {path: path.read_text() for path in platform.rglob("*.yaml")}
 
@@ -328,6 +331,33 @@ def test_an_overlay_may_lie_in_another_repository(
     assert code == 2
     assert f"{file.parent}: deployment/model-server-canary runs 'model-server-canary:overlay'" in error
     assert calls(cluster) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (
+            {"resources": ["https://127.0.0.1:1/team/model-server//k8s/base?ref=v1"]},
+            "k8s/overlays/production cannot be built: accumulating resources: .*connection refused",
+        ),
+        (
+            {"patches": [{"path": "hpa.yaml"}]},
+            "cannot be built: .* overlays/production/hpa.yaml: no such file",
+        ),
+        (
+            {"components": ["../../components/monitorng"]},
+            "production/kustomization.yaml includes ../../components/monitorng, which does not exist",
+        ),
+    ],
+)
+def test_manifests_that_cannot_be_built_say_why_in_one_line(
+    own_manifests: Path, run: "Run", change: dict[str, Any], part: str
+):
+    change_production(own_manifests, **change)
+    code, _, error = run("production", "--image", NEW)
+    assert (code, error.count("\n")) == (2, 1)
+    assert re.search(part, error)
+    assert tempfile.gettempdir() not in error.replace(str(own_manifests), "")
 
 
 def test_an_image_that_nothing_runs_is_not_written(own_manifests: Path, run: "Run"):

@@ -286,6 +286,18 @@ def test_mistakes_are_told_in_one_line(cluster: Cluster, tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize("script", ["in_cluster.sh", "with_service.sh"])
+def test_help_is_the_comment_at_the_top(script: str):
+    done = subprocess.run(
+        [f"scripts/{script}", "--help"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"\n\n  scripts/{script} model-server " in done.stdout
+    lines = (ROOT / "scripts" / script).read_text().splitlines()
+    comment = lines[1 : lines.index("set -euo pipefail")]
+    assert done.stdout.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in comment]
+
+
 def test_a_job_that_does_not_start_says_why(cluster: Cluster, tmp_path: Path):
     cluster.is_pulling = True
     running = command(tmp_path, "model-server", "history.py")
