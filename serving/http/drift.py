@@ -6,11 +6,7 @@ from serving.traffic.router import Router
 
 
 def describe_drift(router: Router) -> dict[str, Any]:
-    """Returns the drift of each loaded model.
-
-    Raises:
-        ModelNotReady: there is none.
-    """
+    """Returns the drift of each loaded model; without one, the reason."""
     models = [
         {
             "name": route.model.manifest.name,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
-from serving.errors import ServingError
+from serving.errors import InternalError, ServingError
 from serving.model.prepared import Manifest
 from serving.monitoring.finished import Finished
 from serving.monitoring.reserved import use_reserved_files
@@ -322,9 +322,16 @@ def forget_dead_workers() -> None:
 
 
 def exposition() -> bytes:
-    """Returns the metrics of all workers in Prometheus' text format."""
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR") is None:
+    """Returns the metrics of all workers in Prometheus' text format.
+
+    Raises:
+        InternalError: their folder was deleted.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
         return generate_latest()
+    if not Path(folder).is_dir():
+        raise InternalError("the service's temporary folder was deleted while it runs; restart the service")
     forget_dead_workers()
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -20,6 +20,7 @@ from serving.prepare.checks.examples import (
     MAX_EXAMPLES,
     example_body,
     logged_instances,
+    reference_inputs,
     sample_inputs,
     sample_instances,
 )
@@ -131,9 +132,11 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         sample_instances(logged, examples),
     )
     quickest = compiled.runtime if compiled else runtime
-    answered = _answer_reference(quickest, sample, 0 if compiled else native_seconds)
-    frozen = freeze(schema, sample, answered, is_sample=(model_folder / "reference.json").exists())
-    frozen = order_by_importance(frozen, quickest, sample)
+    logged_rows = reference_inputs(model_folder, schema)
+    rows = sample if logged_rows is None else logged_rows
+    answered = _answer_reference(quickest, rows, 0 if compiled else native_seconds)
+    frozen = freeze(schema, rows, answered, is_sample=logged_rows is not None)
+    frozen = order_by_importance(frozen, quickest, rows)
     (folder / FILE).write_bytes(msgspec.json.encode(frozen))
     reference = model_folder / "reference.json"
     if reference.exists():

@@ -202,6 +202,7 @@ class Router:
             await asyncio.to_thread(self._prediction_log.close)
         self.flush_metrics()
         for model in self._models.values():
+            model.flush(is_forced=True)
             model.batcher.close()
 
     @property

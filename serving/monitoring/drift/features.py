@@ -11,6 +11,9 @@ Values = npt.NDArray[Any]
 
 NUMBER, CATEGORY, PRESENCE = "number", "category", "presence"
 
+OUTPUT_TOLERANCE = 1e-6
+"""Relative to the largest number."""
+
 MISSING, BELOW, ABOVE, OTHER, PRESENT = "missing", "below", "above", "other", "present"
 
 
@@ -40,6 +43,13 @@ class Feature(msgspec.Struct, frozen=True):
     """Of the column among the inputs."""
     element: int = 0
     """Of a value in a tensor's or a multi-output model's row."""
+
+    @property
+    def tolerance(self) -> float:
+        """Difference up to which numbers of an output are the same: calls of one row and of many differ in last bits."""
+        if not self.is_output or not self.sample:
+            return 0.0
+        return OUTPUT_TOLERANCE * max(abs(self.sample[0]), abs(self.sample[-1]))
 
     @property
     def n_reference(self) -> int:
@@ -109,7 +119,7 @@ def to_numbers(values: Values) -> npt.NDArray[np.float64]:
 def _to_number(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return np.nan
 
 

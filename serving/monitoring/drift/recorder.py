@@ -11,7 +11,7 @@ from serving.model.prepared import Manifest
 from serving.model.schema import Inputs
 from serving.monitoring.drift.features import NUMBER, Binner, Counted, Feature, Values, to_numbers
 from serving.monitoring.drift.reference import SCORE, Reference, input_values, output_values
-from serving.monitoring.drift.tally import Floats, Tally, open_tally, read_tallies
+from serving.monitoring.drift.tally import Floats, Tally, open_tally, own_path, read_tallies
 from serving.monitoring.finished import Finished
 from serving.monitoring.metrics import ScoreMetrics
 from serving.process.logs import Sparing, origin
@@ -77,12 +77,38 @@ class Recorder:
         self._binners = [Binner(feature) for feature in self.features]
         self._folder = folder
         self._key = hashlib.sha256(key.encode()).hexdigest()[:16]
-        self._tally = open_tally(folder, self._key, self.features, window_seconds)
+        self._path = own_path(folder, self._key) if folder else None
+        self._tally = Tally(self.features, window_seconds)
+        self._is_shared = False
+        self._trouble: str | None = None
+        self._share()
         self._waiting: list[tuple[Inputs, Output | None, str]] = []
         self._n_waiting = self._n_seen = 0
         self._allowed_rows, self._earned_until = float(BURST_ROWS), time.perf_counter()
         self._flushed = time.monotonic()
-        self.since = time.time()
+
+    def _share(self) -> None:
+        """Counts into a file that the other workers read, as soon as there is space for one."""
+        if self._path is None or (self._is_shared and self._path.exists()):
+            return
+        try:
+            tally = open_tally(self._path, self.features, self.window_seconds)
+        except OSError as error:
+            self._is_shared = False
+            if self._trouble != error.strerror:
+                self._trouble = error.strerror
+                log.warning(
+                    "rows of this worker are not shown in /v1/drift: %s: %s (retrying)",
+                    self._folder,
+                    self._trouble,
+                )
+            return
+        if self._trouble:
+            log.info("rows of this worker are shown in /v1/drift again")
+        self._trouble, self._is_shared = None, True
+        if not tally.totals.any():
+            tally.take_over(self._tally)
+        self._tally = tally
 
     def observe(self, finished: Finished) -> None:
         """Notes the rows of an answered request."""
@@ -112,6 +138,7 @@ class Recorder:
         n_rows, self._n_waiting = self._n_waiting, 0
         n_seen, self._n_seen = self._n_seen, 0
         self._flushed = now
+        self._share()
         try:
             self._count(waiting, n_rows, n_seen, now)
         except Exception as error:  # it is logged: requests go on
@@ -156,11 +183,12 @@ class Recorder:
             self._scores[role].add(to_numbers(scores if len(roles) == 1 else scores[by_row == role]))
 
     def tallies(self) -> list[Tally]:
-        """Returns the counts of all workers."""
+        """Returns the counts of all workers that have space for their file; at least one."""
         self.flush(is_forced=True)
         if self._folder is None:
             return [self._tally]
-        return list(read_tallies(self._folder, self._key, self._tally, self.window_seconds))
+        found = list(read_tallies(self._folder, self._key, self._tally, self.window_seconds))
+        return found or [Tally(self.features, self.window_seconds)]
 
     def close(self) -> None:
         """Counts the rest when the model is unloaded."""

@@ -41,7 +41,8 @@ MAX_KNOWN = 1_000
 """Distinct texts of the reference up to which a text that is not among them counts as unknown."""
 
 MIN_NAMED_ROWS = 5
-"""Reference rows that a text needs to have its own bin, whose name is published: a rarer one may identify a person."""
+"""Reference rows that a text needs to have its own bin. A rarer one may identify a person, and of many rare texts those
+that a small sample has are commoner in it than elsewhere, which would look like drift."""
 
 MAX_ODD_CELLS = 0.05
 """Share of texts that are no number, up to which a column of texts is binned as numbers."""
@@ -56,6 +57,9 @@ MAX_OUTPUTS = 10
 """Outputs of a multi-output model that get bins."""
 
 _NUMBERS = frozenset({Kind.INTEGER, Kind.LONG, Kind.FLOAT, Kind.DOUBLE})
+_LABELS = (str, int, float, bool)
+"""Types of labels that JSON does not change."""
+
 _CATEGORIES = frozenset({Kind.STRING, Kind.BOOLEAN})
 
 
@@ -113,7 +117,8 @@ def output_values(feature: Feature, output: Output) -> Values | None:
     answers = output.labels if output.labels is not None else output.values
     if answers is None or answers.ndim == 1:
         return answers
-    return answers.reshape(len(answers), -1)[:, feature.element]
+    flat = answers.reshape(len(answers), -1)
+    return flat[:, feature.element] if feature.element < flat.shape[1] else None
 
 
 SCORE = "score"
@@ -155,6 +160,8 @@ def _outputs(output: Output | None) -> Iterator[tuple[Feature, Values]]:
     answers = output.labels if output.labels is not None else output.values
     name, kind = ("label", CATEGORY) if output.labels is not None else ("value", NUMBER)
     if answers is None or (kind == NUMBER and answers.dtype.kind not in "fiub"):
+        return
+    if kind == CATEGORY and not all(isinstance(one, _LABELS) for one in answers.ravel().tolist()):
         return
     if answers.ndim == 1:
         yield Feature(name, True, kind, ()), answers
@@ -198,22 +205,27 @@ def _freeze_numbers(feature: Feature, values: Values) -> Feature:
     low, high = float(finite[0]), float(finite[-1])
     uppers = [*(edge for edge in inner if edge < high), high]
     lowers = [low, *uppers[:-1]]
+    sample = tuple(finite.tolist())
+    tolerance = msgspec.structs.replace(feature, sample=sample).tolerance
     named = [f"{low:.6g}, {high:.6g}]" for low, high in zip(lowers, uppers, strict=True)]
     if len(set(named)) < len(named):
         named = [f"{low!r}, {high!r}]" for low, high in zip(lowers, uppers, strict=True)]
     return msgspec.structs.replace(
         feature,
         bins=(MISSING, BELOW, f"[{named[0]}", *(f"({name}" for name in named[1:]), ABOVE),
-        edges=(max(nextafter(low, -inf), -sys.float_info.max), *uppers),
-        sample=tuple(finite.tolist()),
+        edges=(
+            max(nextafter(low - tolerance, -inf), -sys.float_info.max),
+            *(edge + tolerance for edge in uppers),
+        ),
+        sample=sample,
     )
 
 
 def _freeze_categories(feature: Feature, values: Values) -> Feature:
     present = values[~is_missing(values)].tolist()
     seen = Counter(present)
-    # What a model answers is no secret; a small reference's categories are common if they occur twice.
-    least = 1 if feature.is_output else min(MIN_NAMED_ROWS, max(2, len(values) // 20))
+    # What a model answers is no secret.
+    least = 1 if feature.is_output else MIN_NAMED_ROWS
     ordered = sorted(seen.items(), key=lambda item: (-item[1], str(item[0])))[:MAX_CATEGORIES]
     named = tuple(value for value, n_rows in ordered if n_rows >= least or isinstance(value, bool))
     is_categorical = len(seen) <= min(MAX_KNOWN, max(1, len(present) // 2))
@@ -231,7 +243,7 @@ def _bin_names(categories: tuple[Any, ...]) -> list[str]:
     for value in categories:
         name = str(value).lower() if isinstance(value, bool) else str(value)
         name = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
-        if name in (MISSING, OTHER, *names):
+        while name in (MISSING, BELOW, ABOVE, OTHER, PRESENT, *names):
             name = f"{name!r} ({len(names)})"
         names.append(name)
     return names

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from serving.monitoring.drift.features import NUMBER, Counted, Feature
 from serving.monitoring.drift.recorder import Recorder
@@ -37,8 +38,8 @@ def describe_drift(recorder: Recorder, bin_names: list[list[str]]) -> dict[str, 
         recorder: of the model.
         bin_names: to show, by feature.
     """
-    now = time.monotonic()
     tallies = recorder.tallies()
+    now = time.monotonic()  # later than what was just counted
     cells = np.sum([tally.window(now) for tally in tallies], axis=0)
     n_rows, n_seen = Tally.n_rows(cells)
     sample = _merge([(tally.sample(now), Tally.n_rows(tally.window(now))[0]) for tally in tallies])
@@ -52,9 +53,9 @@ def describe_drift(recorder: Recorder, bin_names: list[list[str]]) -> dict[str, 
         described, p_value = _describe(feature, counted, numbers[np.isfinite(numbers)], bin_names[index])
         features.append(described)
         p_values.append(p_value)
-    enough = n_rows >= MIN_ROWS
     for described, is_shifted in zip(features, false_discoveries(p_values), strict=True):
-        described["has_drifted"] = bool(enough and is_shifted and described["psi"] > PSI_LIMIT)
+        is_large = described["psi"] > PSI_LIMIT and described["rows"] >= MIN_ROWS
+        described["has_drifted"] = bool(is_shifted and is_large)
     features.sort(key=lambda one: (not one["has_drifted"], -one["psi"]))
     reference = recorder.reference
     return {
@@ -112,7 +113,7 @@ def _describe(
         mean = counted.total / counted.n_finite if counted.n_finite else None
         described["mean"] = {"now": mean, "reference": float(np.mean(feature.sample))}
         if len(numbers):
-            statistic, p = kolmogorov_smirnov(numbers, np.array(feature.sample))
+            statistic, p = kolmogorov_smirnov(*(_rounded(one, feature) for one in (numbers, feature.sample)))
             described["ks"] = {"statistic": statistic, "p_value": p, "rows": len(numbers)}
     described["bins"] = [
         {
@@ -123,6 +124,12 @@ def _describe(
         for name, n, m in zip(bins, counted.bins, feature.counts, strict=True)
     ]
     return described, p_value
+
+
+def _rounded(numbers: npt.ArrayLike, feature: Feature) -> Floats:
+    """Returns ascending numbers of an output without differences in last bits."""
+    unit = feature.tolerance
+    return np.asarray(numbers) if not unit else np.round(np.asarray(numbers) / unit) * unit
 
 
 def _pair(now: float, n_rows: int, reference: int, n_reference: int) -> dict[str, float | None]:

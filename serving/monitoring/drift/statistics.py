@@ -3,6 +3,7 @@
 Workers have no SciPy; each function is compared with SciPy's in the tests.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -88,6 +89,7 @@ def chi_squared_tail(value: float, degrees: int) -> float:
             return front * result
 
 
+@functools.cache
 def chi_squared_limit(degrees: int, significance: float = SIGNIFICANCE) -> float:
     """Returns the value that a χ² exceeds with this probability."""
     low, high = 0.0, 10.0 * degrees + 100

@@ -55,7 +55,7 @@ class Tally:
         self._starts, self.n_cells = starts.tolist(), int(starts[-1])
         sizes = (_N_HEADER, self.n_cells, N_SLOTS * (1 + self.n_cells), N_SAMPLED * (1 + self._n_numbers))
         self.n_bytes = 8 * sum(sizes)
-        numbers = np.zeros(sum(sizes)) if numbers is None else numbers
+        self.numbers = numbers = np.zeros(sum(sizes)) if numbers is None else numbers
         self._header, self.totals, slots, sample = np.split(numbers, np.cumsum(sizes)[:-1])
         self._slots = slots.reshape(N_SLOTS, -1)
         self._sample = sample.reshape(N_SAMPLED, -1)
@@ -80,6 +80,9 @@ class Tally:
                 cells[start:end] = found.bins
                 cells[end : end + _N_MORE] = found.n_unknown, found.n_finite, found.total
         self.totals += cells
+        self._header[_CLOSED] = (
+            0  # an earlier instance of the model may have been closed after this one was opened
+        )
         slot = self._slots[self._slot_number(now) % N_SLOTS]
         if slot[0] != self._slot_number(now):
             slot[1:] = 0
@@ -109,6 +112,10 @@ class Tally:
         times = self._sample[:, 0]
         return self._sample[(times > max(now - N_SLOTS * self._slot_seconds, 0)) & (times <= now), 1:]
 
+    def take_over(self, other: "Tally") -> None:
+        """Copies what another tally of these features has counted."""
+        self.numbers[:] = other.numbers
+
     def of(self, index: int, cells: Floats) -> Counted:
         """Returns what cells hold of a feature."""
         start = self._starts[index]
@@ -130,50 +137,51 @@ class Tally:
         self._header[_CLOSED] = 0
 
 
-def open_tally(folder: Path | None, key: str, features: Iterable[Feature], window_seconds: float) -> Tally:
-    """Returns the tally of this worker; in private memory if there is no space for its file.
+def own_path(folder: Path, key: str) -> Path:
+    """Returns the file of this worker's tally of a model."""
+    return folder / f"{key}.{os.getpid()}"
+
+
+def open_tally(path: Path, features: Iterable[Feature], window_seconds: float) -> Tally:
+    """Returns the tally of this worker.
 
     Args:
-        folder: shared by the workers; None for private memory.
-        key: of the model.
+        path: its file, which may exist: the model was loaded before, and counts on.
         features: to count.
         window_seconds: length of the window.
+
+    Raises:
+        OSError: there is no space, or the folder is gone.
     """
     features = tuple(features)
-    if folder is None:
-        return Tally(features, window_seconds)
-    _delete_expired(folder)
-    path = folder / f"{key}.{os.getpid()}"
+    path.parent.mkdir(exist_ok=True)
+    _delete_expired(path.parent)
     n_bytes = Tally(features, window_seconds).n_bytes
-    if path.exists():  # the model was loaded before, and counts on
-        numbers = _map(path, is_writable=True)
-        if numbers is not None and numbers.nbytes == n_bytes:
-            tally = Tally(features, window_seconds, numbers)
-            tally.reopen()
-            return tally
+    numbers = _map(path, is_writable=True)
+    if numbers is not None and numbers.nbytes == n_bytes:
+        tally = Tally(features, window_seconds, numbers)
+        tally.reopen()
+        return tally
     try:
         reserve(str(path), n_bytes)
-        numbers = _map(path, is_writable=True)
-    except OSError as error:
+    except OSError:
         path.unlink(missing_ok=True)
-        log.warning("drift of this worker is not shown by the others: %s: %s", folder, error.strerror)
-        numbers = None
-    return Tally(features, window_seconds, numbers)
+        raise
+    return Tally(features, window_seconds, _map(path, is_writable=True))
 
 
 def read_tallies(folder: Path, key: str, own: Tally, window_seconds: float) -> Iterator[Tally]:
-    """Yields the tallies of all workers, including ended ones, and this one's own."""
-    found_own = False
+    """Yields the tallies of all workers that have a file, including ended ones.
+
+    One in private memory is left out: with it, the sums would depend on the worker that is asked.
+    """
     for path in sorted(folder.glob(f"{key}.*")):
-        if path.suffix == f".{os.getpid()}":
-            found_own = True
+        if path == own_path(folder, key):
             yield own
             continue
         numbers = _map(path)
         if numbers is not None and numbers.nbytes == own.n_bytes:
             yield Tally(own.features, window_seconds, numbers)
-    if not found_own:
-        yield own
 
 
 def _delete_expired(folder: Path) -> None:

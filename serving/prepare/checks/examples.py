@@ -76,13 +76,32 @@ def logged_instances(folder: Path, mlmodel: dict[str, Any], schema: Schema) -> l
             found.append(example_to_instances(example, schema))
         except Exception as error:  # noqa: BLE001  # anything that MLflow wrote and cannot read
             log.warning("the logged input example cannot be read: %s", type(error).__name__)
-    reference = folder / "reference.json"
-    if reference.exists():
-        try:
-            found.append(msgspec.json.decode(reference.read_bytes())["instances"])
-        except (msgspec.MsgspecError, KeyError, TypeError):
-            log.warning('reference.json is not of the form {"instances": […]}')
+    found.append(logged_reference(folder))
     return [instances for instances in found if instances]
+
+
+class _Reference(msgspec.Struct):
+    instances: list[Any]
+
+
+def logged_reference(folder: Path) -> list[Any]:
+    """Returns the rows of the reference sample; empty without one."""
+    reference = folder / "reference.json"
+    if not reference.exists():
+        return []
+    try:
+        return msgspec.json.decode(reference.read_bytes(), type=_Reference).instances
+    except (ValueError, RecursionError):  # what msgspec raises is a ValueError, or about invalid UTF-8
+        log.warning('reference.json is not of the form {"instances": […]}')
+        return []
+
+
+def spread(instances: list[Any]) -> list[Any]:
+    """Returns up to `MAX_SAMPLE_ROWS` evenly spaced rows: files are often sorted."""
+    n_rows = len(instances)
+    if n_rows <= MAX_SAMPLE_ROWS:
+        return instances
+    return [instances[i * n_rows // MAX_SAMPLE_ROWS] for i in range(MAX_SAMPLE_ROWS)]
 
 
 def example_to_instances(example: Any, schema: Schema) -> list[Any]:
@@ -140,8 +159,20 @@ def sample_inputs(logged: list[list[Any]], schema: Schema, examples: bytes) -> I
     found = []
     for instances in logged:
         try:
-            found.append(decoder.predict(msgspec.json.encode({"instances": instances[:MAX_SAMPLE_ROWS]}))[0])
+            found.append(decoder.predict(msgspec.json.encode({"instances": spread(instances)}))[0])
         except RequestError as error:
             log.warning("a logged sample is not used: %s", error)
     largest = max(found, key=lambda inputs: inputs.n_rows, default=None)
     return largest if largest is not None else decoder.predict(examples)[0]
+
+
+def reference_inputs(folder: Path, schema: Schema) -> Inputs | None:
+    """Returns the rows of the reference sample, up to `MAX_SAMPLE_ROWS`; None if there is none that fits the signature."""
+    instances = logged_reference(folder)
+    if not instances:
+        return None
+    try:
+        body = msgspec.json.encode({"instances": spread(instances)})
+        return JsonDecoder(schema, MAX_SAMPLE_ROWS).predict(body)[0]
+    except RequestError:
+        return None  # logged by `sample_inputs`

@@ -1,6 +1,7 @@
 """`serving.monitoring.drift`: what several workers counted is one report, which NumPy and SciPy agree with."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ def worker(
     **more: Any,
 ) -> Recorder:
     monkeypatch.setattr(os, "getpid", lambda: pid)
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
     options = {"n_inputs": 50, "window_seconds": 3600.0} | more
     return Recorder(some_manifest(), reference, "churn:1", folder, **options)
 
@@ -247,16 +250,36 @@ def test_rows_that_cannot_be_counted_cost_no_answer(tmp_path, monkeypatch, caplo
     assert report(one)["rows"] == 10
 
 
-def test_without_space_a_worker_counts_for_itself(tmp_path, monkeypatch, caplog):
+def test_without_space_a_worker_is_not_shown_until_there_is_some(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tally, "reserve", full)
-    one = worker(tmp_path, 1, monkeypatch)
+    other = worker(tmp_path, 2, monkeypatch)
+    other.observe(finished(rows(7)))
+    other.flush(is_forced=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(tally, "reserve", full)
+        one = worker(tmp_path, 1, monkeypatch)
+        for _ in range(3):
+            one.observe(finished(rows(10)))
+            # Whoever is asked, the sums are those of the workers that have a file.
+            assert report(one)["rows"] == 7
+    assert caplog.text.count("No space left on device") == 1
+    one.observe(finished(rows(10)))
+    assert report(one)["rows"] == 7 + 40
+    assert "are shown in /v1/drift again" in caplog.text
+
+
+def test_counts_survive_their_deleted_folder(tmp_path, monkeypatch):
+    one = worker(tmp_path / "drift", 1, monkeypatch)
     one.observe(finished(rows(10)))
     assert report(one)["rows"] == 10
-    assert "No space left on device" in caplog.text
-    assert list(tmp_path.iterdir()) == []
+    shutil.rmtree(tmp_path / "drift")
+    assert report(one)["rows"] == 0
+    one.observe(finished(rows(5)))
+    assert report(one)["rows"] == 15
 
 
 def test_a_model_that_is_loaded_again_counts_on(tmp_path, monkeypatch):
@@ -270,10 +293,45 @@ def test_a_model_that_is_loaded_again_counts_on(tmp_path, monkeypatch):
 
 def test_files_of_models_that_were_unloaded_long_ago_are_deleted(tmp_path, monkeypatch):
     worker(tmp_path, 1, monkeypatch).close()
-    (file,) = tmp_path.iterdir()
+    before, again = (worker(tmp_path, 2, monkeypatch) for _ in range(2))
+    before.close()  # after the model was loaded again
+    again.observe(finished(rows(1)))
+    again.flush(is_forced=True)
+    gone, used = sorted(tmp_path.iterdir())
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + tally.KEPT_SECONDS + 10)
-    worker(None, 1, monkeypatch)
-    assert file.exists()
-    tally.open_tally(tmp_path, "another", REFERENCE.features, 60.0)
-    assert not file.exists()
+    tally.open_tally(tmp_path / "another.1", REFERENCE.features, 60.0)
+    assert not gone.exists()
+    assert used.exists()
+
+
+def test_last_bits_of_outputs_are_no_drift(tmp_path, monkeypatch):
+    """A library adds up in another order for one row than for many."""
+    values = RANDOM.choice([0.1, 0.3, 0.7], 1000)
+    reference = freeze(SCHEMA, sample, Output(values=values), is_sample=True)
+    for pid, factor in enumerate((1 - 1e-15, 1 + 1e-15, 1.0), start=1):
+        one = worker(tmp_path / str(pid), pid, monkeypatch, reference)
+        one.observe(finished(sample, Output(values=values * factor)))
+        value = report(one)["features"]["value"]
+        assert value["psi"] == pytest.approx(0, abs=1e-9)
+        assert value["ks"]["statistic"] == pytest.approx(0, abs=0.03)
+
+
+@pytest.mark.parametrize("n_reference", [20, 50, 100])
+def test_many_rare_categories_are_no_drift(n_reference, tmp_path, monkeypatch):
+    def texts(n: int) -> Inputs:
+        drawn = RANDOM.integers(0, 100, n)
+        return Inputs((np.zeros(n), np.array([f"c{i}" for i in drawn], dtype=object)), n)
+
+    drifted = 0
+    for run in range(20):
+        one = worker(
+            tmp_path / str(run),
+            1,
+            monkeypatch,
+            freeze(SCHEMA, texts(n_reference), answers(n_reference), is_sample=True),
+        )
+        one.observe(finished(texts(1000)))
+        plan = report(one)["features"]["plan"]
+        drifted += plan["psi"] > max(plan["psi_by_chance"], 0.25)
+    assert drifted <= 1

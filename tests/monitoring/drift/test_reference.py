@@ -116,9 +116,10 @@ def test_texts_that_are_numbers_are_binned_as_numbers():
 
 
 def test_names_of_bins_are_distinct_and_short():
-    values = texts(*["missing", "other", "x" * 100, "x" * 99 + "y"] * 25)
+    values = texts(*["missing", "other", "below", "'missing' (0)", "x" * 100, "x" * 99 + "y"] * 25)
     (feature,) = frozen(Kind.STRING, values).features
-    assert len(set(feature.bins)) == 6
+    assert len(set(feature.bins)) == 8
+    assert [name for name in feature.bins if name in ("missing", "other", "below")] == ["missing", "other"]
     assert max(map(len, feature.bins)) < 50
 
 
@@ -173,6 +174,7 @@ P3 = np.array([[0.7, 0.2, 0.1], [0.2, 0.3, 0.5], [0.4, 0.3, 0.3], [0.1, 0.1, 0.8
         (Output(values=np.stack([X, -X], axis=1)), {"value[0]": [0, 1, 2, 3], "value[1]": [-3, -2, -1, 0]}),
         (Output(labels=np.array([[0, 1]] * 4)), {"label[0]": [], "label[1]": []}),
         (Output(values=texts({}, {}, {}, {})), {}),
+        (Output(labels=texts([1], [2], [1], [2])), {}),
         (None, {}),
     ],
 )
