@@ -89,9 +89,12 @@ def test_the_bento_holds_what_is_served_and_nothing_else(bento: Path) -> None:
     files = {str(file.relative_to(bento / "src")) for file in (bento / "src").rglob("*") if file.is_file()}
     code = {str(file.relative_to(ROOT)) for file in (ROOT / "serving").rglob("*.py")}
     code -= {str(file.relative_to(ROOT)) for file in (ROOT / "serving" / "client").iterdir()}
-    assert files == code | {"service.py", "preprocessing.py", "bentofile.yaml"} | {
-        f"container/{file.name}" for file in (ROOT / "container").iterdir() if file.is_file()
-    }
+    assert files == code | {
+        "service.py",
+        "preprocessing.py",
+        "bentofile.yaml",
+        "serving/http/dashboard.html",
+    } | {f"container/{file.name}" for file in (ROOT / "container").iterdir() if file.is_file()}
 
 
 def test_a_checkout_is_not_sealed() -> None:

@@ -16,6 +16,7 @@ from serving.prepare.registry.resolution import Resolved
 from serving.prepare.registry.stores import Place
 from serving.settings import Settings
 from tests.support.environment import free_port
+from tests.support.models import fill_registry
 
 S3 = "s3://models/1/models/m-1/artifacts"
 AZURE = "wasbs://models@account.blob.core.windows.net/1"
@@ -33,6 +34,8 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    # MLflow's client creates the tables of the default one, in the folder that other tests run in, too.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", fill_registry(tmp_path / "registry", {}))
     _cached_get_s3_client.cache_clear()
 
 
