@@ -160,8 +160,14 @@ def champion_drift(url: str) -> dict[str, Any]:
 
 def wait_rows(url: str, n_rows: int) -> list[str]:
     """Waits until all workers have counted the rows; returns what has drifted."""
-    wait(lambda: champion_drift(url)["rows"] >= n_rows, "the rows are counted")
-    drifted: list[str] = champion_drift(url)["drifted"]
+
+    def look() -> dict[str, Any] | None:
+        drift = champion_drift(url)
+        return drift if drift["rows"] >= n_rows else None
+
+    drift = wait(look, "the rows are counted")
+    assert drift is not None
+    drifted: list[str] = drift["drifted"]
     return drifted
 
 

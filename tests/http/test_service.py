@@ -80,12 +80,11 @@ def test_drift_adds_up_over_the_workers(service: Service) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(call, range(0, len(many), 20)))
 
-    def drift() -> dict[str, Any]:
+    def drift() -> dict[str, Any] | None:
         (model,) = service.http.get("/v1/drift").json()["models"]
-        return dict(model)
+        return dict(model) if model["rows"] >= 400 else None
 
-    wait_until(lambda: drift()["rows"] >= 400, 5, "every worker has counted its rows")
-    now = drift()
+    now = wait_until(drift, 5, "every worker has counted its rows")
     assert (now["name"], now["version"], now["role"]) == ("cancer", "1", "champion")
     radius = next(one for one in now["features"] if one["feature"] == "mean radius")
     assert radius["rows"] == now["rows"]
