@@ -26,6 +26,8 @@ N_SAMPLED = 1_000
 KEPT_SECONDS = 86_400
 """Time after which the file of an unloaded model is deleted. Prometheus would see an earlier deletion as a restart."""
 
+_random = np.random.default_rng()
+
 _CLOSED, _POSITION, _N_HEADER = 0, 1, 2
 _SEEN, _COUNTED, _N_ROWS = 0, 1, 2
 _UNKNOWN, _FINITE, _TOTAL, _N_MORE = 0, 1, 2, 3
@@ -83,15 +85,16 @@ class Tally:
         self._header[_CLOSED] = (
             0  # an earlier instance of the model may have been closed after this one was opened
         )
-        slot = self._slots[self._slot_number(now) % N_SLOTS]
-        if slot[0] != self._slot_number(now):
+        number = self._slot_number(now)
+        slot = self._slots[number % N_SLOTS]
+        if slot[0] != number:
             slot[1:] = 0
-            slot[0] = self._slot_number(now)
+            slot[0] = number
         slot[1:] += cells
         in_window = self.window(now)[_COUNTED]
-        n_kept = np.random.default_rng().binomial(n_rows, min(1, N_SAMPLED / max(in_window, 1)))
+        n_kept = _random.binomial(n_rows, min(1, N_SAMPLED / max(in_window, 1)))
         if n_kept:
-            chosen = np.random.default_rng().choice(n_rows, min(int(n_kept), N_SAMPLED), replace=False)
+            chosen = _random.choice(n_rows, min(int(n_kept), N_SAMPLED), replace=False)
             positions = (int(self._header[_POSITION]) + np.arange(len(chosen))) % N_SAMPLED
             self._sample[positions, 0] = now
             self._sample[positions, 1:] = numbers[chosen]
