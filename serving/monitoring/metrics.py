@@ -132,11 +132,16 @@ class _Observations:
     def flush(self) -> None:
         counts, self._counts = self._counts, [0] * len(self._counts)
         total, self._sum = self._sum, 0.0
-        for bucket, count in zip(self._histogram._buckets, counts, strict=True):  # noqa: SLF001
-            if count:
-                bucket.inc(count)
-        if any(counts):
-            self._histogram._sum.inc(total)  # noqa: SLF001
+        _add(self._histogram, counts, total)
+
+
+def _add(histogram: Histogram, counts: Sequence[int], total: float) -> None:
+    """Adds observations to a histogram, as counts by bucket and their sum: it has no public way to add several."""
+    for bucket, count in zip(histogram._buckets, counts, strict=True):  # noqa: SLF001
+        if count:
+            bucket.inc(count)
+    if any(counts):
+        histogram._sum.inc(total)  # noqa: SLF001
 
 
 SCORE = "model_prediction_score"
@@ -162,11 +167,7 @@ class ScoreMetrics:
         counts = np.bincount(
             np.searchsorted(self._bounds, scores, side="left"), minlength=len(self._bounds) + 1
         )
-        for bucket, count in zip(self._histogram._buckets, counts.tolist(), strict=True):  # noqa: SLF001
-            if count:
-                bucket.inc(count)
-        if len(scores):
-            self._histogram._sum.inc(float(scores.sum()))  # noqa: SLF001
+        _add(self._histogram, counts.tolist(), float(scores.sum()))
 
 
 class RoleMetrics:
