@@ -36,6 +36,15 @@ def slice_output(output: Output, start: int, stop: int) -> Output:
     )
 
 
+def scores_of(probabilities: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns one number per row: a binary classifier's probability of its second class, another's of the predicted class.
+
+    Args:
+        probabilities: shape `(n_rows, n_classes)`.
+    """
+    return probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities.max(axis=1)
+
+
 def count_output(output: Output) -> int:
     """Returns the number of rows in an output."""
     return next(len(a) for a in (output.labels, output.values, output.probabilities) if a is not None)

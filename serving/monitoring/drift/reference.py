@@ -26,7 +26,7 @@ from serving.monitoring.drift.features import (
     is_missing,
     to_numbers,
 )
-from serving.runtime import Output
+from serving.runtime import Output, scores_of
 
 FILE = "drift.json"
 """In the folder of a prepared model."""
@@ -122,14 +122,11 @@ def output_values(feature: Feature, output: Output) -> Values | None:
 
 
 SCORE = "score"
-"""Of a binary classifier the probability of its second class; of another one the probability of the predicted class."""
+"""The output of `serving.runtime.scores_of`."""
 
 
 def _score(output: Output) -> Values | None:
-    probabilities = output.probabilities
-    if probabilities is None:
-        return None
-    return probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities.max(axis=1)
+    return None if output.probabilities is None else scores_of(output.probabilities)
 
 
 def _inputs(schema: Schema) -> Iterator[Feature]:

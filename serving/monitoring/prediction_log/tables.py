@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from serving.monitoring.prediction_log.rows import BYTES, JSON, TEXT, Field, Rows
+from serving.runtime import scores_of
 
 OWN = pa.schema(
     [
@@ -100,7 +101,7 @@ def _outputs(rows: Rows, n_rows: int) -> dict[str, pa.Array]:
     if rows.probabilities is not None and rows.classes:
         n_classes = len(rows.classes)
         matrix = np.frombuffer(rows.probabilities).reshape(n_rows, n_classes)
-        score = pa.array(matrix[:, 1] if n_classes == 2 else matrix.max(axis=1), from_pandas=True)
+        score = pa.array(scores_of(matrix), from_pandas=True)
         offsets = pa.array(np.arange(n_rows + 1, dtype=np.int32) * n_classes)
         names = pa.array(rows.classes, pa.string()).take(pa.array(np.tile(np.arange(n_classes), n_rows)))
         probabilities = pa.MapArray.from_arrays(offsets, names, pa.array(matrix.ravel(), from_pandas=True))

@@ -112,6 +112,8 @@ def test_prometheus_sees_the_sums_of_all_workers(tmp_path, monkeypatch):
         return sum(s.value for s in families[name].samples if s.labels["feature"] == feature)
 
     assert total("model_feature_bin", "age") == total("model_feature_bin", "plan") == 1200
+    # As docs/monitoring.md says: two for each of 13 bins, and three more.
+    assert sum(s.labels["feature"] == "age" for f in families.values() for s in f.samples) == 29
     assert total("model_feature_mean", "age") == pytest.approx(inputs.columns[0].mean())
     assert total("model_feature_reference_share", "plan") == pytest.approx(1)
     assert total("model_feature_reference_rows", "age") == 1000
