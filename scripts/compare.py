@@ -14,21 +14,17 @@ could be compared.
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.evaluating.columns import add_row_options  # noqa: E402  # needs the line above
+from scripts.evaluating.columns import add_comparison_options, add_row_options  # noqa: E402  # needs the line above
 from scripts.lifecycle.cli import OneLineParser, run  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
-
-if TYPE_CHECKING:
-    from serving.monitoring.quality.comparison import Verdict
 
 EXIT_CODES = {"better": 0, "not yet": 1, "worse": 3}
 
@@ -46,34 +42,9 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     )
     parser.add_argument("--champion", metavar="VERSION", help="version to beat")
     parser.add_argument("--challenger", metavar="VERSION", help="version to judge")
-    parser.add_argument(
-        "--metric",
-        choices=("accuracy", "log_loss", "mae", "mse"),
-        help="mean over the rows to compare by (default: accuracy; mae for a regression)",
-    )
-    parser.add_argument(
-        "--confidence",
-        type=parse_confidence,
-        default=0.95,
-        help="probability that no verdict at any look is wrong (%(default)s)",
-    )
+    add_comparison_options(parser)
     add_row_options(parser)
     return parser.parse_args(arguments, argparse.Namespace(by=[]))
-
-
-def parse_confidence(text: str) -> float:
-    """Returns a confidence.
-
-    Raises:
-        argparse.ArgumentTypeError: it is no number between 0.5 and 1.
-    """
-    try:
-        confidence = float(text)
-    except ValueError:
-        confidence = math.nan
-    if not 0.5 <= confidence < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.5 to below 1, such as 0.95")
-    return confidence
 
 
 def compare(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:  # noqa: ARG001  # for `run`
@@ -83,48 +54,18 @@ def compare(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         LifecycleError: a file cannot be read, or a version has no labels.
     """
     from scripts.evaluating.pairs import find_contenders, judge
+    from scripts.evaluating.verdicts import verdict_facts, verdict_lines
 
     champion, challenger = find_contenders(options)
     judged = judge(champion, challenger, options)
-    verdict = judged.verdict
-    facts = {
-        "champion": champion.name,
-        "challenger": challenger.name,
-        "metric": judged.metric,
-        "confidence": options.confidence,
-        "paired_by": judged.paired_by,
-        "champion_labels": judged.champion.n,
-        "challenger_labels": judged.challenger.n,
-        "champion_mean": judged.champion.mean,
-        "challenger_mean": judged.challenger.mean,
-        "verdict": verdict.outcome,
-        "difference": verdict.difference,
-        "low": verdict.low,
-        "high": verdict.high,
-        "more_labels": verdict.n_more,
-    }
     how = (
         f"{judged.champion.n:,} rows that both answered, paired by {' and '.join(judged.paired_by)}"
         if judged.paired_by
         else f"{judged.champion.n:,} labels of the champion, {judged.challenger.n:,} of the challenger"
     )
-    lines = [
-        f"{challenger.name} against {champion.name}: {verdict.outcome}",
-        f"{judged.metric}: {judged.challenger.mean:.4g} against {judged.champion.mean:.4g}, difference "
-        f"{verdict.difference:+.4g}, between {verdict.low:+.4g} and {verdict.high:+.4g} at {options.confidence:.4g} confidence",
-        how,
-        *foresee(verdict),
-    ]
-    return EXIT_CODES[verdict.outcome], facts, lines
-
-
-def foresee(verdict: "Verdict") -> list[str]:
-    """Returns a sentence about the labels that are missing."""
-    if verdict.outcome != "not yet":
-        return []
-    if verdict.n_more is None:
-        return ["no number of labels is foreseeable that makes it clear: the versions hardly differ"]
-    return [f"about {verdict.n_more:,} more labels make it clear, if the difference stays as it is"]
+    facts = verdict_facts(champion, challenger, judged, options.confidence)
+    lines = verdict_lines(champion, challenger, judged, options.confidence, how)
+    return EXIT_CODES[judged.verdict.outcome], facts, lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

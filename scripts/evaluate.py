@@ -58,8 +58,8 @@ def evaluate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
     Raises:
         LifecycleError: a file cannot be read, or has no truth for a prediction.
     """
-    from scripts.evaluating.files import read_rows
     from scripts.evaluating.groups import to_groups
+    from scripts.evaluating.truths import read_rows
     from serving.monitoring.quality.answers import Classified
     from serving.monitoring.quality.calibration import calibrate
 

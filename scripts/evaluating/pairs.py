@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from scripts.evaluating.files import TIME, find_keys, read_rows, to_texts
+from scripts.evaluating.files import TIME, find_keys, to_texts
 from scripts.evaluating.groups import Group, to_group, to_groups
+from scripts.evaluating.truths import read_rows
 from scripts.lifecycle import LifecycleError
 from serving.monitoring.quality.answers import Classified
 from serving.monitoring.quality.comparison import Moments, Verdict, compare_groups, compare_pairs
