@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from serving.monitoring.prediction_log.dataset import find_files
+from serving.monitoring.prediction_log.files import find_files
 from serving.monitoring.prediction_log.frames import read_frames
 from serving.monitoring.prediction_log.journal import find_journals
 from serving.monitoring.prediction_log.rows import Rows
