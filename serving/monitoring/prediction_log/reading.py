@@ -88,10 +88,12 @@ def read_tables(
                     wanted = (
                         None if columns is None else ["time", *(name for name in columns if name in names)]
                     )
-                    table = parquet.read(columns=wanted)
+                    # By group of rows: a file of many does not have to fit into memory.
+                    for group in range(parquet.num_row_groups):
+                        table = parquet.read_row_group(group, columns=wanted)
+                        yield _name(period.select(table), file.model, file.version, columns)
             except FileNotFoundError:  # it became too old
                 continue
-            yield _name(period.select(table), file.model, file.version, columns)
 
 
 def read_log(
