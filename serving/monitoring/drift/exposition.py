@@ -58,10 +58,7 @@ class Exposition:
         for feature in recorder.features:
             kind = "output" if feature.is_output else "input"
             labels = f'{model},kind="{kind}",feature="{escape(feature.name)}"'
-            names = [
-                name if shows_values or position in feature.outer else f"bin {position}"
-                for position, name in enumerate(feature.bins)
-            ]
+            names = feature.bin_names(shows_values=shows_values)
             self.bin_names.append(names)
             self._labels.append(labels)
             bins = [f'{labels},bin="{escape(name)}"' for name in names]
