@@ -19,7 +19,8 @@ import msgspec  # needs the line above
 import pyarrow as pa  # the same
 import pyarrow.compute as pc  # the same
 
-from serving.monitoring.prediction_log.dataset import PartitionFile, delete_old, partition_folder  # the same
+from serving.monitoring.prediction_log.dataset import PartitionFile, delete_old  # the same
+from serving.monitoring.prediction_log.files import partition_folder  # the same
 from serving.monitoring.prediction_log.frames import Frame, read_frames  # the same
 from serving.monitoring.prediction_log.journal import find_journals, taking  # the same
 from serving.monitoring.prediction_log.options import Options, Outcome  # the same

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from serving.monitoring.prediction_log.dataset import PATTERN, find_files
+from serving.monitoring.prediction_log.files import PATTERN, find_files
 from serving.monitoring.prediction_log.frames import read_frames
 from serving.monitoring.prediction_log.journal import FOLDER, find_journals
 from serving.monitoring.prediction_log.rows import Rows
@@ -88,10 +88,12 @@ def read_tables(
                     wanted = (
                         None if columns is None else ["time", *(name for name in columns if name in names)]
                     )
-                    table = parquet.read(columns=wanted)
+                    # By group of rows: a file of many does not have to fit into memory.
+                    for group in range(parquet.num_row_groups):
+                        table = parquet.read_row_group(group, columns=wanted)
+                        yield _name(period.select(table), file.model, file.version, columns)
             except FileNotFoundError:  # it became too old
                 continue
-            yield _name(period.select(table), file.model, file.version, columns)
 
 
 def read_log(

@@ -25,6 +25,8 @@ class Selection(NamedTuple):
     """Inputs and parameters; `*` for all."""
     hashed: frozenset[str]
     secret: bytes
+    slices: frozenset[str] = frozenset()
+    """Inputs by whose values quality is told apart."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Selection":
@@ -36,6 +38,7 @@ class Selection(NamedTuple):
             frozenset(split_names(settings.log_exclude)),
             frozenset(split_names(settings.log_hash)),
             secret.get_secret_value().encode() if secret else b"",
+            frozenset(settings.quality_slice_names),
         )
 
     def includes(self, request_id: str) -> bool:
@@ -65,7 +68,7 @@ class Selection(NamedTuple):
 
     def unknown_names(self, inputs: list[str], params: list[str]) -> list[str]:
         """Returns the names in the settings that a model has neither among its inputs nor, if excluded, its parameters."""
-        of_inputs = self.hashed | ({self.key_column} if self.key_column else set())
+        of_inputs = self.hashed | self.slices | ({self.key_column} if self.key_column else set())
         wanted = of_inputs | (self.excluded - set(params))
         return sorted(wanted - {*inputs, KEY, "*"})
 
