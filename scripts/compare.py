@@ -1,5 +1,6 @@
 """Says whether a challenger is better than the champion, worse, or not yet clear, by how much, and how many labels are missing.
 
+    .venv/bin/python scripts/compare.py predictions/
     .venv/bin/python scripts/compare.py predictions/ --truth truths.csv --target churned
     .venv/bin/python scripts/compare.py predictions/ --truth truths.csv --target churned --champion 7 --challenger 8
     .venv/bin/python scripts/compare.py champion.csv challenger.csv --target churned --on customer --metric log_loss
@@ -47,7 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     return parser.parse_args(arguments, argparse.Namespace(by=[]))
 
 
-def compare(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:  # noqa: ARG001  # for `run`
+def compare(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
     """Compares the versions; returns exit code, facts and sentences.
 
     Raises:
@@ -56,7 +57,7 @@ def compare(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
     from scripts.evaluating.pairs import find_contenders, judge
     from scripts.evaluating.verdicts import verdict_facts, verdict_lines
 
-    champion, challenger = find_contenders(options)
+    champion, challenger = find_contenders(options, settings)
     judged = judge(champion, challenger, options)
     how = (
         f"{judged.champion.n:,} rows that both answered, paired by {' and '.join(judged.paired_by)}"

@@ -6,7 +6,7 @@
 
 The questions are rows of the prediction log, a random sample of whole requests that is the same at each run; the answers
 are compared with those in the log. The version is prepared and asked here, as a service does it, and no service notices.
-If the truth is known, it also says which version is better.
+If the truth is known, from feedback or a file, the script also says which version is better.
 Exit code 0; 1 if the truth shows that the version is worse; 2 with one line on stderr if nothing could be compared.
 """
 
@@ -61,7 +61,7 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
         metavar="COLUMN",
         help="also show the rows of each value of this input or column of the log separately; may be repeated",
     )
-    add_truth_options(parser, required=False)
+    add_truth_options(parser)
     add_comparison_options(parser)
     return parser.parse_args(arguments)
 
@@ -90,8 +90,8 @@ def replay(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[s
     folder = check_folder(options.folder)
     if options.limit < 1:
         raise LifecycleError(f"--limit: expected a number from 1, got {options.limit}")
-    if options.truth is not None and options.target is None:
-        raise LifecycleError("--truth needs --target, the column of the truth")
+    if (options.truth is None) != (options.target is None):
+        raise LifecycleError("--truth and --target, the column of the truth, need each other")
     model = open_model(options, settings)
     model.check_version(options.version)
     champion = options.champion or model.current

@@ -58,12 +58,15 @@ def named_columns(options: argparse.Namespace) -> list[str]:
     return [name for name in (*given, *options.by, *options.on) if name]
 
 
-def add_truth_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+def add_truth_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options for truths, and how to join them."""
     parser.add_argument(
-        "--truth", type=Path, metavar="FILE", help="truths, if the predictions do not have them"
+        "--truth",
+        type=Path,
+        metavar="FILE",
+        help="truths (for a prediction log, the feedback in SERVING_FEEDBACK_STORE)",
     )
-    parser.add_argument("--target", required=required, metavar="COLUMN", help="column of the truth")
+    parser.add_argument("--target", metavar="COLUMN", help="column of the truth")
     parser.add_argument(
         "--on",
         action="append",
@@ -76,7 +79,7 @@ def add_truth_options(parser: argparse.ArgumentParser, *, required: bool) -> Non
 
 def add_row_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options for files and columns; the defaults are the names in the prediction log."""
-    add_truth_options(parser, required=True)
+    add_truth_options(parser)
     parser.add_argument("--name", help="model, if the prediction log has several")
     for name, defaults in DEFAULTS.items():
         parser.add_argument(

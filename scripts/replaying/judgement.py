@@ -31,8 +31,8 @@ class Judgement(NamedTuple):
 
 def judge_answers(
     before: pd.DataFrame, after: pd.DataFrame, truths: Truths, champion: str, options: argparse.Namespace
-) -> Judgement:
-    """Returns the metrics of both versions, and the verdict in pairs.
+) -> Judgement | None:
+    """Returns the metrics of both versions, and the verdict in pairs; None if no row has feedback yet.
 
     Args:
         before: answers of the champion, with the columns to join by.
@@ -42,10 +42,12 @@ def judge_answers(
         options: the other version, and the metric to judge by.
 
     Raises:
-        LifecycleError: no row has a truth, or it cannot be compared with the answers.
+        LifecycleError: no row has a truth in the file, or it cannot be compared with the answers.
     """
-    joined, _ = join(before, truths, options.on)  # truths of rows outside the sample match none
+    joined, _ = join(before, truths)  # truths of rows outside the sample match none
     if not joined[TARGET].notna().any():
+        if options.truth is None:
+            return None
         raise LifecycleError(
             f"no row of the sample has a truth in {truths.source}; check --on, and the period"
         )

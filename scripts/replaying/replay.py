@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from scripts.evaluating.files import spread_probabilities
-from scripts.evaluating.truths import Truths, read_truths
+from scripts.evaluating.truths import Truths, read_feedback, read_truths
 from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.compatibility import schema_of, why_refused
 from scripts.lifecycle.registry import RegisteredModel
@@ -47,13 +47,13 @@ def replay_log(
     """
     sample = read_sample(folder, model.name, champion, Period(options.since, options.until), options.limit)
     by = {name: _find_column(name, sample.table) for name in options.by}
-    truths = read_truths(options) if options.truth is not None else None
+    truths = read_truths(options) or read_feedback(settings, folder, model.name)
     asked = _schema_of(model, champion)
     with open_candidate(model, options.version, settings) as candidate:
         check_columns(sample.table.column_names, asked, candidate.schema, options.version)
         answers = candidate.ask(sample, asked)
-        overlap = candidate.find_overlap(answers) if truths is not None else None
-    found = _compare(sample, answers, by=by, truths=truths, champion=champion, options=options)
+        found = _compare(sample, answers, by=by, truths=truths, champion=champion, options=options)
+        overlap = candidate.find_overlap(answers) if found.truth_lines else None
     facts = {
         "model": model.name,
         "version": options.version,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +17,11 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 import scripts.replay
 from serving.model.prepared import Manifest
-from serving.monitoring.prediction_log.frames import pack
-from serving.monitoring.prediction_log.journal import Journal
+from serving.monitoring.feedback.answers import answers_of
+from serving.monitoring.feedback.store import Truth, open_store
+from serving.monitoring.prediction_log.frames import pack, read_frames
+from serving.monitoring.prediction_log.journal import Journal, find_journals
+from serving.monitoring.prediction_log.rows import Rows
 from serving.runtime import Output
 from serving.settings import Settings
 from tests.monitoring.prediction_log.answered import decoded, finished, frame_of, message
@@ -143,6 +147,24 @@ def test_a_truth_tells_which_version_is_better(replay: Any, registry: Registry, 
     assert (found["truth"]["verdict"], code) == (
         ("worse", 1) if found["truth"]["high"] < 0 else ("not yet", 0)
     )
+
+
+def test_feedback_is_the_truth_without_a_file(replay: Any, registry: Registry, log: Log):
+    folder = log()
+    environment = {"SERVING_LOG_PREDICTIONS": str(folder), "SERVING_FEEDBACK_STORE": "sqlite"}
+    code, found, _ = replay("3", **environment)
+    assert (code, found["truth"]) == (0, None)  # nothing has arrived yet
+    before, after = (probabilities(registry, version).argmax(axis=1) for version in ("1", "3"))
+    with open_store("sqlite", folder) as store:
+        for path in find_journals(folder):
+            for frame in read_frames(path):
+                store.add_answers(answers_of(msgspec.msgpack.decode(frame.payload, type=Rows), ()))
+        store.add_truths(NAME, [Truth(f"r{n}", 0, str(before[n])) for n in range(150)], [])
+    _, found, _ = replay("3", **environment)
+    assert found["truth"]["champion_labels"] == 150
+    assert found["truth"]["metrics"]["champion"]["accuracy"] == 1.0
+    assert found["truth"]["metrics"]["version"]["accuracy"] == pytest.approx((before == after)[:150].mean())
+    assert "3 of the 3 example rows logged with version 3 are in the prediction log" in found["warning"]
 
 
 def test_text_for_people(run: Run, log: Log, home: Path):
@@ -271,7 +293,10 @@ def test_rows_of_another_signature_are_rejected_with_the_reason(
         ),
         (["3", "--folder", "log", "--limit", "0"], "--limit: expected a number from 1, got 0"),
         (["3", "--folder", "log", "--tolerance", "-1"], "'-1' is not a number from 0"),
-        (["3", "--folder", "log", "--truth", "t.csv"], "--truth needs --target"),
+        (
+            ["3", "--folder", "log", "--truth", "t.csv"],
+            "--truth and --target, the column of the truth, need each other",
+        ),
         (["3", "--folder", "log", "--by", "alcool"], "--by: no column 'alcool'"),
         (
             ["3", "--folder", "log", "--truth", "t.csv", "--target", "t"],
