@@ -181,6 +181,8 @@ def _explain(error: Exception) -> str:
     """Returns why a row was rejected; without its position, so that reasons can be counted."""
     if isinstance(error, InvalidInput) and error.details:
         first = error.details[0]
+        if first.expected.startswith("no such"):  # column or parameter
+            return f"{first.expected}: {first.column!r}"
         where = f"column {first.column!r}: " if first.column is not None else ""
         return f"{where}expected {first.expected}, got {first.got}"
     return f"the model raised {type(error).__name__}: {reason(error)}"

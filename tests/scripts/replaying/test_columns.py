@@ -38,7 +38,11 @@ NEVER_MISSING = manifest_of(
 CASES = {
     "every kind": (
         EVERY_KIND,
-        [FULL, {}, FULL | {"big": -(2**63), "short": None, "text": "", "day": "1999-12-31"}],
+        [
+            FULL,
+            {},
+            FULL | {"big": -(2**63), "short": None, "text": "", "day": "1999-12-31T23:59:59.123456789"},
+        ],
     ),
     "every kind, none missing": (EVERY_KIND, [FULL, FULL]),
     "every kind, all missing": (EVERY_KIND, [{}, {}]),
