@@ -36,7 +36,7 @@ serve: $(SERVING)  ## serve the registry's model on port 3000 (PORT=...); trains
 			|| echo "starting anyway: not ready until the registry has a model"; fi
 	@exec .venv/bin/python -m serving.process.start serve -p "$${PORT:-3000}"
 
-test: $(DEV)  ## run all tests but test-container's and registries' (ARGS="-k name" for some, ARGS="-n 0" in one process)
+test: $(DEV)  ## run all tests except those of test-container and registries (ARGS="-k name" for some, ARGS="-n 0" in one process)
 	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20 $(ARGS)
 
 soak: $(DEV)  ## run long tests: promotions under load, simulated canaries, generated models and rows (ARGS="-k name")
@@ -84,7 +84,7 @@ test-container: $(DEV)  ## build both kinds of image, and test them in a contain
 registries: $(DEV) $(OLD_STAMPS)  ## test the service and the scripts with older MLflow servers (needs Python 3.11)
 	.venv/bin/python -m pytest $(OLD) -n 2 --dist loadgroup $(ARGS)
 
-image: $(SERVING)  ## build the image: live, or with MODEL_VERSION=3 sealed (TAG=name:tag STORES=gcs,azure)
+image: $(SERVING)  ## build the live image, or with MODEL_VERSION=3 one that contains the model (TAG=name:tag STORES=gcs,azure)
 	@.venv/bin/python scripts/build_image.py $(if $(MODEL_VERSION),--model-version $(MODEL_VERSION)) \
 		$(if $(TAG),--tag $(TAG)) $(if $(STORES),--stores $(STORES))
 
@@ -95,7 +95,7 @@ rules:  ## write monitoring/prometheus/rules.yaml into the PrometheusRule of k8s
 demo-promotion: $(SERVING)  ## promote, reject and roll back under load, on the terminal (a minute)
 	@.venv/bin/python scripts/demo_promotion.py
 
-demo-drift: $(SERVING)  ## shift an input until it is named, and judge a challenger by the truth, on the terminal (two minutes)
+demo-drift: $(SERVING)  ## shift an input until /v1/drift names it, judge a challenger once the truth is known, on the terminal (two minutes)
 	@.venv/bin/python scripts/demo_drift.py
 
 pictures: $(DEV)  ## take both pictures in docs/pictures again: the demo and Swagger UI (needs chromium)
@@ -125,7 +125,7 @@ lock-bench:  ## regenerate benchmarks/requirements/*.txt from *.in, at the versi
 		$(subst make lock,make lock-bench,$(LOCK)) benchmarks/requirements/$$name.in \
 			-o benchmarks/requirements/$$name.txt || exit 1; done
 
-lock-registries:  ## regenerate tests/registries/requirements/*.txt from *.in, each as of its date
+lock-registries:  ## regenerate tests/registries/requirements/*.txt from *.in, each as of the date in its .in file
 	@command -v $(UV) >/dev/null || { echo "make lock-registries needs uv: pip install uv"; exit 1; }
 	@for file in $(wildcard $(OLD)/requirements/*.in); do \
 		$(subst make lock,make lock-registries,$(LOCK)) --exclude-newer "$$(sed -n 's/^# As of //p' $$file)" \

@@ -17,7 +17,7 @@ OWN = pa.schema(
         pa.field(
             "key",
             pa.string(),
-            metadata={"meaning": "value of the input `SERVING_LOG_KEY`, else `X-Routing-Key`"},
+            metadata={"meaning": "value of the input that `SERVING_LOG_KEY` names, else `X-Routing-Key`"},
         ),
         pa.field("role", pa.string(), metadata={"meaning": "`champion`, `challenger` or `shadow`"}),
         pa.field(
@@ -28,13 +28,13 @@ OWN = pa.schema(
         pa.field(
             "label",
             pa.string(),
-            metadata={"meaning": "predicted class as text; other labels as JSON: `1`, `true`"},
+            metadata={"meaning": "predicted class: text as it is, others as JSON (`1`, `true`)"},
         ),
         pa.field(
             "score",
             pa.float64(),
             metadata={
-                "meaning": "probability of a binary classifier's second class, of another one's predicted class"
+                "meaning": "probability of a binary classifier's second class, or of another classifier's predicted class"
             },
         ),
         pa.field(
