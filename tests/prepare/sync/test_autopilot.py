@@ -78,7 +78,9 @@ def test_a_version_in_production_is_no_longer_challenger():
 
 
 def test_a_metric_that_is_not_compared_is_trouble():
-    with pytest.raises(Trouble, match=r"compared by accuracy, not by mae; correct the tag serving\.autopilot"):
+    with pytest.raises(
+        Trouble, match=r"compared by accuracy, not by mae; correct the tag serving\.autopilot"
+    ):
         decide("1", {"challenger": "2"}, Criterion("mae", 0.95), quality(compared("1", "2", 1000, BETTER)))
 
 
