@@ -1,6 +1,6 @@
 """Makes one move of a service's autopilot. Services start it; it is not for people.
 
-    .venv/bin/python scripts/autopilot.py ORDER      # JSON of `serving.prepare.sync.autopilot.Order`
+    .venv/bin/python scripts/autopilot.py ORDER      # JSON of `serving.prepare.sync.verdicts.Order`
 
 It does nothing if another process moves now, or if somebody else has moved an alias since the verdict. It prints what it did.
 Exit code 0, or 1 with the reason in one line on stderr.
@@ -18,7 +18,7 @@ from scripts.lifecycle import LifecycleError  # noqa: E402  # needs the line abo
 from scripts.lifecycle.autopilot import carry_out  # noqa: E402  # the same
 from serving.monitoring.feedback.databases import StoreError  # noqa: E402  # the same
 from serving.monitoring.feedback.store import open_store  # noqa: E402  # the same
-from serving.prepare.sync.autopilot import Order  # noqa: E402  # the same
+from serving.prepare.sync.verdicts import Order  # noqa: E402  # the same
 from serving.redaction import redact  # noqa: E402  # the same
 from serving.settings import SettingsError, load_settings  # noqa: E402  # the same
 

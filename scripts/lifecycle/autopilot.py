@@ -6,7 +6,7 @@ from scripts.lifecycle import LifecycleError, NotRecorded, Overtaken
 from scripts.lifecycle.moves import Selector
 from scripts.lifecycle.permissions import check_may_remove_aliases
 from scripts.lifecycle.registry import RegisteredModel
-from serving.prepare.sync.autopilot import Order
+from serving.prepare.sync.verdicts import Order
 from serving.settings import Settings
 
 

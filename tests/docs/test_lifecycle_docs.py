@@ -14,7 +14,7 @@ import pytest
 from scripts import promote
 from scripts.training.churn_sample import make_churn_sample
 from serving.monitoring.quality.judgement import METRICS
-from serving.prepare.sync.autopilot import parse_criterion
+from serving.prepare.sync.verdicts import parse_criterion
 from tests.support.environment import ROOT, clean_environment
 from tests.support.fake_service import FakeService, compared
 from tests.support.models import fill_registry

@@ -1,4 +1,4 @@
-"""`serving.prepare.sync.autopilot`: what the verdicts decide, and what becomes of it in the rounds of the sync process."""
+"""`serving.prepare.sync.verdicts` and `autopilot`: what the verdicts decide, and what becomes of it in the rounds of the sync process."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from serving.model.state import AutopilotStatus
 from serving.monitoring.quality.judgement import Quality
 from serving.prepare.registry.resolution import AUTOPILOT_TAG
 from serving.prepare.sync import autopilot
-from serving.prepare.sync.autopilot import Criterion, Role, Trouble, decide, parse_criterion
+from serving.prepare.sync.verdicts import Criterion, Role, Trouble, decide, parse_criterion
 from tests.support.environment import ROOT
 from tests.support.fake_service import compared
 from tests.support.prepared import take_prepared

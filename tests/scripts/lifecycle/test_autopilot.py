@@ -16,7 +16,8 @@ from scripts import history, rollback
 from scripts.lifecycle import LifecycleError
 from scripts.lifecycle.autopilot import carry_out
 from scripts.lifecycle.moves import Move, read_moves
-from serving.prepare.sync.autopilot import SCRIPT, Order
+from serving.prepare.sync.autopilot import SCRIPT
+from serving.prepare.sync.verdicts import Order
 from serving.settings import Settings, load_settings
 from tests.support.environment import clean_environment, wait_until
 from tests.support.fake_service import Run, refuse
