@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serving.settings import (
     RUN_DIRECTORY_VARIABLE,
@@ -39,7 +39,7 @@ from serving.codecs import limits  # noqa: E402
 from serving.codecs.media_types import JSON  # noqa: E402
 from serving.http.gateway import App, Gateway  # noqa: E402
 from serving.http.greeting import greeting  # noqa: E402
-from serving.model.prepared import STORE_VARIABLE, model_store  # noqa: E402
+from serving.model.prepared import STORE_VARIABLE, model_store, open_prepared  # noqa: E402
 from serving.model.sealed import find_sealed  # noqa: E402
 from serving.model.state import State, make_wake_pipe, write_state  # noqa: E402
 from serving.monitoring.tracing.options import certificate_files  # noqa: E402
@@ -60,6 +60,9 @@ from serving.process.shutdown import end_gracefully  # noqa: E402
 from serving.protocols import v1  # noqa: E402
 from serving.traffic.router import Router  # noqa: E402
 from serving.traffic.watchdog import GRACE_SECONDS  # noqa: E402
+
+if TYPE_CHECKING:
+    from serving.http.feedback import Feedback
 
 configure_logging(settings.log_format, with_values=settings.log_traces)
 if settings.log_format == "json":
@@ -117,6 +120,7 @@ class GatewayService(bentoml.Service[Any]):
             settings.max_body_bytes,
             secret.get_secret_value() if secret else None,
             requests=requests,
+            feedback=make_feedback(),
         )
         if not settings.cors_origin_names:
             return gateway
@@ -125,9 +129,27 @@ class GatewayService(bentoml.Service[Any]):
         return allow_origins(gateway, settings.cors_origin_names)
 
 
+def make_feedback() -> "Feedback | None":
+    """Returns a worker's end of the truth loop; None if it is off."""
+    if settings.feedback_store is None or RUN_DIRECTORY is None:
+        return None
+    from serving.http.feedback import Feedback
+
+    return Feedback(Path(RUN_DIRECTORY))
+
+
 def alone() -> Claim:
     """Returns the claim of an in-process request."""
     return Claim(InFlight(limits.request_bytes))
+
+
+def served_name(sealed: tuple[Path, str] | None) -> str:
+    """Returns the name of the registered model; of a sealed Bento, that of the model in it."""
+    if sealed is None:
+        return settings.model_name
+    store, tag = sealed
+    os.environ[STORE_VARIABLE] = str(store)
+    return open_prepared(tag).manifest.name
 
 
 LOAD_SECONDS = 30
@@ -221,12 +243,17 @@ class ModelServer:
             log.warning("unknown setting %s%s", name, hint)
         for option, instead in find_ignored_options().items():
             log.warning("BentoML's option %s has no effect here%s", option, f"; {instead}" if instead else "")
+        sealed = find_sealed(Path(__file__).parent)
+        if settings.feedback_store is not None:
+            from serving.monitoring.feedback.start import start_feedback
+
+            # Before the log, so that it ends after it, and gets the log's last rows.
+            start_feedback(folder, served_name(sealed), settings, without_secrets(dict(os.environ)))
         if settings.log_predictions is not None:
             from serving.monitoring.prediction_log.start import start_prediction_log
 
             environment = without_secrets(dict(os.environ))
             start_prediction_log(folder, settings.log_predictions, settings, environment)
-        sealed = find_sealed(Path(__file__).parent)
         if sealed is None:
             with contextlib.suppress(OSError):  # the sync process reports the reason
                 model_store().mkdir(parents=True, exist_ok=True)  # workers cannot read folders created later

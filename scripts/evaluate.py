@@ -3,8 +3,8 @@
     .venv/bin/python scripts/evaluate.py predictions/ --truth truths.csv --target churned
     .venv/bin/python scripts/evaluate.py scored.csv --target churned --by region --plot calibration.svg
 
-Predictions: CSV, Parquet, or a folder of Parquet, such as the prediction log. Truths are joined by request_id and row, or
-by key; without --truth they are in the same file. Of a truth that comes twice, the last counts. For rows without truth, it
+Predictions: CSV, Parquet, a folder of Parquet, or the prediction log, whose rows count at once. Truths are joined by
+request_id and row, or by key; without --truth they are in the same file. Of a truth that comes twice, the last counts. For rows without truth, it
 estimates the accuracy, and says how well the same estimate held on the newer half of the others.
 Exit code 0; 2 with one line on stderr if nothing could be evaluated.
 """

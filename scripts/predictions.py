@@ -12,7 +12,6 @@ import argparse
 import datetime as dt
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,15 +23,19 @@ sys.path.insert(0, str(ROOT))
 import pyarrow as pa  # noqa: E402  # needs the line above
 import pyarrow.compute as pc  # noqa: E402  # the same
 
+from scripts.evaluating.log import (  # noqa: E402  # the same
+    add_folder_option,
+    add_period_options,
+    check_folder,
+    read_rows_of_log,
+)
 from scripts.lifecycle import LifecycleError  # noqa: E402  # the same
 from scripts.lifecycle.cli import DONE, IMPOSSIBLE, OneLineParser, align  # noqa: E402  # the same
-from serving.monitoring.prediction_log.reading import Period, read_log  # noqa: E402  # the same
+from serving.monitoring.prediction_log.reading import Period  # noqa: E402  # the same
 from serving.settings import Settings, SettingsError, load_settings, split_names  # noqa: E402  # the same
 
 SHOWN = ("time", "request_id", "row", "key", "role", "label", "score", "value", "latency_ms")
 """Columns of the table without --columns."""
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 MAX_CHARACTERS = 40
 """Of a cell of the table; --json has all of it."""
@@ -43,39 +46,17 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     parser = OneLineParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument(
-        "--folder", type=Path, default=settings.log_predictions, help="of the log (SERVING_LOG_PREDICTIONS)"
-    )
+    add_folder_option(parser, settings)
     parser.add_argument("--name", help="model (all)")
     parser.add_argument("--version", help="its version (all)")
     parser.add_argument("--role", help="champion, challenger or shadow (all)")
     parser.add_argument("--key", help="rows with this key; its hash if keys are hashed")
     parser.add_argument("--request-id", help="rows of this request")
-    parser.add_argument(
-        "--since", type=parse_time, help="30m, 24h, 7d, or a time such as 2026-11-28T09:00 (UTC)"
-    )
-    parser.add_argument("--until", type=parse_time, help="the same")
+    add_period_options(parser)
     parser.add_argument("--last", type=int, default=20, help="rows to print, 0 for all (%(default)s)")
     parser.add_argument("--columns", help=f"separated by commas ({','.join(SHOWN)}; all with --json)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per row")
     return parser.parse_args(arguments)
-
-
-def parse_time(text: str) -> dt.datetime:
-    """Reads a time, or a duration before now.
-
-    Raises:
-        argparse.ArgumentTypeError: it is neither.
-    """
-    duration = re.fullmatch(r"(\d+)([smhd])", text)
-    if duration:
-        seconds = int(duration[1]) * UNITS[duration[2]]
-        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds)
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a duration such as 24h nor a time") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
 def select(options: argparse.Namespace) -> pa.Table:
@@ -84,23 +65,17 @@ def select(options: argparse.Namespace) -> pa.Table:
     Raises:
         LifecycleError: there is no such log, or no such column.
     """
-    folder: Path | None = options.folder
-    if folder is None or not folder.is_dir():
-        where = "--folder or SERVING_LOG_PREDICTIONS" if folder is None else f"{folder} is no folder"
-        raise LifecycleError(f"no prediction log: {where}; name the folder that the service logs to")
+    folder = check_folder(options.folder)
     wanted = split_names(options.columns) if options.columns else None
     filters = {"role": options.role, "key": options.key, "request_id": options.request_id}
     needed = None if options.json and wanted is None else dict.fromkeys([*SHOWN, *filters, *(wanted or ())])
-    try:
-        table = read_log(
-            folder,
-            model=options.name,
-            version=options.version,
-            period=Period(options.since, options.until),
-            columns=None if needed is None else list(needed),
-        )
-    except (OSError, pa.ArrowException) as error:
-        raise LifecycleError(f"the prediction log cannot be read: {error}") from error
+    table = read_rows_of_log(
+        folder,
+        model=options.name,
+        version=options.version,
+        period=Period(options.since, options.until),
+        columns=None if needed is None else list(needed),
+    )
     for name, value in filters.items():
         if value is not None and table.num_rows:
             table = table.filter(pc.equal(table[name], value))

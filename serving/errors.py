@@ -22,6 +22,7 @@
     ├── QueueFull                503  too many queued requests, or too much memory
     ├── ModelBusy                503  the calls before it take too long
     ├── TooManyConnections       503
+    ├── FeedbackUnavailable      503  truths cannot be kept, or quality not shown, at the moment
     ├── TimedOut                 504  its own call takes too long
     ├── InternalError            500  a bug in the service
     └── PrepareError                  no HTTP status: why no model is ready
@@ -231,6 +232,17 @@ class ModelBusy(ServingError):
         super().__init__(message)
         # A new connection may reach another worker.
         self.headers = [(b"retry-after", b"5"), (b"connection", b"close")]
+
+
+class FeedbackUnavailable(ServingError):
+    """Truths cannot be kept at the moment, or quality was not evaluated yet."""
+
+    status = 503
+    code = "feedback_unavailable"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = [(b"retry-after", b"5")]
 
 
 class TimedOut(ServingError):

@@ -274,6 +274,19 @@ class Settings(BaseSettings):
         10_000, gt=0, description="Size limit of the log. The oldest files are deleted first."
     )
     log_keep_days: float = Field(30, gt=0, le=36_500, description="Age at which the log's files are deleted.")
+    # Feedback and quality
+    feedback_store: SecretStr | None = Field(
+        None,
+        validate_default=True,
+        description="Where truths are kept: `sqlite`, a file in the prediction log's folder, for one replica, or "
+        "`postgresql://user:password@host/database`, for any number. Without it, `/v1/feedback` is off.",
+    )
+    quality_slices: str = Field(
+        "", description="Inputs by whose values quality is also computed, separated by commas."
+    )
+    quality_seconds: float = Field(
+        60, ge=1, le=86_400, description="Minimum time between two evaluations of quality."
+    )
 
     @field_validator("readable_paths")
     @classmethod
@@ -295,6 +308,33 @@ class Settings(BaseSettings):
         if value is None and info.data.get("log_hash"):
             raise ValueError("hashed inputs need a key")
         return value
+
+    @field_validator("feedback_store")
+    @classmethod
+    def _store_is_known(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None:
+            return None
+        url = value.get_secret_value()
+        if url != "sqlite" and not url.startswith(("postgresql://", "postgres://")):
+            raise ValueError("expected sqlite or a URL that begins with postgresql://")
+        if info.data.get("log_predictions") is None:
+            raise ValueError("feedback needs a prediction log (SERVING_LOG_PREDICTIONS)")
+        return value
+
+    @field_validator("quality_slices")
+    @classmethod
+    def _slices_are_logged(cls, value: str, info: ValidationInfo) -> str:
+        hidden = {*split_names(info.data.get("log_exclude", "")), *split_names(info.data.get("log_hash", ""))}
+        if value and hidden & {*split_names(value), "*"}:
+            raise ValueError(
+                "inputs that are excluded from the prediction log, or hashed there, have no slices"
+            )
+        return value
+
+    @property
+    def quality_slice_names(self) -> list[str]:
+        """The inputs of the slices as a list."""
+        return split_names(self.quality_slices)
 
     @property
     def registry(self) -> str:

@@ -1,1 +1,1 @@
-"""What `evaluate.py` and `compare.py` share: predictions joined with truths, metrics, the plot."""
+"""What `evaluate.py`, `compare.py`, `replay.py` and `predictions.py` share: the log, truths, metrics, the plot."""

@@ -63,6 +63,7 @@ def add_row_options(parser: argparse.ArgumentParser) -> None:
         "--truth", type=Path, metavar="FILE", help="truths, if the predictions do not have them"
     )
     parser.add_argument("--target", required=True, metavar="COLUMN", help="column of the truth")
+    parser.add_argument("--name", help="model, if the prediction log has several")
     parser.add_argument(
         "--on",
         action="append",

@@ -8,7 +8,7 @@ import pandas as pd
 from scripts.evaluating.files import TIME
 from scripts.evaluating.groups import Group
 from serving.monitoring.quality.answers import Classified
-from serving.monitoring.quality.estimate import check_estimate, estimate_accuracy
+from serving.monitoring.quality.estimate import estimate_accuracy, hold_out
 
 
 def estimate(group: Group, known: Classified) -> dict[str, Any] | None:
@@ -29,24 +29,8 @@ def estimate(group: Group, known: Classified) -> dict[str, Any] | None:
 
 
 def _check(known: Classified, rows: pd.DataFrame) -> dict[str, Any] | None:
-    """Returns how well the older half of the labels would have predicted the accuracy of the newer half."""
+    """See `hold_out`."""
     order = np.arange(len(rows))
     if TIME in rows:
         order = rows[TIME].reset_index(drop=True).sort_values(kind="stable").index.to_numpy()
-    is_newer = np.zeros(len(rows), dtype=np.bool_)
-    is_newer[order[len(order) // 2 :]] = True
-    newer = known.where(is_newer)
-    if newer.confidences is None:
-        return None
-    newer = newer.where(~np.isnan(newer.confidences))
-    assert newer.confidences is not None
-    before = estimate_accuracy(known.where(~is_newer), newer.labels, newer.confidences)
-    held = None if before is None else check_estimate(before, newer)
-    if before is None or held is None:
-        return None
-    return {
-        "estimate": before.accuracy,
-        "accuracy": held.accuracy,
-        "standard_error": held.standard_error,
-        "has_held": held.has_held,
-    }
+    return hold_out(known, order)

@@ -1,4 +1,4 @@
-"""Reads predictions and truths: a CSV file, a Parquet file, or a folder of Parquet files such as the prediction log."""
+"""Reads predictions and truths: a CSV or Parquet file, a folder of Parquet files, or the prediction log."""
 
 import argparse
 import itertools
@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from scripts.evaluating.columns import DEFAULTS, Columns, find_columns, named_columns
+from scripts.evaluating.log import read_rows_of_log
 from scripts.lifecycle import LifecycleError
 from scripts.training.column_options import no_column
 from scripts.training.table import read_csv
+from serving.monitoring.prediction_log.reading import is_log
 from serving.monitoring.quality.answers import to_text
 
 REQUEST = ("request_id", "row")
@@ -107,36 +109,45 @@ def read(file: Path, columns: Collection[str] | None, options: argparse.Namespac
     """
     if not file.is_dir() and file.suffix.lower() not in {".parquet", ".pq"}:
         return read_csv(file, options.sep, options.decimal).rows
-    try:
-        dataset = open_dataset(file)
-        names = [name for name in dataset.schema.names if columns is None or name in columns]
-        table = dataset.to_table(columns=names)
-    except (OSError, pa.ArrowException) as error:
-        raise LifecycleError(
-            f"{file}: not Parquet that can be read: {' '.join(str(error).split())}"
-        ) from None
+    table = _read_log(file, columns, options.name) if is_log(file) else _read_parquet(file, columns)
     rows: pd.DataFrame = spread_probabilities(table).to_pandas(ignore_metadata=True)
     return rows
 
 
+def _read_log(folder: Path, columns: Collection[str] | None, model: str | None) -> pa.Table:
+    table = read_rows_of_log(folder, model=model, columns=columns if columns is None else sorted(columns))
+    if not table.num_rows:
+        raise LifecycleError(f"{folder}: the prediction log has no rows{f' of {model!r}' if model else ''}")
+    models = pc.unique(table["model"]).to_pylist()
+    if len(models) > 1:
+        raise LifecycleError(
+            f"{folder} has several models; choose one with --name: {', '.join(sorted(models))}"
+        )
+    return table
+
+
+def _read_parquet(file: Path, columns: Collection[str] | None) -> pa.Table:
+    try:
+        dataset = open_dataset(file)
+        names = [name for name in dataset.schema.names if columns is None or name in columns]
+        return dataset.to_table(columns=names)
+    except (OSError, pa.ArrowException) as error:
+        raise LifecycleError(
+            f"{file}: not Parquet that can be read: {' '.join(str(error).split())}"
+        ) from None
+
+
 def open_dataset(file: Path) -> ds.Dataset:
-    """Returns the dataset with the columns of all its files: versions have different inputs.
+    """Returns the dataset with the columns of all its files, which may differ.
 
     Raises:
-        LifecycleError: it has no file, or those of several models.
+        LifecycleError: it has no file.
     """
     files = [file]
     if file.is_dir():
         files = [part for part in sorted(file.rglob("*.parquet")) if not part.name.startswith((".", "_"))]
     if not files:
         raise LifecycleError(f"{file}: the folder has no Parquet file")
-    models = {
-        part for path in files for part in path.relative_to(file).parts[:1] if part.startswith("model=")
-    }
-    if len(models) > 1:
-        raise LifecycleError(
-            f"{file} has several models; choose the folder of one: {', '.join(sorted(models))}"
-        )
     base = str(file) if file.is_dir() else None
     dataset = ds.dataset(
         list(map(str, files)), format="parquet", partitioning="hive", partition_base_dir=base

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -47,6 +47,9 @@ from serving.protocols.openapi import openapi_document
 from serving.traffic.router import Router
 from serving.traffic.routing import NO_CHOICE, Choice
 from serving.traffic.shadow import Shadow
+
+if TYPE_CHECKING:
+    from serving.http.feedback import Feedback
 
 log = logging.getLogger("serving.gateway")
 
@@ -91,8 +94,10 @@ class Gateway:
         webhook_secret: str | None = None,
         *,
         requests: Requests | None = None,
+        feedback: "Feedback | None" = None,
     ) -> None:
         self._router = router
+        self._feedback = feedback
         self._requests = requests or Requests(RequestLog())
         self._make_bentoml_app = make_bentoml_app
         self._bentoml_app: asyncio.Task[App] | None = None
@@ -118,9 +123,10 @@ class Gateway:
             "/healthz": self._readyz,
             "/v1/models": self._models,
             "/v1/drift": self._drift,
+            "/v1/quality": self._quality,
             "/metrics": self._metrics,
         }
-        self._commands = {"/v1/sync": self._sync}
+        self._commands = {"/v1/sync": self._sync, "/v1/feedback": self._take_feedback}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -304,29 +310,34 @@ class Gateway:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             body = await self._read_body(receive, length, claim)
-            answer = self._commands[path](scope["headers"], bytes(body))
+            status, answer = await self._commands[path](scope["headers"], body)
         except ClientGone:
             return
         except ServingError as error:
             forget_frames(error)
             await _send_error(send, error, request_id)
         else:
-            await _send(
-                send,
-                202,
-                b"application/json",
-                msgspec.json.encode(answer),
-                [(b"x-request-id", request_id.encode())],
-            )
+            await _send(send, status, b"application/json", answer, [(b"x-request-id", request_id.encode())])
         finally:
             claim.release()
 
-    def _sync(self, headers: list[tuple[bytes, bytes]], body: bytes) -> dict[str, str]:
+    async def _sync(self, headers: list[tuple[bytes, bytes]], body: Body) -> tuple[int, bytes]:
         if self._router.is_sealed:
             raise Forbidden("there is no registry to sync with: the model is inside this service")
-        check_delivery(headers, body, self._webhook_secret, time.time())
+        check_delivery(headers, bytes(body), self._webhook_secret, time.time())
         self._router.synchronize()
-        return {"status": "polling the registry"}
+        return 202, b'{"status":"polling the registry"}'
+
+    async def _take_feedback(self, headers: list[tuple[bytes, bytes]], body: Body) -> tuple[int, bytes]:  # noqa: ARG002  # as the other
+        return 200, await self._get_feedback().pass_on(body)
+
+    def _quality(self) -> tuple[int, bytes, bytes]:
+        return 200, b"application/json", self._get_feedback().quality()
+
+    def _get_feedback(self) -> "Feedback":
+        if self._feedback is None:
+            raise RouteNotFound("feedback is off (SERVING_FEEDBACK_STORE)")
+        return self._feedback
 
     def _readyz(self) -> tuple[int, bytes, bytes]:
         manifest = self._router.model.manifest
@@ -350,7 +361,10 @@ class Gateway:
     def _metrics(self) -> tuple[int, bytes, bytes]:
         self._router.flush_metrics()
         metrics.registry_asked.set(self._router.registry_asked_at or 0)
-        return 200, b"text/plain; version=0.0.4; charset=utf-8", metrics.exposition() + self._drift_metrics()
+        text = metrics.exposition() + self._drift_metrics()
+        if self._feedback is not None:
+            text += self._feedback.metrics()
+        return 200, b"text/plain; version=0.0.4; charset=utf-8", text
 
     def _drift_metrics(self) -> bytes:
         monitors = [route.model.drift for route in self._router.routes.all if route.model.drift]

@@ -18,6 +18,7 @@ The finished folder is renamed into place, so nobody sees half of one.
 import contextlib
 import datetime as dt
 import fcntl
+import glob
 import hashlib
 import os
 import re
@@ -178,6 +179,17 @@ def _open(folder: Path) -> Prepared:
     return Prepared(folder, msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest))
 
 
+def find_all_prepared(model_name: str, version: str) -> Iterator[Prepared]:
+    """Yields the prepared models of a version: of several registries, or for several libraries."""
+    for folder in sorted((model_store() / store_name(model_name)).glob(f"{glob.escape(version)}-*")):
+        try:
+            prepared = _open(folder)
+        except (OSError, msgspec.MsgspecError):
+            continue
+        if prepared.manifest.format == FORMAT:
+            yield prepared
+
+
 def find_prepared(
     model_name: str, version: str, source_key: str, libraries: dict[str, str] | None = None
 ) -> Prepared | None:
@@ -189,14 +201,9 @@ def find_prepared(
         source_key: as in the manifest.
         libraries: if given, it must have been prepared with these.
     """
-    for folder in sorted((model_store() / store_name(model_name)).glob(f"{version}-*")):
-        try:
-            prepared = _open(folder)
-        except (OSError, msgspec.MsgspecError):
-            continue
+    for prepared in find_all_prepared(model_name, version):
         manifest = prepared.manifest
-        is_current = libraries is None or manifest.libraries == libraries
-        if manifest.format == FORMAT and manifest.source_key == source_key and is_current:
+        if manifest.source_key == source_key and libraries in (None, manifest.libraries):
             return prepared
     return None
 

@@ -59,6 +59,9 @@ SECRETS = ("MLFLOW_TRACKING_", "MLFLOW_REGISTRY_", "AWS_", "AZURE_", "GOOGLE_", 
 """Prefixes of variables with credentials of the registry and artifact stores, which workers do not need."""
 
 
+FEEDBACK_STORE = "SERVING_FEEDBACK_STORE"
+
+
 def confine(readable: Iterable[Path], run_directory: Path) -> None:
     """Permanently restricts this process to Python, its libraries and the given files.
 
@@ -108,7 +111,10 @@ def landlock_version() -> int:
 
 def without_secrets(environment: dict[str, str]) -> dict[str, str]:
     """Returns the variables that a worker is started with."""
-    return {name: value for name, value in environment.items() if not name.startswith(SECRETS)}
+    kept = {name: value for name, value in environment.items() if not name.startswith(SECRETS)}
+    if FEEDBACK_STORE in kept:  # a worker knows that there is one, not its password
+        kept[FEEDBACK_STORE] = "".join(kept[FEEDBACK_STORE].partition("://")[:2])
+    return kept
 
 
 def _end_library_threads() -> None:

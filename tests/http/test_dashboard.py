@@ -1,15 +1,13 @@
 """The status page in a real browser: shows what the service says, and runs nothing that a name says."""
 
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.http.dashboard import dashboard_page
+from tests.support.browser import chromium
 from tests.support.doubles import Double, Quiet
 
 HOSTILE = (
@@ -103,32 +101,6 @@ class _Handler(Quiet):
                 self.answer(metrics(self.server.n_looks).encode(), media_type="text/plain")
             case _:
                 self.answer(b"", 404)
-
-
-def chromium(folder: Path, url: str, *options: str) -> tuple[str, str]:
-    """Renders a page for seven seconds of its own time; returns its elements, and what it said on the console."""
-    if shutil.which("chromium") is None:
-        missing = "needs chromium: apt-get install chromium"
-        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
-    done = subprocess.run(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            f"--user-data-dir={folder}/browser",
-            "--virtual-time-budget=7000",
-            "--enable-logging=stderr",
-            *options,
-            "--dump-dom",
-            url,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
 def test_it_shows_what_the_service_says_and_runs_nothing_of_it(tmp_path: Path) -> None:

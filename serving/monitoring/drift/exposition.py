@@ -49,7 +49,7 @@ class Exposition:
             shows_values: whether bins are named by the reference's values; else by their position.
         """
         self._recorder = recorder
-        model = f'model_name="{_escape(manifest.name)}",model_version="{_escape(manifest.version)}"'
+        model = f'model_name="{escape(manifest.name)}",model_version="{escape(manifest.version)}"'
         self._labels = []
         self._bins = []
         self.bin_names: list[list[str]] = []
@@ -57,14 +57,11 @@ class Exposition:
         self._fixed: dict[str, list[str]] = {name: [] for name in METRICS}
         for feature in recorder.features:
             kind = "output" if feature.is_output else "input"
-            labels = f'{model},kind="{kind}",feature="{_escape(feature.name)}"'
-            names = [
-                name if shows_values or position in feature.outer else f"bin {position}"
-                for position, name in enumerate(feature.bins)
-            ]
+            labels = f'{model},kind="{kind}",feature="{escape(feature.name)}"'
+            names = feature.bin_names(shows_values=shows_values)
             self.bin_names.append(names)
             self._labels.append(labels)
-            bins = [f'{labels},bin="{_escape(name)}"' for name in names]
+            bins = [f'{labels},bin="{escape(name)}"' for name in names]
             self._bins.append([f"model_feature_bin_total{{{one}}} " for one in bins])
             for one, share in zip(bins, shares(feature.counts), strict=True):
                 self._fix("model_feature_reference_share", one, float(share))
@@ -117,6 +114,6 @@ def _text(all_lines: list[dict[str, list[str]]]) -> Iterator[str]:
             yield "\n".join(samples) + "\n"
 
 
-def _escape(value: str) -> str:
-    """Source: Prometheus' text format."""
+def escape(value: str) -> str:
+    """Returns a label's value as it is written. Source: Prometheus' text format."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,6 +1,7 @@
 """The bins in which drift is counted. They are frozen when a model is prepared, so that all workers and pods agree."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -63,6 +64,17 @@ class Feature(msgspec.Struct, frozen=True):
             return (0, 1)
         return (0, 1, len(self.bins) - 1) if self.kind == NUMBER else (0, len(self.bins) - 1)
 
+    def bin_names(self, *, shows_values: bool) -> list[str]:
+        """Returns the names to show.
+
+        Args:
+            shows_values: whether bins are named by the reference's values; else by their position.
+        """
+        return [
+            name if shows_values or position in self.outer else f"bin {position}"
+            for position, name in enumerate(self.bins)
+        ]
+
 
 class Counted(NamedTuple):
     """A feature's values in some rows."""
@@ -97,8 +109,17 @@ class Binner:
         if self._feature.kind == PRESENCE:
             n_missing = int(is_missing(values).sum())
             return Counted(np.array([n_missing, len(values) - n_missing]))
+        return self.count_categories(Counter(values.tolist()).items())
+
+    def count_categories(self, found: Iterable[tuple[Any, int]]) -> Counted:
+        """Returns the counts of categories.
+
+        Args:
+            found: values, each with its number of rows.
+        """
+        n_bins = len(self._feature.bins)
         counts, n_unknown = [0] * n_bins, 0
-        for value, n_rows in Counter(values.tolist()).items():
+        for value, n_rows in found:
             position = self._positions.get(value)
             if position is None:
                 missing = value is None or value != value  # noqa: PLR0124  # NaN

@@ -65,8 +65,7 @@ class Recorder:
             n_inputs: the number of inputs to monitor, the first ones of the reference.
             window_seconds: length of the window.
         """
-        inputs = [one for one in reference.features if not one.is_output][:n_inputs]
-        self.features = (*inputs, *(one for one in reference.features if one.is_output))
+        self.features = reference.monitored(n_inputs)
         self.reference = reference
         self._manifest = manifest
         self._score = next(

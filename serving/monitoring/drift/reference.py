@@ -76,6 +76,15 @@ class Reference(msgspec.Struct, frozen=True):
         """Its rows."""
         return self.features[0].n_reference if self.features else 0
 
+    def monitored(self, n_inputs: int) -> tuple[Feature, ...]:
+        """Returns the first inputs and all outputs.
+
+        Args:
+            n_inputs: `SERVING_MONITORED_FEATURES`.
+        """
+        inputs = [one for one in self.features if not one.is_output][:n_inputs]
+        return (*inputs, *(one for one in self.features if one.is_output))
+
 
 def read_reference(folder: Path) -> Reference:
     """Reads a prepared model's reference.

@@ -19,15 +19,13 @@ import msgspec  # needs the line above
 import pyarrow as pa  # the same
 import pyarrow.compute as pc  # the same
 
-from serving.monitoring.prediction_log.dataset import PartitionFile, delete_old, partition_folder  # the same
+from serving.monitoring.prediction_log.dataset import PartitionFile, delete_old  # the same
+from serving.monitoring.prediction_log.files import partition_folder  # the same
 from serving.monitoring.prediction_log.frames import Frame, read_frames  # the same
 from serving.monitoring.prediction_log.journal import find_journals, taking  # the same
 from serving.monitoring.prediction_log.options import Options, Outcome  # the same
 from serving.monitoring.prediction_log.rows import Rows  # the same
-from serving.monitoring.prediction_log.tables import to_table  # the same
-
-UNREADABLE = (msgspec.MsgspecError, pa.ArrowException, ValueError, TypeError)
-"""What a message that is not one of ours raises."""
+from serving.monitoring.prediction_log.tables import UNREADABLE, to_table  # the same
 
 
 def convert(frames: Iterable[Frame], folder: Path, name: str) -> int:

@@ -1,53 +1,21 @@
-"""The Parquet files of the log: where they are, how they are written, and which are deleted."""
+"""The Parquet files of the log: how they are written, and which are deleted."""
 
 import contextlib
 import datetime as dt
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serving.model.prepared import store_name
-
-PATTERN = "model=*/version=*/date=*/*.parquet"
+from serving.monitoring.prediction_log.files import find_files
 
 GROUP_ROWS = 50_000
 """Rows of a row group: a reader skips those outside the times that it asks for."""
 
 GROUP_BYTES = 32_000_000
 """Memory of rows at which a smaller group is written."""
-
-MAX_NAME = 200
-"""Characters of a folder's name, of which file systems allow 255."""
-
-
-def partition_folder(folder: Path, model: str, version: str, date: dt.date) -> Path:
-    """Returns the folder for the rows of a version and a day."""
-    name = quote(model, safe=" ")
-    if len(name) > MAX_NAME:
-        name = store_name(model)
-    return folder / f"model={name}" / f"version={quote(version, safe='')}" / f"date={date.isoformat()}"
-
-
-class LogFile(NamedTuple):
-    """A file of the log."""
-
-    path: Path
-    model: str
-    version: str
-    date: str
-
-
-def find_files(folder: Path) -> list[LogFile]:
-    """Returns the files, those of the earliest days first."""
-    found = []
-    for path in folder.glob(PATTERN):
-        model, version, date = (unquote(part.partition("=")[2]) for part in path.parts[-4:-1])
-        found.append(LogFile(path, model, version, date))
-    return sorted(found, key=lambda file: (file.date, file.path.name))
 
 
 class PartitionFile:

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from serving.monitoring.prediction_log.dataset import find_files
+from serving.monitoring.prediction_log.files import PATTERN, find_files
 from serving.monitoring.prediction_log.frames import read_frames
-from serving.monitoring.prediction_log.journal import find_journals
+from serving.monitoring.prediction_log.journal import FOLDER, find_journals
 from serving.monitoring.prediction_log.rows import Rows
-from serving.monitoring.prediction_log.tables import to_table
+from serving.monitoring.prediction_log.tables import UNREADABLE, to_table
 
 
 class Period(msgspec.Struct, frozen=True):
@@ -39,6 +39,11 @@ class Period(msgspec.Struct, frozen=True):
 
 
 ALWAYS = Period()
+
+
+def is_log(folder: Path) -> bool:
+    """Whether a folder is that of a log."""
+    return (folder / FOLDER).is_dir() or any(folder.glob(PATTERN))
 
 
 def read_tables(
@@ -83,10 +88,12 @@ def read_tables(
                     wanted = (
                         None if columns is None else ["time", *(name for name in columns if name in names)]
                     )
-                    table = parquet.read(columns=wanted)
+                    # By group of rows: a file of many does not have to fit into memory.
+                    for group in range(parquet.num_row_groups):
+                        table = parquet.read_row_group(group, columns=wanted)
+                        yield _name(period.select(table), file.model, file.version, columns)
             except FileNotFoundError:  # it became too old
                 continue
-            yield _name(period.select(table), file.model, file.version, columns)
 
 
 def read_log(
@@ -112,8 +119,11 @@ def _read_journal(path: Path) -> Iterator[tuple[str, str, pa.Table]]:
     decoder = msgspec.msgpack.Decoder(Rows)
     found: dict[tuple[str, str, pa.Schema], list[pa.Table]] = {}
     for frame in read_frames(path):
-        rows = decoder.decode(frame.payload)
-        table = to_table(rows)
+        try:
+            rows = decoder.decode(frame.payload)
+            table = to_table(rows)
+        except UNREADABLE:  # neither will the converter read it; it counts such messages
+            continue
         found.setdefault((rows.model, rows.version, table.schema), []).append(table)
     for (model, version, _), tables in found.items():
         yield model, version, pa.concat_tables(tables)

@@ -167,7 +167,7 @@ class PredictionLog:
             encoder = self._encoders[key] = Encoder(manifest, self._selection)
             if encoder.unknown_names:
                 log.warning(
-                    "%s version %s has no input %s, which SERVING_LOG_KEY, _EXCLUDE or _HASH names",
+                    "%s version %s has no input %s, which SERVING_LOG_KEY, _EXCLUDE, _HASH or SERVING_QUALITY_SLICES names",
                     manifest.name,
                     manifest.version,
                     ", ".join(map(repr, encoder.unknown_names)),

@@ -23,6 +23,8 @@ class Selection(NamedTuple):
     excluded: frozenset[str]
     hashed: frozenset[str]
     secret: bytes
+    slices: frozenset[str] = frozenset()
+    """Inputs by whose values quality is told apart."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Selection":
@@ -34,6 +36,7 @@ class Selection(NamedTuple):
             frozenset(split_names(settings.log_exclude)),
             frozenset(split_names(settings.log_hash)),
             secret.get_secret_value().encode() if secret else b"",
+            frozenset(settings.quality_slice_names),
         )
 
     def includes(self, request_id: str) -> bool:
@@ -54,7 +57,7 @@ class Selection(NamedTuple):
 
     def unknown_names(self, names: list[str]) -> list[str]:
         """Returns the names in the settings that a model does not have among its inputs."""
-        wanted = self.excluded | self.hashed | ({self.key_column} if self.key_column else set())
+        wanted = self.excluded | self.hashed | self.slices | ({self.key_column} if self.key_column else set())
         return sorted(wanted - {*names, KEY, "*"})
 
 

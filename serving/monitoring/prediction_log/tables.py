@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -53,6 +54,10 @@ OWN = pa.schema(
     ]
 )
 """The columns of every log, before those of the inputs; `meaning` is for the documentation."""
+
+
+UNREADABLE = (msgspec.MsgspecError, pa.ArrowException, ValueError, TypeError)
+"""What decoding a message that is not one of ours, or its table, raises."""
 
 
 def schema_of(fields: Iterable[Field]) -> pa.Schema:

@@ -112,6 +112,35 @@ def check_estimate(estimate: Estimate, now_known: Classified) -> Held | None:
     return Held(accuracy, n, accuracy - estimate.accuracy, error)
 
 
+def hold_out(known: Classified, order: Codes) -> dict[str, float | bool] | None:
+    """Returns how well the older half of the labels would have predicted the accuracy of the newer half.
+
+    Args:
+        known: rows with truth.
+        order: positions of the rows, the oldest first.
+
+    Returns:
+        `estimate`, `accuracy`, `standard_error` of their difference, and `has_held`; None if there are too few rows.
+    """
+    is_newer = np.zeros(len(known), dtype=np.bool_)
+    is_newer[order[len(order) // 2 :]] = True
+    newer = known.where(is_newer)
+    if newer.confidences is None:
+        return None
+    newer = newer.where(~np.isnan(newer.confidences))
+    assert newer.confidences is not None
+    before = estimate_accuracy(known.where(~is_newer), newer.labels, newer.confidences)
+    held = None if before is None else check_estimate(before, newer)
+    if before is None or held is None:
+        return None
+    return {
+        "estimate": before.accuracy,
+        "accuracy": held.accuracy,
+        "standard_error": held.standard_error,
+        "has_held": held.has_held,
+    }
+
+
 def _edges(confidences: Floats) -> Floats:
     """Returns what separates the bins; ties are in one bin."""
     ordered = np.sort(confidences)

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 
 from serving.monitoring.prediction_log import writer as module
 from serving.monitoring.prediction_log.converter import run
-from serving.monitoring.prediction_log.dataset import find_files
+from serving.monitoring.prediction_log.files import find_files
 from serving.monitoring.prediction_log.frames import Frame, pack, take_frames
 from serving.monitoring.prediction_log.journal import Journal, find_journals
 from serving.monitoring.prediction_log.reading import Period, read_log

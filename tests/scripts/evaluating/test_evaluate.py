@@ -1,6 +1,8 @@
 """`scripts/evaluate.py`: joins, metrics by version, role and slice, estimates, the plot."""
 
+import datetime as dt
 import json
+import shutil
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -11,6 +13,10 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from scripts.evaluate import main
+from serving.monitoring.prediction_log import converter
+from serving.monitoring.prediction_log.journal import Journal
+from tests.monitoring.prediction_log.answered import finished, frame_of, numbers, options
+from tests.support.manifests import some_manifest
 from tests.support.prediction_log import make_log, write_log, write_truths
 
 
@@ -140,6 +146,28 @@ def test_a_score_is_understood_by_the_labels_that_it_separates(tmp_path, evaluat
     assert found["metrics"]["accuracy"] == (rows["label"] == rows["churned"]).mean()
 
 
+def test_rows_that_are_not_in_a_parquet_file_yet_count_too(tmp_path, evaluate):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    journal = Journal(folder)
+    journal.append(frame_of(finished(numbers(3), request_id="first")))
+    journal.close()
+    assert converter.run(options(tmp_path), dt.date(1970, 1, 1)).trouble == ""
+    journal = Journal(folder)
+    journal.append(frame_of(finished(numbers(3), request_id="later")))
+    journal.append(frame_of(finished(numbers(3), manifest=some_manifest(name="another"))))
+    (tmp_path / "truths.csv").write_text(
+        "request_id,row,truth\n"
+        + "".join(f"{name},{row},yes\n" for name in ("first", "later") for row in range(3))
+    )
+    arguments = [folder, "--truth", tmp_path / "truths.csv", "--target", "truth", "--name", "churn"]
+    (found,) = evaluate(*arguments, "--by", "date")["groups"]
+    assert (found["labels"], found["metrics"]["accuracy"]) == (6, pytest.approx(2 / 6))  # no, no, yes; twice
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    assert [part["slice"] for part in found["slices"]] == [f"date = {today}"]
+    journal.close()
+
+
 def test_files_that_are_still_being_written_are_not_read(tmp_path, evaluate):
     log = write_log(tmp_path / "log", make_log(100))
     (log / "model=churn" / "version=7" / "part-2.parquet.tmp").write_text("half")
@@ -230,7 +258,7 @@ def test_plot_is_valid_svg_whatever_the_names(tmp_path, capsys):
         ),
         (
             ["--target", "t", "--truth", "models"],
-            "models has several models; choose the folder of one: model=a, model=b",
+            "models has several models; choose one with --name: a, churn",
         ),
         (["--target", "churned", "--plot", "no/p.svg"], "no/p.svg: No such file or directory"),
         (
@@ -254,9 +282,8 @@ def test_what_cannot_be_evaluated_is_one_line(arguments, message, tmp_path, monk
     (tmp_path / "requests.csv").write_text("request_id,t\nrequest-0,yes\n")
     (tmp_path / "text.parquet").write_text("text")
     (tmp_path / "folder").mkdir()
-    for model in ("a", "b"):
-        (tmp_path / "models" / f"model={model}").mkdir(parents=True)
-        (tmp_path / "models" / f"model={model}" / "part.parquet").touch()
+    log = write_log(tmp_path / "models", make_log(10))
+    shutil.copytree(log / "model=churn", log / "model=a")
     assert main(["rows.csv", *arguments]) == 2
     said = capsys.readouterr()
     assert said.out == ""

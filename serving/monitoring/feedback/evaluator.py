@@ -1,0 +1,254 @@
+"""Computes the answer of `/v1/quality` from the store; a process that ends when it has.
+
+python -m serving.monitoring.feedback.evaluator OPTIONS
+"""
+
+import datetime as dt
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from serving.monitoring.feedback.databases import StoreError
+from serving.monitoring.feedback.groups import Group, to_groups
+from serving.monitoring.feedback.options import STORE_VARIABLE, Options, quality_path
+from serving.monitoring.feedback.store import Store, open_store
+from serving.monitoring.quality.answers import Answers, Classified, Codes, Mask
+from serving.monitoring.quality.calibration import calibrate
+from serving.monitoring.quality.comparison import Moments, compare_groups, compare_pairs
+from serving.monitoring.quality.estimate import estimate_accuracy, hold_out
+from serving.monitoring.quality.metrics import LOWER_IS_BETTER, MEANS, row_scores, score, score_classes
+from serving.monitoring.quality.slices import slices
+from serving.process.logs import configure_logging
+
+log = logging.getLogger("serving.feedback")
+
+DAY_SECONDS = 86_400
+
+WINDOWS = {"1d": 1, "7d": 7, "30d": 30}
+"""Days by name; by the time of the answer, not of the truth."""
+
+MAX_LABELS = 500_000
+"""Answers with truth that are read, the newest; and of those without."""
+
+CONFIDENCE = 0.95
+"""Of the verdicts."""
+
+CHAMPION, SHADOW = "champion", "shadow"
+
+MAX_COMPARISONS = 10
+"""Challengers and shadows that are compared with the champion, those that answered last."""
+
+
+def evaluate(store: Store, model: str, columns: Sequence[str], now: float) -> dict[str, Any]:
+    """Returns what is known about a model's quality.
+
+    Args:
+        store: has the answers and truths.
+        model: name.
+        columns: inputs by whose values quality is told apart.
+        now: time, in seconds since 1970.
+
+    Raises:
+        StoreError: the store fails.
+    """
+    since = now - max(WINDOWS.values()) * DAY_SECONDS
+    n_truths, n_unknown = store.count_truths(model)
+    groups = to_groups(
+        store.told(model, since, MAX_LABELS), store.untold(model, since, MAX_LABELS) if n_truths else []
+    )
+    return {
+        "model": model,
+        "updated": dt.datetime.fromtimestamp(now, dt.UTC)
+        .isoformat(timespec="seconds")
+        .replace("+00:00", "Z"),
+        "feedback": {"truths": n_truths, "unknown": n_unknown},
+        "windows": [
+            {"window": name, "versions": _window(store, model, groups, columns, now - days * DAY_SECONDS)}
+            for name, days in WINDOWS.items()
+        ],
+        "over_time": [entry for group in groups for entry in _by_day(group)],
+        "comparisons": list(_compare_all(groups)),
+    }
+
+
+def _window(
+    store: Store, model: str, groups: list[Group], columns: Sequence[str], since: float
+) -> list[dict[str, Any]]:
+    found = {(group.version, group.role): group for group in groups}
+    counts = store.count_answers(model, since)
+    return [
+        {
+            "version": version,
+            "role": role,
+            "rows": counts[version, role],
+            **describe(found[version, role], columns, since),
+        }
+        if (version, role) in found
+        else {"version": version, "role": role, "rows": counts[version, role], "labels": 0, "metrics": {}}
+        for version, role in sorted(counts, key=lambda key: (len(key[0]), key))
+    ]
+
+
+def describe(group: Group, columns: Sequence[str], since: float) -> dict[str, Any]:
+    """Returns the quality of a version's answers since a time."""
+    is_in = group.times >= since
+    known = group.known.where(is_in)
+    facts: dict[str, Any] = {"labels": len(known), "metrics": measure(group, is_in)}
+    if columns and len(known):
+        facts["slices"] = [
+            {
+                "slice": f"{column} = {value}",
+                "labels": int(mask.sum()),
+                "metrics": score(known.where(mask)),
+            }
+            for column in columns
+            for value, mask in slices(group.values_of(column, is_in))
+        ]
+    if isinstance(known, Classified) and isinstance(group.known, Classified):
+        facts["classes"] = score_classes(known)
+        calibration = calibrate(known)
+        if calibration is not None:
+            facts["calibration"] = {
+                "of": calibration.what,
+                "bins": [part._asdict() for part in calibration.bins],
+            }
+        facts["estimate"] = _estimate(group, group.known, since)
+        unexpected = group.unexpected_labels(is_in)
+        if unexpected:
+            facts["unexpected_labels"] = unexpected
+    return facts
+
+
+def measure(group: Group, mask: Mask) -> dict[str, float]:
+    """Returns the metrics of some labelled rows."""
+    known = group.known.where(mask)
+    metrics = score(known)
+    calibration = calibrate(known) if isinstance(known, Classified) else None
+    if calibration is not None:
+        metrics["calibration_error"] = calibration.error
+    return metrics
+
+
+def _estimate(group: Group, known: Classified, since: float) -> dict[str, Any] | None:
+    is_in = group.untold_times >= since
+    found = estimate_accuracy(known, group.labels[is_in], group.confidences[is_in])
+    if found is None:
+        return None
+    check = hold_out(known, np.argsort(group.times, kind="stable"))
+    return {
+        "rows": found.n_rows,
+        "labels": found.n_labels,
+        "accuracy": found.accuracy,
+        "standard_error": found.standard_error,
+        "check": check,
+    }
+
+
+def _by_day(group: Group) -> list[dict[str, Any]]:
+    days = group.times // DAY_SECONDS
+    return [
+        {
+            "date": dt.datetime.fromtimestamp(day * DAY_SECONDS, dt.UTC).date().isoformat(),
+            "version": group.version,
+            "role": group.role,
+            "labels": int((days == day).sum()),
+            "metrics": measure(group, days == day),
+        }
+        for day in np.unique(days).tolist()
+    ]
+
+
+def _compare_all(groups: list[Group]) -> Iterator[dict[str, Any]]:
+    """Yields the comparisons of the version that is champion now with the others that have labels."""
+    champions = [group for group in groups if group.role == CHAMPION and len(group.known)]
+    champion = max(champions, key=lambda group: group.last_time, default=None)
+    if champion is None:
+        return
+    others = [
+        group
+        for group in groups
+        if group.role != CHAMPION and group.version != champion.version and len(group.known)
+    ]
+    for challenger in sorted(others, key=lambda group: -group.last_time)[:MAX_COMPARISONS]:
+        if isinstance(challenger.known, Classified) == isinstance(champion.known, Classified):
+            yield _compare(champion, challenger)
+
+
+def _compare(champion: Group, challenger: Group) -> dict[str, Any]:
+    is_paired = challenger.role == SHADOW
+    rows = champion.paired_with(challenger) if is_paired else champion.overlapping(challenger)
+    kind = "classification" if isinstance(champion.known, Classified) else "regression"
+    return {
+        "champion": champion.version,
+        "challenger": challenger.version,
+        "role": challenger.role,
+        "is_paired": is_paired,
+        "confidence": CONFIDENCE,
+        "metrics": {
+            metric: found
+            for metric in MEANS[kind]
+            if (found := _judge(metric, champion.known, challenger.known, rows, is_paired=is_paired))
+        },
+    }
+
+
+def _judge(
+    metric: str, champion: Answers, challenger: Answers, rows: tuple[Codes, Codes], *, is_paired: bool
+) -> dict[str, Any] | None:
+    """Returns the verdict by one metric; None if no row has it."""
+    ours, theirs = (
+        row_scores(answers, metric)[of] for answers, of in zip((champion, challenger), rows, strict=True)
+    )
+    lower_is_better = metric in LOWER_IS_BETTER
+    difference = None
+    if is_paired:
+        has = ~np.isnan(ours) & ~np.isnan(theirs)
+        ours, theirs = ours[has], theirs[has]
+        difference = Moments.of(theirs - ours)
+        verdict = compare_pairs(difference, lower_is_better=lower_is_better, confidence=CONFIDENCE)
+    ours, theirs = ours[~np.isnan(ours)], theirs[~np.isnan(theirs)]
+    moments = Moments.of(ours), Moments.of(theirs)
+    if not is_paired:
+        verdict = compare_groups(*moments, lower_is_better=lower_is_better, confidence=CONFIDENCE)
+    if not all(of.n for of in moments):
+        return None
+    return {
+        "champion": moments[0]._asdict(),
+        "challenger": moments[1]._asdict(),
+        "difference": None if difference is None else difference._asdict(),
+        "verdict": verdict.outcome,
+        "value": verdict.difference,
+        "low": verdict.low if math.isfinite(verdict.low) else None,
+        "high": verdict.high if math.isfinite(verdict.high) else None,
+        "more_labels": verdict.n_more,
+    }
+
+
+def main(options: Options) -> None:
+    """Writes the file that workers show."""
+    configure_logging(options.log_format)
+    try:
+        with open_store(os.environ[STORE_VARIABLE], Path(options.folder)) as store:
+            found = evaluate(store, options.model, options.slices, time.time())
+    except StoreError as error:
+        log.error("quality is not evaluated: %s (retrying)", error)  # noqa: TRY400  # no traceback needed
+        sys.exit(1)
+    path = quality_path(Path(options.run_directory))
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_bytes(msgspec.json.encode(found))
+    aside.replace(path)
+
+
+if __name__ == "__main__":
+    from serving.process.child import lower_priority
+
+    lower_priority()
+    main(msgspec.json.decode(sys.argv[1], type=Options))
