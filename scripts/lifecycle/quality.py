@@ -134,9 +134,8 @@ def _judge(quality: Quality, question: Question) -> list[Judgement]:
     found = quality.of(question.champion, question.version)
     for one in found:
         if question.metric not in one.metrics:
-            there = ", ".join(one.metrics) or "nothing"
             raise LifecycleError(
-                f"the services compare versions by {there}, not by {question.metric} (--when-better)"
+                f"the services compare versions by {', '.join(one.metrics)}, not by {question.metric} (--when-better)"
             )
     return [judge(one, question.metric, question.confidence) for one in found]
 

@@ -48,6 +48,7 @@ class Comparison(msgspec.Struct, frozen=True):
     challenger: str
     role: Literal["challenger", "shadow"]
     metrics: dict[str, Measured] = {}
+    """Empty while no row has both versions' answers and a truth."""
 
 
 class Quality(msgspec.Struct, frozen=True):
@@ -56,9 +57,11 @@ class Quality(msgspec.Struct, frozen=True):
     comparisons: tuple[Comparison, ...] | None = None
 
     def of(self, champion: str, challenger: str) -> list[Comparison]:
-        """Returns the comparisons of two versions."""
+        """Returns the comparisons of two versions that have figures."""
         return [
-            one for one in self.comparisons or () if (one.champion, one.challenger) == (champion, challenger)
+            one
+            for one in self.comparisons or ()
+            if (one.champion, one.challenger) == (champion, challenger) and one.metrics
         ]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from serving.model.state import AutopilotStatus, State
+from serving.monitoring.feedback.options import quality_path
 from serving.monitoring.quality.judgement import Quality
 from serving.prepare.registry.resolution import Resolved, Wanted
 from serving.prepare.sync.failures import MAX_RETRY_SECONDS
@@ -39,7 +40,6 @@ SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "autopilot.py"
 MAX_SECONDS = 120.0
 """Time limit of a move. Its requests to the registry have limits of their own."""
 
-
 LOOK_SECONDS = 0.1
 """Interval between checks of a move."""
 
@@ -49,9 +49,9 @@ TRACEBACK = "Traceback (most recent call last)"
 class Autopilot:
     """Acts for one service."""
 
-    def __init__(self, quality_file: Path, settings: Settings, stop: threading.Event) -> None:
-        """Takes the file with the comparisons, and an event that ends the wait for a move."""
-        self._quality_file = quality_file
+    def __init__(self, run_directory: Path, settings: Settings, stop: threading.Event) -> None:
+        """Takes an event that ends the wait for a move, beside what the sync process has."""
+        self._quality_file = quality_path(run_directory)
         self._settings = settings
         self._stop = stop
         self._due: tuple[str, ...] | None = None

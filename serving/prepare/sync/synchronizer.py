@@ -237,7 +237,7 @@ class Synchronizer:
                 # Most services have none, and do not import it.
                 from serving.prepare.sync.autopilot import Autopilot
 
-                self._autopilot = Autopilot(self._run_directory / "quality.json", self._settings, self._stop)
+                self._autopilot = Autopilot(self._run_directory, self._settings, self._stop)
             if self._autopilot.act(self._state, wanted):
                 self.hurry()
                 self.is_hurried = True

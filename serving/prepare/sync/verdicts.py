@@ -122,7 +122,5 @@ def _choose_metric(comparison: Comparison, criterion: Criterion) -> str:
     for metric in accepted:
         if metric in comparison.metrics:
             return metric
-    there = ", ".join(comparison.metrics) or "nothing"
-    raise Trouble(
-        f"versions are compared by {there}, not by {' or '.join(accepted)}; correct the tag {AUTOPILOT_TAG}"
-    )
+    there, meant = ", ".join(comparison.metrics), " or ".join(accepted)
+    raise Trouble(f"versions are compared by {there}, not by {meant}; correct the tag {AUTOPILOT_TAG}")

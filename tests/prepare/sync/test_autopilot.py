@@ -13,14 +13,16 @@ import pytest
 
 from serving.model.state import AutopilotStatus
 from serving.monitoring.quality.judgement import Quality
-from serving.prepare.registry.resolution import AUTOPILOT_TAG
+from serving.prepare.registry.resolution import AUTOPILOT_TAG, CHALLENGER_PERCENT_TAG
 from serving.prepare.sync import autopilot
 from serving.prepare.sync.verdicts import Criterion, Role, Trouble, decide, parse_criterion
-from tests.support.environment import ROOT
+from tests.support.environment import ROOT, wait_until
 from tests.support.fake_service import compared
+from tests.support.models import frame
 from tests.support.prepared import take_prepared
 from tests.support.promotions import NAME, Registry
 from tests.support.rounds import Rounds
+from tests.support.services import running_service
 
 BETTER, WORSE, EQUAL = (0.80, 0.90), (0.90, 0.80), (0.85, 0.85)
 """Accuracies of champion and challenger."""
@@ -245,3 +247,43 @@ def test_without_the_tag_nothing_is_imported():
     code = "import sys, serving.prepare.sync.__main__; print('serving.prepare.sync.autopilot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_truths_promote_a_challenger_in_a_running_service(registry: Registry, tmp_path: Path):
+    registry.client.set_registered_model_tag(NAME, CHALLENGER_PERCENT_TAG, "50")
+    settings = {
+        "MLFLOW_TRACKING_URI": registry.uri,
+        "SERVING_MODEL_NAME": NAME,
+        "SERVING_CHALLENGER_ALIAS": "challenger",
+        "SERVING_LOG_PREDICTIONS": str(tmp_path / "log"),
+        "SERVING_FEEDBACK_STORE": "sqlite",
+        "SERVING_QUALITY_SECONDS": "1",
+    }
+    rows = frame("wine").iloc[:30]
+    with running_service(tmp_path / "service", **settings) as service:
+        service.wait_ready()
+        wait_until(
+            lambda: len(service.http.get("/v1/models").json()["models"]) == 2, 30, "it has its challenger"
+        )
+        feedback = []
+        for n in range(60):
+            answer = service.http.post(
+                "/v1/predict", json={"instances": rows.to_dict("records")}, headers={"X-Request-ID": f"r{n}"}
+            )
+            labels = answer.json()["predictions"]
+            is_right = [answer.headers["X-Model-Version"] == "2" or row % 3 > 0 for row in range(len(rows))]
+            truths = [
+                one["label"] if right else 1 - one["label"]
+                for one, right in zip(labels, is_right, strict=True)
+            ]
+            feedback.append({"request_id": f"r{n}", "truths": truths})
+        assert service.http.post("/v1/feedback", json={"feedback": feedback}).status_code == 200
+
+        def champion() -> str:
+            models = service.http.get("/v1/models").json()["models"]
+            return ",".join(f"{model['role']} {model['version']}" for model in models)
+
+        wait_until(lambda: champion() == "champion 2", 60, "version 2 is alone")
+        assert service.http.get("/v1/models").json()["autopilot"] == {"tag": "true", "trouble": ""}
+        assert registry.aliases == {"production": "2"}
+        assert service.log.count("went from version 1 to 2: accuracy 1 against 0.6667 of version 1") == 1

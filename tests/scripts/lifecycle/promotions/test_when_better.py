@@ -16,6 +16,13 @@ BETTER, WORSE, EQUAL = (0.80, 0.90), (0.90, 0.80), (0.85, 0.85)
 """Accuracies of champion and challenger. With 1,000 labels of each, a difference of 0.1 has a standard error of 0.016."""
 
 
+def without_figures() -> dict[str, Any]:
+    """No row has answers of both, and a truth."""
+    answer = compared("1", "2", 0, EQUAL)
+    answer["comparisons"][0]["metrics"] = {}
+    return answer
+
+
 @pytest.fixture
 def challenger(registry: Registry) -> None:
     registry.client.set_registered_model_alias(NAME, "challenger", "2")
@@ -89,6 +96,7 @@ def test_a_version_that_is_worse_is_not_promoted(
         (compared("1", "2", 0, (0.0, 0.0)), "version 1 has no labels yet"),
         (compared("3", "2", 1000, BETTER), "have not compared them yet"),  # with another champion
         ({"comparisons": None}, "have not compared them yet"),
+        (without_figures(), "have not compared them yet"),
     ],
 )
 def test_what_is_missing_is_said_when_the_time_is_over(
