@@ -51,7 +51,7 @@ from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.polling import describe_late, known_refusals, wait_for_version  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
 from scripts.lifecycle.promotion import Promotion  # noqa: E402  # the same
-from scripts.lifecycle.quality import check_feedback, check_has_role  # noqa: E402  # the same
+from scripts.lifecycle.quality import check_feedback, find_roles  # noqa: E402  # the same
 from scripts.lifecycle.registry import RegisteredModel  # noqa: E402  # the same
 from scripts.lifecycle.semantic_versions import add_semantic_option  # noqa: E402  # the same
 from scripts.lifecycle.services import (  # noqa: E402  # the same
@@ -254,7 +254,7 @@ def check_steps(options: argparse.Namespace, model: RegisteredModel) -> None:
     Raises:
         LifecycleError: they cannot, or the autopilot does.
     """
-    if AUTOPILOT_TAG in model.tags:
+    if model.tags.get(AUTOPILOT_TAG, "false").lower() != "false":
         raise LifecycleError(
             f"the autopilot moves {model.where} (tag {AUTOPILOT_TAG} of {model.name!r}); remove the tag, or promote "
             "without --percent and --when-better"
@@ -267,7 +267,7 @@ def check_steps(options: argparse.Namespace, model: RegisteredModel) -> None:
             raise LifecycleError(f"{model.where} is not set; --when-better needs a version to compare with")
         check_feedback(options.url)
         if not options.percent:
-            check_has_role(options.url, options.version)
+            find_roles(options.url, options.version)
 
 
 def hint_of(model: RegisteredModel) -> str:

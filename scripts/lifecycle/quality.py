@@ -2,7 +2,7 @@
 
 import time
 import urllib.error
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ LOOK_SECONDS = 10.0
 
 GROWTH = 2
 """Progress is printed when there are this many times the labels as when it was printed last."""
+
+ROLES = frozenset({"challenger", "shadow"})
 
 SAME_STORE_RATIO = 0.5
 """Services of one store evaluate it at different moments, so the labels of one may lag. Fewer than this share of another's
@@ -61,17 +63,18 @@ def check_feedback(urls: Sequence[str]) -> list[Quality]:
         return [one for one in pool.map(ask, endpoints) if one is not None]
 
 
-def check_has_role(urls: Sequence[str], version: str) -> None:
-    """Checks that a version answers beside the champion, so that it gets labels.
+def find_roles(urls: Sequence[str], version: str) -> frozenset[str]:
+    """Returns the roles in which a version answers beside the champion; both if no service answers at all.
 
     Raises:
         LifecycleError: it is neither challenger nor shadow of any service; says what to do.
     """
     seen = [one for one in look_at_all(urls).values() if not one.trouble]
-    if not seen or any(
-        one.versions.get(role) == version for one in seen for role in ("challenger", "shadow")
-    ):
-        return
+    found = ROLES.intersection(
+        role for one in seen for role, number in one.versions.items() if number == version
+    )
+    if found or not seen:
+        return found or ROLES
     why = "".join(sorted({f" ({reason})" for one in seen for reason in one.held_back.values()}))
     raise LifecycleError(
         f"version {version} is neither challenger nor shadow of the services{why}; make it the shadow "
@@ -102,12 +105,17 @@ def wait_until_better(
     challenger, champion = question.version, question.champion
     judged: Judgement | None = None
     n_said = n_lost = 0
-    has_warned = False
+    has_warned, roles = False, ROLES
     say(f"waiting until version {challenger} is better than version {champion} by {question.metric}")
     while True:
         check()
-        n_lost = _count_lost(urls, challenger, n_lost)
-        found = [one for quality in check_feedback(urls) for one in _judge(quality, question)]
+        try:
+            roles, n_lost = find_roles(urls, challenger), 0
+        except LifecycleError as error:  # once, it may be a worker that restarts
+            n_lost += 1
+            if n_lost >= N_SILENT_LOOKS:
+                raise RolledBack(str(error)) from None
+        found = [one for quality in check_feedback(urls) for one in _judge(quality, question, roles)]
         if found:
             judged = max(found, key=lambda one: one.measured.n_labels)
             fewest, most = min(one.measured.n_labels for one in found), judged.measured.n_labels
@@ -130,26 +138,11 @@ def wait_until_better(
         time.sleep(min(LOOK_SECONDS, max(0, give_up - time.monotonic())))
 
 
-def _judge(quality: Quality, question: Question) -> list[Judgement]:
-    found = quality.of(question.champion, question.version)
+def _judge(quality: Quality, question: Question, roles: Collection[str]) -> list[Judgement]:
+    found = [one for one in quality.of(question.champion, question.version) if one.role in roles]
     for one in found:
         if question.metric not in one.metrics:
             raise LifecycleError(
                 f"the services compare versions by {', '.join(one.metrics)}, not by {question.metric} (--when-better)"
             )
     return [judge(one, question.metric, question.confidence) for one in found]
-
-
-def _count_lost(urls: Sequence[str], version: str, n_lost: int) -> int:
-    """Returns how many looks in a row the version had no role; one may have met a worker that restarts.
-
-    Raises:
-        RolledBack: too many.
-    """
-    try:
-        check_has_role(urls, version)
-    except LifecycleError as error:
-        if n_lost + 1 >= N_SILENT_LOOKS:
-            raise RolledBack(str(error)) from None
-        return n_lost + 1
-    return 0

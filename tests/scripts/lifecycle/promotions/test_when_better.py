@@ -122,6 +122,15 @@ def test_the_service_with_the_most_labels_is_asked(
     assert "SERVING_FEEDBACK_STORE=postgresql://" in out
 
 
+def test_what_it_did_in_another_role_does_not_count(
+    registry: Registry, service: FakeService, run: Run, challenger: None
+):
+    service.quality = lambda: compared("1", "2", 1000, WORSE, role="shadow", is_paired=True)
+    code, out, _ = run(promote, *when_better(service, "--max-wait", "0.2"))
+    assert code == 1
+    assert "have not compared them yet" in out
+
+
 def test_a_service_without_feedback_is_named(
     registry: Registry, service: FakeService, run: Run, challenger: None
 ):
