@@ -14,21 +14,17 @@ could be compared.
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.evaluating.columns import add_row_options  # noqa: E402  # needs the line above
-from scripts.lifecycle.cli import OneLineParser, run  # noqa: E402  # the same
+from scripts.lifecycle.cli import OneLineParser, parse_confidence, run  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
-
-if TYPE_CHECKING:
-    from serving.monitoring.quality.comparison import Verdict
 
 EXIT_CODES = {"better": 0, "not yet": 1, "worse": 3}
 
@@ -61,21 +57,6 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     return parser.parse_args(arguments, argparse.Namespace(by=[]))
 
 
-def parse_confidence(text: str) -> float:
-    """Returns a confidence.
-
-    Raises:
-        argparse.ArgumentTypeError: it is no number between 0.5 and 1.
-    """
-    try:
-        confidence = float(text)
-    except ValueError:
-        confidence = math.nan
-    if not 0.5 <= confidence < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.5 to below 1, such as 0.95")
-    return confidence
-
-
 def compare(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:  # noqa: ARG001  # for `run`
     """Compares the versions; returns exit code, facts and sentences.
 
@@ -83,6 +64,7 @@ def compare(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         LifecycleError: a file cannot be read, or a version has no labels.
     """
     from scripts.evaluating.pairs import find_contenders, judge
+    from serving.monitoring.quality.judgement import foresee
 
     champion, challenger = find_contenders(options)
     judged = judge(champion, challenger, options)
@@ -113,18 +95,9 @@ def compare(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
         f"{judged.metric}: {judged.challenger.mean:.4g} against {judged.champion.mean:.4g}, difference "
         f"{verdict.difference:+.4g}, between {verdict.low:+.4g} and {verdict.high:+.4g} at {options.confidence:.4g} confidence",
         how,
-        *foresee(verdict),
+        *filter(None, [foresee(verdict)]),
     ]
     return EXIT_CODES[verdict.outcome], facts, lines
-
-
-def foresee(verdict: "Verdict") -> list[str]:
-    """Returns a sentence about the labels that are missing."""
-    if verdict.outcome != "not yet":
-        return []
-    if verdict.n_more is None:
-        return ["no number of labels is foreseeable that makes it clear: the versions hardly differ"]
-    return [f"about {verdict.n_more:,} more labels make it clear, if the difference stays as it is"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
