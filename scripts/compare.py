@@ -1,5 +1,6 @@
 """Says whether a challenger is better than the champion, worse, or not yet clear, by how much, and how many labels are missing.
 
+    .venv/bin/python scripts/compare.py predictions/
     .venv/bin/python scripts/compare.py predictions/ --truth truths.csv --target churned
     .venv/bin/python scripts/compare.py predictions/ --truth truths.csv --target churned --champion 7 --challenger 8
     .venv/bin/python scripts/compare.py champion.csv challenger.csv --target churned --on customer --metric log_loss
@@ -22,8 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.evaluating.columns import add_row_options  # noqa: E402  # needs the line above
-from scripts.lifecycle.cli import OneLineParser, parse_confidence, run  # noqa: E402  # the same
+from scripts.evaluating.columns import add_comparison_options, add_row_options  # noqa: E402  # needs the line above
+from scripts.lifecycle.cli import OneLineParser, run  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 EXIT_CODES = {"better": 0, "not yet": 1, "worse": 3}
@@ -42,62 +43,30 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     )
     parser.add_argument("--champion", metavar="VERSION", help="version to beat")
     parser.add_argument("--challenger", metavar="VERSION", help="version to judge")
-    parser.add_argument(
-        "--metric",
-        choices=("accuracy", "log_loss", "mae", "mse"),
-        help="mean over the rows to compare by (default: accuracy; mae for a regression)",
-    )
-    parser.add_argument(
-        "--confidence",
-        type=parse_confidence,
-        default=0.95,
-        help="probability that no verdict at any look is wrong (%(default)s)",
-    )
+    add_comparison_options(parser)
     add_row_options(parser)
     return parser.parse_args(arguments, argparse.Namespace(by=[]))
 
 
-def compare(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:  # noqa: ARG001  # for `run`
+def compare(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
     """Compares the versions; returns exit code, facts and sentences.
 
     Raises:
         LifecycleError: a file cannot be read, or a version has no labels.
     """
     from scripts.evaluating.pairs import find_contenders, judge
-    from serving.monitoring.quality.judgement import foresee
+    from scripts.evaluating.verdicts import verdict_facts, verdict_lines
 
-    champion, challenger = find_contenders(options)
+    champion, challenger = find_contenders(options, settings)
     judged = judge(champion, challenger, options)
-    verdict = judged.verdict
-    facts = {
-        "champion": champion.name,
-        "challenger": challenger.name,
-        "metric": judged.metric,
-        "confidence": options.confidence,
-        "paired_by": judged.paired_by,
-        "champion_labels": judged.champion.n,
-        "challenger_labels": judged.challenger.n,
-        "champion_mean": judged.champion.mean,
-        "challenger_mean": judged.challenger.mean,
-        "verdict": verdict.outcome,
-        "difference": verdict.difference,
-        "low": verdict.low,
-        "high": verdict.high,
-        "more_labels": verdict.n_more,
-    }
     how = (
         f"{judged.champion.n:,} rows that both answered, paired by {' and '.join(judged.paired_by)}"
         if judged.paired_by
         else f"{judged.champion.n:,} labels of the champion, {judged.challenger.n:,} of the challenger"
     )
-    lines = [
-        f"{challenger.name} against {champion.name}: {verdict.outcome}",
-        f"{judged.metric}: {judged.challenger.mean:.4g} against {judged.champion.mean:.4g}, difference "
-        f"{verdict.difference:+.4g}, between {verdict.low:+.4g} and {verdict.high:+.4g} at {options.confidence:.4g} confidence",
-        how,
-        *filter(None, [foresee(verdict)]),
-    ]
-    return EXIT_CODES[verdict.outcome], facts, lines
+    facts = verdict_facts(champion, challenger, judged, options.confidence)
+    lines = verdict_lines(champion, challenger, judged, options.confidence, how)
+    return EXIT_CODES[judged.verdict.outcome], facts, lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

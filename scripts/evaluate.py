@@ -1,11 +1,13 @@
-"""Prints how right predictions were, by version, role and slice, from a file of predictions and a file of truths.
+"""Prints how right predictions were, by version, role and slice, from their truths.
 
+    .venv/bin/python scripts/evaluate.py predictions/
     .venv/bin/python scripts/evaluate.py predictions/ --truth truths.csv --target churned
     .venv/bin/python scripts/evaluate.py scored.csv --target churned --by region --plot calibration.svg
 
-Predictions: CSV, Parquet, a folder of Parquet, or the prediction log, whose rows count at once. Truths are joined by
-request_id and row, or by key; without --truth they are in the same file. Of a truth that comes twice, the last counts. For rows without truth, it
-estimates the accuracy, and says how well the same estimate held on the newer half of the others.
+Predictions: CSV, Parquet, a folder of Parquet, or the prediction log, whose rows count at once. Truths: a file, joined by
+request_id and row, or by key; or a column of the predictions; or, for the prediction log, the feedback that the service
+received (SERVING_FEEDBACK_STORE). Of a truth that comes twice, the last counts. For rows without truth, the script estimates
+the accuracy, and says how well the same estimate held on the newer half of the others.
 Exit code 0; 2 with one line on stderr if nothing could be evaluated.
 """
 
@@ -52,21 +54,21 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
     return parser.parse_args(arguments)
 
 
-def evaluate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:  # noqa: ARG001  # for `run`
+def evaluate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[str, Any], list[str]]:
     """Evaluates the predictions; returns exit code, facts and sentences.
 
     Raises:
         LifecycleError: a file cannot be read, or has no truth for a prediction.
     """
-    from scripts.evaluating.files import read_rows
     from scripts.evaluating.groups import to_groups
+    from scripts.evaluating.truths import read_rows
     from serving.monitoring.quality.answers import Classified
     from serving.monitoring.quality.calibration import calibrate
 
-    predictions = read_rows(options.file[0], options)
+    predictions = read_rows(options.file[0], options, settings)
     groups = list(to_groups(predictions))
     if not any(len(group.known) for group in groups):
-        raise LifecycleError(f"no prediction in {options.file[0]} has a truth in {options.target!r}")
+        raise LifecycleError(f"no prediction in {options.file[0]} has a truth{_in(options.target)}")
     calibrations = {
         group.name: found
         for group in groups
@@ -86,6 +88,10 @@ def evaluate(options: argparse.Namespace, settings: Settings) -> tuple[int, dict
     if options.plot is not None:
         lines.append(write_plot(options.plot, calibrations))
     return DONE, {"groups": described, "unmatched_truths": predictions.n_unmatched}, lines
+
+
+def _in(target: str | None) -> str:
+    return f" in {target!r}" if target is not None else " yet"
 
 
 def describe(group: "Group", by: Sequence[str], calibration: "Calibration | None") -> dict[str, Any]:

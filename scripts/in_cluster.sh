@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs promote.py, rollback.py, shadow.py or history.py in a Job inside the cluster, prints its output and exits with its
-# exit code. There, http://model-server-pods:3000 has the address of every pod, and the script asks each.
+# Runs promote.py, rollback.py, shadow.py, history.py, or with the log's volume replay.py, evaluate.py or predictions.py in a
+# Job inside the cluster, prints its output and exits with its exit code. There, http://model-server-pods:3000 has the
+# address of every pod, and the script asks each.
 #
 #   scripts/in_cluster.sh model-server promote.py 8 --url http://model-server-pods:3000 --watch 300
 #
@@ -22,8 +23,8 @@ namespace=$1
 script=$2
 shift 2
 case $script in
-  promote.py | rollback.py | shadow.py | history.py) ;;
-  *) fail "unknown script $script: expected promote.py, rollback.py, shadow.py or history.py" ;;
+  promote.py | rollback.py | shadow.py | history.py | replay.py | evaluate.py | predictions.py) ;;
+  *) fail "unknown script $script: expected promote.py, rollback.py, shadow.py, history.py, replay.py, evaluate.py or predictions.py" ;;
 esac
 command -v jq >/dev/null || fail "jq is not installed"
 kube=(kubectl --namespace "$namespace")

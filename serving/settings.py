@@ -251,7 +251,7 @@ class Settings(BaseSettings):
     )
     log_percent: float = Field(100, gt=0, le=100, description="Share of requests in the log.")
     log_exclude: str = Field(
-        "", description="Inputs that are not logged, separated by commas; `*` for all of them."
+        "", description="Inputs and parameters that are not logged, separated by commas; `*` for all of them."
     )
     log_key: str | None = Field(
         None,

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from scripts.lifecycle.cli import parse_confidence
 from scripts.training.column_options import add_format_options
 
 DEFAULTS = {
@@ -57,13 +58,15 @@ def named_columns(options: argparse.Namespace) -> list[str]:
     return [name for name in (*given, *options.by, *options.on) if name]
 
 
-def add_row_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for files and columns; the defaults are the names in the prediction log."""
+def add_truth_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for truths, and how to join them."""
     parser.add_argument(
-        "--truth", type=Path, metavar="FILE", help="truths, if the predictions do not have them"
+        "--truth",
+        type=Path,
+        metavar="FILE",
+        help="truths (for a prediction log, the feedback in SERVING_FEEDBACK_STORE)",
     )
-    parser.add_argument("--target", required=True, metavar="COLUMN", help="column of the truth")
-    parser.add_argument("--name", help="model, if the prediction log has several")
+    parser.add_argument("--target", metavar="COLUMN", help="column of the truth")
     parser.add_argument(
         "--on",
         action="append",
@@ -71,9 +74,30 @@ def add_row_options(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="column that identifies a row; may be repeated (default: request_id and row, else key)",
     )
+    add_format_options(parser)
+
+
+def add_row_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for files and columns; the defaults are the names in the prediction log."""
+    add_truth_options(parser)
+    parser.add_argument("--name", help="model, if the prediction log has several")
     for name, defaults in DEFAULTS.items():
         parser.add_argument(
             f"--{name}", metavar="COLUMN", help=f"column of the {WHAT[name]} ({' or '.join(defaults)})"
         )
-    add_format_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def add_comparison_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for a verdict about two versions."""
+    parser.add_argument(
+        "--metric",
+        choices=("accuracy", "log_loss", "mae", "mse"),
+        help="mean over the rows to compare by (default: accuracy; mae for a regression)",
+    )
+    parser.add_argument(
+        "--confidence",
+        type=parse_confidence,
+        default=0.95,
+        help="probability that no verdict at any look is wrong (%(default)s)",
+    )

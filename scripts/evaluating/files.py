@@ -1,17 +1,14 @@
 """Reads predictions and truths: a CSV or Parquet file, a folder of Parquet files, or the prediction log."""
 
 import argparse
-import itertools
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from scripts.evaluating.columns import DEFAULTS, Columns, find_columns, named_columns
 from scripts.evaluating.log import read_rows_of_log
 from scripts.lifecycle import LifecycleError
 from scripts.training.column_options import no_column
@@ -22,71 +19,9 @@ from serving.monitoring.quality.answers import to_text
 REQUEST = ("request_id", "row")
 KEY = "key"
 TIME = "time"
-TARGET = "truth of the row"
-"""Column of the truth in what `read_rows` returns."""
-
 PROBABILITIES = "probabilities"
 PROBABILITY = "probability of "
 """Prefix of the columns that a map or struct of probabilities becomes."""
-
-
-class Predictions(NamedTuple):
-    """Predictions with their truth in the column `TARGET`."""
-
-    rows: pd.DataFrame
-    columns: Columns
-    n_unmatched: int = 0
-    """Truths that match no prediction."""
-
-
-def read_rows(file: Path, options: argparse.Namespace) -> Predictions:
-    """Returns the predictions with their truth.
-
-    Args:
-        file: of the predictions.
-        options: those of `columns.add_row_options`.
-
-    Raises:
-        LifecycleError: a file or column cannot be read, or the two files cannot be joined.
-    """
-    named = named_columns(options)
-    used = {*itertools.chain(*DEFAULTS.values()), TIME, PROBABILITIES, *REQUEST, KEY, *named}
-    if options.truth is None:
-        rows = read(file, used | {options.target}, options)
-        check_columns(rows, file, [options.target, *named])
-        return Predictions(
-            rows.assign(**{TARGET: to_texts(rows[options.target])}), find_columns(rows.columns, options)
-        )
-    rows, truths = read(file, used, options), read(options.truth, None, options)
-    check_columns(rows, file, named)
-    check_columns(truths, options.truth, [options.target])
-    joined, n_unmatched = join(rows, truths, options)
-    return Predictions(joined, find_columns(rows.columns, options), n_unmatched)
-
-
-def join(rows: pd.DataFrame, truths: pd.DataFrame, options: argparse.Namespace) -> tuple[pd.DataFrame, int]:
-    """Returns the predictions with their truth, and how many truths match none. Of truths with the same key, the last counts.
-
-    Raises:
-        LifecycleError: there is no column to join by.
-    """
-    on = list(options.on) or find_keys(rows, truths)
-    if not on:
-        raise LifecycleError(
-            f"{options.truth} has neither request_id nor key, or the predictions do not; name the column to join by with --on"
-        )
-    check_columns(truths, options.truth, on)
-    if on == [REQUEST[0]] and REQUEST[1] in rows and rows[REQUEST[1]].nunique() > 1:
-        raise LifecycleError(
-            f"{options.truth} needs the column 'row' beside request_id: some requests have several rows"
-        )
-    keys = truths[on].apply(to_texts).assign(**{TARGET: to_texts(truths[options.target])})
-    keys = keys.dropna(subset=on).drop_duplicates(on, keep="last")
-    left = rows.drop(columns=TARGET, errors="ignore")
-    left[on] = rows[on].apply(to_texts)
-    joined = left.merge(keys, how="left", on=on)
-    n_unmatched = len(keys) - len(keys.merge(left[on].drop_duplicates(), on=on))
-    return joined.assign(**{name: rows[name].to_numpy() for name in on}), n_unmatched
 
 
 def find_keys(*tables: pd.DataFrame) -> list[str]:
@@ -182,7 +117,7 @@ def to_texts(values: pd.Series) -> pd.Series:
     return pd.Series(texts.to_numpy()[codes], index=values.index, dtype=object)
 
 
-def check_columns(rows: pd.DataFrame, file: Path, names: Iterable[str]) -> None:
+def check_columns(rows: pd.DataFrame, file: Path | str, names: Iterable[str]) -> None:
     """Checks that a file has columns.
 
     Raises:

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from scripts.evaluating.files import PROBABILITY, TARGET, Predictions, to_texts
+from scripts.evaluating.files import PROBABILITY, to_texts
+from scripts.evaluating.truths import TARGET, Predictions
 from scripts.lifecycle import LifecycleError
 from serving.monitoring.quality.answers import (
     Answers,

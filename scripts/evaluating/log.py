@@ -1,9 +1,10 @@
 """Reads the prediction log for scripts: rows that are still in journals too."""
 
 import argparse
+import contextlib
 import datetime as dt
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,10 +27,13 @@ def add_folder_option(parser: argparse.ArgumentParser, settings: Settings) -> No
     )
 
 
-def add_period_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for the period."""
+def add_period_options(parser: argparse.ArgumentParser, since: str | None = None) -> None:
+    """Adds the options for the period; `since` is the default of its start."""
     parser.add_argument(
-        "--since", type=parse_time, help="30m, 24h, 7d, or a time such as 2026-11-28T09:00 (UTC)"
+        "--since",
+        type=parse_time,
+        default=since,
+        help=f"30m, 24h, 7d, or a time such as 2026-11-28T09:00 (UTC){f' ({since})' if since else ''}",
     )
     parser.add_argument("--until", type=parse_time, help="the same")
 
@@ -63,6 +67,21 @@ def check_folder(folder: Path | None) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def explaining(folder: Path) -> Iterator[None]:
+    """Turns errors of reading into one line.
+
+    Raises:
+        LifecycleError: the log cannot be read.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise LifecycleError(
+            f"the prediction log {folder} cannot be read: {' '.join(str(error).split())}"
+        ) from None
+
+
 def read_rows_of_log(
     folder: Path,
     *,
@@ -80,12 +99,8 @@ def read_rows_of_log(
     """
     wants_date = columns is not None and DATE in columns
     wanted = list(dict.fromkeys([*columns, "time"])) if columns is not None and wants_date else columns
-    try:
+    with explaining(folder):
         table = read_log(folder, model=model, version=version, period=period, columns=wanted)
-    except (OSError, pa.ArrowException) as error:
-        raise LifecycleError(
-            f"the prediction log {folder} cannot be read: {' '.join(str(error).split())}"
-        ) from None
     if wants_date and table.num_rows:
         table = table.append_column(DATE, pc.strftime(table["time"], format="%Y-%m-%d"))
     return table

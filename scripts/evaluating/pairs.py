@@ -6,12 +6,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from scripts.evaluating.files import TIME, find_keys, read_rows, to_texts
+from scripts.evaluating.files import TIME, find_keys, to_texts
 from scripts.evaluating.groups import Group, to_group, to_groups
+from scripts.evaluating.truths import read_rows
 from scripts.lifecycle import LifecycleError
 from serving.monitoring.quality.answers import Classified
 from serving.monitoring.quality.comparison import Moments, Verdict, compare_groups, compare_pairs
 from serving.monitoring.quality.metrics import LOWER_IS_BETTER, MEANS, row_scores
+from serving.settings import Settings
 
 CHAMPION, CHALLENGERS = "champion", ("challenger", "shadow")
 """Roles."""
@@ -33,7 +35,7 @@ class Judged(NamedTuple):
     verdict: Verdict
 
 
-def find_contenders(options: argparse.Namespace) -> tuple[Group, Group]:
+def find_contenders(options: argparse.Namespace, settings: Settings) -> tuple[Group, Group]:
     """Returns the champion's and the challenger's rows.
 
     Raises:
@@ -46,9 +48,9 @@ def find_contenders(options: argparse.Namespace) -> tuple[Group, Group]:
             raise LifecycleError(
                 "--champion and --challenger choose from one file; of two, the first is the champion's"
             )
-        first, second = (to_group("", str(file), read_rows(file, options)) for file in options.file)
+        first, second = (to_group("", str(file), read_rows(file, options, settings)) for file in options.file)
         return first, second
-    groups = list(to_groups(read_rows(options.file[0], options)))
+    groups = list(to_groups(read_rows(options.file[0], options, settings)))
     champion = _choose(groups, options.champion, (CHAMPION,), "--champion")
     others = groups
     if options.challenger is None:  # the champion itself may have been a challenger before
@@ -130,7 +132,8 @@ def _to_labels(group: Group, on: list[str], metric: str, options: argparse.Names
     """
     scores = row_scores(group.known, metric)
     if not len(scores):
-        raise LifecycleError(f"{group.name}: no prediction has a truth in {options.target!r}")
+        where = f" in {options.target!r}" if options.target is not None else " yet"
+        raise LifecycleError(f"{group.name}: no prediction has a truth{where}")
     if np.isnan(scores).all():
         raise LifecycleError(
             f"{group.name}: {metric} needs the probabilities of all classes; name them with --score"

@@ -1,7 +1,7 @@
 """What observers get: one record of each answered request for predictions."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from serving.model.prepared import Manifest
 from serving.model.schema import Inputs
@@ -21,6 +21,8 @@ class Finished(NamedTuple):
     manifest: Manifest
     role: str
     inputs: Inputs
+    params: dict[str, Any]
+    """Those that the request carried."""
     output: Output
     body_bytes: int
     started: float

@@ -136,7 +136,7 @@ async def answer(endpoint: Endpoint, router: Router, request: Request) -> Answer
         if len(request.body) > GIVEN_BACK_BYTES:
             router.had_large_request = True
         timeline.encoded = time.perf_counter()
-        observe(route, request, inputs, output, started)
+        observe(route, request, inputs, params, output, started=started)
         return Answer(encoded, request.content_type or JSON, output, route)
 
 
@@ -174,11 +174,13 @@ async def ask(endpoint: Endpoint, route: Route, request: Request) -> Output:
             request, _decoding_bytes(request), deadline, endpoint.decode, route.model, request
         )
         output = await route.model.predict(inputs, params, never, deadline=deadline, request_id=request.id)
-        observe(route, request, inputs, output, started)
+        observe(route, request, inputs, params, output, started=started)
         return output
 
 
-def observe(route: Route, request: Request, inputs: Inputs, output: Output, started: float) -> None:
+def observe(
+    route: Route, request: Request, inputs: Inputs, params: dict[str, Any], output: Output, *, started: float
+) -> None:
     """Tells the route's observers of an answered request."""
     if not route.observers:
         return
@@ -188,6 +190,7 @@ def observe(route: Route, request: Request, inputs: Inputs, output: Output, star
         route.model.manifest,
         route.role,
         inputs,
+        params,
         output,
         len(request.body),
         started,

@@ -56,7 +56,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Document, ...]:
 
 
 def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Document, ...]):
-    assert len(PATCHES) == 12
+    assert len(PATCHES) == 13
     (ingress,) = of_kind(built, "Ingress")
     assert (
         ingress["spec"]["rules"][0]["host"] == ingress["spec"]["tls"][0]["hosts"][0] == "churn.shop.example"
@@ -78,6 +78,8 @@ def test_what_the_page_adds_to_an_overlay_is_built_and_valid(built: tuple[Docume
     assert {peer["ipBlock"]["cidr"] for peer in identity["to"]} == {"169.254.170.23/32", "fd00:ec2::23/128"}
     (server,) = [pod for _, pod in server_pods(built)]
     assert {one["name"] for one in server["volumes"]} == {"models", "tmp", "predictions"}
+    (scripts,) = [pod for _, pod in all_pods(built) if pod["containers"][0]["name"] == "scripts"]
+    assert {one["name"] for one in scripts["volumes"]} == {"tmp", "predictions"}
     assert {one["name"] for one in server["containers"][0]["volumeMounts"]} == {
         "models",
         "tmp",

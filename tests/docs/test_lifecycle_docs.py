@@ -13,9 +13,10 @@ import pytest
 
 from scripts import promote
 from scripts.training.churn_sample import make_churn_sample
+from serving.monitoring.prediction_log.reading import read_log
 from serving.monitoring.quality.judgement import METRICS
 from serving.prepare.sync.verdicts import parse_criterion
-from tests.support.environment import ROOT, clean_environment
+from tests.support.environment import ROOT, clean_environment, wait_until
 from tests.support.fake_service import FakeService, compared
 from tests.support.models import fill_registry
 from tests.support.prepared import prepare_all
@@ -48,7 +49,13 @@ def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(
     make_churn_sample(300, seed=2).to_csv(tmp_path / "recent.csv", index=False)
     monkeypatch.chdir(tmp_path)
     uri = fill_registry(tmp_path, {})
-    environment = {"MLFLOW_TRACKING_URI": uri, "SERVING_MODEL_NAME": "churn"}
+    log = tmp_path / "log"
+    environment = {
+        "MLFLOW_TRACKING_URI": uri,
+        "SERVING_MODEL_NAME": "churn",
+        "SERVING_LOG_PREDICTIONS": str(log),
+        "BENTOML_HOME": str(tmp_path / "home"),
+    }
 
     def paste(command: str, url: str = "") -> str:
         line = command.replace("$URL", url)
@@ -77,7 +84,7 @@ def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(
     paste(
         ".venv/bin/python scripts/train.py --promote --estimator linear"
     )  # version 1, which is there before the page begins
-    training, validation, shadow, no_shadow, promotion, history, back = commands()
+    training, validation, replay, shadow, no_shadow, promotion, history, back = commands()
     assert "registered: churn version 2" in paste(training)
     validated = paste(validation)
     assert "checks met" in validated
@@ -90,6 +97,11 @@ def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(
             return str(httpx.get(f"{service.url}/v1/models").json()["models"][0]["version"])
 
         assert champion() == "1"
+        rows = make_churn_sample(100, seed=3).drop(columns="churn")
+        asked = {"instances": rows.astype(object).where(rows.notna(), None).to_dict("records")}
+        assert httpx.post(f"{service.url}/v1/predict", json=asked).status_code == 200
+        wait_until(lambda: read_log(log).num_rows == 100, 20, "the rows are logged")
+        assert "churn version 2 was asked 100 rows that version 1 answered" in paste(replay)
         assert f"{service.url} has version 2 as shadow (one address" in paste(shadow, service.url)
         assert f"{service.url} has no shadow (one address" in paste(no_shadow, service.url)
         assert champion() == "1"

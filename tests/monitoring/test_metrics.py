@@ -61,7 +61,7 @@ def counted(name: str) -> dict[str, float]:
 
 def finished(labels: Any, n_bytes: int = 0) -> Finished:
     rows = Inputs((np.zeros(len(labels)),), len(labels))
-    return Finished("", None, some_manifest(), "champion", rows, Output(labels=labels), n_bytes, 0.0, 0.5)
+    return Finished("", None, some_manifest(), "champion", rows, {}, Output(labels=labels), n_bytes, 0.0, 0.5)
 
 
 def test_rows_requests_and_classes_are_counted_once_they_are_written():

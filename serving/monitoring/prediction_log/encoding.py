@@ -60,6 +60,7 @@ class Note(NamedTuple):
     label: Any
     probabilities: bytes | None
     value: float | None
+    params: str | None
 
 
 Requests = Sequence[Finished] | Sequence[Note]
@@ -70,7 +71,7 @@ class Encoder:
 
     def __init__(self, manifest: Manifest, selection: Selection) -> None:
         schema = parse_schema(manifest.inputs, manifest.params, manifest.nulls)
-        self.unknown_names = selection.unknown_names(schema.names)
+        self.unknown_names = selection.unknown_names(schema.names, [param.name for param in schema.params])
         self._manifest = manifest
         self._n_columns = len(schema.columns)
         self._whole = {
@@ -146,6 +147,7 @@ class Encoder:
             label,
             shares,
             value,
+            self._params(finished),
         )
 
     def encode_notes(self, notes: list[Note]) -> bytes:
@@ -207,6 +209,7 @@ class Encoder:
     ) -> bytes:
         # Requests have times of a clock that only measures intervals.
         offset = time.time() - time.perf_counter()
+        params = [one.params if isinstance(one, Note) else self._params(one) for one in requests]
         return msgspec.msgpack.encode(
             Rows(
                 self._manifest.name,
@@ -225,8 +228,12 @@ class Encoder:
                 outputs.values,
                 outputs.others,
                 [self._input(field, position, columns[position]) for position, field in self._fields.items()],
+                params if any(params) else None,
             )
         )
+
+    def _params(self, finished: Finished) -> str | None:
+        return self._selection.params_to_json(finished.params) if finished.params else None
 
     def _keys(
         self, routing_keys: list[bytes | None], n_rows: list[int], columns: list[list[Values]]

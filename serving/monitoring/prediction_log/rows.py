@@ -65,6 +65,9 @@ class Rows(msgspec.Struct, frozen=True, array_like=True):
     """Other outputs, as JSON."""
     inputs: list[bytes | list[Any]]
     """By field: the memory of an array, or a list of values with None for missing ones."""
+    # Later fields have defaults: a message without them comes from an older service, and an older one ignores them.
+    params: list[str | None] | None = None
+    """By request: its parameters as JSON; None if no request has any."""
 
 
 _TYPES = {

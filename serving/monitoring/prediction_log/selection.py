@@ -5,6 +5,7 @@ import hmac
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from serving.codecs.json_answers import array_to_json
 from serving.settings import Settings, split_names
@@ -21,6 +22,7 @@ class Selection(NamedTuple):
     key_column: str | None
     """The input whose value is the row's key; None for the routing key."""
     excluded: frozenset[str]
+    """Inputs and parameters; `*` for all."""
     hashed: frozenset[str]
     secret: bytes
     slices: frozenset[str] = frozenset()
@@ -55,10 +57,20 @@ class Selection(NamedTuple):
         """Returns the hexadecimal HMAC-SHA256 of a text; None for a missing one."""
         return None if text is None else hmac.digest(self.secret, text.encode(), hashlib.sha256).hex()
 
-    def unknown_names(self, names: list[str]) -> list[str]:
-        """Returns the names in the settings that a model does not have among its inputs."""
-        wanted = self.excluded | self.hashed | self.slices | ({self.key_column} if self.key_column else set())
-        return sorted(wanted - {*names, KEY, "*"})
+    def params_to_json(self, params: dict[str, Any]) -> str | None:
+        """Returns a request's parameters as in its body, without those that are left out; None if none remain."""
+        if not params or "*" in self.excluded:
+            return None
+        kept = {name: value for name, value in params.items() if name not in self.excluded}
+        values = np.empty(len(kept), dtype=object)
+        values[:] = list(kept.values())
+        return to_json(dict(zip(kept, array_to_json(values), strict=True))) if kept else None
+
+    def unknown_names(self, inputs: list[str], params: list[str]) -> list[str]:
+        """Returns the names in the settings that a model has neither among its inputs nor, if excluded, its parameters."""
+        of_inputs = self.hashed | self.slices | ({self.key_column} if self.key_column else set())
+        wanted = of_inputs | (self.excluded - set(params))
+        return sorted(wanted - {*inputs, KEY, "*"})
 
 
 def to_text(value: Any) -> str | None:

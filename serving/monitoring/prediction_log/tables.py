@@ -22,6 +22,11 @@ OWN = pa.schema(
         ),
         pa.field("role", pa.string(), metadata={"meaning": "`champion`, `challenger` or `shadow`"}),
         pa.field(
+            "params",
+            pa.string(),
+            metadata={"meaning": "the request's parameters, as JSON; null without any"},
+        ),
+        pa.field(
             "latency_ms",
             pa.float32(),
             metadata={"meaning": "from the start of the request's processing to its answer"},
@@ -93,6 +98,9 @@ def to_table(rows: Rows) -> pa.Table:
         "row": pa.array(position.astype(np.int32)),
         "key": pa.array(rows.keys, pa.string()),
         "role": pa.array(rows.roles).take(pa.array(of_request)),
+        "params": pa.nulls(n_rows, pa.string())
+        if rows.params is None
+        else pa.array(rows.params, pa.string()).take(pa.array(of_request)),
         "latency_ms": pa.array(np.array(rows.latencies_ms, dtype=np.float32)[of_request]),
         **_outputs(rows, n_rows),
     }

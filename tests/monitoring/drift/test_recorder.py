@@ -44,7 +44,7 @@ REFERENCE = freeze(SCHEMA, sample := rows(1000), answers(1000), is_sample=True)
 
 def finished(inputs: Inputs, output: Output | None = None) -> Finished:
     output = output or answers(inputs.n_rows)
-    return Finished("", None, some_manifest(), "champion", inputs, output, 0, 0.0, time.perf_counter())
+    return Finished("", None, some_manifest(), "champion", inputs, {}, output, 0, 0.0, time.perf_counter())
 
 
 def worker(

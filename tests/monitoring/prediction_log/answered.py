@@ -55,7 +55,14 @@ def finished(
     **more: Any,
 ) -> Finished:
     now = time.perf_counter()
-    known = {"key": None, "role": "champion", "body_bytes": 100, "started": now - 0.002, "ended": now} | more
+    known = {
+        "key": None,
+        "params": {},
+        "role": "champion",
+        "body_bytes": 100,
+        "started": now - 0.002,
+        "ended": now,
+    } | more
     return Finished(
         request_id=request_id,
         manifest=manifest or MANIFEST,

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from serving.codecs.json import check_params
+from serving.model.schema import parse_schema
 from serving.monitoring.prediction_log.encoding import Encoder, split
 from serving.monitoring.prediction_log.rows import Rows
 from serving.monitoring.prediction_log.selection import Selection
@@ -195,7 +197,8 @@ def test_names_that_no_input_has_are_known():
     selection = Selection.of(
         Settings(log_exclude="a,nme,*", log_hash="key,id", log_hash_key=SECRET, log_key="idd")
     )
-    assert selection.unknown_names(["a", "id"]) == ["idd", "nme"]
+    assert selection.unknown_names(["a", "id"], []) == ["idd", "nme"]
+    assert selection.unknown_names(["a", "id"], ["nme", "idd"]) == ["idd"]  # a parameter is never the key
 
 
 def test_a_sampled_share_is_the_same_everywhere():
@@ -265,6 +268,53 @@ def test_single_rows_are_noted_in_less_memory_and_logged_alike(settings, output)
     )
     assert noted.schema == whole.schema
     assert noted.to_pylist() == whole.to_pylist()
+
+
+PARAMS = [
+    {"name": "threshold", "type": "double", "default": 0.5},
+    {"name": "token", "type": "binary", "default": ""},
+    {"name": "words", "type": "string", "default": None, "shape": [-1]},
+    {"name": "at", "type": "datetime", "default": None},
+]
+SENT = {"threshold": 0.1, "token": "AP8=", "words": ["Zoë"], "at": "2024-05-01T01:02:03.000000004"}
+
+
+@pytest.mark.parametrize("n_rows", [1, 2])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, SENT),
+        ({"log_exclude": "words,token"}, {"threshold": 0.1, "at": SENT["at"]}),
+        ({"log_exclude": "*"}, None),
+    ],
+)
+def test_parameters_are_those_of_the_request(n_rows, settings, expected):
+    manifest = manifest_of({"name": "a", "type": "double"}, params=json.dumps(PARAMS))
+    params = check_params(SENT, parse_schema(manifest.inputs, manifest.params))
+    inputs = decoded(manifest, [{"a": 1.0}] * n_rows)
+    requests = [
+        finished(inputs, answer(n_rows), manifest, params=given, request_id=name)
+        for name, given in {"with": params, "without": {}}.items()
+    ]
+    encoder = Encoder(manifest, Selection.of(Settings(**settings)))
+    assert encoder.unknown_names == []
+    payloads = [message(*requests, **settings)]
+    if n_rows == 1:
+        payloads.append(encoder.encode_notes([encoder.note(request) for request in requests]))
+    for payload in payloads:
+        texts = to_table(msgspec.msgpack.decode(payload, type=Rows))["params"].to_pylist()
+        assert [text and json.loads(text) for text in texts] == [expected] * n_rows + [None] * n_rows
+
+
+def test_messages_of_services_before_parameters_were_logged_are_read_and_theirs_read_ours():
+    payload = message(finished(numbers(2)))
+    fields = msgspec.msgpack.decode(payload)
+    older = msgspec.msgpack.encode(fields[:-1])
+    assert to_table(msgspec.msgpack.decode(older, type=Rows)) == to_table(
+        msgspec.msgpack.decode(payload, type=Rows)
+    )
+    newer = msgspec.msgpack.encode([*fields, "a field to come"])
+    assert msgspec.msgpack.decode(newer, type=Rows) == msgspec.msgpack.decode(payload, type=Rows)
 
 
 def test_other_rows_are_not_noted():

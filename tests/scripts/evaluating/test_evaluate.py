@@ -5,6 +5,7 @@ import json
 import shutil
 import xml.etree.ElementTree as ET
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -12,18 +13,22 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as sklearn_metrics
 
+from scripts.compare import main as compare
 from scripts.evaluate import main
+from serving.monitoring.feedback.answers import answers_of
+from serving.monitoring.feedback.store import KeyTruth, Truth, open_store
 from serving.monitoring.prediction_log import converter
 from serving.monitoring.prediction_log.journal import Journal
-from tests.monitoring.prediction_log.answered import finished, frame_of, numbers, options
+from serving.monitoring.prediction_log.rows import Rows
+from tests.monitoring.prediction_log.answered import finished, frame_of, message, numbers, options
 from tests.support.manifests import some_manifest
 from tests.support.prediction_log import make_log, write_log, write_truths
 
 
 @pytest.fixture
 def evaluate(capsys):
-    def run(*arguments, code=0):
-        assert main([*map(str, arguments), "--json"]) == code
+    def run(*arguments, code=0, script=main):
+        assert script([*map(str, arguments), "--json"]) == code
         said = capsys.readouterr()
         return json.loads(said.out) if code == 0 else said.err
 
@@ -168,6 +173,24 @@ def test_rows_that_are_not_in_a_parquet_file_yet_count_too(tmp_path, evaluate):
     journal.close()
 
 
+def test_without_a_file_the_truth_is_the_feedback(tmp_path, evaluate, monkeypatch):
+    journal = Journal(tmp_path)
+    requests = [finished(numbers(3), request_id=name, key=name.encode()) for name in ("a", "b")]
+    journal.append(b"".join(map(frame_of, requests)))
+    journal.close()
+    monkeypatch.setenv("SERVING_LOG_PREDICTIONS", str(tmp_path))
+    assert "no truth for" in evaluate(tmp_path, code=2)
+    monkeypatch.setenv("SERVING_FEEDBACK_STORE", "sqlite")
+    assert "has a truth yet" in evaluate(tmp_path, code=2)
+    with open_store("sqlite", tmp_path) as store:
+        for request in requests:
+            store.add_answers(answers_of(msgspec.msgpack.decode(message(request), type=Rows), ()))
+        store.add_truths("churn", [Truth("a", 0, "no"), Truth("a", 1, "no")], [KeyTruth("b", "yes")])
+    (found,) = evaluate(tmp_path)["groups"]  # the answers are no, no, yes; twice
+    assert (found["labels"], found["metrics"]["accuracy"]) == (5, pytest.approx(3 / 5))
+    assert "no predictions of role challenger or shadow" in evaluate(tmp_path, code=2, script=compare)
+
+
 def test_files_that_are_still_being_written_are_not_read(tmp_path, evaluate):
     log = write_log(tmp_path / "log", make_log(100))
     (log / "model=churn" / "version=7" / "part-2.parquet.tmp").write_text("half")
@@ -242,7 +265,8 @@ def test_plot_is_valid_svg_whatever_the_names(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: --target"),
+        ([], "no truth for rows.csv: name its column with --target"),
+        (["--truth", "rows.csv"], "--truth needs --target"),
         (["--target", "churn"], "no column 'churn' (did you mean 'churned'?)"),
         (["--target", "churned", "--by", "regio"], "no column 'regio' (did you mean 'region'?)"),
         (["--target", "region"], "no truth (east, west) is a label of the predictions (no, yes)"),
