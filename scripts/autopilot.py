@@ -19,12 +19,14 @@ from scripts.lifecycle.autopilot import carry_out  # noqa: E402  # the same
 from serving.monitoring.feedback.databases import StoreError  # noqa: E402  # the same
 from serving.monitoring.feedback.store import open_store  # noqa: E402  # the same
 from serving.prepare.sync.verdicts import Order  # noqa: E402  # the same
+from serving.process.child import lower_priority  # noqa: E402  # the same
 from serving.redaction import redact  # noqa: E402  # the same
 from serving.settings import SettingsError, load_settings  # noqa: E402  # the same
 
 
 def main(order: str) -> int:
     """Makes the move; returns the exit code."""
+    lower_priority()  # MLflow's client takes seconds and hundreds of MB; a move that was killed is repeated
     try:
         move(msgspec.json.decode(order, type=Order))
     except (LifecycleError, StoreError, SettingsError) as error:

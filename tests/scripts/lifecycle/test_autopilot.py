@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -21,6 +22,7 @@ from serving.prepare.sync.verdicts import Order
 from serving.settings import Settings, load_settings
 from tests.support.environment import clean_environment, wait_until
 from tests.support.fake_service import Run, refuse
+from tests.support.postgresql import running_postgresql
 from tests.support.promotions import NAME, Registry
 
 FIGURES = "accuracy 0.9 against 0.8 of version 1"
@@ -139,7 +141,18 @@ def start(environment: dict[str, str], order: Order, patch: str = "") -> subproc
     )
 
 
-def test_one_of_many_processes_moves(registry: Registry, environment: dict[str, str]):
+@pytest.fixture(scope="module")
+def stores() -> Iterator[dict[str, str]]:
+    """The URLs of both kinds of store."""
+    with running_postgresql() as server:
+        yield {"sqlite": "sqlite", "postgresql": server.url}
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_one_of_many_processes_moves(
+    registry: Registry, environment: dict[str, str], stores: dict[str, str], store: str
+):
+    environment["SERVING_FEEDBACK_STORE"] = stores[store]
     processes = [start(environment, BETTER) for _ in range(5)]
     said = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0] * 5
@@ -158,10 +171,11 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(("step", "store"), [*zip(STEPS, ["postgresql", "sqlite"], strict=True)])
 def test_another_process_completes_what_a_killed_one_began(
-    registry: Registry, environment: dict[str, str], step: str
+    registry: Registry, environment: dict[str, str], stores: dict[str, str], step: str, store: str
 ):
+    environment["SERVING_FEEDBACK_STORE"] = stores[store]
     killed = start(environment, BETTER, f"import time\n{STEPS[step]}")
     assert killed.stdout is not None
     seen: list[str] = []
