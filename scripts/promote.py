@@ -3,13 +3,16 @@
     .venv/bin/python scripts/promote.py 7 --url http://localhost:3000 --watch 60
     .venv/bin/python scripts/promote.py 7 --data recent.csv --target churn --min accuracy=0.8 --url http://localhost:3000
     .venv/bin/python scripts/promote.py 7 --percent 5,25,50,100 --interval 300 --url http://localhost:3000
+    .venv/bin/python scripts/promote.py 7 --when-better accuracy --max-wait 604800 --url http://localhost:3000
     .venv/bin/python scripts/promote.py 7 --force          # callers know that some of their requests will be rejected
     .venv/bin/python scripts/promote.py 7 --watch 600 --url http://model.example --prometheus http://prometheus.example:9090
 
 It rolls back if services do not answer with the version in time, if more requests fail, or if they take longer than
 before. With --percent the version is the challenger first, and its share of requests grows step by step; a step with
 too few requests is extended. With --stage it moves a legacy stage instead of the alias. With --prometheus it judges all
-services that this Prometheus scrapes, and rolls back if it stops answering.
+services that this Prometheus scrapes, and rolls back if it stops answering. With --when-better, the version is
+challenger or shadow, and is promoted once the truths that services got at POST /v1/feedback show that it is better.
+With --percent too, it becomes the challenger first, and keeps the last share, below 100, until the verdict.
 Exit code 0 if the version is in production, 1 if not, 2 if nothing was done, 130 after Ctrl-C and 143 after SIGTERM,
 rolled back. If the rollback fails, or somebody else has moved the alias meanwhile, stderr says so and the exit code is
 1.
@@ -35,6 +38,7 @@ from scripts.lifecycle.cli import (  # noqa: E402  # the same
     add_move_options,
     make_parser,
     open_model,
+    parse_confidence,
     run,
     settle,
     teller,
@@ -47,6 +51,7 @@ from scripts.lifecycle.placement import name_of  # noqa: E402  # the same
 from scripts.lifecycle.polling import describe_late, known_refusals, wait_for_version  # noqa: E402  # the same
 from scripts.lifecycle.prometheus import PrometheusCounts  # noqa: E402  # the same
 from scripts.lifecycle.promotion import Promotion  # noqa: E402  # the same
+from scripts.lifecycle.quality import check_feedback, find_roles  # noqa: E402  # the same
 from scripts.lifecycle.registry import RegisteredModel  # noqa: E402  # the same
 from scripts.lifecycle.semantic_versions import add_semantic_option  # noqa: E402  # the same
 from scripts.lifecycle.services import (  # noqa: E402  # the same
@@ -57,6 +62,8 @@ from scripts.lifecycle.services import (  # noqa: E402  # the same
 )
 from scripts.lifecycle.validation_record import Results  # noqa: E402  # the same
 from scripts.validate import add_check_options, validate  # noqa: E402  # the same
+from serving.monitoring.quality.judgement import DEFAULT_CONFIDENCE, METRICS  # noqa: E402  # the same
+from serving.prepare.registry.resolution import AUTOPILOT_TAG  # noqa: E402  # the same
 from serving.settings import Settings  # noqa: E402  # the same
 
 
@@ -87,7 +94,19 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
         type=float,
         default=3600,
         metavar="SECONDS",
-        help=f"time to extend a step for {MIN_REQUESTS} requests, then roll back (%(default)g)",
+        help=f"time to extend a step for {MIN_REQUESTS} requests, or to wait for --when-better; then roll back "
+        "(%(default)g)",
+    )
+    parser.add_argument(
+        "--when-better",
+        choices=METRICS,
+        metavar="METRIC",
+        help=f"wait until this metric is better than in production: {', '.join(METRICS)}",
+    )
+    parser.add_argument(
+        "--confidence",
+        type=parse_confidence,
+        help=f"probability that no verdict at any look is wrong ({DEFAULT_CONFIDENCE})",
     )
     parser.add_argument(
         "--challenger-alias",
@@ -121,8 +140,17 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
         help="label matchers of the services' series, such as 'namespace=\"prod\"'",
     )
     options = parser.parse_args(arguments)
-    if (options.watch or options.percent) and not options.url:
-        parser.error("--watch and --percent need --url, the services to look at")
+    if (options.watch or options.percent or options.when_better) and not options.url:
+        parser.error("--watch, --percent and --when-better need --url, the services to look at")
+    if options.confidence is not None and not options.when_better:
+        parser.error("--confidence needs --when-better")
+    options.confidence = options.confidence or DEFAULT_CONFIDENCE
+    if options.percent and (options.percent[-1] == 100) == bool(options.when_better):
+        parser.error(
+            "with --when-better, --percent ends below 100, such as 5,20: production needs requests to compare with"
+            if options.when_better
+            else "--percent ends with 100, such as 5,25,50,100; below, it needs --when-better"
+        )
     if options.prometheus and not (options.watch or options.percent):
         parser.error("--prometheus needs --watch or --percent, which query it")
     if options.prometheus_selector and not options.prometheus:
@@ -135,7 +163,7 @@ def parse_arguments(arguments: Sequence[str] | None, settings: Settings) -> argp
 
 
 def parse_percents(text: str) -> list[float]:
-    """Returns rising percents, the last of them 100.
+    """Returns rising percents up to 100.
 
     Raises:
         argparse.ArgumentTypeError: they are not.
@@ -145,7 +173,7 @@ def parse_percents(text: str) -> list[float]:
     except ValueError:
         percents = []
     rises = all(0 < a < b for a, b in itertools.pairwise(percents))
-    if not percents or not rises or not 0 < percents[0] <= percents[-1] == 100:
+    if not percents or not rises or not 0 < percents[0] <= percents[-1] <= 100:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a list of rising percents up to 100, such as 5,25,50,100"
         )
@@ -184,9 +212,8 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
     model.check_wish(options.version, options.semantic_version)
     is_there = before == options.version
     already = f"{where} is version {options.version} already"
-    if options.percent and not is_there:
-        check_followed(options.url, "challenger", options.challenger_alias)
-        check_may_remove_aliases(model)
+    if (options.percent or options.when_better) and not is_there:
+        check_steps(options, model)
     if options.dry_run:
         plan = f"{where} would go from {name_of(before)} to {options.version}{hint_of(model)}"
         return DONE, facts | {"done": False}, [already if is_there else plan]
@@ -213,10 +240,34 @@ def promote(options: argparse.Namespace, settings: Settings) -> tuple[int, dict[
 
     def carry_out() -> None:
         promotion.carry_out(results)
+        if promotion.judgement is not None:
+            facts["quality"] = promotion.judgement.facts
         facts["answering"] = {url: one._asdict() for url, one in promotion.answering.items()}
 
     code, facts, said = settle("promote.py", carry_out, facts, lambda: promotion.outcome)
     return code, facts, said + (call_version(model, options) if code == DONE else [])
+
+
+def check_steps(options: argparse.Namespace, model: RegisteredModel) -> None:
+    """Checks, before anything is changed, that services can judge the version before it is in production.
+
+    Raises:
+        LifecycleError: they cannot, or the autopilot does.
+    """
+    if model.tags.get(AUTOPILOT_TAG, "false").lower() != "false":
+        raise LifecycleError(
+            f"the autopilot moves {model.where} (tag {AUTOPILOT_TAG} of {model.name!r}); remove the tag, or promote "
+            "without --percent and --when-better"
+        )
+    if options.percent:
+        check_followed(options.url, "challenger", options.challenger_alias)
+        check_may_remove_aliases(model)
+    if options.when_better:
+        if model.current is None:
+            raise LifecycleError(f"{model.where} is not set; --when-better needs a version to compare with")
+        check_feedback(options.url)
+        if not options.percent:
+            find_roles(options.url, options.version)
 
 
 def hint_of(model: RegisteredModel) -> str:

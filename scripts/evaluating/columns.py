@@ -1,11 +1,11 @@
 """Options that name the columns of predictions and truths."""
 
 import argparse
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from scripts.lifecycle.cli import parse_confidence
 from scripts.training.column_options import add_format_options
 
 DEFAULTS = {
@@ -101,18 +101,3 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
         default=0.95,
         help="probability that no verdict at any look is wrong (%(default)s)",
     )
-
-
-def parse_confidence(text: str) -> float:
-    """Returns a confidence.
-
-    Raises:
-        argparse.ArgumentTypeError: it is no number between 0.5 and 1.
-    """
-    try:
-        confidence = float(text)
-    except ValueError:
-        confidence = math.nan
-    if not 0.5 <= confidence < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.5 to below 1, such as 0.95")
-    return confidence

@@ -5,7 +5,7 @@ from typing import Any
 
 from scripts.evaluating.groups import Group
 from scripts.evaluating.pairs import Judged
-from serving.monitoring.quality.comparison import Verdict
+from serving.monitoring.quality.judgement import foresee
 
 
 def verdict_facts(champion: Group, challenger: Group, judged: Judged, confidence: float) -> dict[str, Any]:
@@ -47,14 +47,5 @@ def verdict_lines(
         f"{judged.metric}: {judged.challenger.mean:.4g} against {judged.champion.mean:.4g}, difference "
         f"{verdict.difference:+.4g}, between {verdict.low:+.4g} and {verdict.high:+.4g} at {confidence:.4g} confidence",
         how,
-        *_foresee(verdict),
+        *filter(None, [foresee(verdict)]),
     ]
-
-
-def _foresee(verdict: Verdict) -> list[str]:
-    """Returns a sentence about the labels that are missing."""
-    if verdict.outcome != "not yet":
-        return []
-    if verdict.n_more is None:
-        return ["no number of labels is foreseeable that makes it clear: the versions hardly differ"]
-    return [f"about {verdict.n_more:,} more labels make it clear, if the difference stays as it is"]

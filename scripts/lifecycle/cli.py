@@ -69,6 +69,22 @@ def add_move_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def parse_confidence(text: str) -> float:
+    """Returns a confidence.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no number from 0.5 to below 1.
+    """
+    from serving.monitoring.quality.judgement import to_confidence
+
+    try:
+        return to_confidence(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number from 0.5 to below 1, such as 0.95"
+        ) from None
+
+
 def run(
     script: str,
     main: Callable[[argparse.Namespace, Settings], tuple[int, dict[str, Any], list[str]]],

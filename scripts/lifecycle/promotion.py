@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+from collections import Counter
 from collections.abc import Callable, Collection
 
 from scripts.lifecycle import LifecycleError, NotRecorded, Overtaken, StillThere
@@ -10,6 +11,7 @@ from scripts.lifecycle.counters import CountSource
 from scripts.lifecycle.guard import MIN_REQUESTS, Counts, Limits
 from scripts.lifecycle.placement import name_of
 from scripts.lifecycle.polling import describe_late, lacks_challenger, lacks_champion, wait_for
+from scripts.lifecycle.quality import Question, wait_until_better
 from scripts.lifecycle.registry import RegisteredModel
 from scripts.lifecycle.retry import retry_put_back
 from scripts.lifecycle.services import (
@@ -22,7 +24,8 @@ from scripts.lifecycle.services import (
 )
 from scripts.lifecycle.signals import undisturbed
 from scripts.lifecycle.validation_record import Results
-from scripts.lifecycle.watch import RolledBack, Watch, Watched
+from scripts.lifecycle.watch import RolledBack, Watch, Watched, check_ours
+from serving.monitoring.quality.judgement import Judgement
 
 
 class Promotion:
@@ -46,10 +49,13 @@ class Promotion:
         self._watch = Watch(options.url, counts.look_seconds, limits, say)
         self._version: str = options.version
         self._before = model.current
+        self._why: str = options.why
         self.outcome = f"{model.where} was not moved"
         """Where the alias or the stage is, in words."""
         self.answering: dict[str, Answering] = {}
         """How many addresses answered with the version at the end, by URL."""
+        self.judgement: Judgement | None = None
+        """Why the version is better (--when-better)."""
 
     def carry_out(self, results: Results | None) -> None:
         """Promotes the version.
@@ -63,12 +69,17 @@ class Promotion:
         """
         past = self._counts.past(self._before) if self._before is not None else Counts()
         if not self._options.percent:
+            if self._options.when_better:
+                past = self._wait_for_verdict(lambda: check_ours(self._model.check_ours))
             self._move(past, results)
             return
         challenger = Challenger(self._model, self._options.challenger_alias, self._version)
         try:
             for percent in self._options.percent:
-                self._step(challenger, past, percent)
+                watched = self._step(challenger, past, percent)
+            if self._options.when_better:
+                silent: Counter[str] = Counter()
+                past = self._wait_for_verdict(lambda: self._watch.look(watched, silent))
             self._move(past, results)
         except BaseException as error:
             with undisturbed():
@@ -87,7 +98,7 @@ class Promotion:
         model, options = self._model, self._options
         since = self._counts.follow(self._version)
         try:
-            model.move("promote", self._version, options.why, options.audit_log, results)
+            model.move("promote", self._version, self._why, options.audit_log, results)
             self._say(f"{model.where} went from {name_of(self._before)} to {self._version}")
             lacks = lacks_champion(self._version)
             self._wait(lacks)
@@ -104,7 +115,31 @@ class Promotion:
         for sentence in tell_answering(self.answering, answering_with(self._version)):
             self._say(sentence)
 
-    def _step(self, challenger: Challenger, past: Counts, percent: float) -> None:
+    def _wait_for_verdict(self, check: Callable[[], object]) -> Counts:
+        """Waits until the version is better; returns the counters of the version before.
+
+        Args:
+            check: see `wait_until_better`.
+
+        Raises:
+            RolledBack: it is worse, or not better in time; nothing was moved.
+        """
+        options = self._options
+        assert self._before is not None
+        question = Question(
+            self._before, self._version, options.when_better, options.confidence, options.max_wait
+        )
+        try:
+            self.judgement = wait_until_better(question, options.url, self._say, check)
+        except RolledBack as reason:
+            if not options.percent:
+                self._say(f"{self._model.where} stays at {name_of(self._before)}: {reason}")
+            raise
+        self._say(f"version {self._version} is better: {self.judgement}")
+        self._why = "; ".join(filter(None, [options.why, str(self.judgement)]))
+        return self._counts.past(self._before)
+
+    def _step(self, challenger: Challenger, past: Counts, percent: float) -> Watched:
         self._model.check_ours()
         challenger.give(percent)
         lacks = lacks_challenger(self._version, percent)
@@ -121,6 +156,7 @@ class Promotion:
 
         watched = Watched(self._version, before, since, lacks, check_ours)
         self._watch.last(self._options.interval, watched, self._options.max_wait)
+        return watched
 
     def _wait(self, lacks: Callable[[Seen], str]) -> None:
         options = self._options

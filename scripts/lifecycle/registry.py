@@ -162,14 +162,16 @@ class RegisteredModel:
                 "somebody else has moved it; left unchanged"
             )
 
-    def move(self, kind: str, target: str, why: str, audit_log: Path, results: Results | None = None) -> None:
+    def move(
+        self, kind: str, target: str, why: str, audit_log: Path | None, results: Results | None = None
+    ) -> None:
         """Moves the alias or the stage to a version, and records it.
 
         Args:
             kind: `promote` or `rollback`.
             target: the version.
             why: in the mover's words.
-            audit_log: gets a line.
+            audit_log: gets a line; None records it in the registry alone.
             results: of the validation before it.
 
         Raises:
@@ -178,7 +180,8 @@ class RegisteredModel:
             LifecycleError: the registry refuses, or the audit log cannot be written. If the registry did not answer,
                 `take_back` finds out whether it was moved.
         """
-        check_appendable(audit_log)
+        if audit_log is not None:
+            check_appendable(audit_log)
         move = new_move(
             kind, self.name, self.selector, source=self.current, target=target, why=why, results=results
         )
@@ -195,15 +198,16 @@ class RegisteredModel:
         self.current, self._seen = target, Placement((target,))
         self._record(move, audit_log)
 
-    def remove(self, kind: str, why: str, audit_log: Path) -> None:
-        """Removes the alias, if it is set, and records it.
+    def remove(self, kind: str, why: str, audit_log: Path | None) -> None:
+        """Removes the alias, if it is set, and records it as `move` does.
 
         Raises:
             NotRecorded: it was removed.
             Overtaken: somebody else has moved it.
             LifecycleError: the registry does not answer, or refuses.
         """
-        check_appendable(audit_log)
+        if audit_log is not None:
+            check_appendable(audit_log)
         now = self.read()
         self._check_seen(now)
         if now.current is None:
@@ -279,7 +283,7 @@ class RegisteredModel:
             warnings.simplefilter("ignore", FutureWarning)  # that stages are deprecated
             self._client.transition_model_version_stage(self.name, version, stage, archive_others)
 
-    def _record(self, move: Move, audit_log: Path) -> None:
+    def _record(self, move: Move, audit_log: Path | None) -> None:
         tagged = move.target or move.source
         assert tagged is not None
         trouble = ""
@@ -289,7 +293,8 @@ class RegisteredModel:
         except LifecycleError as error:
             trouble = str(error)
         try:
-            append(audit_log, move)
+            if audit_log is not None:
+                append(audit_log, move)
         except OSError as error:
             trouble = f"{audit_log}: {reason(error)}"
         if trouble:

@@ -70,15 +70,7 @@ class Watch:
         has_said = False
         while (left := end - time.monotonic()) > 0 or (after is not None and silent) or waits:
             time.sleep(min(self._look_seconds, left) if left > 0 else self._look_seconds)
-            _check(watched.check_ours)
-            self._look_at_services(watched.lacks, silent)
-            try:
-                before, after = watched.before(), watched.after()
-            except LifecycleError as error:
-                raise RolledBack(str(error)) from None
-            worse = find_worsening(before, after, self._limits)
-            if worse is not None:
-                raise RolledBack(worse)
+            before, after = self.look(watched, silent)
             waits = max_wait_seconds is not None and after.requests < MIN_REQUESTS
             if max_wait_seconds is not None and waits and time.monotonic() >= end:
                 if time.monotonic() >= end + max_wait_seconds:
@@ -91,6 +83,28 @@ class Watch:
                     has_said = True
         if after is not None:
             self._tell_what_is_not_known(watched.version, before, after)
+
+    def look(self, watched: Watched, silent: Counter[str]) -> tuple[Counts, Counts]:
+        """Looks once; returns the counters of the version before, and of this one.
+
+        Args:
+            watched: the version.
+            silent: failed looks in a row by service, which is updated.
+
+        Raises:
+            Overtaken: see `last`.
+            RolledBack: see `last`.
+        """
+        check_ours(watched.check_ours)
+        self._look_at_services(watched.lacks, silent)
+        try:
+            before, after = watched.before(), watched.after()
+        except LifecycleError as error:
+            raise RolledBack(str(error)) from None
+        worse = find_worsening(before, after, self._limits)
+        if worse is not None:
+            raise RolledBack(worse)
+        return before, after
 
     def _look_at_services(self, lacks: Callable[[Seen], str], silent: Counter[str]) -> None:
         looked = look_at_all(self._urls)
@@ -114,10 +128,10 @@ class Watch:
             )
 
 
-def _check(check_ours: Callable[[], None]) -> None:
+def check_ours(check: Callable[[], None]) -> None:
     """Checks whether somebody else has moved it; a registry that does not answer is ignored."""
     try:
-        check_ours()
+        check()
     except Overtaken:
         raise
     except LifecycleError:

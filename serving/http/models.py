@@ -58,6 +58,7 @@ def describe_state(router: Router) -> dict[str, Any]:
         "registry_asked_at": to_iso(asked) if asked else None,
         "previous": state.previous,
         "refused": state.refused,
+        "autopilot": state.autopilot,
     }
 
 

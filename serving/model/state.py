@@ -26,6 +26,15 @@ class Refused(msgspec.Struct, frozen=True):
     """When it was refused, ISO 8601."""
 
 
+class AutopilotStatus(msgspec.Struct, frozen=True):
+    """The autopilot, which promotes or removes versions by their quality."""
+
+    tag: str
+    """Value of the registered model's tag."""
+    trouble: str = ""
+    """Why it cannot act; empty if it can."""
+
+
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """The models that workers should load. Each is named by its tag in the model store."""
 
@@ -49,6 +58,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why a model that the registry names as challenger or shadow is not loaded, by role."""
     refused: tuple[Refused, ...] = ()
     """The versions refused until they change."""
+    autopilot: AutopilotStatus | None = None
+    """None if it is off."""
 
     semantic_versions: dict[str, str] = {}
     """The models' semantic versions in the registry, such as `2.1.0`, by tag in the model store."""

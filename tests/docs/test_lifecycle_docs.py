@@ -11,27 +11,33 @@ from pathlib import Path
 import httpx
 import pytest
 
+from scripts import promote
 from scripts.training.churn_sample import make_churn_sample
 from serving.monitoring.prediction_log.reading import read_log
+from serving.monitoring.quality.judgement import METRICS
+from serving.prepare.sync.verdicts import parse_criterion
 from tests.support.environment import ROOT, clean_environment, wait_until
+from tests.support.fake_service import FakeService, compared
 from tests.support.models import fill_registry
 from tests.support.prepared import prepare_all
+from tests.support.promotions import NAME, Registry
 from tests.support.services import running_service
 
 PAGE = (ROOT / "docs" / "lifecycle.md").read_text()
+AUTOPILOT = PAGE.partition("\n## Autopilot\n")[2].partition("\n## ")[0]
 
 IN_PROCESS = {"train", "promote", "history", "rollback", "shadow"}
 """Scripts that `make demo-promotion` runs as processes; the others are run so here."""
 
 
 def commands() -> list[str]:
-    """The lines that are to be pasted; tests/scripts/deploying has what runs in a cluster."""
+    """The lines that are to be pasted, but for the one below; tests/scripts/deploying has what runs in a cluster."""
     blocks = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
     return [
         line.removeprefix("$ ")
         for block in blocks
         for line in block.splitlines()
-        if line.startswith("$ .venv/bin/python ")
+        if line.startswith("$ .venv/bin/python ") and "--when-better" not in line
     ]
 
 
@@ -111,3 +117,28 @@ def test_the_commands_of_the_page_take_a_model_to_its_users_and_back(
         ("promote", "1", "2"),
         ("rollback", "2", "1"),
     ]
+
+
+def test_the_command_that_waits_for_a_verdict_promotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (command,) = re.findall(
+        r"^\$ \.venv/bin/python scripts/promote\.py (.*--when-better.*)", PAGE, re.MULTILINE
+    )
+    registry = Registry(tmp_path / "registry", 1.0, 0.1)
+    registry.client.set_registered_model_alias(NAME, "challenger", "2")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
+    monkeypatch.setenv("SERVING_MODEL_NAME", NAME)
+    with FakeService(lambda: registry.aliases).running() as service:
+        service.quality = lambda: compared("1", "2", 2_000, (0.8, 0.9))
+        assert promote.main(shlex.split(command.replace("$URL", service.url))) == 0
+    assert "version 2 is better: accuracy 0.9 against 0.8 of version 1" in capsys.readouterr().out
+    assert registry.aliases["production"] == "2"
+
+
+def test_the_values_of_the_autopilots_tag_are_those_it_takes():
+    cells = re.findall(r"^\| (`.*?) \|", AUTOPILOT, re.MULTILINE)
+    values = [value for cell in cells for value in re.findall(r"`(.*?)`", cell)]
+    assert {*METRICS, "true", "false"} <= {*values}
+    assert [value for value in values if parse_criterion(value) is None] == ["false"]

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from serving.errors import PrepareError
-from serving.prepare.sync import staging
+from serving.prepare.sync import staging, verdicts
 from serving.redaction import redact
 from tests.support.environment import ROOT
 
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text()
 
-KINDS = {kind.__name__ for kind in (PrepareError, *PrepareError.__subclasses__())} - {
+KINDS = {kind.__name__ for kind in (PrepareError, *PrepareError.__subclasses__(), verdicts.Trouble)} - {
     staging.Superseded.__name__
 }
 """Errors whose message is shown by `/readyz` and `/v1/models`; and what another process makes one of."""
@@ -30,6 +30,7 @@ SENTENCES = (
     "why_misconfigured",
     "load",
     "why_not_loaded",
+    "why_not",
 )
 """Functions that return a part of such a message."""
 

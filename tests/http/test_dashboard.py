@@ -18,6 +18,7 @@ MODELS: dict[str, Any] = {
     "ready": True,
     "stale": f"the registry said {HOSTILE}",
     "held_back": {"shadow": "no such alias"},
+    "autopilot": {"tag": "true", "trouble": "it needs truths"},
     "refused": [
         {"version": "9", "code": "refused", "reason": f"raised {HOSTILE}", "at": "2026-11-28T10:00:00+00:00"}
     ],
@@ -113,7 +114,7 @@ def test_it_shows_what_the_service_says_and_runs_nothing_of_it(tmp_path: Path) -
     shown = body.replace("&lt;", "<").replace("&gt;", ">")
     for text in (
         f"churn {HOSTILE} version 7</h1>",
-        f"the registry said {HOSTILE}; no shadow: no such alias</div>",
+        f"the registry said {HOSTILE}; no shadow: no such alias; autopilot: it needs truths</div>",
         "<td>7 (2.1.0)</td><td>champion</td><td>100 %</td><td>compiled</td>",
         f"<td>raised {HOSTILE}</td>",
         "1,234 rows of the last 60 minutes against 1,000 of the reference.",

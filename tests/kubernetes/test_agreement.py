@@ -69,11 +69,14 @@ def test_every_value_is_one_that_can_be_used(overlay, components, monkeypatch):
     documents = build(overlay, components)
     for container in containers(documents):
         with monkeypatch.context() as patch:
+            patch.setenv("SERVING_LOG_PREDICTIONS", "/var/log/predictions")  # feedback needs it
+            secrets = {"SERVING_FEEDBACK_STORE": "postgresql://user:password@host/database"}
             for name, value in environment_of(container, documents).items():
-                patch.setenv(name, value or "from-a-secret")
+                patch.setenv(name, value or secrets.get(name, "from-a-secret"))
             settings = load_settings()
         assert settings.tracking_uri.startswith("http")
         assert settings.webhook_secret is not None
+        assert settings.feedback_store is not None
 
 
 @EVERY_BUILD

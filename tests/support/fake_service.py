@@ -21,7 +21,7 @@ def counted(version: str, answered: int, failed: int = 0) -> bytes:
 
 
 class FakeService(Double):
-    """Answers `/v1/models` and `/metrics`."""
+    """Answers `/v1/models`, `/metrics` and, with feedback, `/v1/quality`."""
 
     def __init__(self, current: Callable[[], dict[str, str]], host: str = "127.0.0.1", port: int = 0) -> None:
         """Follows at once.
@@ -44,6 +44,8 @@ class FakeService(Double):
             "challenger": "challenger",
             "shadow": "shadow",
         }
+        self.quality: Callable[[], dict[str, Any]] | None = None
+        """What it says at `/v1/quality`; without it, feedback is off."""
         self.on_look: Callable[[], Any] = lambda: None
         self.hosts: list[str] = []
         """The `Host` headers of the requests."""
@@ -70,9 +72,41 @@ class _Handler(Quiet):
             self.close_connection = True
             return
         self.server.hosts.append(self.headers["Host"])
+        if self.path == "/v1/quality":
+            found = self.server.quality
+            self.answer(b"{}", 404) if found is None else self.answer(json.dumps(found()).encode())
+            return
         is_metrics = self.path == "/metrics"
         body = self.server.metrics() if is_metrics else json.dumps(self.server.describe()).encode()
         self.answer(body)
+
+
+def compared(
+    champion: str,
+    challenger: str,
+    n: int,
+    accuracies: tuple[float, float],
+    *,
+    role: str = "challenger",
+    is_paired: bool = False,
+) -> dict[str, Any]:
+    """Returns an answer of `/v1/quality` in which two versions were compared by accuracy.
+
+    Args:
+        champion: version in production.
+        challenger: the other version.
+        n: labels of each.
+        accuracies: of both.
+        role: of the other version.
+        is_paired: whether both answered the same rows, of which the difference decides; no row is wrong in both.
+    """
+    old, new = ({"n": n, "mean": mean, "variance": mean * (1 - mean)} for mean in accuracies)
+    change = accuracies[1] - accuracies[0]
+    differing = 2 - sum(accuracies)
+    difference = {"n": n, "mean": change, "variance": differing - change**2} if is_paired else None
+    accuracy = {"champion": old, "challenger": new, "difference": difference, "verdict": "not yet"}
+    comparison = {"champion": champion, "challenger": challenger, "role": role, "is_paired": is_paired}
+    return {"model": NAME, "windows": [], "comparisons": [comparison | {"metrics": {"accuracy": accuracy}}]}
 
 
 Run = Callable[..., tuple[int, str, str]]

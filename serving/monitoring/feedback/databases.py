@@ -199,7 +199,9 @@ class PostgreSQLDatabase:
         try:
             return self._runner.run(wait())
         except self._errors as error:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            reason = " ".join(str(error).split())
+            if isinstance(error, OSError) and error.errno:  # asyncio's own text has no reason
+                reason = os.strerror(error.errno)
             raise StoreError(f"{self._where}: {redact(reason) or type(error).__name__}") from None
 
     def run(self, statement: str, **parameters: Any) -> list[Sequence[Any]]:

@@ -57,6 +57,7 @@ class Keeper:
         self._evaluating = _Child("serving.monitoring.feedback.evaluator")
         self._look_for_files_at = self._evaluate_at = 0.0
         self._has_changed = True
+        self._last_change: list[float | None] = []
 
     def tick(self) -> None:
         """Does what is due; called often."""
@@ -66,12 +67,13 @@ class Keeper:
             return
         self._ticked_at = now
         try:
-            self._follow(self._open())
-            self._clean(now)
+            store = self._open()
+            self._follow(store)
+            self._clean(store, now)
+            self._start_children(store, now)
         except (StoreError, OSError) as error:
             self._fail(error)
             return
-        self._start_children(now)
         if self._trouble:
             log.info("feedback is kept again")
             self._trouble = ""
@@ -90,25 +92,31 @@ class Keeper:
                 store.add_answers(answers)
                 self._has_changed = True
 
-    def _clean(self, now: float) -> None:
-        if self._store is not None and (not self._cleaned_at or now - self._cleaned_at >= CLEAN_SECONDS):
+    def _clean(self, store: Store, now: float) -> None:
+        if not self._cleaned_at or now - self._cleaned_at >= CLEAN_SECONDS:
             self._cleaned_at = now
-            self._store.delete_old(time.time() - self._options.keep_seconds)
+            store.delete_old(time.time() - self._options.keep_seconds)
 
-    def _start_children(self, now: float) -> None:
+    def _start_children(self, store: Store, now: float) -> None:
         options = msgspec.json.encode(self._options).decode()
         if now >= self._look_for_files_at and not self._catching_up.is_running:
             self._look_for_files_at = now + FILES_SECONDS
-            if self._has_new_files():
+            if self._has_new_files(store):
                 names = msgspec.json.encode(sorted(self._journals.read_whole)).decode()
                 self._catching_up.start(options, names)
-        if self._has_changed and now >= self._evaluate_at and not self._evaluating.is_running:
-            self._has_changed = False
-            self._evaluating.start(options)
+        if now >= self._evaluate_at and not self._evaluating.is_running:
+            last_change = store.last_change(self._options.model)
+            # Windows move on even if nothing changes.
+            if (
+                self._has_changed
+                or last_change != self._last_change
+                or now - self._evaluate_at > CLEAN_SECONDS
+            ):
+                self._has_changed, self._last_change = False, last_change
+                self._evaluating.start(options)
 
-    def _has_new_files(self) -> bool:
-        assert self._store is not None
-        known = self._store.has_files()
+    def _has_new_files(self, store: Store) -> bool:
+        known = store.has_files()
         return any(
             file.path.relative_to(self._folder).as_posix() not in known for file in find_files(self._folder)
         )
@@ -117,6 +125,7 @@ class Keeper:
         if self._catching_up.has_ended():
             self._has_changed = True
         if self._evaluating.has_ended():
+            self._has_changed |= self._evaluating.has_failed
             took = self._evaluating.seconds
             self._evaluate_at = now + max(self._options.quality_seconds, took / EVALUATION_SHARE)
 
@@ -174,6 +183,7 @@ class _Child:
         self._started = 0.0
         self.seconds = 0.0
         """That it took."""
+        self.has_failed = False
 
     @property
     def is_running(self) -> bool:
@@ -192,6 +202,7 @@ class _Child:
         """Returns whether it has ended since the last call."""
         if self._process is None or self._process.poll() is None:
             return False
+        self.has_failed = self._process.returncode != 0
         self._process = None
         self.seconds = time.monotonic() - self._started
         return True

@@ -144,12 +144,8 @@ class Feedback:
 
 def _place(message: str) -> str:
     """Returns msgspec's message with its place in front: "Expected `str`, got `int` - at `$.feedback[0].key`"."""
-    what, separator, place = message.partition(" - at `$")
-    return (
-        f"{place.strip('`.') or 'the body'}: {what[:1].lower()}{what[1:]}"
-        if separator
-        else f"the body: {message}"
-    )
+    what, _, place = message.partition(" - at `$")
+    return f"{place.strip('`.') or 'the body'}: {what[:1].lower()}{what[1:]}"
 
 
 def _text(text: str, at: str) -> str:

@@ -101,9 +101,14 @@ class Store:
         create("serving_truths", TRUTHS, ("model", "request_id", "row_index"))
         create("serving_key_truths", KEY_TRUTHS, ("model", "key"))
         create("serving_files", FILES, ("name",))
-        for name, columns in (("key", "model, key, time"), ("time", "model, time, version, role")):
+        for table, name, columns in (
+            ("answers", "key", "model, key, time"),
+            ("answers", "time", "model, time, version, role"),
+            ("truths", "time", "model, time"),
+            ("key_truths", "time", "model, time"),
+        ):
             self._database.run(
-                f"CREATE INDEX IF NOT EXISTS serving_answers_{name} ON serving_answers ({columns})"
+                f"CREATE INDEX IF NOT EXISTS serving_{table}_{name} ON serving_{table} ({columns})"
             )
 
     def close(self) -> None:
@@ -215,6 +220,15 @@ class Store:
             )
         ]
         return counted[0] + counted[1], counted[2] + counted[3]
+
+    def last_change(self, model: str) -> list[float | None]:
+        """Returns the times of the newest answer and truths, by which another replica's are noticed."""
+        return [
+            self._database.run(f"SELECT max(time) FROM serving_{table} WHERE model = :model", model=model)[0][
+                0
+            ]
+            for table in ("answers", "truths", "key_truths")
+        ]
 
     def count_answers(self, model: str, since: float) -> dict[tuple[str, str], int]:
         """Returns the number of answers since a time, by version and role."""

@@ -21,6 +21,7 @@ SEMANTIC_VERSION_TAG = "serving.semantic_version"
 
 CHALLENGER_PERCENT_TAG = "serving.challenger_percent"
 SHADOW_PERCENT_TAG = "serving.shadow_percent"
+AUTOPILOT_TAG = "serving.autopilot"
 """Tags of the registered model."""
 
 STAGES = ("Production", "Staging", "Archived")
@@ -73,6 +74,8 @@ class Wanted(msgspec.Struct, frozen=True):
     challenger_percent: float = 0
     shadow: Resolved | None = None
     shadow_percent: float = 0
+    autopilot: str | None = None
+    """Value of the tag that lets the service itself promote or remove them; None without the tag."""
 
 
 class Version(NamedTuple):
@@ -128,6 +131,7 @@ def wanted(
         percent(tags, CHALLENGER_PERCENT_TAG, settings.challenger_percent),
         accompanying(settings.shadow_alias),
         percent(tags, SHADOW_PERCENT_TAG, settings.shadow_percent),
+        tags.get(AUTOPILOT_TAG),
     )
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -32,6 +33,9 @@ from serving.prepare.sync.polling import RegistryPoller
 from serving.prepare.sync.retention import Retention
 from serving.prepare.sync.staging import Superseded, answering_workers, wait_loaded
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.prepare.sync.autopilot import Autopilot
 
 log = logging.getLogger("serving.sync")
 
@@ -59,6 +63,7 @@ class Synchronizer:
         self._swaps = Swaps(settings.model_name)
         self._n_attempts = 0
         self._asking = RegistryPoller(run_directory, settings, partial(self._attempt, None))
+        self._autopilot: Autopilot | None = None
         self.is_hurried = False
         """Whether the next round starts at once."""
 
@@ -85,6 +90,7 @@ class Synchronizer:
         if wanted is not None and not self._stop.is_set():
             try:
                 self._accompany(wanted)
+                self._judge(wanted)
             except Superseded:
                 self.is_hurried = True
 
@@ -222,6 +228,22 @@ class Synchronizer:
             if self._stop.is_set():
                 return
             self._give(role, tag, percent if tag else 0)
+
+    def _judge(self, wanted: Wanted) -> None:
+        """Lets the autopilot act, if the registered model has its tag."""
+        status = None
+        if wanted.autopilot is not None and not self._stop.is_set():
+            if self._autopilot is None:
+                # Most services have none, and do not import it.
+                from serving.prepare.sync.autopilot import Autopilot
+
+                self._autopilot = Autopilot(self._run_directory, self._settings, self._stop)
+            if self._autopilot.act(self._state, wanted):
+                self.hurry()
+                self.is_hurried = True
+            status = self._autopilot.status
+        if status != self._state.autopilot:
+            self._write(msgspec.structs.replace(self._state, autopilot=status))
 
     def _has(self, role: str, wanted: tuple[Resolved | None, float]) -> bool:
         """Whether a role already has its version, or is to have none."""

@@ -45,6 +45,7 @@ def test_no_registry_at_the_path(serve: Callable[..., Service], tmp_path: Path) 
         "registry_asked_at": None,
         "previous": None,
         "refused": [],
+        "autopilot": None,
         "models": [],
     }
     assert "\nmodel_ready 0.0" in service.http.get("/metrics").text

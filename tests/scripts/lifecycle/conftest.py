@@ -8,7 +8,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from scripts.lifecycle import polling, prometheus, retry
+from scripts.lifecycle import polling, prometheus, quality, retry
 from scripts.lifecycle.counters import ServiceCounts
 from scripts.lifecycle.signals import SIGNALS
 from tests.support.fake_service import FakeService, Hook, Run
@@ -22,6 +22,7 @@ def short_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prometheus.PrometheusCounts, "look_seconds", 0.05)
     monkeypatch.setattr(prometheus, "PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(polling, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(quality, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(retry, "PUT_BACK_SECONDS", 1)
     monkeypatch.setattr(retry, "PAUSE_SECONDS", 0.05)
     monkeypatch.chdir(tmp_path)
