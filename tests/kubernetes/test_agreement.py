@@ -110,9 +110,9 @@ def test_everybody_asks_that_port(overlay, components):
         assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == ["http"]
     for ingress in of_kind(documents, "Ingress"):
         paths = [path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]]
-        assert [path["backend"]["service"] for path in paths] == [
-            {"name": "model-server", "port": {"name": "http"}}
-        ]
+        assert all(
+            path["backend"]["service"] == {"name": "model-server", "port": {"name": "http"}} for path in paths
+        )
     for seldon in of_kind(documents, "SeldonDeployment"):
         assert {one["graph"]["endpoint"]["service_port"] for one in seldon["spec"]["predictors"]} == {PORT}
 
@@ -175,12 +175,17 @@ def test_prometheus_asks_our_page(overlay, components):
         assert endpoint["path"] in gateway.Gateway(None, None, None, 1)._pages
 
 
-def test_only_the_prefix_of_the_api_is_open_to_the_outside():
+def test_only_predictions_models_and_the_webhook_are_open_to_the_outside():
     (ingress,) = of_kind(build("production", "ingress"), "Ingress")
     (route,) = of_kind(build("production", "gateway"), "HTTPRoute")
     paths = [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]]
-    assert paths == [match["path"]["value"] for match in route["spec"]["rules"][0]["matches"]] == ["/v1"]
-    assert "/v1/predict" in gateway.Gateway(None, None, None, 1)._predictions
+    assert paths == [match["path"]["value"] for match in route["spec"]["rules"][0]["matches"]]
+    ours = gateway.Gateway(None, None, None, 1)
+    known = {*ours._predictions, *ours._pages, *ours._commands}
+    assert {path for path in known if path.startswith("/v1/")} - set(paths) == {
+        *("/v1/drift", "/v1/feedback", "/v1/quality")
+    }
+    assert set(paths) <= known
 
 
 def test_the_ingress_takes_bodies_as_large_as_the_service_does():
