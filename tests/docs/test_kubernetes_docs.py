@@ -141,7 +141,7 @@ def test_its_secrets_and_role_are_those_of_the_manifests():
     read = {
         (entry["valueFrom"]["secretKeyRef"]["name"], namespace)
         for namespace, documents in (
-            ("model-server", build("production", "scripts")),
+            ("model-server", build("production", "scripts feedback")),
             ("mlflow", build("registry-login")),
         )
         for _, pod in all_pods(documents)
