@@ -11,12 +11,12 @@ import httpx
 import pytest
 import yaml
 
+from serving.monitoring.feedback.exposition import exposition
 from tests.compose.configuring import GRAFANA, PROMETHEUS
 from tests.compose.conftest import address_of
 from tests.compose.dashboards import FILE, panels, queries
 from tests.kubernetes.queries import labels_in, metrics_in, rules
 from tests.kubernetes.test_agreement import exported
-from serving.monitoring.feedback.exposition import exposition
 from tests.support.doubles import Double, Quiet
 from tests.support.environment import free_port, wait_until
 from tests.support.prometheus import Prometheus, running_prometheus

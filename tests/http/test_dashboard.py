@@ -217,7 +217,7 @@ def test_it_shows_quality_if_there_is_feedback(tmp_path: Path) -> None:
     for text in (
         'href="v1/quality">/v1/quality</a>',
         "1,234 truths, 5 of them about unknown answers; evaluated ",
-        f"version {HOSTILE} (shadow) against version 7, accuracy: <strong class=\"good\">better</strong>"
+        f'version {HOSTILE} (shadow) against version 7, accuracy: <strong class="good">better</strong>'
         '<span class="soft"> (difference +0.058, between +0.021 and +0.096, at 95 % confidence)',
         "log loss: <strong>not clear yet, about 1,200 more labels are needed</strong>"
         '<span class="soft"> (difference -0.01, between -0.05 and +0.03',
