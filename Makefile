@@ -95,7 +95,7 @@ rules:  ## write monitoring/prometheus/rules.yaml into the PrometheusRule of k8s
 demo-promotion: $(SERVING)  ## promote, reject and roll back under load, on the terminal (a minute)
 	@.venv/bin/python scripts/demo_promotion.py
 
-demo-drift: $(SERVING)  ## shift an input until /v1/drift names it, judge a challenger once the truth is known, on the terminal (two minutes)
+demo-drift: $(SERVING)  ## shift an input until /v1/drift names it, judge a challenger once truths arrive, on the terminal (two minutes)
 	@.venv/bin/python scripts/demo_drift.py
 
 pictures: $(DEV)  ## take both pictures in docs/pictures again: the demo and Swagger UI (needs chromium)

@@ -61,7 +61,9 @@ def servers(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "SERVING_SHADOW_ALIAS": "shadow",
         "SERVING_LOG_PREDICTIONS": str(tmp_path_factory.mktemp("predictions")),
     }
-    with start(**settings) as one, start(**settings) as two:
+    # SQLite is for one replica; it is evaluated at most once.
+    feedback = {"SERVING_FEEDBACK_STORE": "sqlite", "SERVING_QUALITY_SECONDS": "86400"}
+    with start(**settings, **feedback) as one, start(**settings) as two:
         yield [one.wait_ready(), two.wait_ready()]
 
 

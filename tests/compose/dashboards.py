@@ -21,11 +21,14 @@ def panels() -> list[dict[str, Any]]:
 
 
 def queries() -> list[Query]:
-    """Returns all queries, for every model and over ten seconds."""
+    """Returns all queries, for every model, the quality of a day, and rates over ten seconds."""
     return [
         Query(
             panel["title"],
-            target["expr"].replace("$model", ".*").replace("$__rate_interval", "10s"),
+            target["expr"]
+            .replace("$model", ".*")
+            .replace("$window", "1d")
+            .replace("$__rate_interval", "10s"),
         )
         for panel in panels()
         for target in panel["targets"]

@@ -150,6 +150,7 @@ def test_without_a_url_alerts_are_shown(tmp_path: Path) -> None:
         ("ModelServerErrorBudgetBurn", {"ModelServerErrorBudgetLeak"}),
         ("ModelServerLatencyBudgetBurn", {"ModelServerLatencyBudgetLeak"}),
         ("ModelManyFeaturesDrift", {"ModelFeatureDrift"}),
+        ("ModelAccuracyDrop", {"ModelEstimatedAccuracyDrop"}),
         ("ModelServerDown", set()),
     ],
 )
@@ -169,6 +170,7 @@ CAUSES = {
     "ModelServerErrorBudgetBurn",
     "ModelServerLatencyBudgetBurn",
     "ModelManyFeaturesDrift",
+    "ModelAccuracyDrop",
 }
 
 

@@ -11,11 +11,13 @@ import httpx
 import pytest
 import yaml
 
+from serving.monitoring.feedback.exposition import exposition
 from tests.compose.configuring import GRAFANA, PROMETHEUS
 from tests.compose.conftest import address_of
 from tests.compose.dashboards import FILE, panels, queries
 from tests.kubernetes.queries import labels_in, metrics_in, rules
 from tests.kubernetes.test_agreement import exported
+from tests.support.doubles import Double, Quiet
 from tests.support.environment import free_port, wait_until
 from tests.support.prometheus import Prometheus, running_prometheus
 from tests.support.promotions import NAME, ROWS
@@ -89,6 +91,38 @@ def test_it_asks_the_data_source_that_is_there() -> None:
     assert asked == {json.dumps({"type": source["type"], "uid": "${datasource}"})}
 
 
+def quality_of(model: str, metrics: dict[str, float], judged: str, **more: Any) -> dict[str, Any]:
+    """A `/v1/quality` with a shadow and enough labels for a verdict on the last day."""
+    versions = [
+        {"version": version, "role": role, "rows": 9000, "labels": 600, "metrics": metrics, **more}
+        for version, role in (("1", "champion"), ("2", "shadow"))
+    ]
+    windows = [{"window": window, "versions": versions} for window in ("1d", "7d")]
+    windows.append({"window": "30d", "versions": [one | {"labels": 6000} for one in versions]})
+    verdict = {"verdict": "better", "value": 0.1, "low": 0.05, "high": 0.15}
+    comparison = {"champion": "1", "challenger": "2", "role": "shadow", "metrics": {judged: verdict}}
+    return {"model": model, "windows": windows, "comparisons": [comparison]}
+
+
+CLASSIFIED = {"accuracy": 0.9, "precision": 0.8, "recall": 0.7, "f1": 0.75, "roc_auc": 0.95}
+CLASSIFIED |= {"log_loss": 0.3, "calibration_error": 0.02}
+REGRESSED = {"rmse": 3.0, "mae": 2.0, "r2": 0.6}
+ESTIMATE = {"accuracy": 0.88, "standard_error": 0.01}
+
+QUALITY = {
+    "/classified": quality_of("churn", CLASSIFIED, "accuracy", estimate=ESTIMATE),
+    "/regressed": quality_of("price", REGRESSED, "mae"),
+}
+
+
+class Evaluated(Quiet):
+    """Shows the quality of a classifier and of a regressor, as a service does after weeks of feedback."""
+
+    def do_GET(self) -> None:
+        """Answers."""
+        self.answer(exposition(QUALITY[self.path]), media_type="text/plain; version=0.0.4")
+
+
 @pytest.fixture(scope="module")
 def prometheus(servers: list[Service], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """One of the configuration that ships, which scrapes two servers in use, and more often than it would."""
@@ -101,6 +135,15 @@ def prometheus(servers: list[Service], tmp_path_factory: pytest.TempPathFactory)
         {"targets": [address_of(server) for server in servers]}
     ]
     settings["alerting"]["alertmanagers"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{free_port()}"]}]
+    evaluated = Double(Evaluated)
+    settings["scrape_configs"] += [
+        {
+            "job_name": path,
+            "metrics_path": path,
+            "static_configs": [{"targets": [evaluated.url.removeprefix("http://")]}],
+        }
+        for path in QUALITY
+    ]
     over = threading.Event()
 
     def ask() -> None:
@@ -110,7 +153,7 @@ def prometheus(servers: list[Service], tmp_path_factory: pytest.TempPathFactory)
                 server.http.post("/v1/predict", json={"instances": "none"})
 
     thread = threading.Thread(target=ask)
-    with running_prometheus(folder, settings=settings) as running:
+    with evaluated.running(), running_prometheus(folder, settings=settings) as running:
         thread.start()
         try:
             yield running

@@ -27,7 +27,16 @@ from tests.support.promotions import ROWS, Registry
 from tests.support.services import Service
 
 PREDICT = {"instances": ROWS[:1]}
-HIDDEN = {"/dashboard", "/v1/drift", "/metrics", "/v1/sync", "/livez", "/healthz"}
+HIDDEN = {
+    "/dashboard",
+    "/v1/drift",
+    "/v1/feedback",
+    "/v1/quality",
+    "/metrics",
+    "/v1/sync",
+    "/livez",
+    "/healthz",
+}
 """What is asked by whoever runs the servers, and by nobody else."""
 
 LIMIT = 100_000_000

@@ -16,6 +16,8 @@ from serving.http import gateway
 from serving.model.schema import parse_schema
 from serving.monitoring import metrics, process, swaps
 from serving.monitoring.drift.exposition import METRICS as DRIFT_METRICS
+from serving.monitoring.feedback import metrics as feedback_metrics
+from serving.monitoring.feedback.exposition import METRICS as QUALITY_METRICS
 from serving.monitoring.prediction_log import metrics as log_metrics
 from serving.monitoring.prediction_log.rows import HASHED, INPUT
 from serving.monitoring.prediction_log.tables import OWN
@@ -86,8 +88,8 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    ours = {metrics.SCORE, *DRIFT_METRICS}
-    modules = (metrics, process, swaps, log_metrics)
+    ours = {metrics.SCORE, *DRIFT_METRICS, *QUALITY_METRICS}
+    modules = (metrics, process, swaps, log_metrics, feedback_metrics)
     for value in [value for module in modules for value in vars(module).values()]:
         if isinstance(value, MetricWrapperBase):
             (family,) = value.describe()

@@ -51,7 +51,7 @@ def metrics_in(query):
     """The metrics that a query names; what we record ourselves is not among them."""
     bare = re.sub(r'(__name__=~)?"([^"]*)"', lambda found: found[2] if found[1] else "", query)
     bare = re.sub(r"\b(by|on|ignoring|group_left|group_right) \([^)]*\)", "", bare)
-    return set(re.findall(r"(?<!:)\bmodel_[a-z_]+\b(?!:|\s*(?:=|!=))", bare))
+    return set(re.findall(r"(?<!:)\bmodel_[a-z0-9_]+\b(?!:|\s*(?:=|!=))", bare))
 
 
 def labels_in(query):

@@ -14,6 +14,8 @@ from serving.http import gateway
 from serving.monitoring import metrics, swaps
 from serving.monitoring.drift.exposition import LABELS
 from serving.monitoring.drift.exposition import METRICS as DRIFT_METRICS
+from serving.monitoring.feedback import metrics as feedback_metrics
+from serving.monitoring.feedback.exposition import METRICS as QUALITY_METRICS
 from serving.monitoring.prediction_log import metrics as log_metrics
 from serving.settings import Settings, load_settings, unknown_variables
 from tests.kubernetes.building import BUILDS, OVERLAYS, all_pods, build, of_kind, policy_selects, server_pods
@@ -368,9 +370,11 @@ def test_sizes_are_those_of_the_page():
 
 def exported():
     """The names under which our metrics are scraped, and their labels."""
-    names = {*DRIFT_METRICS, *(f"{metrics.SCORE}{end}" for end in ("_bucket", "_count", "_sum"))}
-    labels = {*LABELS, "bin"}
-    for value in [value for module in (metrics, swaps, log_metrics) for value in vars(module).values()]:
+    scores = [f"{metrics.SCORE}{end}" for end in ("_bucket", "_count", "_sum")]
+    names = {*DRIFT_METRICS, *QUALITY_METRICS, *scores}
+    labels = {*LABELS, "bin", "window", "champion_version", "metric"}
+    modules = (metrics, swaps, log_metrics, feedback_metrics)
+    for value in [value for module in modules for value in vars(module).values()]:
         if isinstance(value, MetricWrapperBase):
             (family,) = value.describe()
             ends = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])

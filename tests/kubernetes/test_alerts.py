@@ -56,7 +56,7 @@ def test_every_alert_is_tried_where_it_fires_and_where_it_must_not(alert):
 @pytest.mark.parametrize("alert", [rule["alert"] for rule in rules() if "alert" in rule])
 def test_every_alert_says_what_to_do(alert):
     (rule,) = (rule for rule in rules() if rule.get("alert") == alert)
-    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["labels"]["severity"] in ("critical", "warning", "info")
     assert rule["for"]
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{alert.lower()}"

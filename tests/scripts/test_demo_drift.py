@@ -1,5 +1,6 @@
 """`make demo-drift` shows what it promises: exactly the shifted input is named, and the better version is found."""
 
+import shutil
 import subprocess
 import sys
 
@@ -17,5 +18,8 @@ def test_the_shifted_input_is_named_and_the_better_version_found() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "/v1/drift: drifted: nothing" in done.stdout
     assert "    /v1/drift: drifted: monthly_charges" in done.stdout
-    assert "version 2 shadow against version 1 champion: better" in done.stdout
+    assert "    received 1,500, of rows that were answered: 1,500" in done.stdout
+    assert "    /v1/quality: version 2 (shadow) against version 1: better" in done.stdout
+    if shutil.which("prometheus"):
+        assert '    model_challenger_verdict{metric="accuracy"}: 1\n' in done.stdout
     assert "== exactly the shifted input was named, and version 2 is better" in done.stdout

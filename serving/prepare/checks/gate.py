@@ -109,7 +109,7 @@ def check_signature(old: Schema | None, new: Schema, tags: dict[str, str]) -> No
         return
     raise ModelRefused(
         f"it cannot take the requests of the current version: {'; '.join(found)}; once callers have adapted, "
-        f"tag the version {FORCE_TAG}=true"
+        f"promote it with scripts/promote.py --force, or tag the version {FORCE_TAG}=true"
     )
 
 
