@@ -98,7 +98,7 @@ demo-promotion: $(SERVING)  ## promote, reject and roll back under load, on the 
 demo-drift: $(SERVING)  ## shift an input until /v1/drift names it, judge a challenger once truths arrive, on the terminal (two minutes)
 	@.venv/bin/python scripts/demo_drift.py
 
-pictures: $(DEV)  ## take both pictures in docs/pictures again: the demo and Swagger UI (needs chromium)
+pictures: $(DEV)  ## take the pictures in docs/pictures again: the demo, Swagger UI, the status page (needs chromium)
 	.venv/bin/python scripts/record_demo.py
 	.venv/bin/python scripts/take_screenshot.py
 

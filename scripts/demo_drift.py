@@ -46,6 +46,15 @@ RULES = ROOT / "monitoring" / "prometheus" / "rules.yaml"
 def main() -> int:
     """Runs the demonstration; returns the exit code."""
     argparse.ArgumentParser(description=__doc__).parse_args()
+    return demonstrate()
+
+
+def demonstrate(look: Callable[[str], None] | None = None) -> int:
+    """Runs the demonstration; returns the exit code.
+
+    Args:
+        look: gets the service's URL at the end, while the service still runs.
+    """
     say("Drift, and a verdict on a challenger; takes less than two minutes, leaves nothing behind")
     with tempfile.TemporaryDirectory(prefix="demo-") as name:
         folder = Path(name)
@@ -55,10 +64,10 @@ def main() -> int:
             "SERVING_FEEDBACK_STORE": "sqlite",
             "SERVING_QUALITY_SECONDS": "1",
         }
-        return show(folder, environment)
+        return show(folder, environment, look)
 
 
-def show(folder: Path, environment: dict[str, str]) -> int:
+def show(folder: Path, environment: dict[str, str], look: Callable[[str], None] | None) -> int:
     """Runs the steps; returns the exit code."""
     (folder / "preprocessing.py").write_bytes((ROOT / "preprocessing.py").read_bytes())
     step(
@@ -102,6 +111,8 @@ def show(folder: Path, environment: dict[str, str]) -> int:
             if prometheus is not None:
                 verdict = wait(lambda: verdict_in(prometheus), "Prometheus has the verdict")
                 say(f'    model_challenger_verdict{{metric="accuracy"}}: {verdict}')
+        if look is not None:
+            look(url)
         is_right = not before and all(set(names) - {"score", "label"} == {SHIFTED} for names in named)
     step(
         "exactly the shifted input was named, and version 2 is better" if is_right and is_better else "failed"

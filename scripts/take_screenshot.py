@@ -1,4 +1,4 @@
-"""Takes a picture of the demo service's Swagger UI with headless Chromium: docs/pictures/swagger.png.
+"""Takes pictures with headless Chromium, into docs/pictures/: Swagger UI of the demo service, and the status page of make demo-drift.
 
     .venv/bin/python scripts/take_screenshot.py
 
@@ -18,11 +18,14 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.demo_promotion import environment_in, serving, wait_ready  # noqa: E402  # needs the line above
+from scripts.demo_drift import demonstrate  # noqa: E402  # needs the line above
+from scripts.demo_promotion import environment_in, serving, wait_ready  # noqa: E402  # the same
 
-PICTURE = ROOT / "docs" / "pictures" / "swagger.png"
+PICTURES = ROOT / "docs" / "pictures"
 WIDTH, HEIGHT = 1000, 1000
-"""In pixels."""
+"""Of Swagger UI, in pixels."""
+STATUS_HEIGHT = 2050
+"""Of the status page."""
 WHOLE_HEIGHT = 4000
 """High enough that the page does not scroll to the link's target."""
 COLOURS = 256
@@ -45,13 +48,12 @@ def main() -> int:
         subprocess.run(train, cwd=folder, env=environment, check=True)  # noqa: S603  # our own words
         with serving(folder, environment) as port:
             wait_ready(f"http://127.0.0.1:{port}")
-            take(f"http://127.0.0.1:{port}/#/default/predict", folder)
-    print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size // 1000} kB")
-    return 0
+            take(f"http://127.0.0.1:{port}/#/default/predict", folder, "swagger.png", HEIGHT)
+        return demonstrate(lambda url: take(f"{url}/dashboard", folder, "status.png", STATUS_HEIGHT))
 
 
-def take(url: str, folder: Path) -> None:
-    """Renders the page, and writes it with few colours."""
+def take(url: str, folder: Path, name: str, height: int) -> None:
+    """Renders a page, and writes its upper part with few colours."""
     taken = folder / "taken.png"
     options = [
         *("--headless", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}/chromium"),
@@ -63,9 +65,11 @@ def take(url: str, folder: Path) -> None:
         ),
     ]
     subprocess.run(["chromium", *options, url], check=True, capture_output=True)  # noqa: S603, S607  # Debian's
-    PICTURE.parent.mkdir(exist_ok=True)
+    picture = PICTURES / name
+    picture.parent.mkdir(exist_ok=True)
     with Image.open(taken) as image:
-        image.convert("RGB").crop((0, 0, WIDTH, HEIGHT)).quantize(COLOURS).save(PICTURE, optimize=True)
+        image.convert("RGB").crop((0, 0, WIDTH, height)).quantize(COLOURS).save(picture, optimize=True)
+    print(f"{picture.relative_to(ROOT)}: {picture.stat().st_size // 1000} kB")
 
 
 if __name__ == "__main__":
