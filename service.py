@@ -37,6 +37,7 @@ from bentoml import server_context  # noqa: E402
 
 from serving.codecs import limits  # noqa: E402
 from serving.codecs.media_types import JSON  # noqa: E402
+from serving.errors import ModelRefused  # noqa: E402
 from serving.http.gateway import App, Gateway  # noqa: E402
 from serving.http.greeting import greeting  # noqa: E402
 from serving.model.prepared import STORE_VARIABLE, model_store, open_prepared  # noqa: E402
@@ -263,6 +264,12 @@ class ModelServer:
             return
         store, tag = sealed
         os.environ[STORE_VARIABLE] = str(store)
+        from serving.prepare.checks.trust import check_code
+
+        try:  # the image may have been built with other settings
+            check_code(open_prepared(tag).manifest.writers_code, settings)
+        except ModelRefused as error:
+            sys.exit(f"error: {tag} is refused: {error}")
         write_state(folder, State(champion=tag))
 
     @bentoml.api

@@ -108,12 +108,13 @@ class Settings(BaseSettings):
     # What may be promoted
     allow_pickle: bool = Field(
         False,
-        description="Load models that can run arbitrary code: pickles with untrusted types, and pyfunc models with code "
-        "of their own.",
+        description="Load models that can run arbitrary code: pickles with untrusted types, pyfunc models, and models "
+        "that need Python files of their own (`code_paths`).",
     )
     trusted_types: str = Field(
         "",
-        description="Your own types and functions that a model may contain, as `module.Class`, separated by commas.",
+        description="Your own types and functions that a model may contain, as `module.Class`, separated by commas. "
+        "Their modules must be installed with the service.",
     )
     readable_paths: str = Field(
         "",
@@ -122,7 +123,9 @@ class Settings(BaseSettings):
         "the prepared models and Python's libraries, unless `SERVING_ALLOW_PICKLE` is set.",
     )
     preprocessing_mismatch: Literal["refuse", "warn"] = Field(
-        "refuse", description="What to do with a model trained with a different `preprocessing.py`."
+        "refuse",
+        description="What to do with a model trained with a different `preprocessing.py`: `warn` runs the model's own, "
+        "and needs `SERVING_ALLOW_PICKLE`.",
     )
     library_versions: Literal["strict", "minor", "off"] = Field(
         "minor",

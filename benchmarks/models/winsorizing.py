@@ -1,6 +1,7 @@
 """A custom transformer, which no compiler of pipelines can know.
 
-It is logged with the model as a code path, under the module name `winsorizing`.
+It is logged with the model as a code path, under the module name `winsorizing`. This project's server imports it from
+here, as a module that is installed.
 """
 
 from typing import Any, Self

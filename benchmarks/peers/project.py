@@ -50,6 +50,7 @@ class Project:
             "SERVING_MODEL_NAME": model.name,
             "SERVING_WORKERS": "1",
             "SERVING_TRUSTED_TYPES": "winsorizing.Winsorizer",
+            "PYTHONPATH": str(ROOT / "benchmarks" / "models"),
             "SERVING_METRICS": "true" if self._has_metrics else "false",
             "BENTOML_HOME": str(store),
         }

@@ -16,6 +16,7 @@ from scripts.checking.loading import Loaded
 from serving.errors import ModelRefused, from_code
 from serving.model.libraries import library_versions
 from serving.model.prepared import STORE_VARIABLE, Manifest, Prepared, find_prepared
+from serving.prepare.checks.trust import check_admission
 from serving.prepare.registry.resolution import Resolved
 from serving.prepare.request import PrepareRequest
 from serving.prepare.sync.attempts import attempt
@@ -67,10 +68,13 @@ class Trial(NamedTuple):
         """Returns the prepared model: a service's on this machine, if there is one.
 
         Raises:
-            PrepareError: it cannot be prepared.
+            PrepareError: it cannot be prepared, or these settings do not allow it.
         """
         found = find_prepared(model.name, model.version, model.source_key, library_versions())
-        return found or self.prepare(model, None)
+        if found is None:
+            return self.prepare(model, None)
+        check_admission(found.manifest, self.settings)
+        return found
 
     def load(self, prepared: Prepared) -> Loaded:
         """Loads a prepared model as a worker does, and measures its calls.

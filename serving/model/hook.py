@@ -22,3 +22,26 @@ def preprocessing_digest(file: Path = PREPROCESSING_FILE) -> str:
         FileNotFoundError: the file is not there.
     """
     return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+def find_mismatch(digest: str | None) -> str | None:
+    """Returns how the `preprocessing.py` of the training differs from the one here, as the end of a sentence.
+
+    Args:
+        digest: of the file that the model was trained with; None if there was none.
+
+    Returns:
+        None if they are the same.
+    """
+    if digest is None:
+        return None
+    try:
+        here = preprocessing_digest()
+    except FileNotFoundError:
+        here = None
+    if digest == here:
+        return None
+    return (
+        f"was trained with another preprocessing.py (sha256 {digest[:12]}…, "
+        f"here {here[:12] + '…' if here else 'there is none'})"
+    )

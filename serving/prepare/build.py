@@ -34,6 +34,7 @@ from serving.prepare.checks.gate import (
     has_own_number_of_results,
 )
 from serving.prepare.checks.mlflow_path import check_mlflow_agrees
+from serving.prepare.checks.trust import check_admission
 from serving.prepare.compiling import Compiled, compile_model, is_rowwise
 from serving.prepare.files import check_files, load, pull, read_mlmodel, schema_of
 from serving.prepare.importance import order_by_importance
@@ -76,6 +77,8 @@ def prepare(resolved: Resolved, settings: Settings, champion: str | None = None)
                     resolved.name, resolved.version, resolved.source_key, library_versions()
                 )
                 found = found or _prepare(resolved, folder, settings, champion)
+        # Another service, with other settings, may have prepared it.
+        check_admission(found.manifest, settings)
     except ModelRefused as error:
         raise ModelRefused(f"{resolved.title} is refused: {error}") from error
     except MemoryError as error:
@@ -208,6 +211,11 @@ def _compare_costs(
     folder: Path, manifest: Manifest, examples: bytes, answering: Prepared, settings: Settings
 ) -> None:
     """Compares the cost of calls of the new version and the current one, measured in this process."""
+    try:
+        check_admission(answering.manifest, settings)
+    except ModelRefused as error:
+        log.warning("the cost of a call is not compared with that of %s: %s", answering.tag, error)
+        return
     costs = []
     for one, body in ((Prepared(folder, manifest), examples), (answering, answering.examples)):
         inputs, params = JsonDecoder(one.schema, MAX_EXAMPLES).predict(body)

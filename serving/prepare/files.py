@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from serving.prepare.checks.trust import check_code, check_preprocessing, check_
 from serving.prepare.registry.artifacts import fetch
 from serving.prepare.registry.resolution import Resolved
 from serving.prepare.registry.stores import find_place
-from serving.runtime.native import HOOK, NativeRuntime, code_folder, load_native, object_file
+from serving.runtime.native import NativeRuntime, code_folder, load_native, object_file, own_hook, own_modules
 from serving.runtime.pickles import Refused
 from serving.runtime.trusted import Trust
 from serving.settings import Settings
@@ -109,10 +110,13 @@ def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Fi
         ModelRefused: they need another `preprocessing.py` or other libraries, or run untrusted code.
     """
     flavors = mlmodel["flavors"]
-    hook_digest = _hook_digest(folder, flavors, (mlmodel.get("metadata") or {}).get(DIGEST_KEY))
+    hook = own_hook(folder, flavors)
+    # The file counts first, because it is what would run.
+    recorded = (mlmodel.get("metadata") or {}).get(DIGEST_KEY)
+    hook_digest = preprocessing_digest(hook) if hook is not None else recorded
     mismatch = check_preprocessing(hook_digest, settings)
-    if mismatch is not None:
-        log.warning("%s; using the one logged with the model", mismatch)
+    if mismatch is not None and hook is None:
+        log.warning("the model %s, and has no copy of it; using the service's", mismatch)
     # Before the types: another library version may have types that are unknown here.
     check_libraries(folder / "requirements.txt", settings.library_versions)
     writers_code = find_code(folder, flavors)
@@ -128,6 +132,12 @@ def check_files(folder: Path, mlmodel: dict[str, Any], settings: Settings) -> Fi
             check_types(untrusted)
         else:
             writers_code = why_a_pickle_is_code(untrusted)
+        if writers_code is None:
+            writers_code = why_types_are_code(own_types, code_folder(folder, flavors))
+        if writers_code is None and mismatch is not None and hook is not None:
+            writers_code = (
+                f"{mismatch} and would run its own; put the same file beside the service, train again"
+            )
     allow_code(writers_code, settings)
     return Files(hook_digest, writers_code, own_types if writers_code is None else [])
 
@@ -147,13 +157,41 @@ def _refuse_gone(names: list[str], others: list[str]) -> None:
         )
 
 
+def why_types_are_code(names: list[str], code: Path | None) -> str | None:
+    """Returns why a model of these trusted types runs its own code, with a remedy, as the end of a sentence; else None.
+
+    Trust in a type is trust in the module that is installed here, which the author of a model cannot change.
+
+    Args:
+        names: the types.
+        code: the folder of the code logged with the model, if there is any.
+
+    Raises:
+        ModelRefused: neither the service nor the model has the module of one.
+    """
+    missing = [name for name in names if not _has_module(name.rpartition(".")[0])]
+    if not missing:
+        return None
+    if code is None or not own_modules(code, missing):
+        raise ModelRefused(
+            f"it needs {', '.join(missing)}, which is not installed with the service; install its module there"
+        )
+    return (
+        f"needs {', '.join(missing)}, which is not installed with the service, and would run the code logged with it "
+        "(code_paths); install its module with the service"
+    )
+
+
 def _has_module(name: str) -> bool:
     """Whether an installed package has a module; does not import it."""
     package, *inner = name.split(".")
+    if not package or name in sys.modules:
+        return bool(package)
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return False
-    return not inner or any(Path(spec.origin).parent.joinpath(*inner[:-1]).glob(f"{inner[-1]}*"))
+    if spec is None or not inner:
+        return spec is not None and spec.origin is not None
+    places = [Path(place).joinpath(*inner[:-1]) for place in spec.submodule_search_locations or ()]
+    return any(file for place in places for file in place.glob(f"{inner[-1]}*"))
 
 
 def allow_code(writers_code: str | None, settings: Settings) -> None:
@@ -205,13 +243,3 @@ def load(
     if files.trust is not None and runtime.model is not None:
         check_contents(runtime.model, files.trust)
     return runtime, files
-
-
-def _hook_digest(folder: Path, flavors: dict[str, Any], recorded: str | None) -> str | None:
-    """The digest of the `preprocessing.py` in the model's files, else the recorded one.
-
-    The file counts first, because it is what would run.
-    """
-    code = code_folder(folder, flavors.get("sklearn") or {})
-    hook = code / HOOK if code else None
-    return preprocessing_digest(hook) if hook and hook.is_file() else recorded

@@ -10,8 +10,7 @@ import importlib.util
 import itertools
 import sys
 import warnings
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +21,7 @@ import pandas as pd
 import yaml
 
 from serving.errors import ModelRefused
+from serving.model.hook import PREPROCESSING_FILE, find_mismatch, preprocessing_digest
 from serving.model.schema import (
     DTYPES,
     MAY_BE_MISSING,
@@ -164,11 +164,11 @@ def load_native(
     Args:
         folder: of its files.
         schema: its inputs.
-        trust: the types that it may contain; None runs any code in its files.
+        trust: the types that it may contain; None runs any code in its files, and nothing else does.
         is_per_row: whether it must return one result per row.
 
     Raises:
-        ModelRefused: it cannot predict.
+        ModelRefused: it cannot predict, or was trained with another `preprocessing.py` and must not run its own.
         Refused: it is a pickle with untrusted content.
         Exception: whatever the library raises while loading.
     """
@@ -257,36 +257,51 @@ def object_file(folder: Path, flavors: dict[str, Any]) -> ObjectFile | None:
 
 def _load_object(folder: Path, flavors: dict[str, Any], file: ObjectFile, trust: Trust | None) -> Any:
     """Loads a serialized object; its types were checked when it was prepared."""
-    names: AbstractSet[str] = trust.own_types if trust is not None else frozenset()
-    if file.is_skops:
-        from skops import io
+    if trust is not None and trust.has_hook:
+        own = own_hook(folder, flavors)
+        mismatch = find_mismatch(preprocessing_digest(own)) if own else None
+        if mismatch is not None:
+            raise ModelRefused(f"it {mismatch}; put the same file beside the service")
+        _import_hook(PREPROCESSING_FILE)
+    if not file.is_skops:
+        assert trust is not None
+        return load_pickle(file.path, trust)
+    from skops import io
 
-        names = frozenset(io.get_untrusted_types(file=file.path))
-    code = code_folder(folder, flavors.get("sklearn") or {})
-    if code is not None:
+    names = io.get_untrusted_types(file=file.path)
+    code = code_folder(folder, flavors)
+    if trust is None and code is not None:
         _import_hook(code / HOOK)
-        modules = {name.partition(".")[0] for name in names} - {"preprocessing"}
-        if any((code / module).is_dir() or (code / f"{module}.py").is_file() for module in modules):
+        if own_modules(code, names):
             # After all installed packages: a module of the model must not shadow another.
             sys.path.append(str(code))
-    if file.is_skops:
-        return io.load(file.path, trusted=list(names))
-    assert trust is not None
-    return load_pickle(file.path, trust)
+    return io.load(file.path, trusted=names)
 
 
 HOOK = "preprocessing.py"
 
 
-def code_folder(folder: Path, flavor: dict[str, Any]) -> Path | None:
-    """Returns the folder of the code logged with a model, if there is any."""
-    name = flavor.get("code")
+def code_folder(folder: Path, flavors: dict[str, Any]) -> Path | None:
+    """Returns the folder of the code logged with a model (`code_paths`), if there is any."""
+    name = (flavors.get("sklearn") or flavors.get("lightgbm") or {}).get("code")
     code = (folder / str(name)).resolve()
     return code if name and code.is_dir() and code.is_relative_to(folder.resolve()) else None
 
 
+def own_hook(folder: Path, flavors: dict[str, Any]) -> Path | None:
+    """Returns the `preprocessing.py` logged with a model, if there is one."""
+    code = code_folder(folder, flavors)
+    return code / HOOK if code is not None and (code / HOOK).is_file() else None
+
+
+def own_modules(code: Path, names: Iterable[str]) -> set[str]:
+    """Returns the modules of these types that are among the code logged with a model, besides the hook."""
+    modules = {name.partition(".")[0] for name in names} - {"preprocessing"}
+    return {module for module in modules if (code / module).is_dir() or (code / f"{module}.py").is_file()}
+
+
 def _import_hook(file: Path) -> None:
-    """Imports the hook logged with the model, with which it was trained."""
+    """Imports a `preprocessing.py`, if it is there."""
     if not file.is_file():
         return
     spec = importlib.util.spec_from_file_location("preprocessing", file)

@@ -97,20 +97,34 @@ def test_text_that_is_no_amount_is_refused_without_repeating_it(telco: Any) -> N
     assert "lots of money" not in response.text
 
 
-@pytest.mark.parametrize("mismatch", ["refuse", "warn"])
+@pytest.mark.parametrize(
+    ("mismatch", "allow_pickle", "is_refused"),
+    [("refuse", True, True), ("warn", False, True), ("warn", True, False)],
+)
 def test_a_model_of_another_preprocessing_is_refused_or_warned_about(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mismatch: str
+    uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mismatch: str,
+    allow_pickle: bool,
+    is_refused: bool,
 ) -> None:
     """The registered model is the same; the `preprocessing.py` beside the service is not."""
     other = tmp_path / "preprocessing.py"
     other.write_text("def preprocess(rows): return rows * 2\n")
     monkeypatch.setattr(hook.preprocessing_digest, "__defaults__", (other,))
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    settings = Settings(MLFLOW_TRACKING_URI=uri, model_name="telco", preprocessing_mismatch=mismatch)
+    settings = Settings(
+        MLFLOW_TRACKING_URI=uri,
+        model_name="telco",
+        preprocessing_mismatch=mismatch,
+        allow_pickle=allow_pickle,
+    )
     wanted = look_up(settings)
     assert wanted is not None
     with tracking(uri), caplog.at_level(logging.WARNING):
-        if mismatch == "refuse":
+        if is_refused:
             with pytest.raises(ModelRefused, match=r"trained with another preprocessing\.py"):
                 prepare(wanted.champion, settings)
             return

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
 
 from scripts.build_image import bentofile
-from serving.model.prepared import Prepared
+from serving.model.prepared import Manifest, Prepared
 from serving.model.sealed import find_sealed
 from serving.prepare.build import prepare
 from serving.prepare.registry.client import resolve
@@ -83,6 +84,23 @@ def test_it_serves_its_model_without_a_registry(bento: Path, registry: Registry,
         refused = service.http.post("/v1/sync", content=b"{}", headers=signed("hunter2", b"{}"))
         assert refused.status_code == 403
         assert "inside this service" in refused.json()["error"]["message"]
+
+
+def test_a_model_with_code_needs_the_setting_here_too(bento: Path, tmp_path: Path) -> None:
+    """The image may have been built where it is allowed."""
+    other = shutil.copytree(bento, tmp_path / "bento")
+    (file,) = (other / "models").rglob("manifest.json")
+    manifest = msgspec.json.decode(file.read_bytes(), type=Manifest)
+    changed = msgspec.structs.replace(manifest, writers_code="is a pickle; log it with skops")
+    file.write_bytes(msgspec.json.encode(changed))
+    nowhere = f"sqlite:///{tmp_path}/nowhere.db"
+    with running_service(
+        tmp_path, other, MLFLOW_TRACKING_URI=nowhere, SERVING_ALLOW_PICKLE="false"
+    ) as service:
+        assert service.process.wait(60) != 0
+        assert (
+            "is refused: it is a pickle; log it with skops, or set SERVING_ALLOW_PICKLE=true" in service.log
+        )
 
 
 def test_the_bento_holds_what_is_served_and_nothing_else(bento: Path) -> None:

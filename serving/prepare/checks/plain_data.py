@@ -85,7 +85,8 @@ def find_code(folder: Path, flavors: dict[str, Any]) -> str | None:
     """
     main = object_file(folder, flavors)
     if main is None:
-        flavor = flavors.get("xgboost") or flavors.get("lightgbm")
+        # As MLflow's loader chooses: XGBoost's comes first, even if it is empty.
+        flavor = flavors.get("xgboost", flavors.get("lightgbm"))
         if flavor is None:
             return f"{_code_of_pyfunc(flavors)}; log it with mlflow.sklearn, mlflow.xgboost or mlflow.lightgbm if it can be"
         if flavor.get("code"):

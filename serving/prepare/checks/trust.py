@@ -7,7 +7,7 @@ name: from either only types on our own list are created, whatever list the mode
 import logging
 
 from serving.errors import ModelRefused
-from serving.model.hook import preprocessing_digest
+from serving.model.hook import find_mismatch
 from serving.model.prepared import Manifest
 from serving.prepare.checks.gate import check_row_count
 from serving.runtime.trusted import Trust
@@ -32,8 +32,8 @@ def check_admission(manifest: Manifest, settings: Settings) -> None:
     """Refuses a prepared model that the current settings do not allow.
 
     Raises:
-        ModelRefused: its types are no longer trusted, it was trained with another `preprocessing.py`, or it does not
-            return one result per row.
+        ModelRefused: its types are no longer trusted, it runs its author's code, it was trained with another
+            `preprocessing.py`, or it does not return one result per row.
     """
     check_code(manifest.writers_code, settings)
     check_preprocessing(manifest.preprocessing_sha256, settings)
@@ -45,11 +45,11 @@ def check_code(why: str | None, settings: Settings) -> None:
     """Refuses a model that cannot be loaded without running its author's code.
 
     Args:
-        why: what `find_code` or `why_a_pickle_is_code` found.
+        why: what in its files is its author's code; see `Manifest`.
         settings: of the service.
 
     Raises:
-        ModelRefused: it is an untrusted pickle, or its own code loads it, and `allow_pickle` is off.
+        ModelRefused: there is such code, and `allow_pickle` is off.
     """
     if why is None:
         return
@@ -68,26 +68,18 @@ def check_preprocessing(digest: str | None, settings: Settings) -> str | None:
         settings: of the service.
 
     Returns:
-        The mismatch if it is allowed; else None.
+        The mismatch if it is allowed, as the end of a sentence; else None.
 
     Raises:
         ModelRefused: a mismatch is not allowed.
     """
-    if digest is None:
-        return None
-    try:
-        here = preprocessing_digest()
-    except FileNotFoundError:
-        here = None
-    if digest == here:
-        return None
-    message = (
-        f"the model was trained with another preprocessing.py (sha256 {digest[:12]}…, "
-        f"here {here[:12] + '…' if here else 'there is none'})"
-    )
-    if settings.preprocessing_mismatch == "refuse":
-        raise ModelRefused(f"{message}; train again, or set SERVING_PREPROCESSING_MISMATCH=warn")
-    return message
+    mismatch = find_mismatch(digest)
+    if mismatch is not None and settings.preprocessing_mismatch == "refuse":
+        raise ModelRefused(
+            f"it {mismatch}; put the same file beside the service, train again, or set "
+            "SERVING_PREPROCESSING_MISMATCH=warn"
+        )
+    return mismatch
 
 
 def check_types(untrusted: list[str]) -> None:

@@ -84,6 +84,12 @@ def test_a_file_that_is_not_one_of_the_models_is_refused(tmp_path: Path, flavor:
         find_code(folder, {flavor: {"pickled_model": name, "data": name}} | PYFUNC)
 
 
+def test_of_two_flavors_the_one_that_is_loaded_is_checked(tmp_path: Path):
+    (tmp_path / "model.txt").touch()
+    with pytest.raises(ModelRefused, match="not among its files"):
+        find_code(tmp_path, {"xgboost": {}, "lightgbm": {"data": "model.txt"}} | PYFUNC)
+
+
 def refusal(folder: Path, model: Any, **settings: Any) -> str:
     (folder / "model.pkl").write_bytes(cloudpickle.dumps(model))
     with pytest.raises(ModelRefused) as error:
