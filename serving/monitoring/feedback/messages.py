@@ -58,7 +58,7 @@ class Feedback:
             entries = _decoder.decode(body).feedback
         except msgspec.ValidationError as error:
             raise Invalid(f"{_place(str(error))}; expected {EXPECTED}") from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise NotJson(f"the body is not JSON ({error}); expected {EXPECTED}") from None
         self.truths: dict[tuple[str, int], str] = {}
         self.key_truths: dict[str, str] = {}

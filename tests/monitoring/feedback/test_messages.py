@@ -33,6 +33,7 @@ def body(*entries: object) -> bytes:
         (b"", 400, "the body is not JSON"),
         (b'{"feedback": [{"request_id": "a", "truth": NaN}]}', 400, "the body is not JSON"),
         (b'{"feedback": [{"request_id": "\\ud800", "truth": 1}]}', 400, "the body is not JSON"),
+        (b'{"feedback": [{"request_id": "\xff", "truth": 1}]}', 400, "the body is not JSON"),
         (
             b'{"feedback": [{"request_id": "a", "truth": 1e999}]}',
             422,
