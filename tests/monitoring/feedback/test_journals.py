@@ -107,6 +107,7 @@ def test_both_sources_give_the_same_answers(folder: Path):
         {"region": "e\0ast", "age": 1.5, "on": True},
         {"region": None, "age": None, "on": None},
         {"region": "x" * 2_000, "age": 3, "on": False},
+        {"region": "\\u0000", "age": 4, "on": False},
     ]
     journal = Journal(folder)
     journal.append(
@@ -130,7 +131,7 @@ def test_both_sources_give_the_same_answers(folder: Path):
     convert(folder)
     table = read_log(folder, columns=log_columns(columns))
     from_files = list(answers_in(table, columns))
-    assert len(from_journal) == 4
+    assert len(from_journal) == 5
 
     def rounded(answers: list[Answer]) -> list[Answer]:
         return sorted(one._replace(time=round(one.time, 3)) for one in answers)
@@ -143,8 +144,9 @@ def test_both_sources_give_the_same_answers(folder: Path):
         {"region": "east", "age": 1.5, "on": True},
         {"region": None, "age": None, "on": None},
         {"region": "x" * 1_000, "age": 3.0, "on": False},
+        {"region": "\\u0000", "age": 4.0, "on": False},
     ]
     of_files = [msgspec.json.decode(one.slices) for one in sorted(from_files) if one.slices]
     assert [one for one in of_files if any(value is not None for value in one.values()) or "on" in one][
-        :3
+        :4
     ] == [{**one, "nothing": None} if "nothing" in of_files[0] else one for one in slices]
