@@ -154,15 +154,18 @@ class Store:
         """
         now = time.time()
         with self._database.transaction():
-            for table, columns, key, some in (
-                ("serving_truths", TRUTHS, "model, request_id, row_index", truths),
-                ("serving_key_truths", KEY_TRUTHS, "model, key", key_truths),
+            for table, columns, key, some, unless in (
+                (
+                    *("serving_truths", TRUTHS, "model, request_id, row_index", truths),
+                    " WHERE serving_truths.truth <> excluded.truth",
+                ),
+                # The same truth again is also about the answers since.
+                ("serving_key_truths", KEY_TRUTHS, "model, key", key_truths, ""),
             ):
                 for part in _batched(some):
                     self._database.run(
                         f"INSERT INTO {table} SELECT * FROM {self._database.records(columns)} WHERE true "
-                        f"ON CONFLICT ({key}) DO UPDATE SET truth = excluded.truth, time = excluded.time "
-                        f"WHERE {table}.truth <> excluded.truth",
+                        f"ON CONFLICT ({key}) DO UPDATE SET truth = excluded.truth, time = excluded.time{unless}",
                         rows=_to_json(columns, [(model, *one, now) for one in part]),
                     )
 
@@ -183,15 +186,18 @@ class Store:
         return found
 
     def find_keys(self, model: str, keys: Sequence[str]) -> dict[str, tuple[str | None, str]]:
-        """Returns the same by key, of one answer to each."""
+        """Returns the same by key, of one answer to each that a truth of now is about."""
         found: dict[str, tuple[str | None, str]] = {}
         for part in _batched(keys):
             rows = self._database.run(
                 "SELECT answers.key, min(answers.label), min(answers.version) "
                 f"FROM {self._database.records({'key': 'text'})} CROSS JOIN serving_answers answers "
-                "WHERE answers.model = :model AND answers.key = records.key GROUP BY answers.key",
+                # With a time, SQLite uses the index of keys; it would read all answers for each key otherwise.
+                "WHERE answers.model = :model AND answers.key = records.key AND answers.time <= :latest "
+                "GROUP BY answers.key",
                 rows=_to_json(["key"], [(key,) for key in part]),
                 model=model,
+                latest=time.time() + CLOCK_SECONDS,
             )
             found |= {row[0]: (row[1], row[2]) for row in rows}
         return found
