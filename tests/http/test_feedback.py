@@ -14,7 +14,9 @@ from serving.monitoring.feedback.options import socket_path
 
 
 @pytest.mark.parametrize("n_bytes", [10, 5_000_000])
-def test_a_keeper_that_reads_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int):
+def test_a_keeper_that_reads_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int
+):
     monkeypatch.setattr(feedback, "ANSWER_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(socket_path(tmp_path)))
