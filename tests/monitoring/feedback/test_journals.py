@@ -12,6 +12,7 @@ from serving.monitoring.feedback.catch_up import catch_up
 from serving.monitoring.feedback.journals import Journals
 from serving.monitoring.feedback.store import open_store
 from serving.monitoring.prediction_log.converter import run
+from serving.monitoring.prediction_log.files import find_files
 from serving.monitoring.prediction_log.frames import read_frames
 from serving.monitoring.prediction_log.journal import Journal, find_journals
 from serving.monitoring.prediction_log.reading import read_log
@@ -91,6 +92,24 @@ def test_files_are_added_once_and_those_read_as_journals_not_at_all(folder: Path
         (row,) = store.untold("model", 0.0, 10) or store.untold(_model(folder), 0.0, 10)
         assert {row[3], name} == {"a", "b"}
         assert catch_up(store, folder, (), set()) == 0
+
+
+def test_a_damaged_file_is_skipped_and_the_others_are_added(folder: Path, caplog: pytest.LogCaptureFixture):
+    for name in ("a", "b"):
+        journal = Journal(folder)
+        journal.append(frame_of(finished(numbers(1), request_id=name)))
+        journal.close()
+    convert(folder)
+    damaged = find_files(folder)[0].path
+    content = bytearray(damaged.read_bytes())
+    content[10:200] = bytes(190)
+    damaged.write_bytes(content)
+    with open_store("sqlite", folder) as store:
+        assert catch_up(store, folder, (), set()) == 1
+        assert str(damaged) in caplog.text
+        caplog.clear()
+        assert catch_up(store, folder, (), set()) == 0
+        assert not caplog.text
 
 
 def _model(folder: Path) -> str:
