@@ -58,6 +58,7 @@ class Keeper:
         self._look_for_files_at = self._evaluate_at = 0.0
         self._has_changed = True
         self._last_change: list[float | None] = []
+        self._clock_offset = time.time() - time.monotonic()
 
     def tick(self) -> None:
         """Does what is due; called often."""
@@ -83,6 +84,7 @@ class Keeper:
     def _open(self) -> Store:
         if self._store is None:
             self._store = open_store(os.environ[STORE_VARIABLE], self._folder)
+        self._store.check()
         return self._store
 
     def _follow(self, store: Store) -> None:
@@ -95,7 +97,9 @@ class Keeper:
     def _clean(self, store: Store, now: float) -> None:
         if not self._cleaned_at or now - self._cleaned_at >= CLEAN_SECONDS:
             self._cleaned_at = now
-            store.delete_old(time.time() - self._options.keep_seconds)
+            # A clock that is set forward by mistake must not make all truths old.
+            real = min(time.time(), self._clock_offset + now)
+            store.delete_old(real - self._options.keep_seconds)
 
     def _start_children(self, store: Store, now: float) -> None:
         options = msgspec.json.encode(self._options).decode()

@@ -201,6 +201,7 @@ def test_truths_that_the_model_cannot_predict_are_shown(store: Store):
     store.add_truths("churn", [Truth(f"r{i}", 0, ["yes", "Yes", "Yes", "YES"][i]) for i in range(4)], [])
     (of,) = window(evaluated(store))
     assert of["unexpected_labels"] == {"YES": 1, "Yes": 2}
+    assert set(of["classes"]) == {"yes"}
     assert of["metrics"]["accuracy"] == 0.25
 
 

@@ -133,6 +133,16 @@ def test_forgets_what_is_old(store: Store):
     assert store.has_files() == set()
 
 
+def test_a_deleted_file_is_noticed(tmp_path: Path):
+    with open_store("sqlite", tmp_path) as store:
+        store.check()
+        (tmp_path / ".feedback.db").unlink()
+        for _ in range(2):  # also when another process has made a new one
+            with pytest.raises(StoreError, match="No such file"):
+                store.check()
+            open_store("sqlite", tmp_path).close()
+
+
 def test_one_connection_at_a_time_may_move(opening: Callable[[], Store]):
     first, second = opening(), opening()
     with first.moving() as is_ours, second.moving() as is_theirs:
