@@ -36,8 +36,8 @@ FILES_SECONDS = 60.0
 CLEAN_SECONDS = 3600.0
 """Between two deletions of what is too old."""
 
-REQUEST_SECONDS = 60.0
-"""Time for a worker to pass on a body."""
+REQUEST_SECONDS = 10.0
+"""Time for a worker to go on with a body, which it has as a whole; all feedback waits for one that hangs."""
 
 EVALUATION_SHARE = 0.1
 """Share of the time that evaluations may take."""
