@@ -207,6 +207,8 @@ class _Child:
         if self._process is None or self._process.poll() is None:
             return False
         self.has_failed = self._process.returncode != 0
+        if self._process.returncode < 0:  # it had no time to say so itself
+            log.error("%s was killed, perhaps because memory ran out (retrying)", self._module)
         self._process = None
         self.seconds = time.monotonic() - self._started
         return True
