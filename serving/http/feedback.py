@@ -43,9 +43,8 @@ class Feedback:
                     await writer.drain()
                     status, answer = msgspec.json.decode(await reader.read(), type=tuple[int, msgspec.Raw])
                 finally:
-                    writer.close()
-                    with contextlib.suppress(OSError):
-                        await writer.wait_closed()
+                    # A busy keeper has not read the body yet: closing in good order would wait for that.
+                    writer.transport.abort()
         except (OSError, TimeoutError, msgspec.MsgspecError):
             raise FeedbackUnavailable("feedback cannot be kept at the moment; send it again later") from None
         if status == 200:  # HTTP

@@ -136,4 +136,4 @@ def _clean(value: Any) -> Any:
 
 
 def _to_json(value: dict[str, Any]) -> str:
-    return msgspec.json.encode(value).decode().replace("\\u0000", "")
+    return msgspec.json.encode({_clean(name): of for name, of in value.items()}).decode()

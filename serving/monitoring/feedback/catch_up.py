@@ -5,6 +5,7 @@
 NAMES is a JSON list of journals that the keeper has read itself.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -18,9 +19,13 @@ import pyarrow as pa  # the same
 import pyarrow.parquet as pq  # the same
 
 from serving.monitoring.feedback.answers import Answer, answers_in, log_columns  # the same
+from serving.monitoring.feedback.databases import StoreError  # the same
 from serving.monitoring.feedback.options import STORE_VARIABLE, Options  # the same
 from serving.monitoring.feedback.store import Store, open_store  # the same
 from serving.monitoring.prediction_log.files import LogFile, find_files  # the same
+from serving.process.logs import configure_logging  # the same
+
+log = logging.getLogger("serving.feedback")
 
 BATCH_ROWS = 10_000
 
@@ -36,7 +41,6 @@ def catch_up(store: Store, folder: Path, slices: tuple[str, ...], read_already: 
 
     Raises:
         StoreError: the store fails.
-        OSError: a file cannot be read.
     """
     known = store.has_files()
     n_answers = 0
@@ -51,8 +55,13 @@ def catch_up(store: Store, folder: Path, slices: tuple[str, ...], read_already: 
             n_answers += store.add_answers(_answers(file, slices), name)
         except FileNotFoundError:  # it became too old
             continue
-        except pa.ArrowException as error:
-            print(f"{file.path}: {error}", file=sys.stderr)
+        except OSError as error:
+            log.warning("%s: %s (feedback skips this file)", file.path, error)
+            if error.errno is None:  # pyarrow's, about damaged contents; the others may pass
+                store.add_answers((), name)
+        except (pa.ArrowException, ValueError, KeyError) as error:
+            log.warning("%s: %s: %s (feedback skips this file)", file.path, type(error).__name__, error)
+            store.add_answers((), name)
     return n_answers
 
 
@@ -68,9 +77,13 @@ def _answers(file: LogFile, slices: tuple[str, ...]) -> Iterator[Answer]:
 
 
 def main(options: Options, read_already: set[str]) -> None:
-    """Adds them; its parent reports a failure."""
-    with open_store(os.environ[STORE_VARIABLE], Path(options.folder)) as store:
-        catch_up(store, Path(options.folder), options.slices, read_already)
+    """Adds them; its parent reports a store that fails."""
+    configure_logging(options.log_format)
+    try:
+        with open_store(os.environ[STORE_VARIABLE], Path(options.folder)) as store:
+            catch_up(store, Path(options.folder), options.slices, read_already)
+    except StoreError:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

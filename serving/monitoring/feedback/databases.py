@@ -75,6 +75,13 @@ class Database(Protocol):
     def lock(self, name: str) -> contextlib.AbstractContextManager[bool]:
         """Yields whether this process has a lock, which it holds until the end; one that is killed loses it."""
 
+    def check(self) -> None:
+        """Makes sure that what is written is not lost: the file of an open database may have been deleted.
+
+        Raises:
+            StoreError: it was.
+        """
+
     def close(self) -> None:
         """Ends the connection."""
 
@@ -106,7 +113,8 @@ class SQLiteDatabase:
                 # Readers and the writer do not wait for each other; each commit is on the disk.
                 self._connection.execute("PRAGMA journal_mode=WAL").fetchall()
                 self._connection.execute("PRAGMA synchronous=FULL")
-            except sqlite3.Error:
+                self._file = path.stat().st_ino
+            except (sqlite3.Error, OSError):
                 self._connection.close()
                 raise
 
@@ -167,6 +175,12 @@ class SQLiteDatabase:
             yield is_ours
         finally:
             os.close(file)
+
+    def check(self) -> None:
+        """See `Database`."""
+        with self._telling():
+            if self._path.stat().st_ino != self._file:
+                raise FileNotFoundError(2, os.strerror(2))
 
     def close(self) -> None:
         """See `Database`."""
@@ -257,6 +271,9 @@ class PostgreSQLDatabase:
             if is_ours:
                 with contextlib.suppress(StoreError):  # it ends with the connection
                     self.run("SELECT pg_advisory_unlock(:lock)", lock=number)
+
+    def check(self) -> None:
+        """See `Database`; a server does this itself."""
 
     def close(self) -> None:
         """See `Database`."""

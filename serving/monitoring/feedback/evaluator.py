@@ -113,7 +113,9 @@ def describe(group: Group, columns: Sequence[str], since: float) -> dict[str, An
             for value, mask in slices(group.values_of(column, is_in))
         ]
     if isinstance(known, Classified) and isinstance(group.known, Classified):
-        facts["classes"] = score_classes(known)
+        # Others are up to those who send truths, without limit.
+        own = known.classes[: known.n_known]
+        facts["classes"] = {name: of for name, of in score_classes(known).items() if name in own}
         calibration = calibrate(known)
         if calibration is not None:
             facts["calibration"] = {

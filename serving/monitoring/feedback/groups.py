@@ -10,12 +10,14 @@ import numpy as np
 
 from serving.monitoring.feedback.store import EVALUATED
 from serving.monitoring.quality.answers import (
+    MAX_NUMBER,
     Answers,
     Classified,
     Codes,
     Floats,
     Mask,
     to_classified,
+    to_number,
     to_regressed,
     to_text,
 )
@@ -110,13 +112,18 @@ def to_groups(told: Iterable[Sequence[Any]], untold: Iterable[Sequence[Any]]) ->
 def _to_group(version: str, role: str, told: Rows, untold: Rows) -> Group:
     if any(row[LABEL] is not None for row in told or untold):
         return _classify(version, role, told, untold)
-    known = [(row, number) for row in told if (number := _to_number(row[TRUTH])) is not None]
-    rows = [row for row, _ in known if row[VALUE] is not None]
-    truths = [number for row, number in known if row[VALUE] is not None]
+    known = [
+        (row, number)
+        for row in told
+        if row[VALUE] is not None
+        and abs(row[VALUE]) <= MAX_NUMBER
+        and (number := to_number(row[TRUTH])) is not None
+    ]
+    rows = [row for row, _ in known]
     return Group(
         version,
         role,
-        to_regressed(truths, [row[VALUE] for row in rows]),
+        to_regressed([number for _, number in known], [row[VALUE] for row in rows]),
         rows,
         _times(rows),
         np.empty(0, dtype=np.int64),
@@ -171,11 +178,3 @@ def _probabilities(rows: Rows) -> tuple[list[str], Floats | None]:
 
 def _times(rows: Rows) -> Floats:
     return np.array([row[TIME] for row in rows], dtype=np.float64)
-
-
-def _to_number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

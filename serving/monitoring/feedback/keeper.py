@@ -36,8 +36,8 @@ FILES_SECONDS = 60.0
 CLEAN_SECONDS = 3600.0
 """Between two deletions of what is too old."""
 
-REQUEST_SECONDS = 60.0
-"""Time for a worker to pass on a body."""
+REQUEST_SECONDS = 10.0
+"""Time for a worker to go on with a body, which it has as a whole; all feedback waits for one that hangs."""
 
 EVALUATION_SHARE = 0.1
 """Share of the time that evaluations may take."""
@@ -58,6 +58,7 @@ class Keeper:
         self._look_for_files_at = self._evaluate_at = 0.0
         self._has_changed = True
         self._last_change: list[float | None] = []
+        self._clock_offset = time.time() - time.monotonic()
 
     def tick(self) -> None:
         """Does what is due; called often."""
@@ -83,6 +84,7 @@ class Keeper:
     def _open(self) -> Store:
         if self._store is None:
             self._store = open_store(os.environ[STORE_VARIABLE], self._folder)
+        self._store.check()
         return self._store
 
     def _follow(self, store: Store) -> None:
@@ -95,7 +97,9 @@ class Keeper:
     def _clean(self, store: Store, now: float) -> None:
         if not self._cleaned_at or now - self._cleaned_at >= CLEAN_SECONDS:
             self._cleaned_at = now
-            store.delete_old(time.time() - self._options.keep_seconds)
+            # A clock that is set forward by mistake must not make all truths old.
+            real = min(time.time(), self._clock_offset + now)
+            store.delete_old(real - self._options.keep_seconds)
 
     def _start_children(self, store: Store, now: float) -> None:
         options = msgspec.json.encode(self._options).decode()
@@ -203,6 +207,8 @@ class _Child:
         if self._process is None or self._process.poll() is None:
             return False
         self.has_failed = self._process.returncode != 0
+        if self._process.returncode < 0:  # it had no time to say so itself
+            log.error("%s was killed, perhaps because memory ran out (retrying)", self._module)
         self._process = None
         self.seconds = time.monotonic() - self._started
         return True

@@ -7,7 +7,7 @@ import msgspec
 
 from serving.monitoring.feedback.answers import MAX_CHARS
 from serving.monitoring.feedback.store import KeyTruth, Store, Truth
-from serving.monitoring.quality.answers import to_text
+from serving.monitoring.quality.answers import MAX_NUMBER, to_number, to_text
 
 MAX_TOLD = 100
 """Unknown ids, and labels that no answer has, in a response."""
@@ -58,7 +58,7 @@ class Feedback:
             entries = _decoder.decode(body).feedback
         except msgspec.ValidationError as error:
             raise Invalid(f"{_place(str(error))}; expected {EXPECTED}") from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise NotJson(f"the body is not JSON ({error}); expected {EXPECTED}") from None
         self.truths: dict[tuple[str, int], str] = {}
         self.key_truths: dict[str, str] = {}
@@ -109,9 +109,9 @@ class Feedback:
             **store.find_keys(model, list(self.key_truths)),
         }
         for at, truth in (*self.truths.items(), *self.key_truths.items()):
-            if at in found and found[at][0] is None and _number(truth) is None:
+            if at in found and found[at][0] is None and to_number(truth) is None:
                 raise Invalid(
-                    f"feedback[{self._positions[at]}]: expected a number, as the model predicts, got text"
+                    f"feedback[{self._positions[at]}]: expected a number up to {MAX_NUMBER:g}, as the model predicts"
                 )
         store.add_truths(model, truths, key_truths)
         unknown: list[Any] = [
@@ -160,11 +160,3 @@ def _truth(value: Value | None, at: str) -> str:
     if text is None or (isinstance(value, float) and not math.isfinite(value)):
         raise Invalid(f"{at}: expected a label or a number")
     return _text(text, at)
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

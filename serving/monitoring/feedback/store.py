@@ -111,6 +111,10 @@ class Store:
                 f"CREATE INDEX IF NOT EXISTS serving_{table}_{name} ON serving_{table} ({columns})"
             )
 
+    def check(self) -> None:
+        """Makes sure that the database is still there."""
+        self._database.check()
+
     def close(self) -> None:
         """Closes it."""
         self._database.close()
@@ -158,11 +162,12 @@ class Store:
                 ("serving_truths", TRUTHS, "model, request_id, row_index", truths),
                 ("serving_key_truths", KEY_TRUTHS, "model, key", key_truths),
             ):
+                # The same truth again changes nothing, but that of a key is also about the answers since.
+                unless = f" WHERE {table}.truth <> excluded.truth" if columns is TRUTHS else ""
                 for part in _batched(some):
                     self._database.run(
                         f"INSERT INTO {table} SELECT * FROM {self._database.records(columns)} WHERE true "
-                        f"ON CONFLICT ({key}) DO UPDATE SET truth = excluded.truth, time = excluded.time "
-                        f"WHERE {table}.truth <> excluded.truth",
+                        f"ON CONFLICT ({key}) DO UPDATE SET truth = excluded.truth, time = excluded.time{unless}",
                         rows=_to_json(columns, [(model, *one, now) for one in part]),
                     )
 
@@ -183,15 +188,17 @@ class Store:
         return found
 
     def find_keys(self, model: str, keys: Sequence[str]) -> dict[str, tuple[str | None, str]]:
-        """Returns the same by key, of one answer to each."""
+        """Returns the same by key, of one answer to each that a truth of now is about."""
         found: dict[str, tuple[str | None, str]] = {}
         for part in _batched(keys):
             rows = self._database.run(
                 "SELECT answers.key, min(answers.label), min(answers.version) "
                 f"FROM {self._database.records({'key': 'text'})} CROSS JOIN serving_answers answers "
-                "WHERE answers.model = :model AND answers.key = records.key GROUP BY answers.key",
+                # With a time, SQLite uses the index of keys; it would read all answers for each key otherwise.
+                "WHERE answers.model = :model AND answers.key = records.key AND answers.time <= :latest GROUP BY 1",
                 rows=_to_json(["key"], [(key,) for key in part]),
                 model=model,
+                latest=time.time() + CLOCK_SECONDS,
             )
             found |= {row[0]: (row[1], row[2]) for row in rows}
         return found
@@ -223,12 +230,9 @@ class Store:
 
     def last_change(self, model: str) -> list[float | None]:
         """Returns the times of the newest answer and truths, by which another replica's are noticed."""
-        return [
-            self._database.run(f"SELECT max(time) FROM serving_{table} WHERE model = :model", model=model)[0][
-                0
-            ]
-            for table in ("answers", "truths", "key_truths")
-        ]
+        newest = "SELECT max(time) FROM serving_{} WHERE model = :model"
+        tables = ("answers", "truths", "key_truths")
+        return [self._database.run(newest.format(table), model=model)[0][0] for table in tables]
 
     def count_answers(self, model: str, since: float) -> dict[tuple[str, str], int]:
         """Returns the number of answers since a time, by version and role."""

@@ -65,6 +65,9 @@ class Regressed:
 
 Answers = Classified | Regressed
 
+MAX_NUMBER = 1e70
+"""Of a regression whose quality is kept: the variance of squared errors, a sum of fourth powers, stays finite."""
+
 _WHOLE = re.compile(r"-?[0-9]+\.0+")
 
 
@@ -80,6 +83,15 @@ def to_text(label: Any) -> str | None:
     if _WHOLE.fullmatch(text):
         return text.partition(".")[0]
     return text.lower() if text in {"True", "False"} else text
+
+
+def to_number(text: str) -> float | None:
+    """Returns a number from `-MAX_NUMBER` to `MAX_NUMBER`; None if it is something else."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if abs(number) <= MAX_NUMBER else None
 
 
 def to_classified(

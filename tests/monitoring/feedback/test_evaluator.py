@@ -1,9 +1,11 @@
 """Quality, against scikit-learn's metrics and hand calculations."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -11,9 +13,11 @@ from sklearn import metrics
 from serving.monitoring.feedback.evaluator import evaluate
 from serving.monitoring.feedback.exposition import exposition
 from serving.monitoring.feedback.store import Store, Truth, open_store
+from serving.monitoring.quality.judgement import Quality, Summary
 from tests.monitoring.feedback.told import DAY, NOW, answer, number
 
 CLASSES = ["no", "yes"]
+BOTH = (("7", "champion"), ("8", "shadow"))
 
 
 @pytest.fixture
@@ -197,7 +201,19 @@ def test_truths_that_the_model_cannot_predict_are_shown(store: Store):
     store.add_truths("churn", [Truth(f"r{i}", 0, ["yes", "Yes", "Yes", "YES"][i]) for i in range(4)], [])
     (of,) = window(evaluated(store))
     assert of["unexpected_labels"] == {"YES": 1, "Yes": 2}
+    assert set(of["classes"]) == {"yes"}
     assert of["metrics"]["accuracy"] == 0.25
+
+
+@pytest.mark.parametrize(("truth", "value"), [("1e308", 1.0), ("1", 1e308), ("1e70", 1.0), ("1", math.inf)])
+def test_one_huge_number_leaves_verdicts_readable(store: Store, truth: str, value: float):
+    store.add_answers(number(f"r{i}", 1.0, version=v, role=of) for i in range(3) for v, of in BOTH)
+    store.add_answers([number("huge", value, version=v, role=of) for v, of in BOTH])
+    store.add_truths("churn", [Truth(request_id, 0, "2") for request_id in ("r0", "r1", "r2")], [])
+    store.add_truths("churn", [Truth("huge", 0, truth)], [])
+    quality = msgspec.json.decode(msgspec.json.encode(evaluated(store)), type=Quality)
+    (comparison,) = quality.of("7", "8")
+    assert comparison.metrics["mse"].difference == Summary(4 if truth == "1e70" else 3, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from serving.monitoring.feedback.catch_up import catch_up
 from serving.monitoring.feedback.journals import Journals
 from serving.monitoring.feedback.store import open_store
 from serving.monitoring.prediction_log.converter import run
+from serving.monitoring.prediction_log.files import find_files
 from serving.monitoring.prediction_log.frames import read_frames
 from serving.monitoring.prediction_log.journal import Journal, find_journals
 from serving.monitoring.prediction_log.reading import read_log
@@ -93,6 +94,24 @@ def test_files_are_added_once_and_those_read_as_journals_not_at_all(folder: Path
         assert catch_up(store, folder, (), set()) == 0
 
 
+def test_a_damaged_file_is_skipped_and_the_others_are_added(folder: Path, caplog: pytest.LogCaptureFixture):
+    for name in ("a", "b"):
+        journal = Journal(folder)
+        journal.append(frame_of(finished(numbers(1), request_id=name)))
+        journal.close()
+    convert(folder)
+    damaged = find_files(folder)[0].path
+    content = bytearray(damaged.read_bytes())
+    content[10:200] = bytes(190)
+    damaged.write_bytes(content)
+    with open_store("sqlite", folder) as store:
+        assert catch_up(store, folder, (), set()) == 1
+        assert str(damaged) in caplog.text
+        caplog.clear()
+        assert catch_up(store, folder, (), set()) == 0
+        assert not caplog.text
+
+
 def _model(folder: Path) -> str:
     return str(read_log(folder)["model"][0])
 
@@ -107,6 +126,7 @@ def test_both_sources_give_the_same_answers(folder: Path):
         {"region": "e\0ast", "age": 1.5, "on": True},
         {"region": None, "age": None, "on": None},
         {"region": "x" * 2_000, "age": 3, "on": False},
+        {"region": "\\u0000", "age": 4, "on": False},
     ]
     journal = Journal(folder)
     journal.append(
@@ -130,7 +150,7 @@ def test_both_sources_give_the_same_answers(folder: Path):
     convert(folder)
     table = read_log(folder, columns=log_columns(columns))
     from_files = list(answers_in(table, columns))
-    assert len(from_journal) == 4
+    assert len(from_journal) == 5
 
     def rounded(answers: list[Answer]) -> list[Answer]:
         return sorted(one._replace(time=round(one.time, 3)) for one in answers)
@@ -143,8 +163,9 @@ def test_both_sources_give_the_same_answers(folder: Path):
         {"region": "east", "age": 1.5, "on": True},
         {"region": None, "age": None, "on": None},
         {"region": "x" * 1_000, "age": 3.0, "on": False},
+        {"region": "\\u0000", "age": 4.0, "on": False},
     ]
     of_files = [msgspec.json.decode(one.slices) for one in sorted(from_files) if one.slices]
     assert [one for one in of_files if any(value is not None for value in one.values()) or "on" in one][
-        :3
+        :4
     ] == [{**one, "nothing": None} if "nothing" in of_files[0] else one for one in slices]

@@ -33,6 +33,7 @@ def body(*entries: object) -> bytes:
         (b"", 400, "the body is not JSON"),
         (b'{"feedback": [{"request_id": "a", "truth": NaN}]}', 400, "the body is not JSON"),
         (b'{"feedback": [{"request_id": "\\ud800", "truth": 1}]}', 400, "the body is not JSON"),
+        (b'{"feedback": [{"request_id": "\xff", "truth": 1}]}', 400, "the body is not JSON"),
         (
             b'{"feedback": [{"request_id": "a", "truth": 1e999}]}',
             422,
@@ -122,8 +123,11 @@ def test_labels_that_the_version_cannot_predict_are_named(store: Store):
     assert feedback.keep("churn", store)["new_labels"] == ["Yes"]
 
 
-def test_a_number_is_needed_where_one_was_predicted_and_nothing_is_kept_otherwise(store: Store):
-    feedback = Feedback(body({"request_id": "one", "truth": "no"}, {"request_id": "price", "truth": "cheap"}))
+@pytest.mark.parametrize("truth", ["cheap", "nan", "-inf", 1e308])
+def test_a_number_is_needed_where_one_was_predicted_and_nothing_is_kept_otherwise(
+    store: Store, truth: str | float
+):
+    feedback = Feedback(body({"request_id": "one", "truth": "no"}, {"request_id": "price", "truth": truth}))
     with pytest.raises(Invalid, match=r"feedback\[1\]: expected a number"):
         feedback.keep("churn", store)
     assert store.count_truths("churn") == (0, 0)

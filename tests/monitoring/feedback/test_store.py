@@ -71,6 +71,18 @@ def test_a_truth_by_key_is_about_the_answers_before_it(store: Store):
     assert sorted(store.truths("churn")) == [Truth("a", 0, "yes"), Truth("b", 0, "no")]
 
 
+def test_a_truth_by_key_that_is_repeated_is_about_the_answers_since(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    now = time.time()
+    for days, request_id in ((3, "a"), (1, "b")):
+        store.add_answers([answer(request_id, key="k", time=now - days * DAY)])
+        with monkeypatch.context() as patch:
+            patch.setattr("time.time", lambda at=now - (days - 1) * DAY: at)
+            store.add_truths("churn", [], [KeyTruth("k", "no")])
+    assert told(store) == {("a", 0): "no", ("b", 0): "no"}
+
+
 def test_finds_what_truths_are_about(store: Store):
     store.add_answers([answer("r", key="k"), number("n", 1.5, version="8"), answer("r", model="other")])
     truths = [Truth("r", 0, "x"), Truth("n", 0, "x"), Truth("r", 1, "x"), Truth("'; DROP", 0, "x")]
@@ -101,6 +113,14 @@ def test_many_rows_and_truths(store: Store):
     assert store.count_truths("churn") == (n, 0)
 
 
+def test_many_keys_are_found_without_a_search_through_all_answers(store: Store):
+    n = 5_000
+    store.add_answers(answer(f"r{i}", key=f"k{i}") for i in range(n))
+    started = time.perf_counter()
+    assert len(store.find_keys("churn", [f"k{i}" for i in range(n)])) == n
+    assert time.perf_counter() - started < 4  # takes 0.04 s; 17 s if all answers are read for each key
+
+
 def test_forgets_what_is_old(store: Store):
     store.add_answers([answer("old", time=NOW - DAY), answer("new", time=NOW)], "file")
     store.add_truths("churn", [Truth("old", 0, "yes")], [KeyTruth("k", "yes")])
@@ -111,6 +131,16 @@ def test_forgets_what_is_old(store: Store):
     assert store.has_files() == {"file"}
     store.delete_old(time.time() + 3 * DAY)
     assert store.has_files() == set()
+
+
+def test_a_deleted_file_is_noticed(tmp_path: Path):
+    with open_store("sqlite", tmp_path) as store:
+        store.check()
+        (tmp_path / ".feedback.db").unlink()
+        for _ in range(2):  # also when another process has made a new one
+            with pytest.raises(StoreError, match="No such file"):
+                store.check()
+            open_store("sqlite", tmp_path).close()
 
 
 def test_one_connection_at_a_time_may_move(opening: Callable[[], Store]):
