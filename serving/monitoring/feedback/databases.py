@@ -24,8 +24,8 @@ SQLITE = "sqlite"
 TIMEOUT_SECONDS = 10
 """For a connection, and for a lock that another process holds."""
 
-STATEMENT_SECONDS = 300
-"""For a statement of PostgreSQL."""
+STATEMENT_SECONDS = 300.0
+"""For a statement of PostgreSQL, unless somebody waits for it."""
 
 _POSTGRESQL = {"text": "text", "integer": "integer", "real": "double precision"}
 """Its names for SQLite's types of columns."""
@@ -86,17 +86,22 @@ class Database(Protocol):
         """Ends the connection."""
 
 
-def connect(url: str, folder: Path) -> Database:
+def connect(url: str, folder: Path, statement_seconds: float) -> Database:
     """Returns a connection.
 
     Args:
         url: `sqlite`, or `postgresql://user:password@host:port/database`.
         folder: of the prediction log, where the SQLite file is.
+        statement_seconds: timeout of a statement of PostgreSQL.
 
     Raises:
         StoreError: the database does not answer, or refuses.
     """
-    return SQLiteDatabase(folder / ".feedback.db") if url == SQLITE else PostgreSQLDatabase(url)
+    return (
+        SQLiteDatabase(folder / ".feedback.db")
+        if url == SQLITE
+        else PostgreSQLDatabase(url, statement_seconds)
+    )
 
 
 class SQLiteDatabase:
@@ -108,6 +113,9 @@ class SQLiteDatabase:
         self._path, self._errors = path, (sqlite3.Error, OSError)
         with self._telling():
             path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(
+                os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+            )  # as the log's journals; SQLite's own is 0644
             self._connection = sqlite3.connect(path, timeout=TIMEOUT_SECONDS, isolation_level=None)
             try:
                 # Readers and the writer do not wait for each other; each commit is on the disk.
@@ -190,7 +198,7 @@ class SQLiteDatabase:
 class PostgreSQLDatabase:
     """A server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, statement_seconds: float) -> None:
         import asyncio
 
         import asyncpg
@@ -200,7 +208,7 @@ class PostgreSQLDatabase:
         self._runner = asyncio.Runner()
         try:
             self._connection: Any = self._await(
-                lambda: asyncpg.connect(url, timeout=TIMEOUT_SECONDS, command_timeout=STATEMENT_SECONDS)
+                lambda: asyncpg.connect(url, timeout=TIMEOUT_SECONDS, command_timeout=statement_seconds)
             )
         except StoreError:
             self._runner.close()

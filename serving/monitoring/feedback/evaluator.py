@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,11 +19,12 @@ import numpy as np
 from serving.monitoring.feedback.databases import StoreError
 from serving.monitoring.feedback.groups import Group, to_groups
 from serving.monitoring.feedback.options import STORE_VARIABLE, Options, quality_path
-from serving.monitoring.feedback.store import Store, open_store
+from serving.monitoring.feedback.store import Count, Store, open_store
 from serving.monitoring.quality.answers import Answers, Classified, Codes, Mask
 from serving.monitoring.quality.calibration import calibrate
 from serving.monitoring.quality.comparison import Moments, compare_groups, compare_pairs
 from serving.monitoring.quality.estimate import estimate_accuracy, hold_out
+from serving.monitoring.quality.judgement import spend
 from serving.monitoring.quality.metrics import LOWER_IS_BETTER, MEANS, row_scores, score, score_classes
 from serving.monitoring.quality.slices import slices
 from serving.process.logs import configure_logging
@@ -35,11 +36,17 @@ DAY_SECONDS = 86_400
 WINDOWS = {"1d": 1, "7d": 7, "30d": 30}
 """Days by name; by the time of the answer, not of the truth."""
 
-MAX_LABELS = 500_000
-"""Answers with truth that are read, the newest; and of those without."""
+ALL = "all"
+"""The window of all answers that are kept: truths may come later than 30 days."""
+
+MAX_TOLD, MAX_UNTOLD = 200_000, 50_000
+"""Answers with and without truth that are read, the newest of them."""
 
 CONFIDENCE = 0.95
 """Of the verdicts."""
+
+Counts = dict[tuple[str, str], Count]
+"""By version and role."""
 
 CHAMPION, SHADOW = "champion", "shadow"
 
@@ -47,23 +54,25 @@ MAX_COMPARISONS = 10
 """Challengers and shadows that are compared with the champion, those that answered last."""
 
 
-def evaluate(store: Store, model: str, columns: Sequence[str], now: float) -> dict[str, Any]:
+def evaluate(store: Store, model: str, columns: Sequence[str], oldest: float, now: float) -> dict[str, Any]:
     """Returns what is known about a model's quality.
 
     Args:
         store: has the answers and truths.
         model: name.
         columns: inputs by whose values quality is told apart.
-        now: time, in seconds since 1970.
+        oldest: time of the oldest answers that are kept, in seconds since 1970.
+        now: time, the same.
 
     Raises:
         StoreError: the store fails.
     """
-    since = now - max(WINDOWS.values()) * DAY_SECONDS
     n_truths, n_unknown = store.count_truths(model)
     groups = to_groups(
-        store.told(model, since, MAX_LABELS), store.untold(model, since, MAX_LABELS) if n_truths else []
+        store.told(model, oldest, MAX_TOLD), store.untold(model, oldest, MAX_UNTOLD) if n_truths else []
     )
+    windows = {name: now - days * DAY_SECONDS for name, days in WINDOWS.items()} | {ALL: oldest}
+    counts = {name: store.count_answers(model, since) for name, since in windows.items()}
     return {
         "model": model,
         "updated": dt.datetime.fromtimestamp(now, dt.UTC)
@@ -71,28 +80,28 @@ def evaluate(store: Store, model: str, columns: Sequence[str], now: float) -> di
         .replace("+00:00", "Z"),
         "feedback": {"truths": n_truths, "unknown": n_unknown},
         "windows": [
-            {"window": name, "versions": _window(store, model, groups, columns, now - days * DAY_SECONDS)}
-            for name, days in WINDOWS.items()
+            {"window": name, "versions": _window(counts[name], groups, columns, since)}
+            for name, since in windows.items()
         ],
         "over_time": [entry for group in groups for entry in _by_day(group)],
-        "comparisons": list(_compare_all(groups)),
+        "comparisons": [
+            _compare(*pair, _period(_start(store, model, *pair, counts[ALL]), now - oldest, now))
+            for pair in _pairs(groups)
+        ],
     }
 
 
 def _window(
-    store: Store, model: str, groups: list[Group], columns: Sequence[str], since: float
+    counts: Counts, groups: list[Group], columns: Sequence[str], since: float
 ) -> list[dict[str, Any]]:
     found = {(group.version, group.role): group for group in groups}
-    counts = store.count_answers(model, since)
     return [
-        {
-            "version": version,
-            "role": role,
-            "rows": counts[version, role],
-            **describe(found[version, role], columns, since),
-        }
-        if (version, role) in found
-        else {"version": version, "role": role, "rows": counts[version, role], "labels": 0, "metrics": {}}
+        {"version": version, "role": role, "rows": counts[version, role].n_rows}
+        | (
+            describe(found[version, role], columns, since)
+            if (version, role) in found
+            else {"labels": 0, "metrics": {}}
+        )
         for version, role in sorted(counts, key=lambda key: (len(key[0]), key))
     ]
 
@@ -168,8 +177,15 @@ def _by_day(group: Group) -> list[dict[str, Any]]:
     ]
 
 
-def _compare_all(groups: list[Group]) -> Iterator[dict[str, Any]]:
-    """Yields the comparisons of the version that is champion now with the others that have labels."""
+class Period(NamedTuple):
+    """The time of the answers that a comparison is made of."""
+
+    number: int
+    since: float
+
+
+def _pairs(groups: list[Group]) -> Iterator[tuple[Group, Group]]:
+    """Yields the version that is champion now, with each other that has labels."""
     champions = [group for group in groups if group.role == CHAMPION and len(group.known)]
     champion = max(champions, key=lambda group: group.last_time, default=None)
     if champion is None:
@@ -181,12 +197,29 @@ def _compare_all(groups: list[Group]) -> Iterator[dict[str, Any]]:
     ]
     for challenger in sorted(others, key=lambda group: -group.last_time)[:MAX_COMPARISONS]:
         if isinstance(challenger.known, Classified) == isinstance(champion.known, Classified):
-            yield _compare(champion, challenger)
+            yield champion, challenger
 
 
-def _compare(champion: Group, challenger: Group) -> dict[str, Any]:
+def _start(store: Store, model: str, champion: Group, challenger: Group, counts: Counts) -> float:
+    """Returns when both versions had begun to answer."""
+    first = max(counts[of.version, of.role].first_time for of in (champion, challenger))
+    return store.start_of(model, champion.version, challenger.version, challenger.role, first)
+
+
+def _period(start: float, keep_seconds: float, now: float) -> Period:
+    """Returns the present one: the interval is valid from a fixed start, and the first answers are deleted in the end."""
+    number = max(0, int((now - start) // keep_seconds))
+    return Period(number, start + number * keep_seconds)
+
+
+def _compare(champion: Group, challenger: Group, period: Period) -> dict[str, Any]:
     is_paired = challenger.role == SHADOW
-    rows = champion.paired_with(challenger) if is_paired else champion.overlapping(challenger)
+    ours, theirs = champion.paired_with(challenger) if is_paired else champion.overlapping(challenger)
+    if is_paired:
+        is_in = champion.times[ours] >= period.since
+        rows = ours[is_in], theirs[is_in]
+    else:
+        rows = ours[champion.times[ours] >= period.since], theirs[challenger.times[theirs] >= period.since]
     kind = "classification" if isinstance(champion.known, Classified) else "regression"
     return {
         "champion": champion.version,
@@ -194,16 +227,32 @@ def _compare(champion: Group, challenger: Group) -> dict[str, Any]:
         "role": challenger.role,
         "is_paired": is_paired,
         "confidence": CONFIDENCE,
+        "period": period.number,
         "metrics": {
             metric: found
             for metric in MEANS[kind]
-            if (found := _judge(metric, champion.known, challenger.known, rows, is_paired=is_paired))
+            if (
+                found := _judge(
+                    metric,
+                    champion.known,
+                    challenger.known,
+                    rows,
+                    is_paired=is_paired,
+                    confidence=spend(CONFIDENCE, period.number),
+                )
+            )
         },
     }
 
 
 def _judge(
-    metric: str, champion: Answers, challenger: Answers, rows: tuple[Codes, Codes], *, is_paired: bool
+    metric: str,
+    champion: Answers,
+    challenger: Answers,
+    rows: tuple[Codes, Codes],
+    *,
+    is_paired: bool,
+    confidence: float,
 ) -> dict[str, Any] | None:
     """Returns the verdict by one metric; None if no row has it."""
     ours, theirs = (
@@ -215,11 +264,11 @@ def _judge(
         has = ~np.isnan(ours) & ~np.isnan(theirs)
         ours, theirs = ours[has], theirs[has]
         difference = Moments.of(theirs - ours)
-        verdict = compare_pairs(difference, lower_is_better=lower_is_better, confidence=CONFIDENCE)
+        verdict = compare_pairs(difference, lower_is_better=lower_is_better, confidence=confidence)
     ours, theirs = ours[~np.isnan(ours)], theirs[~np.isnan(theirs)]
     moments = Moments.of(ours), Moments.of(theirs)
     if not is_paired:
-        verdict = compare_groups(*moments, lower_is_better=lower_is_better, confidence=CONFIDENCE)
+        verdict = compare_groups(*moments, lower_is_better=lower_is_better, confidence=confidence)
     if not all(of.n for of in moments):
         return None
     return {
@@ -234,12 +283,13 @@ def _judge(
     }
 
 
-def main(options: Options) -> None:
-    """Writes the file that workers show."""
+def main(options: Options, oldest: float) -> None:
+    """Deletes what is too old, and writes the file that workers show."""
     configure_logging(options.log_format)
     try:
         with open_store(os.environ[STORE_VARIABLE], Path(options.folder)) as store:
-            found = evaluate(store, options.model, options.slices, time.time())
+            store.delete_old(options.model, oldest)
+            found = evaluate(store, options.model, options.slices, oldest, time.time())
     except StoreError as error:
         log.error("quality is not evaluated: %s (retrying)", error)  # noqa: TRY400  # no traceback needed
         sys.exit(1)
@@ -253,4 +303,4 @@ if __name__ == "__main__":
     from serving.process.child import lower_priority
 
     lower_priority()
-    main(msgspec.json.decode(sys.argv[1], type=Options))
+    main(msgspec.json.decode(sys.argv[1], type=Options), float(sys.argv[2]))

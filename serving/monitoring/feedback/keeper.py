@@ -33,8 +33,11 @@ RETRY_SECONDS = 5.0
 FILES_SECONDS = 60.0
 """Between two looks for Parquet files that the store does not know, and after a failure."""
 
-CLEAN_SECONDS = 3600.0
-"""Between two deletions of what is too old."""
+IDLE_SECONDS = 3600.0
+"""Between two evaluations if nothing changes."""
+
+STATEMENT_SECONDS = 30.0
+"""For a statement of PostgreSQL: all feedback waits for it."""
 
 REQUEST_SECONDS = 10.0
 """Time for a worker to go on with a body, which it has as a whole; all feedback waits for one that hangs."""
@@ -52,7 +55,7 @@ class Keeper:
         self._store: Store | None = None
         self._journals = Journals(self._folder, options.slices)
         self._trouble = ""
-        self._retry_at = self._ticked_at = self._cleaned_at = 0.0
+        self._retry_at = self._ticked_at = 0.0
         self._catching_up = _Child("serving.monitoring.feedback.catch_up")
         self._evaluating = _Child("serving.monitoring.feedback.evaluator")
         self._look_for_files_at = self._evaluate_at = 0.0
@@ -70,7 +73,6 @@ class Keeper:
         try:
             store = self._open()
             self._follow(store)
-            self._clean(store, now)
             self._start_children(store, now)
         except (StoreError, OSError) as error:
             self._fail(error)
@@ -83,7 +85,7 @@ class Keeper:
 
     def _open(self) -> Store:
         if self._store is None:
-            self._store = open_store(os.environ[STORE_VARIABLE], self._folder)
+            self._store = open_store(os.environ[STORE_VARIABLE], self._folder, STATEMENT_SECONDS)
         self._store.check()
         return self._store
 
@@ -94,12 +96,10 @@ class Keeper:
                 store.add_answers(answers)
                 self._has_changed = True
 
-    def _clean(self, store: Store, now: float) -> None:
-        if not self._cleaned_at or now - self._cleaned_at >= CLEAN_SECONDS:
-            self._cleaned_at = now
-            # A clock that is set forward by mistake must not make all truths old.
-            real = min(time.time(), self._clock_offset + now)
-            store.delete_old(real - self._options.keep_seconds)
+    def _oldest(self, now: float) -> float:
+        """Returns the time of what is kept, in seconds since 1970."""
+        # A clock that is set forward by mistake must not make all truths old.
+        return min(time.time(), self._clock_offset + now) - self._options.keep_seconds
 
     def _start_children(self, store: Store, now: float) -> None:
         options = msgspec.json.encode(self._options).decode()
@@ -114,10 +114,10 @@ class Keeper:
             if (
                 self._has_changed
                 or last_change != self._last_change
-                or now - self._evaluate_at > CLEAN_SECONDS
+                or now - self._evaluate_at > IDLE_SECONDS
             ):
                 self._has_changed, self._last_change = False, last_change
-                self._evaluating.start(options)
+                self._evaluating.start(options, repr(self._oldest(now)))
 
     def _has_new_files(self, store: Store) -> bool:
         known = store.has_files()

@@ -12,6 +12,9 @@ from serving.monitoring.quality.answers import MAX_NUMBER, to_number, to_text
 MAX_TOLD = 100
 """Unknown ids, and labels that no answer has, in a response."""
 
+MAX_TRUTHS = 200_000
+"""Of a body: the keeper takes a few seconds for them, in which all other feedback waits."""
+
 Value = str | bool | int | float
 
 
@@ -66,6 +69,8 @@ class Feedback:
         self._positions: dict[Any, int] = {}
         for position, entry in enumerate(entries):
             self._add(position, entry)
+            if self.n_received > MAX_TRUTHS:
+                raise Invalid(f"the body: expected at most {MAX_TRUTHS:,} truths; send more bodies")
 
     def _add(self, position: int, entry: _Entry) -> None:
         at = f"feedback[{position}]"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from serving.monitoring.feedback.answers import Answer
-from serving.monitoring.feedback.databases import connect
+from serving.monitoring.feedback.databases import STATEMENT_SECONDS, connect
 
 T = TypeVar("T")
 
@@ -33,6 +33,8 @@ ANSWERS = {
 TRUTHS = {"model": "text", "request_id": "text", "row_index": "integer", "truth": "text", "time": "real"}
 KEY_TRUTHS = {"model": "text", "key": "text", "truth": "text", "time": "real"}
 FILES = {"name": "text", "time": "real"}
+COMPARISON = ("model", "champion", "challenger")
+COMPARISONS = {**dict.fromkeys((*COMPARISON, "role"), "text"), "time": "real"}
 
 INSERT_ROWS = 5_000
 """Rows of a statement."""
@@ -68,6 +70,13 @@ class Truth(NamedTuple):
     truth: str
 
 
+class Count(NamedTuple):
+    """Answers of a version in a role."""
+
+    n_rows: int
+    first_time: float
+
+
 class KeyTruth(NamedTuple):
     """What really happened to what a key names."""
 
@@ -78,17 +87,18 @@ class KeyTruth(NamedTuple):
 class Store:
     """An open store. Its methods raise `StoreError` if the database fails."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, statement_seconds: float = STATEMENT_SECONDS) -> None:
         """Opens it, and creates the tables that are missing.
 
         Args:
             url: `sqlite` or the URL of a PostgreSQL database.
             folder: of the prediction log.
+            statement_seconds: timeout of a statement of PostgreSQL.
 
         Raises:
             StoreError: it cannot be opened.
         """
-        self._database = connect(url, folder)
+        self._database = connect(url, folder, statement_seconds)
         try:
             self._create()
         except BaseException:
@@ -101,6 +111,7 @@ class Store:
         create("serving_truths", TRUTHS, ("model", "request_id", "row_index"))
         create("serving_key_truths", KEY_TRUTHS, ("model", "key"))
         create("serving_files", FILES, ("name",))
+        create("serving_comparisons", COMPARISONS, (*COMPARISON, "role"))
         for table, name, columns in (
             ("answers", "key", "model, key, time"),
             ("answers", "time", "model, time, version, role"),
@@ -234,15 +245,26 @@ class Store:
         tables = ("answers", "truths", "key_truths")
         return [self._database.run(newest.format(table), model=model)[0][0] for table in tables]
 
-    def count_answers(self, model: str, since: float) -> dict[tuple[str, str], int]:
-        """Returns the number of answers since a time, by version and role."""
+    def count_answers(self, model: str, since: float) -> dict[tuple[str, str], Count]:
+        """Returns the number of answers since a time, and the first one's time, by version and role."""
         rows = self._database.run(
-            "SELECT version, role, count(*) FROM serving_answers WHERE model = :model AND time >= :since "
+            "SELECT version, role, count(*), min(time) FROM serving_answers WHERE model = :model AND time >= :since "
             "GROUP BY version, role",
             model=model,
             since=since,
         )
-        return {(row[0], row[1]): row[2] for row in rows}
+        return {(row[0], row[1]): Count(row[2], row[3]) for row in rows}
+
+    def start_of(self, model: str, champion: str, challenger: str, role: str, first: float) -> float:
+        """Returns when a comparison of two versions began; it keeps the first time that it is given."""
+        pair = (model, champion, challenger, role)
+        self._database.insert("serving_comparisons", COMPARISONS, [(*pair, first)])
+        matching = " AND ".join(f"{name} = :{name}" for name in (*COMPARISON, "role"))
+        rows = self._database.run(
+            f"SELECT time FROM serving_comparisons WHERE {matching}",
+            **dict(zip((*COMPARISON, "role"), pair, strict=True)),
+        )
+        return float(rows[0][0])
 
     def told(self, model: str, since: float, n_rows: int) -> list[Sequence[Any]]:
         """Returns answers with their truth, the newest first: the columns `EVALUATED`, then the truth."""
@@ -275,17 +297,21 @@ class Store:
         for row in self._database.run(statement, model=model, since=0.0):
             yield Truth(*row)
 
-    def delete_old(self, oldest: float) -> None:
+    def delete_old(self, model: str, oldest: float) -> None:
         """Deletes what is older than a time, in seconds since 1970."""
         for table in ("answers", "truths", "key_truths"):
-            self._database.run(f"DELETE FROM serving_{table} WHERE time < :oldest", oldest=oldest)
+            self._database.run(
+                f"DELETE FROM serving_{table} WHERE model = :model AND time < :oldest",
+                model=model,
+                oldest=oldest,
+            )
         # The log deletes its files by the day: they are known until they are gone.
         self._database.run("DELETE FROM serving_files WHERE time < :oldest", oldest=oldest - 2 * 86_400)
 
 
-def open_store(url: str, folder: Path) -> Store:
+def open_store(url: str, folder: Path, statement_seconds: float = STATEMENT_SECONDS) -> Store:
     """Opens a store; see `Store`."""
-    return Store(url, folder)
+    return Store(url, folder, statement_seconds)
 
 
 def _batched(rows: Iterable[T]) -> Iterator[list[T]]:

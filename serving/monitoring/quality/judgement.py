@@ -47,6 +47,8 @@ class Comparison(msgspec.Struct, frozen=True):
     champion: str
     challenger: str
     role: Literal["challenger", "shadow"]
+    period: int = 0
+    """How often its answers have begun anew, because older ones are no longer kept."""
     metrics: dict[str, Measured] = {}
     """Empty while no row has both versions' answers and a truth."""
 
@@ -134,18 +136,27 @@ def judge(comparison: Comparison, metric: str, confidence: float) -> Judgement:
     """
     measured = comparison.metrics[metric]
     lower_is_better = metric in LOWER_IS_BETTER
+    within = spend(confidence, comparison.period)
     if measured.difference is not None:
         verdict = compare_pairs(
-            measured.difference.moments, lower_is_better=lower_is_better, confidence=confidence
+            measured.difference.moments, lower_is_better=lower_is_better, confidence=within
         )
     else:
         verdict = compare_groups(
             measured.champion.moments,
             measured.challenger.moments,
             lower_is_better=lower_is_better,
-            confidence=confidence,
+            confidence=within,
         )
     return Judgement(comparison, metric, confidence, verdict)
+
+
+def spend(confidence: float, period: int) -> float:
+    """Returns the confidence of a period's interval: each period halves the error that is left to it.
+
+    A period has looks of its own that may err. All periods after the first together err as often as the first at most.
+    """
+    return 1 - (1 - confidence) * 0.5**period
 
 
 def foresee(verdict: Verdict) -> str:

@@ -23,7 +23,8 @@ def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
     if request.param == "postgresql":
         url = request.getfixturevalue("postgresql").url
         with open_store(url, tmp_path) as store:
-            store.delete_old(float("inf"))
+            store.delete_old("churn", float("inf"))
+            store.delete_old("other", float("inf"))
     opened: list[Store] = []
 
     def open_it() -> Store:

@@ -13,6 +13,7 @@ from sklearn import metrics
 from serving.monitoring.feedback.evaluator import evaluate
 from serving.monitoring.feedback.exposition import exposition
 from serving.monitoring.feedback.store import Store, Truth, open_store
+from serving.monitoring.quality.comparison import margin
 from serving.monitoring.quality.judgement import Quality, Summary
 from tests.monitoring.feedback.told import DAY, NOW, answer, number
 
@@ -60,7 +61,7 @@ def add(
 
 
 def evaluated(store: Store, *columns: str) -> dict[str, Any]:
-    found = evaluate(store, "churn", columns, NOW)
+    found = evaluate(store, "churn", columns, NOW - 30 * DAY, NOW)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     return found
 
@@ -129,6 +130,7 @@ def test_windows_are_of_the_times_of_the_answers(store: Store):
         "1d": ["9"],
         "7d": ["8", "9"],
         "30d": ["7", "8", "9"],
+        "all": ["7", "8", "9"],
     }
     assert [(one["version"], one["labels"]) for one in found["over_time"]] == [("7", 1), ("8", 1), ("9", 1)]
     assert found["over_time"][2]["date"] == "2023-11-14"
@@ -214,6 +216,31 @@ def test_one_huge_number_leaves_verdicts_readable(store: Store, truth: str, valu
     quality = msgspec.json.decode(msgspec.json.encode(evaluated(store)), type=Quality)
     (comparison,) = quality.of("7", "8")
     assert comparison.metrics["mse"].difference == Summary(4 if truth == "1e70" else 3, 0.0, 0.0)
+
+
+def test_a_comparison_has_a_fixed_start_and_each_further_period_half_the_error(store: Store):
+    keep = 30 * DAY
+    found = []
+    for days in (29, 31, 95):
+        now = NOW + days * DAY
+        for i in range(200):
+            request = f"{days}-{i}"
+            times = {"time": now - DAY * (200 - i) / 200}
+            store.add_answers(
+                [answer(request, **times), answer(request, role="shadow", version="8", label="no", **times)]
+            )
+            store.add_truths("churn", [Truth(request, 0, "no" if i % 4 else "yes")], [])
+        if days == 29:  # the comparison begins
+            store.add_answers([answer("first", role="shadow", version="8", label="no", time=NOW)])
+            store.add_answers([answer("first", time=NOW)])
+        (one,) = evaluate(store, "churn", (), now - keep, now)["comparisons"]
+        judged = one["metrics"]["accuracy"]
+        found.append((one["period"], judged["difference"]["n"]))
+        half = (judged["high"] - judged["low"]) / 2
+        alpha = 0.05 / 2 ** one["period"]
+        deviation = judged["difference"]["variance"] ** 0.5
+        assert half == pytest.approx(deviation * margin(judged["difference"]["n"], alpha))
+    assert found == [(0, 200), (1, 200), (3, 200)]
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,11 @@ def body(*entries: object) -> bytes:
         ),
         (body({"request_id": "", "truth": 1}), 422, "feedback[0].request_id: expected 1 to 1000 characters"),
         (body({"key": "a\0", "truth": 1}), 422, "feedback[0].key: expected 1 to 1000 characters"),
+        (
+            body({"request_id": "a", "truths": [1] * 200_001}),
+            422,
+            "the body: expected at most 200,000 truths",
+        ),
         (body({"key": "a", "truth": "x" * 1001}), 422, "feedback[0].truth: expected 1 to 1000 characters"),
     ],
 )

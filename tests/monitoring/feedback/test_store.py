@@ -39,7 +39,7 @@ def test_the_same_again_changes_nothing_and_the_last_truth_counts(store: Store):
         store.add_answers([answer("r"), answer("r", 1)])
         store.add_truths("churn", [Truth("r", 1, truth)], [])
     assert told(store) == {("r", 1): "no"}
-    assert store.count_answers("churn", 0.0) == {("7", "champion"): 2}
+    assert store.count_answers("churn", 0.0) == {("7", "champion"): (2, NOW)}
     assert store.count_truths("churn") == (1, 0)
 
 
@@ -121,15 +121,20 @@ def test_many_keys_are_found_without_a_search_through_all_answers(store: Store):
     assert time.perf_counter() - started < 4  # takes 0.04 s; 17 s if all answers are read for each key
 
 
+def test_keeps_when_a_comparison_began(store: Store):
+    assert [store.start_of("churn", "7", "8", "shadow", first) for first in (NOW, NOW - DAY)] == [NOW, NOW]
+    assert store.start_of("churn", "7", "8", "challenger", NOW + 1) == NOW + 1
+
+
 def test_forgets_what_is_old(store: Store):
     store.add_answers([answer("old", time=NOW - DAY), answer("new", time=NOW)], "file")
     store.add_truths("churn", [Truth("old", 0, "yes")], [KeyTruth("k", "yes")])
-    store.delete_old(NOW - 1)
+    store.delete_old("churn", NOW - 1)
     assert untold(store) == {"new"}
-    store.delete_old(time.time() + 1)
+    store.delete_old("churn", time.time() + 1)
     assert store.count_truths("churn") == (0, 0)
     assert store.has_files() == {"file"}
-    store.delete_old(time.time() + 3 * DAY)
+    store.delete_old("churn", time.time() + 3 * DAY)
     assert store.has_files() == set()
 
 
