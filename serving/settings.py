@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     library_versions: Literal["strict", "minor", "off"] = Field(
         "minor",
         description="How closely installed libraries must match those of the training: `strict` the same version, "
-        "`minor` the same up to the patch number, `off` any.",
+        "`minor` the same major and minor number, `off` any.",
     )
     max_slowdown: float = Field(
         10, gt=0, description="Reject versions more than this many times slower per row than the current one."
