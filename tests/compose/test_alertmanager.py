@@ -187,6 +187,11 @@ class Mail(socketserver.StreamRequestHandler):
             self.wfile.write(b"250 ok\r\n")
 
 
+def told(receiver: Receiver) -> list[tuple[str, str]]:
+    """Channel and title of each message to Slack."""
+    return [(post["channel"], post["attachments"][0]["title"]) for post in receiver.posted]
+
+
 def test_slack_and_mail_are_told_what_to_do(tmp_path: Path) -> None:
     mail = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mail)
     mail.daemon_threads, messages = True, []
@@ -205,6 +210,11 @@ def test_slack_and_mail_are_told_what_to_do(tmp_path: Path) -> None:
             with running_alertmanager(tmp_path, SLACK_AND_EMAIL, changed) as url:
                 fire(url, "ModelServerGone", namespace="prod")
                 wait_until(lambda: receiver.posted and messages, 20, "both are told")
+                fire(url, "ModelManyFeaturesDrift", namespace="shop", model_name="churn")
+                owners = [("#model-owners", "ModelManyFeaturesDrift in shop")]
+                wait_until(
+                    lambda: set(owners) <= set(told(receiver)), 60, "the model's owners are told of drift"
+                )
     finally:
         mail.shutdown()
         thread.join()
@@ -213,6 +223,7 @@ def test_slack_and_mail_are_told_what_to_do(tmp_path: Path) -> None:
     assert receiver.posted[0]["channel"] == "#model-serving"
     assert attachment["title"] == "ModelServerGone in prod"
     assert attachment["text"].strip().endswith("what to do. Runbook: docs/runbook.md#modelservergone")
+    assert ("#model-serving", "ModelManyFeaturesDrift in shop") in told(receiver)
     assert "To: on-call@example.com" in messages[0]
     assert "ModelServerGone" in messages[0]
 
