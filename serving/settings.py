@@ -243,7 +243,8 @@ class Settings(BaseSettings):
         50,
         ge=0,
         le=1000,
-        description="Inputs that are compared with the model's reference, the most important first. 0 switches drift off.",
+        description="Inputs that are compared with the model's reference. If a model has more than 50, the most important ones; "
+        "else the first of the signature. 0 switches drift off.",
     )
     drift_window_seconds: float = Field(
         3600, ge=60, le=604_800, description="Window of `/v1/drift` and of `model_feature_mean`."
@@ -371,6 +372,10 @@ class Settings(BaseSettings):
         return int(self.max_body_mb * 1_000_000)
 
 
+_SECRETS = {name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None}
+"""Their values are not shown."""
+
+
 def environment_name(field: str) -> str:
     """Returns the environment variable that sets a field of `Settings`."""
     alias = Settings.model_fields[field].validation_alias
@@ -394,7 +399,9 @@ def load_settings() -> Settings:
         for problem in error.errors():
             name = str(problem["loc"][0])
             variable = environment_name(name) if name in Settings.model_fields else name
-            lines.append(f"{variable}: {problem['msg'].lower()}, got {problem['input']!r}")
+            message = problem["msg"].removeprefix("Value error, ")
+            got = "" if name in _SECRETS else f", got {problem['input']!r}"
+            lines.append(f"{variable}: {message[:1].lower()}{message[1:]}{got}")
         raise SettingsError("; ".join(lines)) from None
 
 

@@ -81,8 +81,8 @@ def read_rows(file: Path, options: argparse.Namespace, settings: Settings) -> Pr
         truths = read_feedback(settings, file, rows[MODEL].iloc[0])
     if truths is None:
         raise LifecycleError(
-            f"no truth for {file}: name its column with --target, or a file of truths with --truth; for a prediction log, "
-            "SERVING_FEEDBACK_STORE of the service is enough"
+            f"no truth for {file}: name its column with --target, or a file of truths with --truth; for feedback, "
+            "set SERVING_FEEDBACK_STORE and SERVING_LOG_PREDICTIONS as for the service"
         )
     joined, n_unmatched = join(rows, truths)
     return Predictions(joined, find_columns(rows.columns, options), n_unmatched)
