@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     trusted_types: str = Field(
         "",
         description="Your own types and functions that a model may contain, as `module.Class`, separated by commas. "
-        "Their modules must be installed with the service.",
+        "Their modules must be installed with the service, or be beside `service.py`.",
     )
     readable_paths: str = Field(
         "",
