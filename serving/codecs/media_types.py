@@ -6,3 +6,8 @@ ARROW = "application/vnd.apache.arrow.stream"
 
 Body = bytes | bytearray
 """A request body: a `bytearray` if it arrived in parts."""
+
+
+def media_name(content_type: str) -> str:
+    """Returns a request's media type, for an error."""
+    return content_type if len(content_type) <= 60 and content_type.isascii() else "another one"

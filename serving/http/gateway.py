@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,10 +39,12 @@ from serving.http.webhook import check_delivery
 from serving.monitoring import metrics
 from serving.monitoring.tracing.request_log import RequestLog
 from serving.monitoring.tracing.requests import Requests
+from serving.monitoring.tracing.timeline import Timeline
 from serving.process.garbage_collector import forget_frames
 from serving.process.in_flight import Claim, InFlight
 from serving.process.logs import BY_CALLERS, Sparing, origin
 from serving.protocols import v1
+from serving.protocols.endpoint import Endpoint, Request, answer, ask
 from serving.protocols.openapi import openapi_document
 from serving.traffic.router import Router
 from serving.traffic.routing import NO_CHOICE, Choice
@@ -184,7 +186,7 @@ class Gateway:
         except ServingError as error:
             await _send_error(send, error, request_id)
 
-    async def _predict(self, endpoint: v1.Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _predict(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         request_id, content_type, length, choice, encoding, timeout, parent = _read_headers(scope["headers"])
         timeline = self._requests.begin(request_id, parent, scope)
         metrics.active.enter()
@@ -197,42 +199,45 @@ class Gateway:
             if encoding:
                 body = await self._decompress(body, encoding, claim, timeout_seconds)
             timeline.body_bytes = len(body)
-            request = v1.Request(
+            request = Request(
                 body, content_type, request_id, receive, claim, choice, timeout_seconds, timeline
             )
-            answer = await v1.answer(endpoint, self._router, request)
+            answered = await answer(endpoint, self._router, request)
         except ClientGone:
             return
         except ServingError as error:
             forget_frames(error)  # before the client reads the answer
-            timeline.fail(error)
-            self._count(error)
-            await _send_error(send, error, request_id, timeline.headers)
+            await self._fail(endpoint, error, timeline, send)
         except Exception as error:  # noqa: BLE001  # it is logged
             mistake = _mistake(error, request_id)
             forget_frames(error)
-            timeline.fail(mistake)
-            self._count(mistake)
-            await _send_error(send, mistake, request_id, timeline.headers)
+            await self._fail(endpoint, mistake, timeline, send)
         else:
-            timeline.status, timeline.model = 200, answer.route.labels
-            headers = [*timeline.headers, *answer.route.headers]
+            timeline.status, timeline.model = 200, answered.route.labels
+            headers = [*timeline.headers, *answered.route.headers]
+            if endpoint.headers is not None:
+                headers += endpoint.headers(answered.route.model.manifest)
             if self._router.sends_away:
                 headers.append((b"connection", b"close"))  # the next request goes to another worker
-            await _send(send, 200, answer.media_type.encode(), answer.body, headers)
-            shadow = self._router.shadow_of(answer.route)
+            await _send(send, 200, answered.media_type.encode(), answered.body, headers)
+            shadow = self._router.shadow_of(answered.route)
             if shadow is not None:
-                ask = partial(v1.ask, endpoint, shadow, request)
-                self._shadow.compare(shadow, answer.output, ask, claim.n_bytes or len(body))
+                copy = partial(ask, endpoint, shadow, request)
+                self._shadow.compare(shadow, answered.output, copy, claim.n_bytes or len(body))
         finally:
             claim.release()
             metrics.active.leave()
             self._requests.end(timeline)
 
-    def _count(self, error: ServingError) -> None:
-        if not self._router.counts_requests:
-            return
-        metrics.count_error(error.model or self._router.champion_labels, error)
+    async def _fail(self, endpoint: Endpoint, error: ServingError, timeline: Timeline, send: Send) -> None:
+        if endpoint.encode_error is None:
+            status, body = error.status, encode_error(error, timeline.request_id)
+        else:
+            status, body = endpoint.encode_error(error, timeline.request_id)
+        timeline.fail(error, status)
+        if self._router.counts_requests:
+            metrics.count_error(error.model or self._router.champion_labels, error, status)
+        await _send(send, status, b"application/json", body, [*error.headers, *timeline.headers])
 
     async def _read_body(self, receive: Receive, length: int | None, claim: Claim) -> Body:
         limit = self._max_body_bytes
@@ -464,7 +469,6 @@ async def _send_error(
     send: Send,
     error: ServingError,
     request_id: str,
-    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
-    headers = [*error.headers, *(headers or [(b"x-request-id", request_id.encode())])]
+    headers = [*error.headers, (b"x-request-id", request_id.encode())]
     await _send(send, error.status, b"application/json", encode_error(error, request_id), headers)

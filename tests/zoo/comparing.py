@@ -23,7 +23,8 @@ from serving.model.schema import take
 from serving.prepare.build import prepare
 from serving.prepare.registry.client import resolve
 from serving.process.in_flight import Claim, InFlight
-from serving.protocols.v1 import PREDICT, PREDICT_BATCH, Endpoint, Request, never
+from serving.protocols.endpoint import Endpoint, Request, never
+from serving.protocols.v1 import PREDICT, PREDICT_BATCH
 from serving.runtime import load_runtime
 from serving.runtime.trusted import Trust
 from serving.settings import Settings
