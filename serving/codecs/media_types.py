@@ -3,6 +3,9 @@
 JSON = "application/json"
 NPY = "application/x-npy"
 ARROW = "application/vnd.apache.arrow.stream"
+CSV = "text/csv"
+PARQUET = "application/vnd.apache.parquet"
+"""Source: IANA's media types."""
 
 Body = bytes | bytearray
 """A request body: a `bytearray` if it arrived in parts."""

@@ -43,7 +43,7 @@ from serving.monitoring.tracing.timeline import Timeline
 from serving.process.garbage_collector import forget_frames
 from serving.process.in_flight import Claim, InFlight
 from serving.process.logs import BY_CALLERS, Sparing, origin
-from serving.protocols import v1
+from serving.protocols import mlflow, v1
 from serving.protocols.endpoint import Endpoint, Request, answer, ask
 from serving.protocols.openapi import openapi_document
 from serving.traffic.router import Router
@@ -112,6 +112,7 @@ class Gateway:
             for prefix in ("/v1", "")
             for path, endpoint in (("/predict", v1.PREDICT), ("/predict_batch", v1.PREDICT_BATCH))
         }
+        self._predictions["/invocations"] = mlflow.INVOCATIONS
         self._shadow = Shadow()
         self._drift_until, self._drift_answer = 0.0, b""
         self._document: tuple[str | None, bytes] | None = None
@@ -127,6 +128,9 @@ class Gateway:
             "/v1/drift": self._drift,
             "/v1/quality": self._quality,
             "/metrics": self._metrics,
+            "/ping": self._ping,
+            "/health": self._ping,
+            "/version": self._version,
         }
         self._commands = {"/v1/sync": self._sync, "/v1/feedback": self._take_feedback}
 
@@ -139,6 +143,8 @@ class Gateway:
         endpoint = self._predictions.get(path)
         if endpoint is not None:
             await self._predict(endpoint, scope, receive, send)
+        elif (name := mlflow.named_model(path)) is not None:
+            await self._predict(mlflow.INVOCATIONS, scope, receive, send, name)
         elif path in self._commands:
             await self._command(path, scope, receive, send)
         elif path == BENTOML_SCHEMA or path.startswith(BENTOML_ASSETS):
@@ -186,8 +192,12 @@ class Gateway:
         except ServingError as error:
             await _send_error(send, error, request_id)
 
-    async def _predict(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _predict(
+        self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, name: str | None = None
+    ) -> None:
         request_id, content_type, length, choice, encoding, timeout, parent = _read_headers(scope["headers"])
+        if name is not None:
+            choice = choice._replace(name=name)
         timeline = self._requests.begin(request_id, parent, scope)
         metrics.active.enter()
         claim = Claim(self._in_flight)
@@ -353,6 +363,13 @@ class Gateway:
                 {"status": "ready", "model": {"name": manifest.name, "version": manifest.version}}
             ),
         )
+
+    def _ping(self) -> tuple[int, bytes, bytes]:
+        # As MLflow's scoring server answers.
+        return 404 if self._router.current is None else 200, b"application/json", b"\n"
+
+    def _version(self) -> tuple[int, bytes, bytes]:
+        return 200, b"application/json", self._router.model.manifest.mlflow_version.encode()
 
     def _openapi(self) -> tuple[int, bytes, bytes]:
         model = self._router.current

@@ -14,7 +14,7 @@ import msgspec
 
 from serving.batching.batcher import Gone
 from serving.codecs.limits import NUMBER_BYTES, OBJECT_BYTES, SMALL_BYTES, check_weight
-from serving.codecs.media_types import ARROW, JSON, Body
+from serving.codecs.media_types import ARROW, JSON, PARQUET, Body
 from serving.errors import ServingError, TimedOut
 from serving.model.prepared import Manifest
 from serving.model.schema import Inputs
@@ -41,7 +41,7 @@ ENCODED_ROW_BYTES = 60
 NUMBER_TEXT_BYTES = 25
 """Size of each further number."""
 
-_IMPORTED = {ARROW: "pyarrow.compute"}
+_IMPORTED = {ARROW: "pyarrow.compute", PARQUET: "pyarrow.parquet"}
 """What the first body of a media type imports."""
 
 Headers = list[tuple[bytes, bytes]]
