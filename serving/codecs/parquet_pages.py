@@ -1,14 +1,20 @@
-"""Reads what a Parquet file's pages say of themselves, before they are decompressed.
+"""Checks what a Parquet file says of its columns and pages, before anything is decompressed.
 
-pyarrow does not expose it, so this reads the headers. Source: parquet-format's parquet.thrift, `PageHeader`, and Thrift's
-compact protocol; a field's number there is its number here.
+pyarrow does not expose the pages, and aborts the process on some damaged metadata that it does expose, so this reads
+them itself. Source: parquet-format's parquet.thrift; a field's number there is its number here.
 """
 
-from typing import Any
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from serving.codecs.limits import check_weight
 from serving.codecs.media_types import Body
+from serving.codecs.thrift import Compact, Invalid
 from serving.errors import MalformedBody, PayloadTooLarge
+
+FOOTER_BYTES = 2_000_000
+"""Maximum of a file's metadata: about 100 bytes for each column and row group."""
 
 MAX_PAGES = 20_000
 """Maximum of pages in a file: for 100,000 rows and 1,000 columns, twenty for each."""
@@ -16,7 +22,10 @@ MAX_PAGES = 20_000
 MAX_HEADER_BYTES = 100_000
 """Maximum of a page's header, which holds the column's smallest and largest value."""
 
-MAX_DEPTH = 8
+MAX_GROUPS = 1_000
+
+_FIXED, _REPEATED = 7, 2
+"""Source: parquet.thrift, `Type` and `FieldRepetitionType`."""
 
 _DELTA_BYTE_ARRAY = 7
 """Texts as the end of the text before: each may be as long as all before it. Source: parquet.thrift, `Encoding`."""
@@ -25,108 +34,117 @@ _ENCODINGS = {5: 2, 7: 2, 8: 4}
 """Fields of `PageHeader` with a header of a kind of page, and the field of its encoding."""
 
 
-class Pages:
-    """The pages of a file that will be read."""
+class Leaf(NamedTuple):
+    """A column that has values itself."""
 
-    def __init__(self, body: Body) -> None:
-        self._body = memoryview(body)
-        self._n_pages = 0
-        self._n_bytes = 0
-
-    def add(self, chunk: Any) -> None:
-        """Counts the pages of a column chunk, a `pyarrow.parquet.ColumnChunkMetaData`.
-
-        Raises:
-            MalformedBody: they are damaged, or have an encoding that expands without limit.
-            PayloadTooLarge: they are too many, or too large.
-        """
-        # As Arrow's own reader finds them.
-        start = chunk.data_page_offset
-        if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
-            start = chunk.dictionary_page_offset
-        stop = start + chunk.total_compressed_size
-        if not 4 <= start <= stop <= len(self._body):
-            raise MalformedBody("the Parquet file has a column outside its bytes")
-        while start < stop:
-            header, length = _read_header(self._body[start:stop])
-            uncompressed, compressed = header.get(2), header.get(3)
-            if not isinstance(uncompressed, int) or not isinstance(compressed, int):
-                raise MalformedBody("the Parquet file has a page without a size")
-            if uncompressed < 0 or compressed < 0:
-                raise MalformedBody("the Parquet file has a page of negative size")
-            for kind, field in _ENCODINGS.items():
-                if kind in header and header[kind].get(field) == _DELTA_BYTE_ARRAY:
-                    raise MalformedBody(
-                        "Parquet with the encoding DELTA_BYTE_ARRAY is not supported; write it with another one"
-                    )
-            self._n_pages += 1
-            self._n_bytes += uncompressed
-            if self._n_pages > MAX_PAGES:
-                raise PayloadTooLarge(f"the Parquet file has more than {MAX_PAGES} pages")
-            check_weight(self._n_bytes, "the Parquet file's pages")
-            start += length + compressed
+    name: str
+    """Of the outermost column that it is in."""
+    is_flat: bool
+    """Whether it is that column, with one value for each row."""
+    fixed_bytes: int
+    """Of each value; 0 if they need not have one size."""
 
 
-def _read_header(data: memoryview) -> tuple[dict[int, Any], int]:
-    reader = _Compact(data[:MAX_HEADER_BYTES])
+class Footer(NamedTuple):
+    """The metadata of a file."""
+
+    n_rows: int
+    leaves: list[Leaf]
+    groups: list[list[dict[int, Any]]]
+    """The `ColumnMetaData` of the leaves, by row group."""
+
+
+def read_footer(body: Body) -> Footer:
+    """Reads the metadata at the end of a file.
+
+    Raises:
+        MalformedBody: it is none.
+        PayloadTooLarge: it is too long.
+    """
+    length = int.from_bytes(body[-8:-4], "little")
+    if len(body) < 12 or body[-4:] != b"PAR1" or length > len(body) - 12:
+        raise MalformedBody("the body is not a Parquet file")
+    if length > FOOTER_BYTES:
+        raise PayloadTooLarge(f"the metadata of the Parquet file has more than {FOOTER_BYTES} bytes")
     try:
-        return reader.struct(0), reader.place
-    except IndexError:
-        raise MalformedBody("the Parquet file has a page whose header is cut off, or too long") from None
+        fields = Compact(memoryview(body)[len(body) - 8 - length : -8]).struct()
+        groups = [[chunk[3] for chunk in group[1]] for group in fields[4]]
+        n_rows = [group[3] for group in fields[4]]
+        leaves = list(_find_leaves(iter(fields[2])))
+    except (Invalid, LookupError, TypeError, AttributeError, UnicodeDecodeError, StopIteration, RuntimeError):
+        raise MalformedBody("the metadata of the Parquet file is damaged") from None
+    if len(groups) > MAX_GROUPS:
+        raise PayloadTooLarge(f"the Parquet file has more than {MAX_GROUPS} row groups")
+    if any(not isinstance(n, int) or n < 0 for n in n_rows) or sum(n_rows) != fields.get(3):
+        raise MalformedBody("the metadata of the Parquet file disagrees with itself on the number of rows")
+    if not all(isinstance(chunk, dict) for group in groups for chunk in group):
+        raise MalformedBody("the metadata of the Parquet file is damaged")
+    if any(len(group) != len(leaves) for group in groups):
+        raise MalformedBody("the metadata of the Parquet file disagrees with itself on the columns")
+    return Footer(sum(n_rows), leaves, groups)
 
 
-class _Compact:
-    """Values in Thrift's compact protocol. Source: Thrift's doc/specs/thrift-compact-protocol.md."""
+def _find_leaves(elements: Iterator[dict[int, Any]]) -> Iterator[Leaf]:
+    """The leaves of a flattened tree of `SchemaElement`."""
+    for _ in range(next(elements)[5]):
+        top = next(elements)
+        name = top[4].decode()
+        if not top.get(5):
+            yield Leaf(name, top.get(3) != _REPEATED, top[2] if top.get(1) == _FIXED else 0)
+            continue
+        left = top[5]
+        while left:
+            inner = next(elements)
+            left += inner.get(5, 0) - 1
+            if not inner.get(5):
+                yield Leaf(name, is_flat=False, fixed_bytes=0)
 
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
-        self.place = 0
 
-    def struct(self, depth: int) -> dict[int, Any]:
-        """The fields of a struct by their numbers."""
-        fields: dict[int, Any] = {}
-        number = 0
-        while head := self._byte():
-            number = number + (head >> 4) if head >> 4 else self._zigzag()
-            fields[number] = self._value(head & 15, depth)
-        return fields
+def check_pages(body: Body, footer: Footer, names: set[str]) -> None:
+    """Adds up what the pages of the columns say of their size.
 
-    def _value(self, kind: int, depth: int) -> Any:
-        match kind:
-            case 1 | 2:
-                return kind == 1
-            case 3:
-                return self._byte()
-            case 4 | 5 | 6:
-                return self._zigzag()
-            case 7:
-                return self._skip(8)
-            case 8:
-                return self._skip(self._varint())
-            case 12 if depth < MAX_DEPTH:
-                return self.struct(depth + 1)
-            case _:
-                # A page's header has no lists or maps.
-                raise MalformedBody("the Parquet file has a page with an unknown header")
+    Raises:
+        MalformedBody: they are damaged, or have an encoding that expands without limit.
+        PayloadTooLarge: they are too many, or too large.
+    """
+    n_pages, n_bytes = 0, 0
+    for group in footer.groups:
+        for leaf, chunk in zip(footer.leaves, group, strict=True):
+            if leaf.name not in names:
+                continue
+            for header in _headers(memoryview(body), chunk):
+                n_pages += 1
+                n_bytes += header[2]
+                if n_pages > MAX_PAGES:
+                    raise PayloadTooLarge(f"the Parquet file has more than {MAX_PAGES} pages")
+                check_weight(n_bytes, "the Parquet file's pages")
+    fixed = math.fsum(leaf.fixed_bytes for leaf in footer.leaves if leaf.name in names)
+    check_weight(int(fixed) * footer.n_rows, "the rows")
 
-    def _byte(self) -> int:
-        self.place += 1
-        return self._data[self.place - 1]
 
-    def _skip(self, n_bytes: int) -> None:
-        self.place += n_bytes
-        if self.place > len(self._data):
-            raise IndexError
-
-    def _varint(self) -> int:
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self._byte()
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-        raise MalformedBody("the Parquet file has a page with an invalid number")
-
-    def _zigzag(self) -> int:
-        value = self._varint()
-        return (value >> 1) ^ -(value & 1)
+def _headers(body: memoryview, chunk: dict[int, Any]) -> Iterator[dict[int, Any]]:
+    """The headers of a column chunk's pages, found as Arrow's reader finds them."""
+    start, size, dictionary = chunk.get(9), chunk.get(7), chunk.get(11, 0)
+    if not isinstance(start, int) or not isinstance(size, int) or not isinstance(dictionary, int):
+        raise MalformedBody("the Parquet file does not say where its columns are")
+    start = dictionary if 0 < dictionary < start else start
+    stop = start + size
+    if not 4 <= start <= stop <= len(body):
+        raise MalformedBody("the Parquet file has a column outside its bytes")
+    while start < stop:
+        reader = Compact(body[start : min(stop, start + MAX_HEADER_BYTES)])
+        try:
+            header = reader.struct()
+        except Invalid:
+            raise MalformedBody("the Parquet file has a page with an invalid header") from None
+        # Larger numbers wrap around in Arrow's reader.
+        if not all(isinstance(header.get(field), int) and 0 <= header[field] < 2**31 for field in (2, 3)):
+            raise MalformedBody("the Parquet file has a page without a size")
+        for kind, field in _ENCODINGS.items():
+            inner = header.get(kind)
+            if isinstance(inner, dict) and inner.get(field) == _DELTA_BYTE_ARRAY:
+                raise MalformedBody(
+                    "Parquet with the encoding DELTA_BYTE_ARRAY is not supported; write it with another one"
+                )
+        yield header
+        start += reader.place + header[3]
