@@ -185,6 +185,7 @@ def test_only_predictions_models_and_the_webhook_are_open_to_the_outside():
     assert {path for path in known if path.startswith("/v1/")} - set(paths) == {
         *("/v1/drift", "/v1/feedback", "/v1/quality")
     }
+    assert "/invocations" in paths
     assert set(paths) <= known
 
 

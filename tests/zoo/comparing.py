@@ -24,6 +24,7 @@ from serving.prepare.build import prepare
 from serving.prepare.registry.client import resolve
 from serving.process.in_flight import Claim, InFlight
 from serving.protocols.endpoint import Endpoint, Request, never
+from serving.protocols.mlflow import INVOCATIONS
 from serving.protocols.v1 import PREDICT, PREDICT_BATCH
 from serving.runtime import load_runtime
 from serving.runtime.trusted import Trust
@@ -93,6 +94,13 @@ def find_out(name: str, uri: str, home: Path) -> Finding:
                 differences.append(apart)
                 if not apart <= MAX_DIFFERENCE:
                     wrong.append(f"{what}, {protocol}")
+        logged = prepared.folder / "mlflow" / "serving_input_example.json"
+        if logged.exists():
+            # MLflow writes it to try a served model with.
+            try:
+                _send(INVOCATIONS, model, logged.read_bytes(), "application/json")
+            except ServingError as error:
+                wrong.append(f"{logged.name}: {error}")
         manifest = prepared.manifest
         reason = manifest.native_reason or ""
         speed_up = _speed_up(prepared, model)
