@@ -399,7 +399,7 @@ def test_errors_that_alert_are_all_of_ours_and_none_of_the_callers():
     assert len(asked) > 2
     assert set(asked) == {"5.."}
     for mistake, expected in ((errors.QueueFull("full"), True), (errors.InvalidInput("wrong"), False)):
-        metrics.count_error(("alerts", "1", "champion"), mistake)
+        metrics.count_error(("alerts", "1", "champion"), mistake, mistake.status)
         (family,) = metrics.errors_total.collect()
         (status,) = {
             sample.labels["status"]
