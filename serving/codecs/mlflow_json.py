@@ -4,6 +4,7 @@ Source: mlflow/pyfunc/scoring_server/__init__.py and mlflow/utils/proto_json_uti
 to fit: 1.5 is no long.
 """
 
+import gc
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +24,9 @@ MAX_BYTES = 16_000_000
 
 Source: docs.databricks.com, "Model Serving limits and regions", payload size.
 """
+
+MAX_OBJECT_BYTES = 250_000_000
+"""Of these objects: 16 MB of numbers with three digits have 200 MB."""
 
 FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 
@@ -89,11 +93,19 @@ def _parse(body: Body) -> tuple[Any, int]:
         text = bytes(body)
         n_bytes = weigh(text) + 2 * text_bytes(text)
         check_weight(n_bytes, "the rows")
+        if n_bytes > MAX_OBJECT_BYTES:
+            raise PayloadTooLarge(
+                "JSON with so many values is not read here; send Parquet or CSV, or fewer rows"
+            )
+    # See `serving.codecs.json.parse_json`.
+    gc.disable()
     try:
         return msgspec.json.decode(body), n_bytes
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # pandas and MLflow's own client write a missing value as NaN, which is not JSON.
         return parse_json(body, parse_constant=_constant), n_bytes
+    finally:
+        gc.enable()
 
 
 def _constant(token: str) -> NotFinite | None:

@@ -144,6 +144,8 @@ class Gateway:
         if endpoint is not None:
             await self._predict(endpoint, scope, receive, send)
         elif (name := mlflow.named_model(path)) is not None:
+            # Logs and spans have no name that the caller made up.
+            scope = {**scope, "path": mlflow.NAMED_PATH}
             await self._predict(mlflow.INVOCATIONS, scope, receive, send, name)
         elif path in self._commands:
             await self._command(path, scope, receive, send)

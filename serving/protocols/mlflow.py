@@ -41,6 +41,9 @@ ERROR_CODES: dict[type[ServingError], str] = {
 }
 """MLflow's codes; of other errors by their status. Source: mlflow/protos/databricks.proto, `ErrorCode`."""
 
+NAMED_PATH = "/serving-endpoints/{name}/invocations"
+"""Source: Databricks' REST API, "Query a serving endpoint"."""
+
 _NAMED = re.compile(r"/serving-endpoints/([^/]+)/invocations")
 
 

@@ -6,6 +6,7 @@ A new protocol is a row of `tests/protocols/asking.py`.
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
@@ -17,7 +18,7 @@ from sklearn.base import is_classifier
 from sklearn.datasets import load_digits
 
 from tests.http.in_process import Application, running_application
-from tests.protocols.asking import DIALECTS
+from tests.protocols.asking import DIALECTS, JSON
 from tests.support.environment import tracking
 from tests.support.models import frame
 
@@ -49,6 +50,8 @@ class Family(NamedTuple):
     application: Application
     rows: Any
     expected: dict[str, Any]
+    example: Path
+    """What MLflow wrote to try the served model with, if the model was logged with an example."""
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -58,11 +61,13 @@ def family(
     name = request.param
     rows = FAMILIES[name]()[:N_ROWS]
     with tracking(registry_uri):
-        expected = expected_of(f"models:/{name}@production", rows)
+        uri = f"models:/{name}@production"
+        expected = expected_of(uri, rows)
+        example = Path(mlflow.artifacts.download_artifacts(uri)) / "serving_input_example.json"
     folder = tmp_path_factory.mktemp("worker")
     more = {"SERVING_ALLOW_PICKLE": "true"}
     with running_application(folder, registry_uri, name, **more) as application:
-        yield Family(application, rows, expected)
+        yield Family(application, rows, expected, example)
 
 
 def expected_of(uri: str, rows: Any) -> dict[str, Any]:
@@ -119,3 +124,11 @@ def test_a_single_row_is_answered_like_one_of_many(family: Family, name: str) ->
     if name in (".npy", "Arrow") and isinstance(family.expected["pyfunc"][0], dict):
         pytest.skip("only JSON carries objects")
     assert_same(dialect.ask(family.application, family.rows[2:3]), family.expected[dialect.answers][2:3])
+
+
+def test_the_example_that_mlflow_wrote_is_answered(family: Family) -> None:
+    if not family.example.exists():
+        pytest.skip("the model was logged without an example")
+    body = family.example.read_bytes()
+    response = family.application.post("/invocations", content=body, headers={"content-type": JSON})
+    assert response.status_code == 200, response.text

@@ -168,7 +168,7 @@ HOSTILE: dict[str, tuple[str, int, Any]] = {
         lambda: b'{"dataframe_records":[{"mean radius":' + b"9" * 5_000_000 + b"}]}",
     ),
     "digits and NaN": ("application/json", 400, lambda: b'{"inputs":[NaN,' + b"9" * 5_000_000 + b"]}"),
-    "many lists": ("application/json", 400, lambda: b'{"inputs":[' + b"[]," * 4_000_000 + b"[]]}"),
+    "many lists": ("application/json", 413, lambda: b'{"inputs":[' + b"[]," * 4_000_000 + b"[]]}"),
     "a long body": ("application/json", 413, lambda: b'{"inputs":"' + b"x" * 17_000_000 + b'"}'),
     "many rows": ("application/json", 413, lambda: b'{"dataframe_records":[' + b"{}," * 2_000 + b"{}]}"),
     "CSV with many rows": (CSV, 413, lambda: f"{HEADER}\n".encode() + f"{ROW}\n".encode() * 2_000),
