@@ -19,9 +19,6 @@ NUMBERS = frozenset({Kind.INTEGER, Kind.LONG, Kind.FLOAT, Kind.DOUBLE})
 _INTEGER = re.compile(r"\s*([+-]?\d+)(?:\.0*)?\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
 
-_EXACT = 2**53
-"""Below it every integer is a double."""
-
 
 def loosen(cells: list[Any], column: Column) -> list[Any] | npt.NDArray[Any]:
     """Returns a column's cells as `serving.codecs.npy.named_to_inputs` takes them, an array if possible."""
@@ -76,7 +73,9 @@ def _to_lines(cells: list[list[Any]], dtype: np.dtype[Any]) -> npt.NDArray[Any] 
         if found != {str} or not all(map(_is_unicode, cells)):
             return None
         return np.array(cells, dtype=object)
-    if not found <= {float, int, type(None)} or (int in found and not all(map(_are_exact, cells))):
+    if not found <= {float, int, type(None)} or (
+        int in found and not all(_are_exact(column, dtype) for column in cells)
+    ):
         return None
     with np.errstate(over="ignore"):
         lines = np.array(cells, dtype=dtype)
@@ -92,9 +91,10 @@ def _is_unicode(texts: list[str]) -> bool:
     return True
 
 
-def _are_exact(cells: list[Any]) -> bool:
-    """Whether all integers are doubles."""
-    return all(-_EXACT < cell < _EXACT for cell in cells if type(cell) is int)
+def _are_exact(cells: list[Any], dtype: np.dtype[Any]) -> bool:
+    """Whether no integer changes as a float of the dtype."""
+    limit = 2 ** (np.finfo(dtype).nmant + 1) if dtype.kind == "f" else 2**53
+    return all(-limit < cell < limit for cell in cells if type(cell) is int)
 
 
 def text_to_number(cell: Any, kind: Kind) -> Any:
@@ -118,7 +118,7 @@ def _to_numbers(cells: list[Any], found: set[type], column: Column) -> npt.NDArr
     if len(found) == 1 and found <= {float, int}:
         array = np.array(cells)
         return array if array.dtype.kind in "iuf" else None
-    if int in found and not _are_exact(cells):
+    if int in found and not _are_exact(cells, np.dtype(DTYPES[column.type.kind])):
         return None
     return np.array(cells, dtype=DTYPES[Kind.DOUBLE])
 
