@@ -36,6 +36,7 @@ import numpy as np  # noqa: E402
 from bentoml import server_context  # noqa: E402
 
 from serving.codecs import limits  # noqa: E402
+from serving.codecs.json_answers import encode_hook  # noqa: E402
 from serving.codecs.media_types import JSON  # noqa: E402
 from serving.errors import ModelRefused  # noqa: E402
 from serving.http.gateway import App, Gateway  # noqa: E402
@@ -59,6 +60,7 @@ from serving.process.respawn import replace_ended_workers  # noqa: E402
 from serving.process.sandbox import WRITABLE, confine, without_secrets  # noqa: E402
 from serving.process.shutdown import end_gracefully  # noqa: E402
 from serving.protocols import v1  # noqa: E402
+from serving.protocols.endpoint import Request, answer, never  # noqa: E402
 from serving.traffic.router import Router  # noqa: E402
 from serving.traffic.watchdog import GRACE_SECONDS  # noqa: E402
 
@@ -139,9 +141,9 @@ def make_feedback() -> "Feedback | None":
     return Feedback(Path(RUN_DIRECTORY))
 
 
-def alone() -> Claim:
-    """Returns the claim of an in-process request."""
-    return Claim(InFlight(limits.request_bytes))
+def _request(body: bytes) -> Request:
+    """Returns an in-process request."""
+    return Request(body, JSON, "", never, Claim(InFlight(limits.request_bytes)))
 
 
 def served_name(sealed: tuple[Path, str] | None) -> str:
@@ -275,13 +277,13 @@ class ModelServer:
     @bentoml.api
     async def predict(self, instances: list[Any], params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Predictions for rows."""
-        body = msgspec.json.encode({"instances": instances, "params": params}, enc_hook=v1.encode_hook)
-        answer = await v1.answer(v1.PREDICT, router, v1.Request(body, JSON, "", v1.never, alone()))
-        return dict(msgspec.json.decode(answer.body))
+        body = msgspec.json.encode({"instances": instances, "params": params}, enc_hook=encode_hook)
+        answered = await answer(v1.PREDICT, router, _request(body))
+        return dict(msgspec.json.decode(answered.body))
 
     @bentoml.api
     async def predict_batch(self, rows: np.ndarray, /) -> np.ndarray:
         """The array of probabilities (or values) for an array of rows."""
-        body = msgspec.json.encode(rows, enc_hook=v1.encode_hook)
-        answer = await v1.answer(v1.PREDICT_BATCH, router, v1.Request(body, JSON, "", v1.never, alone()))
-        return np.array(msgspec.json.decode(answer.body))
+        body = msgspec.json.encode(rows, enc_hook=encode_hook)
+        answered = await answer(v1.PREDICT_BATCH, router, _request(body))
+        return np.array(msgspec.json.decode(answered.body))

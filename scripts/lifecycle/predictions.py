@@ -72,8 +72,8 @@ def _answer(folder: Path, settings: Settings, version: str, csv: CsvFile) -> Ans
     import yaml
 
     from serving.codecs.json import JsonDecoder
+    from serving.codecs.json_answers import encode_hook
     from serving.prepare.files import check_files, load, schema_of
-    from serving.protocols.v1 import encode_hook
 
     mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
     schema = schema_of(mlmodel)

@@ -42,17 +42,17 @@ def arrow_to_inputs(body: Body, schema: Schema, max_rows: int) -> Inputs:
         data = pa.py_buffer(body)
         n_rows = count_rows(pa.ipc.MessageReader.open_stream(data), schema)
         with pa.ipc.open_stream(data) as reader:
-            is_matrix = _check_fields(reader.schema, schema)
+            is_matrix = check_fields(reader.schema, schema)
             check_row_count(n_rows, max_rows)
             check_rows(n_rows, schema)
             table = reader.read_all()
         table.validate(full=True)
-        return _table_to_inputs(table, schema, is_matrix=is_matrix)
+        return table_to_inputs(table, schema, is_matrix=is_matrix)
     except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, struct.error) as error:
         raise MalformedBody("the body is not a complete and valid Arrow IPC stream") from error
 
 
-def _check_fields(fields: Any, schema: Schema) -> bool:
+def check_fields(fields: Any, schema: Schema) -> bool:
     """Compares names and types with the signature; returns whether the columns form the signature's one tensor.
 
     Raises:
@@ -90,7 +90,13 @@ def _check_fields(fields: Any, schema: Schema) -> bool:
     return False
 
 
-def _table_to_inputs(table: Any, schema: Schema, *, is_matrix: bool) -> Inputs:
+def table_to_inputs(table: Any, schema: Schema, *, is_matrix: bool) -> Inputs:
+    """Returns a table's columns, whose fields `check_fields` accepts.
+
+    Raises:
+        InvalidInput: values do not fit the signature.
+        PayloadTooLarge: their objects would take too much memory.
+    """
     from serving.codecs.arrow_values import Load, column_to_values, may_hold, type_name
 
     load = Load()

@@ -157,7 +157,7 @@ def _fast_kind(type_: Type) -> Any:
         case Kind.INTEGER | Kind.LONG:
             return int | float
         case Kind.FLOAT | Kind.DOUBLE:
-            return _fast_float(np.dtype(DTYPES[type_.kind]))
+            return exact_float(np.dtype(DTYPES[type_.kind]))
         case Kind.STRING:
             return str
         case Kind.TENSOR:
@@ -176,12 +176,13 @@ def _fast_scalar(dtype: str) -> Any:
         case "U":
             return str
         case "f":
-            return _fast_float(np.dtype(dtype))
+            return exact_float(np.dtype(dtype))
         case _:
             return int
 
 
-def _fast_float(dtype: np.dtype[Any]) -> Any:
+def exact_float(dtype: np.dtype[Any]) -> Any:
+    """Returns the msgspec type of the numbers among which no integer changes as a float of the dtype."""
     # Below 2^53 (2^24 for float32) every integer is a float; from there on the thorough path checks each.
     # The limit itself is excluded: msgspec compares after converting 2^53 + 1 to a double.
     limit = 2.0 ** min(np.finfo(dtype).nmant + 1, 53)

@@ -11,7 +11,7 @@ Large bodies are read in pieces, by either path; see `serving.codecs.large_json`
 import gc
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -152,13 +152,19 @@ def check_row_count(n_rows: int, max_rows: int) -> None:
         raise PayloadTooLarge(f"{n_rows} rows are more than the limit of {max_rows} (SERVING_MAX_ROWS)")
 
 
-def parse_json(body: Body, offset: int | None = None, mistake: str | None = None) -> Any:
+def parse_json(
+    body: Body,
+    offset: int | None = None,
+    mistake: str | None = None,
+    parse_constant: Callable[[str], Any] = NotFinite,
+) -> Any:
     """Parses JSON, with `NotFinite` for NaN, Infinity and numbers beyond any double.
 
     Args:
         body: the text.
         offset: of its first byte in the whole body; None if this is all of it.
         mistake: the message for wrong syntax, if its position in this text means nothing to the caller.
+        parse_constant: returns the value of the tokens NaN, Infinity and -Infinity.
 
     Raises:
         MalformedBody: it is empty or not JSON.
@@ -170,7 +176,7 @@ def parse_json(body: Body, offset: int | None = None, mistake: str | None = None
     try:
         # Given bytes, json would guess UTF-16 and UTF-32, but exchanged JSON is UTF-8: RFC 8259, section 8.1.
         text = body.decode("utf-8-sig")
-        return json.loads(text, parse_constant=NotFinite, parse_int=_parse_int, parse_float=_parse_float)
+        return json.loads(text, parse_constant=parse_constant, parse_int=_parse_int, parse_float=_parse_float)
     except json.JSONDecodeError as error:
         if mistake is not None:
             raise MalformedBody(f"the body is not JSON: {mistake}") from None

@@ -1,10 +1,41 @@
-"""Arrays of answers → values for a JSON encoder, with one format for all kinds of datetimes."""
+"""Arrays of answers → JSON, with one format for all kinds of datetimes."""
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from serving.codecs.media_types import Body
+from serving.runtime import Output, count_output, slice_output
+
+ENCODED_ROWS = 4096
+"""Rows of a JSON answer that are Python objects at a time."""
+
+
+def encode_hook(value: Any) -> Any:
+    """Converts a model's own objects to JSON types."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value)
+
+
+ENCODER = msgspec.json.Encoder(enc_hook=encode_hook)
+
+
+def encode_rows(start: bytes, output: Output, rows: Callable[[Output], list[Any]], end: bytes) -> Body:
+    """Returns a JSON answer with many rows, encoded some at a time."""
+    whole = bytearray(start)
+    for first in range(0, count_output(output), ENCODED_ROWS):
+        part = slice_output(output, first, first + ENCODED_ROWS)
+        whole += b"," if first else b""
+        whole += memoryview(ENCODER.encode(rows(part)))[1:-1]
+    whole += end
+    return whole
 
 
 def array_to_json(array: npt.NDArray[Any]) -> list[Any]:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,10 +39,12 @@ from serving.http.webhook import check_delivery
 from serving.monitoring import metrics
 from serving.monitoring.tracing.request_log import RequestLog
 from serving.monitoring.tracing.requests import Requests
+from serving.monitoring.tracing.timeline import Timeline
 from serving.process.garbage_collector import forget_frames
 from serving.process.in_flight import Claim, InFlight
 from serving.process.logs import BY_CALLERS, Sparing, origin
-from serving.protocols import v1
+from serving.protocols import mlflow, v1
+from serving.protocols.endpoint import Endpoint, Request, answer, ask
 from serving.protocols.openapi import openapi_document
 from serving.traffic.router import Router
 from serving.traffic.routing import NO_CHOICE, Choice
@@ -110,6 +112,7 @@ class Gateway:
             for prefix in ("/v1", "")
             for path, endpoint in (("/predict", v1.PREDICT), ("/predict_batch", v1.PREDICT_BATCH))
         }
+        self._predictions["/invocations"] = mlflow.INVOCATIONS
         self._shadow = Shadow()
         self._drift_until, self._drift_answer = 0.0, b""
         self._document: tuple[str | None, bytes] | None = None
@@ -125,6 +128,9 @@ class Gateway:
             "/v1/drift": self._drift,
             "/v1/quality": self._quality,
             "/metrics": self._metrics,
+            "/ping": self._ping,
+            "/health": self._ping,
+            "/version": self._version,
         }
         self._commands = {"/v1/sync": self._sync, "/v1/feedback": self._take_feedback}
 
@@ -137,6 +143,10 @@ class Gateway:
         endpoint = self._predictions.get(path)
         if endpoint is not None:
             await self._predict(endpoint, scope, receive, send)
+        elif (name := mlflow.named_model(path)) is not None:
+            # Logs and spans have no name that the caller made up.
+            scope = {**scope, "path": mlflow.NAMED_PATH}
+            await self._predict(mlflow.INVOCATIONS, scope, receive, send, name)
         elif path in self._commands:
             await self._command(path, scope, receive, send)
         elif path == BENTOML_SCHEMA or path.startswith(BENTOML_ASSETS):
@@ -184,8 +194,12 @@ class Gateway:
         except ServingError as error:
             await _send_error(send, error, request_id)
 
-    async def _predict(self, endpoint: v1.Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _predict(
+        self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send, name: str | None = None
+    ) -> None:
         request_id, content_type, length, choice, encoding, timeout, parent = _read_headers(scope["headers"])
+        if name is not None:
+            choice = choice._replace(name=name)
         timeline = self._requests.begin(request_id, parent, scope)
         metrics.active.enter()
         claim = Claim(self._in_flight)
@@ -197,42 +211,45 @@ class Gateway:
             if encoding:
                 body = await self._decompress(body, encoding, claim, timeout_seconds)
             timeline.body_bytes = len(body)
-            request = v1.Request(
+            request = Request(
                 body, content_type, request_id, receive, claim, choice, timeout_seconds, timeline
             )
-            answer = await v1.answer(endpoint, self._router, request)
+            answered = await answer(endpoint, self._router, request)
         except ClientGone:
             return
         except ServingError as error:
             forget_frames(error)  # before the client reads the answer
-            timeline.fail(error)
-            self._count(error)
-            await _send_error(send, error, request_id, timeline.headers)
+            await self._fail(endpoint, error, timeline, send)
         except Exception as error:  # noqa: BLE001  # it is logged
             mistake = _mistake(error, request_id)
             forget_frames(error)
-            timeline.fail(mistake)
-            self._count(mistake)
-            await _send_error(send, mistake, request_id, timeline.headers)
+            await self._fail(endpoint, mistake, timeline, send)
         else:
-            timeline.status, timeline.model = 200, answer.route.labels
-            headers = [*timeline.headers, *answer.route.headers]
+            timeline.status, timeline.model = 200, answered.route.labels
+            headers = [*timeline.headers, *answered.route.headers]
+            if endpoint.headers is not None:
+                headers += endpoint.headers(answered.route.model.manifest)
             if self._router.sends_away:
                 headers.append((b"connection", b"close"))  # the next request goes to another worker
-            await _send(send, 200, answer.media_type.encode(), answer.body, headers)
-            shadow = self._router.shadow_of(answer.route)
+            await _send(send, 200, answered.media_type.encode(), answered.body, headers)
+            shadow = self._router.shadow_of(answered.route)
             if shadow is not None:
-                ask = partial(v1.ask, endpoint, shadow, request)
-                self._shadow.compare(shadow, answer.output, ask, claim.n_bytes or len(body))
+                copy = partial(ask, endpoint, shadow, request)
+                self._shadow.compare(shadow, answered.output, copy, claim.n_bytes or len(body))
         finally:
             claim.release()
             metrics.active.leave()
             self._requests.end(timeline)
 
-    def _count(self, error: ServingError) -> None:
-        if not self._router.counts_requests:
-            return
-        metrics.count_error(error.model or self._router.champion_labels, error)
+    async def _fail(self, endpoint: Endpoint, error: ServingError, timeline: Timeline, send: Send) -> None:
+        if endpoint.encode_error is None:
+            status, body = error.status, encode_error(error, timeline.request_id)
+        else:
+            status, body = endpoint.encode_error(error, timeline.request_id)
+        timeline.fail(error, status)
+        if self._router.counts_requests:
+            metrics.count_error(error.model or self._router.champion_labels, error, status)
+        await _send(send, status, b"application/json", body, [*error.headers, *timeline.headers])
 
     async def _read_body(self, receive: Receive, length: int | None, claim: Claim) -> Body:
         limit = self._max_body_bytes
@@ -349,6 +366,13 @@ class Gateway:
             ),
         )
 
+    def _ping(self) -> tuple[int, bytes, bytes]:
+        # As MLflow's scoring server answers.
+        return 404 if self._router.current is None else 200, b"application/json", b"\n"
+
+    def _version(self) -> tuple[int, bytes, bytes]:
+        return 200, b"application/json", self._router.model.manifest.mlflow_version.encode()
+
     def _openapi(self) -> tuple[int, bytes, bytes]:
         model = self._router.current
         tag = model.tag if model else None
@@ -464,7 +488,6 @@ async def _send_error(
     send: Send,
     error: ServingError,
     request_id: str,
-    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
-    headers = [*error.headers, *(headers or [(b"x-request-id", request_id.encode())])]
+    headers = [*error.headers, (b"x-request-id", request_id.encode())]
     await _send(send, error.status, b"application/json", encode_error(error, request_id), headers)

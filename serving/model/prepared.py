@@ -26,6 +26,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from enum import StrEnum
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ import yaml
 
 from serving.model.schema import Schema, parse_schema
 
-FORMAT = 6
+FORMAT = 7
 """Version of this layout; models of another format are prepared again."""
 
 
@@ -52,6 +53,16 @@ class Parity(msgspec.Struct, frozen=True):
     """Of `rows`: those on, just below or just above split thresholds."""
     max_abs_difference: float
     """The largest difference of a probability or value, see `serving.prepare.checks.parity.MAX_DIFFERENCE`."""
+
+
+class PyfuncAnswer(StrEnum):
+    """What `mlflow.pyfunc` returns for a classifier."""
+
+    LABELS = "labels"
+    PROBABILITIES = "probabilities"
+    """Of all classes."""
+    RAW = "raw"
+    """A booster's own output: of two classes, the probability of the second one; else of all."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +107,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     preprocessing_sha256: str | None
     libraries: dict[str, str]
     prepared_at: str
+    mlflow_version: str
+    """The version that logged the model; empty if unknown."""
+    pyfunc: PyfuncAnswer
+    """What `mlflow.pyfunc` returns for a classifier."""
     semantic_version: str | None = None
     """Its tag when it was prepared, such as `2.1.0`; `State.semantic_versions` has later ones."""
 

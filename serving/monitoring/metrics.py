@@ -306,9 +306,9 @@ def _class_name(label: Any) -> str:
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def count_error(model: tuple[str, str, str], error: ServingError) -> None:
+def count_error(model: tuple[str, str, str], error: ServingError, status: int) -> None:
     """Counts a request for predictions that was answered with an error; `model` is its name, version and role."""
-    errors_total.labels(*model, error.code, str(error.status)).inc()
+    errors_total.labels(*model, error.code, str(status)).inc()
 
 
 def forget_dead_workers() -> None:

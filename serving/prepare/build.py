@@ -36,7 +36,7 @@ from serving.prepare.checks.gate import (
 from serving.prepare.checks.mlflow_path import check_mlflow_agrees
 from serving.prepare.checks.trust import check_admission
 from serving.prepare.compiling import Compiled, compile_model, is_rowwise
-from serving.prepare.files import check_files, load, pull, read_mlmodel, schema_of
+from serving.prepare.files import check_files, load, pull, pyfunc_answer, read_mlmodel, schema_of
 from serving.prepare.importance import order_by_importance
 from serving.prepare.nulls import learn_nulls
 from serving.prepare.registry.resolution import Resolved
@@ -173,6 +173,8 @@ def _prepare(resolved: Resolved, folder: Path, settings: Settings, champion: str
         preprocessing_sha256=files.hook_digest,
         libraries=library_versions(),
         prepared_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        mlflow_version=str(mlmodel.get("mlflow_version", "")),
+        pyfunc=pyfunc_answer(mlmodel["flavors"]),
         semantic_version=resolved.semantic_version,
     )
     if answering is not None:

@@ -11,12 +11,12 @@ import yaml
 
 from serving.errors import ModelNotFound, ModelRefused, PrepareError
 from serving.model.hook import DIGEST_KEY, preprocessing_digest
-from serving.model.prepared import fetched_folder
+from serving.model.prepared import PyfuncAnswer, fetched_folder
 from serving.model.schema import Schema, parse_schema
 from serving.prepare.checks.contents import check_contents
 from serving.prepare.checks.failures import where_raised
 from serving.prepare.checks.gate import check_libraries, differing_libraries
-from serving.prepare.checks.plain_data import find_code, needed_types, why_a_pickle_is_code
+from serving.prepare.checks.plain_data import BOOSTERS, find_code, needed_types, why_a_pickle_is_code
 from serving.prepare.checks.trust import check_code, check_preprocessing, check_types, untrusted_types
 from serving.prepare.registry.artifacts import fetch
 from serving.prepare.registry.resolution import Resolved
@@ -243,3 +243,16 @@ def load(
     if files.trust is not None and runtime.model is not None:
         check_contents(runtime.model, files.trust)
     return runtime, files
+
+
+def pyfunc_answer(flavors: dict[str, Any]) -> PyfuncAnswer:
+    """Returns what `mlflow.pyfunc` answers for a classifier of these flavors.
+
+    Source: mlflow/sklearn, xgboost and lightgbm, `_SklearnModelWrapper`, `_XGBModelWrapper` and `_LGBModelWrapper`.
+    """
+    if "sklearn" in flavors:
+        asks = (flavors.get("python_function") or {}).get("predict_fn", "predict")
+        return PyfuncAnswer.PROBABILITIES if asks == "predict_proba" else PyfuncAnswer.LABELS
+    libraries = [library for library in ("xgboost", "lightgbm") if library in flavors]
+    is_raw = any((flavors[one] or {}).get("model_class", BOOSTERS[0]) in BOOSTERS for one in libraries)
+    return PyfuncAnswer.RAW if is_raw else PyfuncAnswer.LABELS

@@ -1,5 +1,6 @@
 """Runtimes turn inputs into outputs: the interface between a prepared model and the request path."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +12,17 @@ from serving.model.schema import Inputs, Schema
 
 if TYPE_CHECKING:
     from serving.runtime.trusted import Trust
+
+
+class Container(StrEnum):
+    """How `mlflow.pyfunc` returned values, other than as an array, a list or records."""
+
+    COLUMN = "column"
+    """A series, or a frame with one column."""
+    COLUMNS = "columns"
+    """A dictionary of arrays."""
+    SINGLE = "single"
+    """One value for all rows."""
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -25,6 +37,10 @@ class Output(msgspec.Struct, frozen=True):
     """Shape `(n_rows, n_classes)`, the classes in the manifest's order."""
     values: npt.NDArray[Any] | None = None
     """Shape `(n_rows,)`, or `(n_rows, n_outputs)`; objects if the model returns more than numbers."""
+    container: Container | None = None
+    """Of the values."""
+    name: str = ""
+    """Of a container's only column."""
 
 
 def slice_output(output: Output, start: int, stop: int) -> Output:
@@ -33,6 +49,8 @@ def slice_output(output: Output, start: int, stop: int) -> Output:
         output.labels[start:stop] if output.labels is not None else None,
         output.probabilities[start:stop] if output.probabilities is not None else None,
         output.values[start:stop] if output.values is not None else None,
+        output.container,
+        output.name,
     )
 
 

@@ -34,7 +34,7 @@ from serving.model.schema import (
     join,
     take,
 )
-from serving.runtime import Description, Output, WrongRowCount, count_output
+from serving.runtime import Container, Description, Output, WrongRowCount, count_output
 from serving.runtime.categories import Categories, category_codes, lightgbm_categories, xgboost_categories
 from serving.runtime.compiled.links import probability_output
 from serving.runtime.compiled.nodes import type_name
@@ -593,26 +593,31 @@ class _Pyfunc:
             # column of nulls.
             empty = [name for name in self._not_nullable if name in frame and frame[name].isna().all()]
             frame = frame.drop(columns=empty)
-        return Output(values=_results_of(self._model.predict(frame, params=params or None)))
+        return _output_of(self._model.predict(frame, params=params or None))
 
 
-def _results_of(result: Any) -> npt.NDArray[Any]:
+def _output_of(result: Any) -> Output:
     """A pyfunc's result as one array: arrays stay arrays, a wide DataFrame becomes records."""
-    if isinstance(result, pd.DataFrame):
-        return result.iloc[:, 0].to_numpy() if result.shape[1] == 1 else _objects(result.to_dict("records"))
     if isinstance(result, pd.Series):
-        return result.to_numpy()
+        result = result.to_frame()
+    if isinstance(result, pd.DataFrame):
+        if result.shape[1] != 1:
+            return Output(values=_objects(result.to_dict("records")))
+        column = result.iloc[:, 0].to_numpy()
+        return Output(values=column, container=Container.COLUMN, name=str(result.columns[0]))
     if isinstance(result, np.ndarray) and result.ndim:
-        return result
+        return Output(values=result)
     if isinstance(result, (list, tuple)):
-        return _objects(list(result))
+        return Output(values=_objects(list(result)))
     if isinstance(result, dict):
         named = {key: np.asarray(value) for key, value in result.items()}
         lengths = {len(value) if value.ndim else 0 for value in named.values()}
         if len(lengths) == 1 and 0 not in lengths:
-            return _objects([{k: v[i].tolist() for k, v in named.items()} for i in range(*lengths)])
+            rows = [{k: v[i].tolist() for k, v in named.items()} for i in range(*lengths)]
+            return Output(values=_objects(rows), container=Container.COLUMNS)
     # Anything else is a single result.
-    return _objects([result.item() if isinstance(result, np.ndarray) else result])
+    single = _objects([result.item() if isinstance(result, np.ndarray) else result])
+    return Output(values=single, container=Container.SINGLE)
 
 
 def _objects(items: list[Any]) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
-from serving.errors import Forbidden, ServingError, VersionNotFound
+from serving.errors import Forbidden, RouteNotFound, ServingError, VersionNotFound
 from serving.monitoring.finished import Observer
 from serving.traffic.loaded import LoadedModel
 
@@ -14,12 +14,14 @@ CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
 
 
 class Choice(NamedTuple):
-    """A request's headers that choose the model."""
+    """What of a request chooses the model."""
 
     key: bytes | None = None
     """`X-Routing-Key`: requests with the same one get the same version."""
     version: str | None = None
     """`X-Model-Version`: a version number, an alias, a role, or a semantic version or a prefix of it: `2`, `2.1`."""
+    name: str | None = None
+    """The registered model's, if it is in the path."""
 
 
 NO_CHOICE = Choice()
@@ -111,8 +113,11 @@ class Routes:
         Raises:
             Forbidden: the request names a version, which is disabled.
             VersionNotFound: it names one that is not loaded.
+            RouteNotFound: it names another model.
         """
         assert self.champion is not None
+        if choice.name is not None and choice.name != self.champion.model.manifest.name:
+            raise RouteNotFound("the model in the path is not served here; /v1/models has the name")
         if choice.version is not None:
             return self._named(choice.version)
         if self.challenger_percent and self._fraction(choice.key) * 100 < self.challenger_percent:

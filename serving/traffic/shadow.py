@@ -92,14 +92,15 @@ async def _compare(route: Route, answered: Output, ask: Callable[[], Coroutine[A
     try:
         said = await ask()
     except ServingError as error:
-        metrics.count_error(labels, error)
+        metrics.count_error(labels, error, error.status)
     except Exception as error:
         ending = _sparing.admit(route.model, *origin(error))
         if ending is not None:
             log.exception(
                 "the shadow %s version %s failed%s", manifest.name, manifest.version, ending, extra=BY_CALLERS
             )
-        metrics.count_error(labels, InternalError("the shadow failed"))
+        mistake = InternalError("the shadow failed")
+        metrics.count_error(labels, mistake, mistake.status)
     else:
         route.model.metrics.compared(count_output(answered), count_differences(answered, said))
 

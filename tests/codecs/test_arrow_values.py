@@ -266,7 +266,7 @@ def test_dictionaries_may_change_between_batches(deltas, monkeypatch):
 
 def test_rows_are_counted_before_they_are_read(monkeypatch):
     body = arrow([pa.record_batch({"a": np.zeros(60_000)})] * 2)
-    monkeypatch.setattr("serving.codecs.arrow._table_to_inputs", None)
+    monkeypatch.setattr("serving.codecs.arrow.table_to_inputs", None)
     with pytest.raises(PayloadTooLarge, match="120000 rows"):
         arrow_to_inputs(body, one(DOUBLE), MAX_ROWS)
 

@@ -38,7 +38,7 @@ def complete(requests: Requests) -> Timeline:
         timeline.started
     )
     timeline.model, timeline.n_rows = ("churn", "1", "champion"), 1
-    timeline.fail(TimedOut())
+    timeline.fail(TimedOut(), TimedOut.status)
     return timeline
 
 

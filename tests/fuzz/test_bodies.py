@@ -12,14 +12,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from serving.codecs.arrow import arrow_to_inputs
+from serving.codecs.csv import csv_to_inputs
 from serving.codecs.json import JsonDecoder
+from serving.codecs.mlflow_json import mlflow_json_to_inputs
 from serving.codecs.npy import npy_to_inputs
+from serving.codecs.parquet import parquet_to_inputs
 from serving.errors import RequestError
 from serving.model.schema import Column, Form, Kind, Param, Schema, Type
 from tests.fuzz.mutations import mutate
@@ -139,6 +144,51 @@ def arrow_bodies() -> list[bytes]:
     ]
 
 
+def mlflow_bodies() -> list[bytes]:
+    names, values = list(FLAT_ROW), list(FLAT_ROW.values())
+    documents = [
+        {"dataframe_split": {"columns": names, "index": [0, 1], "data": [values] * 2}, "params": {"p": 1}},
+        {"dataframe_records": [FLAT_ROW, {"b": "x", "d": 1}] * 2},
+        {"dataframe_records": [FLAT_ROW] * 9_000},
+        {"inputs": {name: [value] * 3 for name, value in FLAT_ROW.items()}},
+        {"inputs": NESTED_ROW},
+        {"instances": [NESTED_ROW] * 3},
+        {"instances": [[[1, 2], [3, float("nan")]]] * 2},
+        {"dataframe_split": {"data": [[1, 2.5, 3]] * 3}},
+        {"inputs": [["1", 2.5, True]] * 3},
+    ]
+    return [json.dumps(document).encode() for document in documents]
+
+
+def csv_bodies() -> list[bytes]:
+    row = '1.5,"text, ""x""",3,True,2024-02-29T12:00:00,YQ=='
+    texts = [
+        f"a,b,c,d,e,f\n{row}\n",
+        f"x,f,e,d,c,b,a\r\n0,,2024-02-29,false,,NA,-1e5\r\n{',' * 6}\r\n",
+        "p,q,r\n1,2,3\n4,5,nan\n",
+        "a,b,c,d,e,f\n" + f"{row}\n" * 5_000,
+    ]
+    return [text.encode() for text in texts]
+
+
+def parquet_bodies() -> list[bytes]:
+    def file(columns: dict[str, Any], **options: Any) -> bytes:
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink, **options)
+        return sink.getvalue().to_pybytes()
+
+    moment = pa.array([0, None, 10**15], pa.timestamp("us"))
+    flat = {"a": [1.0, None, 2.0], "b": ["x", None, "é"], "c": [1, 2, None], "d": [True] * 3, "e": moment}
+    flat["f"] = [b"a", b"", b"bb"]
+    return [
+        file(flat),
+        file(flat, compression="zstd", data_page_version="2.0"),
+        file(flat, use_dictionary=False, compression="gzip", row_group_size=1),
+        file({**flat, "f": pa.array([b"aa"] * 3, pa.binary(2))}, compression="none", store_schema=False),
+        file({"0": [1.0], "1": [2.0], "2": [3]}),
+    ]
+
+
 def decode_json(body: bytes, schema: Schema) -> None:
     decoder = JsonDecoder(schema, MAX_ROWS)
     for decode in (decoder.predict, decoder.batch):
@@ -159,6 +209,18 @@ def decode_arrow(body: bytes, schema: Schema) -> None:
     arrow_to_inputs(body, schema, MAX_ROWS)
 
 
+def decode_mlflow(body: bytes, schema: Schema) -> None:
+    mlflow_json_to_inputs(body, schema, MAX_ROWS)
+
+
+def decode_csv(body: bytes, schema: Schema) -> None:
+    csv_to_inputs(body, schema, MAX_ROWS)
+
+
+def decode_parquet(body: bytes, schema: Schema) -> None:
+    parquet_to_inputs(body, schema, MAX_ROWS)
+
+
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_000
 
@@ -166,8 +228,15 @@ def peak_mb() -> float:
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     ("decode", "bodies"),
-    [(decode_json, json_bodies), (decode_npy, npy_bodies), (decode_arrow, arrow_bodies)],
-    ids=["json", "npy", "arrow"],
+    [
+        (decode_json, json_bodies),
+        (decode_npy, npy_bodies),
+        (decode_arrow, arrow_bodies),
+        (decode_mlflow, mlflow_bodies),
+        (decode_csv, csv_bodies),
+        (decode_parquet, parquet_bodies),
+    ],
+    ids=["json", "npy", "arrow", "mlflow", "csv", "parquet"],
 )
 def test_a_damaged_body_is_read_or_refused(
     decode: Callable[[bytes, Schema], None], bodies: Callable[[], list[bytes]], tmp_path: Path

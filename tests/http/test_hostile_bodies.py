@@ -11,6 +11,7 @@ import pytest
 
 from tests.http.in_process import Application, running_application
 from tests.http.messages import ARROW, NPY, arrow
+from tests.protocols.asking import CSV
 from tests.support.models import frame
 
 MB = 1_000_000
@@ -40,6 +41,19 @@ def npy_header(text: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
 
+def split(n_bytes: int, cell: str = "1.5") -> bytes:
+    rows = frame("cancer")
+    row = "[" + ",".join([cell] * rows.shape[1]) + "]"
+    data = ",".join([row] * (n_bytes // len(row)))
+    return f'{{"dataframe_split": {{"columns": {json.dumps(list(rows))}, "data": [{data}]}}}}'.encode()
+
+
+def lines(n_bytes: int) -> bytes:
+    names = list(frame("cancer"))
+    line = ",".join(["1.5"] * len(names)) + "\n"
+    return f"{','.join(names)}\n".encode() + line.encode() * (n_bytes // len(line))
+
+
 BODIES = {
     "empty lists": (JSON, 422, lambda: b'{"instances":[' + b"[[]]," * (6 * MB) + b"[[]]]}"),
     "empty lists in a batch": (JSON, 422, lambda: b"[" + b"[[]]," * (6 * MB) + b"[[]]]"),
@@ -57,6 +71,13 @@ BODIES = {
         422,
         lambda: arrow(pa.Table.from_batches([pa.record_batch({"x": pa.array([], pa.int8())})] * 100_000)),
     ),
+    "/invocations, rows": (JSON, 200, lambda: split(8 * MB)),
+    "/invocations, NaN": (JSON, 200, lambda: split(8 * MB, "NaN")),
+    "/invocations, empty lists": (JSON, 413, lambda: b'{"inputs":[' + b"[[]]," * (3 * MB) + b"[[]]]}"),
+    "/invocations, empty rows": (JSON, 413, lambda: b'{"dataframe_records":[' + b"{}," * (4 * MB) + b"{}]}"),
+    "/invocations, digits": (JSON, 400, lambda: b'{"inputs":' + b"9" * (15 * MB) + b"}"),
+    "/invocations, CSV": (CSV, 200, lambda: lines(8 * MB)),
+    "/invocations, commas": (CSV, 413, lambda: lines(1) + b"," * (20 * MB)),
     "a broken header": (NPY, 400, lambda: npy_header("(" * 10_000)),
     "another broken header": (NPY, 400, lambda: npy_header("{'descr': " + "[(" * 5_000)),
 }
@@ -68,6 +89,7 @@ def test_livez_answers_while_a_body_is_read(service: Application, name: str) -> 
     media, status, make = BODIES[name]
     body = make()
     path = "/v1/predict" if media == JSON and "batch" not in name else "/v1/predict_batch"
+    path = "/invocations" if name.startswith("/invocations") else path
     longest = 0.0
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(service.post, path, content=body, headers={"content-type": media})

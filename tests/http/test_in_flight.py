@@ -19,11 +19,12 @@ import pytest
 from serving.codecs import limits
 from serving.codecs.arrow import arrow_to_inputs
 from serving.codecs.json import JsonDecoder
+from serving.codecs.json_answers import ENCODED_ROWS
 from serving.codecs.limits import SMALL_BYTES
 from serving.http.gateway import SENT_BYTES, _send
 from serving.model.schema import Column, Form, Kind, Schema, Type
 from serving.process.in_flight import Claim, InFlight
-from serving.protocols.v1 import ENCODED_ROWS, _answer_bytes, held_bytes
+from serving.protocols.endpoint import _answer_bytes, held_bytes
 from serving.runtime import Output
 from tests.http.in_process import Application, running_application
 from tests.http.messages import ARROW, arrow, refused

@@ -187,6 +187,7 @@ def test_only_predictions_models_and_the_webhook_are_open_to_the_outside():
     assert {path for path in known if path.startswith("/v1/")} - set(paths) == {
         *("/v1/drift", "/v1/feedback", "/v1/quality")
     }
+    assert "/invocations" in paths
     assert set(paths) <= known
 
 
@@ -402,7 +403,7 @@ def test_errors_that_alert_are_all_of_ours_and_none_of_the_callers():
     assert len(asked) > 2
     assert set(asked) == {"5.."}
     for mistake, expected in ((errors.QueueFull("full"), True), (errors.InvalidInput("wrong"), False)):
-        metrics.count_error(("alerts", "1", "champion"), mistake)
+        metrics.count_error(("alerts", "1", "champion"), mistake, mistake.status)
         (family,) = metrics.errors_total.collect()
         (status,) = {
             sample.labels["status"]

@@ -32,6 +32,8 @@ def some_manifest(**fields: Any) -> Manifest:
         "own_types": [],
         "preprocessing_sha256": None,
         "libraries": {"scikit-learn": "1.9.1"},
+        "mlflow_version": "3.17.2",
+        "pyfunc": "labels",
         "prepared_at": "2024-01-01T00:00:00+00:00",
     }
     return Manifest(**known | fields)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from mlflow.pyfunc.scoring_server import predictions_to_json
 from sklearn.base import is_classifier
 
 from serving.errors import PrepareError, ServingError, UnsupportedMedia
@@ -23,7 +24,9 @@ from serving.model.schema import take
 from serving.prepare.build import prepare
 from serving.prepare.registry.client import resolve
 from serving.process.in_flight import Claim, InFlight
-from serving.protocols.v1 import PREDICT, PREDICT_BATCH, Endpoint, Request, never
+from serving.protocols.endpoint import Endpoint, Request, never
+from serving.protocols.mlflow import INVOCATIONS
+from serving.protocols.v1 import PREDICT, PREDICT_BATCH
 from serving.runtime import load_runtime
 from serving.runtime.trusted import Trust
 from serving.settings import Settings
@@ -92,6 +95,17 @@ def find_out(name: str, uri: str, home: Path) -> Finding:
                 differences.append(apart)
                 if not apart <= MAX_DIFFERENCE:
                     wrong.append(f"{what}, {protocol}")
+        for what, apart in _compare_invocations(model, f"models:/{registered}@production", example.rows):
+            differences.append(apart)
+            if not apart <= MAX_DIFFERENCE:
+                wrong.append(f"{what}, /invocations")
+        logged = prepared.folder / "mlflow" / "serving_input_example.json"
+        if logged.exists():
+            # MLflow writes it to try a served model with.
+            try:
+                _send(INVOCATIONS, model, logged.read_bytes(), "application/json")
+            except ServingError as error:
+                wrong.append(f"{logged.name}: {error}")
         manifest = prepared.manifest
         reason = manifest.native_reason or ""
         speed_up = _speed_up(prepared, model)
@@ -223,6 +237,29 @@ def _compare(
             yield protocol, max(difference(want, have) for want, have in zip(expected, got, strict=True))
         else:
             yield protocol, difference(expected.array, got)
+
+
+def _compare_invocations(model: LoadedModel, uri: str, rows: Rows) -> Iterator[tuple[str, float]]:
+    """Yields how far the answers of `/invocations` are from those of MLflow's pyfunc, as its own server writes them."""
+    pyfunc = mlflow.pyfunc.load_model(uri)
+    for what, some in _groups(rows):
+        out = io.StringIO()
+        try:
+            predictions_to_json(pyfunc.predict(some), out)
+        except Exception:  # MLflow refuses the types of these rows, before it asks the model
+            continue
+        data: dict[str, Any] = {"data": _json_rows(some)}
+        if isinstance(some, pd.DataFrame):
+            data["columns"] = [str(label) for label in some.columns]
+        else:
+            data["data"] = [row if isinstance(row, list) else [row] for row in data["data"]]
+        body = json.dumps({"dataframe_split": data}).encode()
+        try:
+            got = json.loads(_send(INVOCATIONS, model, body, "application/json"))["predictions"]
+        except ServingError:
+            yield what, np.inf
+            continue
+        yield what, difference(json.loads(out.getvalue())["predictions"], got)
 
 
 def difference(expected: Any, got: Any) -> float:

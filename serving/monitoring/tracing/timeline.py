@@ -57,9 +57,9 @@ class Timeline:
         request_id = (b"x-request-id", self.request_id.encode())
         return [request_id] if self.trace is None else [request_id, (b"traceparent", self.trace.header)]
 
-    def fail(self, error: ServingError) -> None:
-        """Notes the error that is answered."""
-        self.status, self.error_type = error.status, error.code
+    def fail(self, error: ServingError, status: int) -> None:
+        """Notes the error that is answered, and the status that its protocol gives it."""
+        self.status, self.error_type = status, error.code
         self.model = self.model or error.model
 
     @property
