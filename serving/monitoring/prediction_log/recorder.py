@@ -37,7 +37,7 @@ MAX_WAITING_BYTES = 8_000_000
 REQUEST_BYTES, COLUMN_BYTES, ROW_BYTES = 1_000, 250, 100
 """Approximate overhead of a request, of each of its columns, and of the answer to each row."""
 
-NOTE_BYTES = 800
+NOTE_BYTES = 1_000
 """Approximate memory of a note, besides texts."""
 
 MAX_ENCODERS = 16
