@@ -176,6 +176,26 @@ def running(launch: Launch, port: int) -> Iterator[Server]:
         server.stop()
 
 
+class OtherProcesses:
+    """What processes other than a server and this one, with its children, take of the processors."""
+
+    def __init__(self, server: Server) -> None:
+        """Starts to count."""
+        self._server = server
+        self._began = time.perf_counter()
+        self._before = self._seconds()
+
+    def _seconds(self) -> float:
+        # Source: proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal.
+        ticks = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
+        busy = (sum(ticks) - ticks[3] - ticks[4]) / TICKS_PER_SECOND
+        return busy - self._server.cpu_seconds() - sum(os.times()[:4])
+
+    def share(self) -> float:
+        """Returns the processors that they have used on average since the start."""
+        return max(0.0, self._seconds() - self._before) / (time.perf_counter() - self._began)
+
+
 def clean_environment() -> dict[str, str]:
     """Returns this process' environment without `FOREIGN` variables, with usage reports off."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
@@ -210,7 +230,8 @@ def _all_processes() -> Iterator[Process]:
 def _read_process(pid: int, stat: str) -> Process:
     """Source: proc(5). The second field, in brackets, may contain anything; those after it are numbers."""
     fields = stat.rpartition(")")[2].split()
-    cpu_seconds = (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+    # Its own, and that of children which have ended.
+    cpu_seconds = sum(map(int, fields[11:15])) / TICKS_PER_SECOND
     return Process(pid, int(fields[1]), int(fields[3]), cpu_seconds, int(fields[21]) * PAGE_BYTES)
 
 

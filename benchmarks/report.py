@@ -200,7 +200,8 @@ def _monitoring(results: Results) -> list[str]:
         rows.append([name, *ratios, *memory, f"{spans:.1%}" if spans is not None else "–"])
     told = (
         "A service with nothing on, and one with what the row names, in turn; while one is measured, all processes of "
-        "the other are suspended. Ratios are medians of the pairs, CPU is that of all processes, memory is private."
+        "the other are suspended. Ratios are medians of the pairs, CPU is that of all processes, memory is private. "
+        f"Other processes used up to {max(cost.other_processes for cost in costs.values()):.2f} processors meanwhile."
     )
     return ["## What monitoring costs", told, table(rows)]
 

@@ -127,6 +127,8 @@ class MonitoringCost(Struct):
     """By measure."""
     private_mb: tuple[dict[str, float], dict[str, float]] | None = None
     """Memory that no other process maps, by module, without monitoring and with it; after the cases with clients."""
+    other_processes: float = 0.0
+    """Processors that other processes used at most during a measurement."""
     spans_received: float | None = None
     """Traces only: share of the requests of 32 clients whose spans reached the collector."""
 
