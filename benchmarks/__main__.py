@@ -2,7 +2,8 @@
 
     python -m benchmarks                      # everything
     python -m benchmarks --quick              # everything, too short for meaningful numbers
-    python -m benchmarks --peers litserve,fastapi --cases clients-32 --models forest --skip-growth
+    python -m benchmarks --peers litserve,fastapi --cases clients-32 --models forest --parts servers
+    python -m benchmarks --parts monitoring --out monitoring
 
 Writes results/latest.json, .md and .png (quick.* with --quick, partial.* for a part). Exit code 0 if the run completes,
 whatever the verdicts; 2 with a line on stderr if it cannot start; 130 if it was interrupted.
@@ -28,6 +29,7 @@ from benchmarks.growth_models import growth_digest
 from benchmarks.load import find_wrk
 from benchmarks.machine import describe_machine
 from benchmarks.measuring import Measuring, say
+from benchmarks.monitoring import Monitoring
 from benchmarks.peers import PEERS
 from benchmarks.places import BENCHMARKS, PROJECT_BIN, RESULTS, ROOT, TELCO, WORK
 from benchmarks.processes import clean_environment
@@ -35,9 +37,12 @@ from benchmarks.registry import source_digest
 from benchmarks.report import to_markdown
 from benchmarks.results import Results
 from benchmarks.rows import load_model, load_records
-from benchmarks.targets import judge
+from benchmarks.targets import judge, judge_monitoring
 
-QUICK = Plan(seconds=3, crowd_seconds=5, bulk_seconds=0.5, warm_up_seconds=1, starts=1)
+QUICK = Plan(
+    seconds=3, crowd_seconds=5, bulk_seconds=0.5, warm_up_seconds=1, pairs=1, pair_seconds=1, starts=1
+)
+PARTS = ("servers", "monitoring", "growth")
 
 
 def names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
@@ -103,11 +108,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--quick", action="store_true", help="short durations, to check that everything works"
     )
-    growth = parser.add_mutually_exclusive_group()
-    growth.add_argument(
-        "--only-growth", action="store_true", help="measure only the growth of this project's cost"
+    parser.add_argument(
+        "--parts",
+        type=names(PARTS),
+        default=PARTS,
+        metavar="A,B",
+        help="only these parts: the servers beside each other, what this project's monitoring costs, how its cost "
+        f"grows ({', '.join(PARTS)})",
     )
-    growth.add_argument("--skip-growth", action="store_true", help="skip the growth of cost")
+    parser.add_argument("--pairs", type=int, help=f"measurements of each kind of monitoring ({Plan().pairs})")
     parser.add_argument("--out", help="name of the files in results/ (default: latest, quick or partial)")
     options = parser.parse_args(arguments)
     if options.data is not None and not options.data.is_file():
@@ -124,9 +133,10 @@ def main() -> int:
     out = options.out or ("quick" if options.quick else "latest" if is_whole else "partial")
     try:
         find_wrk()
-        ensure_environment("bench")
+        if options.parts != ("monitoring",):  # it has no plot
+            ensure_environment("bench")
         data = options.data or (TELCO if TELCO.is_file() else None)
-        prepare_registry(data, options.target, with_growth=not options.skip_growth)
+        prepare_registry(data, options.target, with_growth="growth" in options.parts)
     except BenchmarkFailure as failure:
         print(f"benchmarks: {failure.reason}\n{failure.log}".strip(), file=sys.stderr)
         return 2
@@ -142,7 +152,10 @@ def main() -> int:
     except KeyboardInterrupt:
         say("\ninterrupted; results so far:")
         code = 130
-    results.verdicts = judge(results) if results.servers else []
+    if results.servers:
+        results.verdicts = judge(results)
+    elif results.monitoring:
+        results.verdicts = judge_monitoring(results)
     write(results, out)
     return code
 
@@ -181,14 +194,18 @@ def run(options: argparse.Namespace, results: Results) -> None:
     if options.crowd_seconds:
         plan = plan._replace(crowd_seconds=options.crowd_seconds)
     plan = plan._replace(cases=options.cases, models=options.models)
-    if not options.only_growth:
+    if options.pairs:
+        plan = plan._replace(pairs=options.pairs)
+    if "servers" in options.parts:
         measuring = Measuring(WORK, load_records(WORK / "rows.parquet"), plan)
         results.in_process = measuring.in_process
         models = [load_model(WORK, name) for name in plan.models]
         for peer in PEERS:
             if peer.kind != "peer" or peer.key in options.peers:
                 results.servers[peer.key] = measuring.measure(peer, models)
-    if not options.skip_growth:
+    if "monitoring" in options.parts:
+        results.monitoring = Monitoring(WORK, load_records(WORK / "rows.parquet"), plan).measure()
+    if "growth" in options.parts:
         results.growth = Growing(WORK, 1 if options.quick else 3).measure()
 
 
@@ -200,12 +217,14 @@ def write(results: Results, name: str) -> None:
     report = to_markdown(results)
     (RESULTS / f"{name}.md").write_text(report)
     say(f"\n{report}")
+    say(f"written: {os.path.relpath(RESULTS)}/{name}.json, {name}.md")
+    if not results.servers and not results.growth:
+        return
     python = ensure_environment("bench") / "python"
     command = [str(python), str(BENCHMARKS / "plots.py"), str(file), str(RESULTS), name]
     environment = clean_environment() | {"MPLCONFIGDIR": str(WORK / "matplotlib")}
     with contextlib.suppress(KeyboardInterrupt):
         subprocess.run(command, env=environment, check=False)  # noqa: S603  # our own words
-    say(f"written: {os.path.relpath(RESULTS)}/{name}.json, {name}.md")
 
 
 if __name__ == "__main__":

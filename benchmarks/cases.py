@@ -27,6 +27,10 @@ class Plan(NamedTuple):
     bulk_seconds: float = 5
     """Of each case with many rows."""
     warm_up_seconds: float = 3
+    pairs: int = 9
+    """Measurements of each kind of monitoring, each beside one without monitoring."""
+    pair_seconds: float = 1
+    """Of each of them."""
     starts: int = 3
     """Starts of each server with the first model, for the median."""
     cases: tuple[str, ...] = CASES

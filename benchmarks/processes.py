@@ -21,7 +21,7 @@ SHOWN_LOG_LINES = 12
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-FOREIGN = ("SERVING_", "MLFLOW_", "BENTOML_", "MLSERVER_", "PROMETHEUS_", "PYTHON")
+FOREIGN = ("SERVING_", "MLFLOW_", "BENTOML_", "MLSERVER_", "PROMETHEUS_", "OTEL_", "PYTHON")
 """The caller's variables that would affect the measurement."""
 
 
@@ -95,14 +95,39 @@ class Server:
         """Returns the processes of the server: its descendants, and all processes of its session."""
         return process_tree(self._process.pid)
 
-    def cpu_seconds(self) -> float:
-        """Returns the user and system time of the processes so far."""
-        return sum(process.cpu_seconds for process in self.processes())
+    def cpu_seconds(self, module: str | None = None) -> float:
+        """Returns the user and system time so far of all processes, or of those that run a module (`python -m`)."""
+        found = self.processes()
+        return sum(one.cpu_seconds for one in found if module is None or _module(one.pid) == module)
 
     def memory(self) -> Memory:
         """Returns the current resident memory of the processes."""
         sizes = sorted((round(p.resident_bytes / 1e6, 1) for p in self.processes()), reverse=True)
         return Memory(round(sum(sizes), 1), max(sizes, default=0.0), sizes)
+
+    def private_mb(self) -> dict[str, float]:
+        """Returns the current private memory, in MB of 10^6 bytes, by the module that a process runs (`python -m`)."""
+        found: dict[str, float] = {}
+        for process in self.processes():
+            with contextlib.suppress(OSError):  # it exited meanwhile
+                module = _module(process.pid)
+                found[module] = round(found.get(module, 0) + _private_bytes(process.pid) / 1e6, 1)
+        return found
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Suspends all processes of the server meanwhile: what they still have to do takes no time from another server."""
+        pids = [process.pid for process in self.processes()]
+        self._signal(pids, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(pids, signal.SIGCONT)
+
+    def _signal(self, pids: list[int], number: int) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def stop(self) -> None:
         """Stops the server, and kills what is left after `STOP_SECONDS`."""
@@ -151,6 +176,26 @@ def running(launch: Launch, port: int) -> Iterator[Server]:
         server.stop()
 
 
+class OtherProcesses:
+    """What processes other than a server and this one, with its children, take of the processors."""
+
+    def __init__(self, server: Server) -> None:
+        """Starts to count."""
+        self._server = server
+        self._began = time.perf_counter()
+        self._before = self._seconds()
+
+    def _seconds(self) -> float:
+        # Source: proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal.
+        ticks = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
+        busy = (sum(ticks) - ticks[3] - ticks[4]) / TICKS_PER_SECOND
+        return busy - self._server.cpu_seconds() - sum(os.times()[:4])
+
+    def share(self) -> float:
+        """Returns the processors that they have used on average since the start."""
+        return max(0.0, self._seconds() - self._before) / (time.perf_counter() - self._began)
+
+
 def clean_environment() -> dict[str, str]:
     """Returns this process' environment without `FOREIGN` variables, with usage reports off."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
@@ -185,5 +230,20 @@ def _all_processes() -> Iterator[Process]:
 def _read_process(pid: int, stat: str) -> Process:
     """Source: proc(5). The second field, in brackets, may contain anything; those after it are numbers."""
     fields = stat.rpartition(")")[2].split()
-    cpu_seconds = (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+    # Its own, and that of children which have ended.
+    cpu_seconds = sum(map(int, fields[11:15])) / TICKS_PER_SECOND
     return Process(pid, int(fields[1]), int(fields[3]), cpu_seconds, int(fields[21]) * PAGE_BYTES)
+
+
+def _module(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:  # it exited meanwhile
+        return ""
+    return words[words.index("-m") + 1] if "-m" in words else ""
+
+
+def _private_bytes(pid: int) -> int:
+    """Source: proc_pid_smaps(5): pages that no other process maps."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))

@@ -1,8 +1,10 @@
 """The results as Markdown tables, also printed at the end of a run."""
 
+import statistics
 from collections.abc import Callable, Sequence
 
 from benchmarks.cases import CASES_OF_MODEL
+from benchmarks.monitoring import companions_mb, worker_mb
 from benchmarks.results import Bulk, GrowthPoint, Load, Memory, ModelRun, Results, ServerRun
 from benchmarks.targets import MAX_FAILED_RATIO
 
@@ -22,6 +24,7 @@ def to_markdown(results: Results) -> str:
         *(["## Targets", _verdicts(results)] if results.verdicts else []),
         *(part for model in CASES_OF_MODEL for part in _model(results, model)),
         *_failures(results),
+        *_monitoring(results),
         *_growth(results),
         *(["## What was measured", _versions(results)] if results.servers else []),
     ]
@@ -176,6 +179,36 @@ def _failures(results: Results) -> list[str]:
                     "\n  ```\n" + "\n".join(f"  {x}" for x in failure.log.splitlines()) + "\n  ```\n"
                 )
     return ["## What failed", "\n".join(lines)] if lines else []
+
+
+def _monitoring(results: Results) -> list[str]:
+    """What is on against nothing on: the medians of the pairs' ratios."""
+    if not results.monitoring:
+        return []
+    costs = results.monitoring
+    measures = [
+        name
+        for name in next(iter(costs.values())).pairs
+        if not ("CPU" in name and name.startswith("1 client"))
+    ]
+    rows = [["on", *measures, "worker MB", "companions MB", "spans received"]]
+    rows.append(["nothing", *(_number(_off(results, name)) for name in measures), "–", "–", "–"])
+    for name, cost in costs.items():
+        worker, companions, spans = worker_mb(cost), companions_mb(cost), cost.spans_received
+        ratios = [f"{cost.pairs[one].ratio:.3f}x" if one in cost.pairs else "–" for one in measures]
+        memory = [f"{worker:+.1f}" if worker is not None else "–", f"{companions:.1f}" if companions else "–"]
+        rows.append([name, *ratios, *memory, f"{spans:.1%}" if spans is not None else "–"])
+    told = (
+        "A service with nothing on, and one with what the row names, in turn; while one is measured, all processes of "
+        "the other are suspended. Ratios are medians of the pairs, CPU is that of all processes, memory is private. "
+        f"Other processes used up to {max(cost.other_processes for cost in costs.values()):.2f} processors meanwhile."
+    )
+    return ["## What monitoring costs", told, table(rows)]
+
+
+def _off(results: Results, measure: str) -> float:
+    pairs = [cost.pairs[measure] for cost in results.monitoring.values() if measure in cost.pairs]
+    return statistics.median(value for one in pairs for value in one.off)
 
 
 def _growth(results: Results) -> list[str]:

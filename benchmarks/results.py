@@ -1,5 +1,6 @@
 """The results of a run; also the schema of `results/latest.json`."""
 
+import statistics
 from typing import Any
 
 from msgspec import Struct, field
@@ -105,6 +106,33 @@ class GrowthPoint(Struct):
     runtime: str | None = None
 
 
+class Pairs(Struct):
+    """A measure of the service without monitoring and with some of it, in turn."""
+
+    off: list[float]
+    on: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the pairs' ratios: on / off."""
+        return statistics.median(on / off for off, on in zip(self.off, self.on, strict=True))
+
+
+class MonitoringCost(Struct):
+    """What some monitoring costs."""
+
+    settings: dict[str, str]
+    """In addition to those that switch everything off."""
+    pairs: dict[str, Pairs] = field(default_factory=dict)
+    """By measure."""
+    private_mb: tuple[dict[str, float], dict[str, float]] | None = None
+    """Memory that no other process maps, by module, without monitoring and with it; after the cases with clients."""
+    other_processes: float = 0.0
+    """Processors that other processes used at most during a measurement."""
+    spans_received: float | None = None
+    """Traces only: share of the requests of 32 clients whose spans reached the collector."""
+
+
 class Verdict(Struct):
     """A target, and whether it was met."""
 
@@ -124,5 +152,6 @@ class Results(Struct):
     options: dict[str, Any]
     servers: dict[str, ServerRun] = field(default_factory=dict)
     in_process: dict[str, InProcess] = field(default_factory=dict)
+    monitoring: dict[str, MonitoringCost] = field(default_factory=dict)
     growth: dict[str, list[GrowthPoint]] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)

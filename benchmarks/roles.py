@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from benchmarks.__main__ import prepare_registry
 from benchmarks.failures import BenchmarkFailure
@@ -25,10 +24,10 @@ from benchmarks.load import find_wrk, put_load, write_bodies
 from benchmarks.measuring import N_BODIES, WARM_UP_CLIENTS, say, started
 from benchmarks.peers.project import Project
 from benchmarks.places import TELCO, WORK
-from benchmarks.processes import Launch, Server
+from benchmarks.processes import Server
 from benchmarks.registry import tracking_uri
 from benchmarks.results import Load
-from benchmarks.rows import Model, load_model, load_records
+from benchmarks.rows import load_model, load_records
 
 SETTINGS: dict[str, dict[str, str]] = {
     "champion alone": {},
@@ -38,19 +37,6 @@ SETTINGS: dict[str, dict[str, str]] = {
 }
 CLIENTS = (1, 32)
 ROLES_TIMEOUT_SECONDS = 60
-
-
-class ProjectWithRoles(Project):
-    """The project with settings for roles."""
-
-    def __init__(self, settings: dict[str, str]) -> None:
-        super().__init__(has_metrics=True)
-        self._settings = settings
-
-    def launch(self, model: Model, port: int, work: Path) -> Launch:
-        """See `Peer`."""
-        launch = super().launch(model, port, work)
-        return launch._replace(environment=launch.environment | self._settings)
 
 
 def main() -> int:
@@ -99,7 +85,7 @@ def measure(name: str, n_rounds: int, seconds: int) -> dict[tuple[str, int], lis
     with contextlib.ExitStack() as stack:
         servers: dict[str, Server] = {}
         for what, settings in SETTINGS.items():
-            project = ProjectWithRoles(settings)
+            project = Project(has_metrics=True, settings=settings)
             server = servers[what] = stack.enter_context(started(project, model, WORK))
             wait_for(lambda s=server, n=1 + bool(settings): len(roles(s)) == n, what)  # type: ignore[misc]
             bodies = write_bodies(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from benchmarks.monitoring import CONTROL, EVERYTHING, worker_mb
 from benchmarks.results import Load, ModelRun, Results, ServerRun, Verdict
 
 MAX_FAILED_RATIO = 0.01
@@ -28,6 +29,16 @@ def judge(results: Results) -> list[Verdict]:
         _sooner(results, "first start, including preparation", lambda run: run.first_start_seconds),
         _smaller(results, "memory, largest process", largest_process_mb),
         _smaller(results, "memory, all processes", all_processes_mb),
+        *judge_monitoring(results),
+    ]
+
+
+def judge_monitoring(results: Results) -> list[Verdict]:
+    """Returns a verdict on each target of what monitoring costs."""
+    return [
+        _monitored_rate(results, "1 client"),
+        _monitored_rate(results, "32 clients"),
+        _monitored_memory(results),
     ]
 
 
@@ -228,3 +239,24 @@ def _smaller(results: Results, what: str, measure: Callable[[ModelRun], float | 
     peer, theirs = best
     ratio = theirs / ours
     return Verdict(what, target, f"{ours:.0f} MB; {peer.name} {theirs:.0f} MB: {ratio:.2f}x", ratio >= 2.5)
+
+
+def _monitored_rate(results: Results, clients: str) -> Verdict:
+    what, target = f"monitoring, {clients}: requests/s", "≥ 0.95x of no monitoring"
+    control, pairs = (
+        cost.pairs.get(f"{clients}: requests/s") if (cost := results.monitoring.get(kind)) else None
+        for kind in (CONTROL, EVERYTHING)
+    )
+    if pairs is None:
+        return _missing(what, target)
+    told = f"{pairs.ratio:.3f}x" + (f" (control {control.ratio:.3f}x)" if control else "")
+    return Verdict(what, target, told, pairs.ratio >= 0.95)
+
+
+def _monitored_memory(results: Results) -> Verdict:
+    what, target = "monitoring: memory of a worker", "≤ 20 MB more"
+    cost = results.monitoring.get(EVERYTHING)
+    more = worker_mb(cost) if cost else None
+    if more is None:
+        return _missing(what, target)
+    return Verdict(what, target, f"{more:.1f} MB", more <= 20)

@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,18 @@ NUMPY_TYPES = {"long": "i8", "integer": "i4", "double": "f8", "float": "f4", "bo
 
 
 class Project:
-    """One worker, with or without metrics."""
+    """One worker, with or without metrics, and with further settings."""
 
     kind = "project"
     forms: tuple[str, ...] = ("json", "npy", "arrow")
 
-    def __init__(self, has_metrics: bool) -> None:
+    def __init__(self, has_metrics: bool, settings: Mapping[str, str] | None = None) -> None:
         self.key = "project" if has_metrics else "project-no-metrics"
         self.name = "this project" if has_metrics else "this project, metrics off"
         self.note = "bentoml serve, SERVING_WORKERS=1, " + (
             "metrics on" if has_metrics else "SERVING_METRICS=false"
         )
-        self._has_metrics = has_metrics
+        self._settings = {"SERVING_METRICS": "true" if has_metrics else "false", **(settings or {})}
 
     def environment(self) -> Path:
         """See `Peer`; `make` creates it."""
@@ -51,8 +51,8 @@ class Project:
             "SERVING_WORKERS": "1",
             "SERVING_TRUSTED_TYPES": "winsorizing.Winsorizer",
             "PYTHONPATH": str(ROOT / "benchmarks" / "models"),
-            "SERVING_METRICS": "true" if self._has_metrics else "false",
             "BENTOML_HOME": str(store),
+            **self._settings,
         }
         command += ["--host", "127.0.0.1", "--port", str(port)]
         return Launch(command, environment, store.parent, "/readyz")

@@ -1,14 +1,16 @@
 """What observers get: one record of each answered request for predictions."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from serving.model.prepared import Manifest
 from serving.model.schema import Inputs
 from serving.runtime import Output
 
 
-class Finished(NamedTuple):
+class Finished(msgspec.Struct, frozen=True, gc=False):
     """An answered request.
 
     Arrays are shared with the request and must not be changed. Their memory is no longer counted against the limit of

@@ -5,7 +5,6 @@ values of several workers.
 """
 
 import os
-from bisect import bisect_left
 from collections import Counter as Counter_
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,18 +120,19 @@ class _Observations:
 
     def __init__(self, histogram: Histogram) -> None:
         self._histogram = histogram
-        self._bounds: list[float] = histogram._upper_bounds  # noqa: SLF001  # it has no public way to add several at once
-        self._counts = [0] * len(self._bounds)
-        self._sum = 0.0
-
-    def add(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+        self._bounds = np.array(histogram._upper_bounds)  # noqa: SLF001  # it has no public way to add several at once
+        self._values: list[float] = []
+        self.add = self._values.append
+        """A call for each request: nothing is counted yet."""
 
     def flush(self) -> None:
-        counts, self._counts = self._counts, [0] * len(self._counts)
-        total, self._sum = self._sum, 0.0
-        _add(self._histogram, counts, total)
+        if not self._values:
+            return
+        values = self._values.copy()
+        del self._values[: len(values)]
+        buckets = np.searchsorted(self._bounds, values, side="left")
+        counts = np.bincount(buckets, minlength=len(self._bounds))
+        _add(self._histogram, counts.tolist(), sum(values))
 
 
 def _add(histogram: Histogram, counts: Sequence[int], total: float) -> None:

@@ -1,15 +1,31 @@
 """`benchmarks`: what its verdicts and latencies mean. Nothing is timed here."""
 
+import contextlib
+import http.client
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.collector import Collector
 from benchmarks.load import measured_latencies, percentile
-from benchmarks.results import Bulk, InProcess, Load, Memory, ModelRun, Results, ServerRun
-from benchmarks.targets import judge
+from benchmarks.monitoring import CONTROL, EVERYTHING, WORKER, companions_mb
+from benchmarks.report import to_markdown
+from benchmarks.results import (
+    Bulk,
+    InProcess,
+    Load,
+    Memory,
+    ModelRun,
+    MonitoringCost,
+    Pairs,
+    Results,
+    ServerRun,
+)
+from benchmarks.targets import judge, judge_monitoring
 
 
 def corrected(latencies: dict[int, int], interval: int) -> dict[int, int]:
@@ -70,7 +86,23 @@ def results(**changes: Any) -> Results:
         "asgi-echo": server("floor", 20_000, 0.1, 40, 1),
         "fastapi-echo": server("floor", 9_000, 0.2, 60, 1),
     }
-    return Results("", {}, "", {}, servers, {"forest": InProcess({"10000": 100.0}, {})})
+    in_process = {"forest": InProcess({"10000": 100.0}, {})}
+    return Results(
+        "", {}, "", {}, servers, in_process, {CONTROL: cost([1000.0], 100), EVERYTHING: monitored()}
+    )
+
+
+def cost(on: list[float], worker_mb: float, **companions: float) -> MonitoringCost:
+    pairs = {
+        f"{clients}: requests/s": Pairs([1000.0, 2000.0, 500.0][: len(on)], on)
+        for clients in ("1 client", "32 clients")
+    }
+    return MonitoringCost({}, pairs, ({WORKER: 100.0}, {WORKER: worker_mb, "": 88.0, **companions}))
+
+
+def monitored(on: tuple[float, ...] = (900.0, 1920.0, 500.0), worker_mb: float = 119.5) -> MonitoringCost:
+    companions = {"serving.monitoring.prediction_log": 15.0, "serving.monitoring.feedback": 27.0}
+    return cost(list(on), worker_mb, **companions)
 
 
 def verdicts(found: Results) -> dict[tuple[str, str], bool | None]:
@@ -92,7 +124,56 @@ def test_verdicts_are_what_the_numbers_say():
     assert told["10,000 rows, JSON: time over in process", "≤ 1/3 of mlflow models serve's"] is True
     assert told["start with a prepared model", "≥ 3x faster than the best peer"] is True  # 3.5
     assert told["memory, largest process", "≥ 2.5x less than the best peer"] is True  # 2.6
+    # 0.9, 0.96 and 1: the median of the ratios, not the ratio of the medians or means, which is below 0.95.
+    assert told["monitoring, 32 clients: requests/s", "≥ 0.95x of no monitoring"] is True
+    assert told["monitoring: memory of a worker", "≤ 20 MB more"] is True  # 19.5
     assert None not in told.values()
+
+
+@pytest.mark.parametrize(
+    ("changes", "met"),
+    [
+        ({"on": (960.0, 1880.0, 470.0)}, [False, False, True]),  # 0.96, 0.94, 0.94
+        ({"worker_mb": 120.5}, [True, True, False]),
+    ],
+)
+def test_monitoring_that_costs_too_much_misses_its_target(changes: dict[str, Any], met: list[bool]):
+    found = Results("", {}, "", {}, monitoring={EVERYTHING: monitored(**changes)})
+    assert [verdict.met for verdict in judge_monitoring(found)] == met
+
+
+def test_the_report_has_each_kind_of_monitoring_beside_the_control():
+    machine = {
+        "processor": "",
+        "cores": "2",
+        "memory": "",
+        "kernel": "",
+        "system": "",
+        "python": "",
+        "wrk": "",
+    }
+    report = to_markdown(msgspec.structs.replace(results(), machine={**machine, "commit": ""}))
+    lines = {line.split("|")[1].strip(): line for line in report.splitlines() if line.startswith("|")}
+    cells = [cell.strip() for cell in lines[EVERYTHING].split("|")[2:-1]]
+    assert cells == ["0.960x", "0.960x", "+19.5", "42.0", "–"]
+    assert "1.000x" in lines[CONTROL]
+
+
+def test_only_processes_that_monitoring_starts_are_companions():
+    assert companions_mb(monitored()) == 42.0
+    assert companions_mb(MonitoringCost({})) is None
+
+
+def test_the_collector_counts_the_requests_of_an_export():
+    spans = b"..POST /v1/predict..decode..queue..POST /v1/predict.."
+    with Collector() as collector:
+        address = collector.variables["OTEL_EXPORTER_OTLP_ENDPOINT"].removeprefix("http://")
+        connection = http.client.HTTPConnection(address, timeout=10)
+        with contextlib.closing(connection):
+            for _ in range(2):
+                connection.request("POST", "/v1/traces", spans)
+                assert connection.getresponse().read() == b""
+        assert collector.n_requests == 4
 
 
 @pytest.mark.parametrize("failed", [{"non_2xx": 1}, {"socket_errors": 1}])

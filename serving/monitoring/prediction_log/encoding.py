@@ -47,16 +47,18 @@ def split(finished: Finished) -> Iterator[Part]:
             yield Part(finished, take(inputs, start, stop), answered, start)
 
 
-class Note(NamedTuple):
-    """A request of one row, without the arrays that it came in: those would take ten times the memory."""
+class Note(msgspec.Struct, frozen=True, gc=False):
+    """A request of one row, without an array for each column: those would take ten times the memory."""
 
     request_id: str
     key: bytes | None
     role: str
     started: float
     ended: float
-    blocks: list[bytes | list[Any]]
-    """The inputs, by group of columns."""
+    blocks: list[Values]
+    """The inputs, by group of columns, which are the lines of one array."""
+    singles: list[bytes]
+    """Other inputs, as the memory of their arrays."""
     label: Any
     probabilities: bytes | None
     value: float | None
@@ -88,9 +90,14 @@ class Encoder:
             (position for position, name in enumerate(schema.names) if name == selection.key_column), None
         )
         self._classes = tuple(to_text(one) or "" for one in manifest.classes or ())
+        self._shape = (1, len(self._classes))
         # What a note has of a row: blocks of columns as the JSON decoder makes them, and the memory of other columns.
-        self._blocks = [(positions, np.dtype(dtype)) for positions, dtype in group_columns(schema)]
-        grouped = {position for positions, _ in self._blocks for position in positions}
+        groups = group_columns(schema)
+        self._blocks = [
+            (positions[0], positions[-1], (len(positions), 1), np.dtype(dtype)) for positions, dtype in groups
+        ]
+        self._block_positions = [positions for positions, _ in groups]
+        grouped = {position for positions, _ in groups for position in positions}
         others = {
             position: field_of(column, is_hashed=False).dtype
             for position, column in enumerate(schema.columns)
@@ -108,21 +115,23 @@ class Encoder:
         columns, output = finished.inputs.columns, finished.output
         if finished.inputs.n_rows != 1 or not self._may_note:
             return None
-        blocks: list[bytes | list[Any]] = []
-        for positions, dtype in self._blocks:
-            block = columns[positions[0]].base
+        blocks: list[Values] = []
+        for first, last, shape, dtype in self._blocks:
+            block = columns[first].base
             if (
                 block is None
-                or columns[positions[-1]].base is not block
-                or block.shape != (len(positions), 1)
+                or columns[last].base is not block
+                or block.shape != shape
                 or block.dtype != dtype
             ):
                 return None
-            blocks.append(block.ravel().tolist() if dtype.kind == "O" else block.tobytes())
+            blocks.append(block)
+        singles: list[bytes] = []
         for position, dtype in self._singles:
-            if columns[position].dtype != dtype:
+            column = columns[position]
+            if column.dtype != dtype:
                 return None
-            blocks.append(columns[position].tobytes())
+            singles.append(column.tobytes())
         label = value = shares = None
         labels, probabilities, values = output.labels, output.probabilities, output.values
         if labels is not None:
@@ -130,9 +139,11 @@ class Encoder:
                 return None
             label = labels.item()
         if probabilities is not None:
-            if probabilities.shape != (1, len(self._classes)):
+            if probabilities.shape != self._shape:
                 return None
-            shares = probabilities.astype(np.float64, copy=False).tobytes()
+            if probabilities.dtype != np.float64:
+                probabilities = probabilities.astype(np.float64)
+            shares = probabilities.tobytes()
         if values is not None:
             if values.shape != (1,) or values.dtype.kind not in "fiub":
                 return None
@@ -144,29 +155,23 @@ class Encoder:
             finished.started,
             finished.ended,
             blocks,
+            singles,
             label,
             shares,
             value,
-            self._params(finished),
+            self._params(finished) if finished.params else None,
         )
 
     def encode_notes(self, notes: list[Note]) -> bytes:
         """Returns the message for requests of one row each."""
         n = len(notes)
         columns: list[list[Values]] = [[] for _ in range(self._n_columns)]
-        for index, (positions, dtype) in enumerate(self._blocks):
-            blocks = [note.blocks[index] for note in notes]
-            matrix: Values
-            if dtype.kind == "O":
-                matrix = np.empty((n, len(positions)), dtype=object)
-                matrix[:] = blocks
-            else:
-                matrix = np.frombuffer(b"".join(blocks), dtype).reshape(n, -1)  # type: ignore[arg-type]  # all bytes
-            for line, position in enumerate(positions):
-                columns[position] = [matrix[:, line]]
-        for index, (position, dtype) in enumerate(self._singles, len(self._blocks)):
-            joined = b"".join([note.blocks[index] for note in notes])  # type: ignore[misc]  # all bytes
-            columns[position] = [np.frombuffer(joined, dtype)]
+        for index, positions in enumerate(self._block_positions):
+            matrix = np.concatenate([note.blocks[index] for note in notes], axis=1)
+            for position, line in zip(positions, matrix, strict=True):
+                columns[position] = [line]
+        for index, (position, dtype) in enumerate(self._singles):
+            columns[position] = [np.frombuffer(b"".join([note.singles[index] for note in notes]), dtype)]
         # A model has either of these for every row, or for none.
         labels, shares, values = zip(
             *[(one.label, one.probabilities, one.value) for one in notes], strict=True
@@ -243,7 +248,7 @@ class Encoder:
         if self._key_position is not None:
             for column in columns[self._key_position]:
                 keys += self._texts(self._key_position, column)
-        elif selection.key_column is not None:
+        elif selection.key_column is not None or routing_keys.count(None) == len(routing_keys):
             return [None] * sum(n_rows)
         else:
             for key, n in zip(routing_keys, n_rows, strict=True):

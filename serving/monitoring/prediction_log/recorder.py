@@ -37,7 +37,7 @@ MAX_WAITING_BYTES = 8_000_000
 REQUEST_BYTES, COLUMN_BYTES, ROW_BYTES = 1_000, 250, 100
 """Approximate overhead of a request, of each of its columns, and of the answer to each row."""
 
-NOTE_BYTES = 800
+NOTE_BYTES = 1_000
 """Approximate memory of a note, besides texts."""
 
 MAX_ENCODERS = 16
@@ -55,6 +55,8 @@ class PredictionLog:
         self._n_added = self._n_taken = 0
         self._n_dropped = self._n_unencoded = 0
         self._encoders: dict[tuple[str, str, str], Encoder] = {}
+        self._last: tuple[Manifest, Encoder] | tuple[None, None] = None, None
+        """That of the last request, which is mostly that of the next: a look at three texts takes longer."""
         self._connection: socket.socket | None = None
         self._wake = threading.Event()
         self._is_closing = False
@@ -68,7 +70,10 @@ class PredictionLog:
         """Notes an answered request."""
         if not self._selection.includes(finished.request_id):
             return
-        encoder = self._encoder(finished.manifest)
+        manifest, encoder = self._last
+        if encoder is None or finished.manifest is not manifest:
+            encoder = self._encoder(finished.manifest)
+            self._last = finished.manifest, encoder
         note = encoder.note(finished)
         n_bytes = estimate_bytes(finished) if note is None else NOTE_BYTES + finished.body_bytes
         n_waiting = self._n_added - self._n_taken
@@ -119,26 +124,29 @@ class PredictionLog:
 
     def _encode_waiting(self) -> Iterator[bytes]:
         """Yields the messages for the requests that wait, until there are none."""
-        batch: list[Note | Part] = []
+        notes: list[Note] = []
+        parts: list[Part] = []
         n_rows = 0
         current: Encoder | None = None
         while self._waiting:
             encoder, request, n_bytes = self._waiting.popleft()
-            for item in [request] if isinstance(request, Note) else split(request):
+            for item in (request,) if isinstance(request, Note) else split(request):
                 if current is not None and (n_rows >= MAX_ROWS or encoder is not current):
-                    yield from self._encode(current, batch)
-                    batch, n_rows = [], 0
+                    yield from self._encode(current, notes, parts)
+                    notes, parts, n_rows = [], [], 0
                 current = encoder
-                batch.append(item)
-                n_rows += 1 if isinstance(item, Note) else item.inputs.n_rows
+                if isinstance(item, Note):
+                    notes.append(item)
+                    n_rows += 1
+                else:
+                    parts.append(item)
+                    n_rows += item.inputs.n_rows
             self._n_taken += n_bytes
         if current is not None:
-            yield from self._encode(current, batch)
+            yield from self._encode(current, notes, parts)
 
-    def _encode(self, encoder: Encoder, batch: list[Note | Part]) -> Iterator[bytes]:
+    def _encode(self, encoder: Encoder, notes: list[Note], parts: list[Part]) -> Iterator[bytes]:
         """Yields the messages of requests to one model."""
-        notes = [one for one in batch if isinstance(one, Note)]
-        parts = [one for one in batch if isinstance(one, Part)]
         if notes:
             yield from self._try(encoder.encode_notes, notes, [1] * len(notes))
         if parts:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -218,7 +219,7 @@ def test_a_burst_is_counted_in_full_and_sustained_traffic_by_a_sample(tmp_path, 
         inputs, output = rows(n_rows), answers(n_rows)
         for position in range(1, n_requests + 1):
             at = started + position * seconds / n_requests
-            one.observe(finished(inputs, output)._replace(ended=at))
+            one.observe(msgspec.structs.replace(finished(inputs, output), ended=at))
         started += seconds
         return report(one)["rows"] - before
 
