@@ -39,7 +39,7 @@ def test_both_configurations_leave_out_the_same() -> None:
         ("ModelFeatureDrift", "model-owners"),
         ("ModelPredictionShift", "model-owners"),
         ("ModelMissingValues", "model-owners"),
-        ("ModelManyFeaturesDrift", "slack-and-email"),
+        ("ModelManyFeaturesDrift", "slack-and-email,model-owners"),
     ],
 )
 def test_alerts_go_to_those_who_can_do_something(alert: str, receiver: str) -> None:

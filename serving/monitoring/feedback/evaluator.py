@@ -216,7 +216,7 @@ def _compare(champion: Group, challenger: Group, period: Period) -> dict[str, An
     is_paired = challenger.role == SHADOW
     ours, theirs = champion.paired_with(challenger) if is_paired else champion.overlapping(challenger)
     if is_paired:
-        is_in = champion.times[ours] >= period.since
+        is_in = challenger.times[theirs] >= period.since  # a shadow answers after the champion
         rows = ours[is_in], theirs[is_in]
     else:
         rows = ours[champion.times[ours] >= period.since], theirs[challenger.times[theirs] >= period.since]

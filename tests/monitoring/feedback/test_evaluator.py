@@ -178,7 +178,10 @@ def test_a_better_challenger_is_found_and_a_worse_one(store: Store):
 
 def test_a_shadow_is_compared_in_pairs(store: Store):
     for i in range(400):
-        store.add_answers([answer(f"r{i}"), answer(f"r{i}", role="shadow", version="8", label="no")])
+        shadow = answer(
+            f"r{i}", role="shadow", version="8", label="no", time=NOW - 400 + i + 0.1
+        )  # it answers later
+        store.add_answers([answer(f"r{i}", time=NOW - 400 + i), shadow])
     store.add_answers([answer("alone")])
     # The champion says yes, the shadow no: the shadow is right in 3 of 4.
     told = [Truth(f"r{i}", 0, "no" if i % 4 else "yes") for i in range(400)]
