@@ -104,6 +104,18 @@ def connect(url: str, folder: Path, statement_seconds: float) -> Database:
     )
 
 
+@contextlib.contextmanager
+def _transaction(database: Database, begin: str) -> Iterator[None]:
+    database.run(begin)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(StoreError):
+            database.run("ROLLBACK")
+        raise
+    database.run("COMMIT")
+
+
 class SQLiteDatabase:
     """A file."""
 
@@ -157,17 +169,9 @@ class SQLiteDatabase:
             f"CREATE TABLE IF NOT EXISTS {table} ({fields}, PRIMARY KEY ({', '.join(key)})) WITHOUT ROWID"
         )
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> contextlib.AbstractContextManager[None]:
         """See `Database`."""
-        self.run("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(StoreError):
-                self.run("ROLLBACK")
-            raise
-        self.run("COMMIT")
+        return _transaction(self, "BEGIN IMMEDIATE")
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[bool]:
@@ -256,17 +260,9 @@ class PostgreSQLDatabase:
             self.run("SELECT pg_advisory_xact_lock(:lock)", lock=_lock_number("create"))
             self.run(f"CREATE TABLE IF NOT EXISTS {table} ({fields}, PRIMARY KEY ({', '.join(key)}))")
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> contextlib.AbstractContextManager[None]:
         """See `Database`."""
-        self.run("BEGIN")
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(StoreError):
-                self.run("ROLLBACK")
-            raise
-        self.run("COMMIT")
+        return _transaction(self, "BEGIN")
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[bool]:

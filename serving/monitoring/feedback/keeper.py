@@ -168,7 +168,6 @@ class Keeper:
 
     def close(self) -> None:
         """Adds what was logged last, and ends."""
-        self._retry_at = self._ticked_at = 0
         try:
             self._follow(self._open())
         except (StoreError, OSError) as error:
