@@ -1,16 +1,14 @@
 """A verdict about two versions, as facts and in words."""
 
-import math
 from typing import Any
 
 from scripts.evaluating.groups import Group
 from scripts.evaluating.pairs import Judged
-from serving.monitoring.quality.judgement import foresee
+from serving.monitoring.quality.judgement import figures, foresee
 
 
 def verdict_facts(champion: Group, challenger: Group, judged: Judged, confidence: float) -> dict[str, Any]:
     """Returns the facts of a comparison."""
-    verdict = judged.verdict
     return {
         "champion": champion.name,
         "challenger": challenger.name,
@@ -21,11 +19,7 @@ def verdict_facts(champion: Group, challenger: Group, judged: Judged, confidence
         "challenger_labels": judged.challenger.n,
         "champion_mean": judged.champion.mean,
         "challenger_mean": judged.challenger.mean,
-        "verdict": verdict.outcome,
-        "difference": verdict.difference,
-        "low": verdict.low if math.isfinite(verdict.low) else None,
-        "high": verdict.high if math.isfinite(verdict.high) else None,
-        "more_labels": verdict.n_more,
+        **figures(judged.verdict),
     }
 
 

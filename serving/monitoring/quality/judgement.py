@@ -83,7 +83,7 @@ class Judgement(NamedTuple):
     @property
     def facts(self) -> dict[str, Any]:
         """The figures, for JSON; an infinite bound is None."""
-        measured, verdict = self.measured, self.verdict
+        measured = self.measured
         return {
             "champion": self.comparison.champion,
             "challenger": self.comparison.challenger,
@@ -95,11 +95,7 @@ class Judgement(NamedTuple):
             "challenger_labels": measured.challenger.n,
             "champion_mean": measured.champion.mean,
             "challenger_mean": measured.challenger.mean,
-            "verdict": verdict.outcome,
-            "difference": verdict.difference,
-            "low": verdict.low if math.isfinite(verdict.low) else None,
-            "high": verdict.high if math.isfinite(verdict.high) else None,
-            "more_labels": verdict.n_more,
+            **figures(self.verdict),
         }
 
     @property
@@ -149,6 +145,17 @@ def judge(comparison: Comparison, metric: str, confidence: float) -> Judgement:
             confidence=within,
         )
     return Judgement(comparison, metric, confidence, verdict)
+
+
+def figures(verdict: Verdict) -> dict[str, Any]:
+    """Returns a verdict's outcome and numbers, for JSON; an infinite bound is None."""
+    return {
+        "verdict": verdict.outcome,
+        "difference": verdict.difference,
+        "low": verdict.low if math.isfinite(verdict.low) else None,
+        "high": verdict.high if math.isfinite(verdict.high) else None,
+        "more_labels": verdict.n_more,
+    }
 
 
 def spend(confidence: float, period: int) -> float:
