@@ -146,15 +146,6 @@ def _request(body: bytes) -> Request:
     return Request(body, JSON, "", never, Claim(InFlight(limits.request_bytes)))
 
 
-def served_name(sealed: tuple[Path, str] | None) -> str:
-    """Returns the name of the registered model; of a sealed Bento, that of the model in it."""
-    if sealed is None:
-        return settings.model_name
-    store, tag = sealed
-    os.environ[STORE_VARIABLE] = str(store)
-    return open_prepared(tag).manifest.name
-
-
 LOAD_SECONDS = 30
 """How long a worker with a prepared model waits for it to load before it accepts connections."""
 
@@ -247,11 +238,17 @@ class ModelServer:
         for option, instead in find_ignored_options().items():
             log.warning("BentoML's option %s has no effect here%s", option, f"; {instead}" if instead else "")
         sealed = find_sealed(Path(__file__).parent)
+        name = settings.model_name
+        if sealed is not None:
+            store, tag = sealed
+            os.environ[STORE_VARIABLE] = str(store)
+            manifest = open_prepared(tag).manifest
+            name = manifest.name
         if settings.feedback_store is not None:
             from serving.monitoring.feedback.start import start_feedback
 
             # Before the log, so that it ends after it, and gets the log's last rows.
-            start_feedback(folder, served_name(sealed), settings, without_secrets(dict(os.environ)))
+            start_feedback(folder, name, settings, without_secrets(dict(os.environ)))
         if settings.log_predictions is not None:
             from serving.monitoring.prediction_log.start import start_prediction_log
 
@@ -264,12 +261,10 @@ class ModelServer:
             shown = {"PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")}
             Companion("serving.prepare.sync", str(folder), environment=os.environ | shown)
             return
-        store, tag = sealed
-        os.environ[STORE_VARIABLE] = str(store)
         from serving.prepare.checks.trust import check_code
 
         try:  # the image may have been built with other settings
-            check_code(open_prepared(tag).manifest.writers_code, settings)
+            check_code(manifest.writers_code, settings)
         except ModelRefused as error:
             sys.exit(f"error: {tag} is refused: {error}")
         write_state(folder, State(champion=tag))
